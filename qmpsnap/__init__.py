@@ -1,0 +1,1 @@
+"""Live disk snapshots of QEMU guests, the format of every file known, never guessed."""

@@ -1,0 +1,5 @@
+"""`python -m qmpsnap`."""
+
+from qmpsnap.cli.main import main
+
+main()

@@ -1,0 +1,165 @@
+"""`doctor`: what is installed, reachable and allowed here, and what to do about the rest."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib.metadata import version
+from typing import Final
+
+import click
+
+from qmpsnap.cli.output import output_option, show, table
+from qmpsnap.cli.road import Road
+from qmpsnap.errors import QmpsnapError
+from qmpsnap.monitor.passthrough import PassthroughMonitor
+from qmpsnap.monitor.schema import read_features
+from qmpsnap.monitor.socket import SocketMonitor
+from qmpsnap.monitor.virt import LibvirtMissing, libvirt_module, open_connection
+
+FINDINGS: Final = 3
+
+
+class State(StrEnum):
+    """How one check came out."""
+
+    OK = "ok"
+    NOTE = "note"
+    """Something is not there that only some need."""
+    PROBLEM = "problem"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One line of the answer."""
+
+    name: str
+    state: State
+    found: str
+    remedy: str = ""
+
+
+@click.command()
+@output_option
+@click.pass_context
+def doctor(ctx: click.Context, output: str) -> None:
+    """
+    Tell what is installed, reachable and allowed here, and what to do about the rest.
+
+    With --qmp or --connect it also looks at that QEMU or libvirt. Exit code 3 when something that
+    is needed is missing.
+    """
+    road = ctx.obj
+    checks = list(_checks(road))
+    document = {
+        "schema": "qmpsnap.doctor/1",
+        "checks": [
+            {"name": one.name, "state": one.state.value, "found": one.found, "remedy": one.remedy}
+            for one in checks
+        ],
+    }
+    rows = [(one.state.value, one.name, one.found, one.remedy or "") for one in checks]
+    show(document, output, lambda: table(("", "CHECK", "FOUND", "WHAT TO DO"), rows))
+    if any(one.state is State.PROBLEM for one in checks):
+        ctx.exit(FINDINGS)
+
+
+def _checks(road: Road) -> Iterator[Check]:
+    yield Check(
+        name="qmpsnap",
+        state=State.OK,
+        found=f"{version('qmpsnap')}, Python {platform.python_version()}, "
+        f"qemu.qmp {version('qemu.qmp')}",
+    )
+    yield _program("qemu-img", State.PROBLEM, "Install it: Debian's qemu-utils, Fedora's qemu-img.")
+    yield _program(
+        "qemu-system-x86_64", State.NOTE, "Only `qmpsnap demo` needs it: Debian's qemu-system-x86."
+    )
+    if road.qmp is not None:
+        yield from _socket(road.qmp)
+    else:
+        yield from _libvirt(road)
+
+
+def _program(name: str, when_missing: State, remedy: str) -> Check:
+    path = shutil.which(name)
+    if path is None:
+        return Check(name=name, state=when_missing, found="not found", remedy=remedy)
+    try:
+        said = subprocess.run(
+            [path, "--version"], capture_output=True, text=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Check(name=name, state=when_missing, found=str(error), remedy=remedy)
+    first = said.stdout.partition("\n")[0]
+    return Check(name=name, state=State.OK, found=first or f"exit code {said.returncode}")
+
+
+def _socket(path: str) -> Iterator[Check]:
+    try:
+        monitor = SocketMonitor.connect(path)
+    except QmpsnapError as error:
+        yield Check(name="QMP", state=State.PROBLEM, found=str(error), remedy=error.way_out)
+        return
+    try:
+        features = read_features(monitor)
+        yield Check(name="QMP", state=State.OK, found=f"{path} answers")
+        mask = features.has("block-commit", "backing-mask-protocol")
+        yield Check(
+            name="backing-mask-protocol",
+            state=State.OK if mask else State.NOTE,
+            found="yes" if mask else "no (QEMU before 9.0)",
+            remedy="" if mask else "Bases without a raw node get one before a merge.",
+        )
+    except QmpsnapError as error:
+        yield Check(name="QMP", state=State.PROBLEM, found=str(error), remedy=error.way_out)
+    finally:
+        monitor.close()
+
+
+def _libvirt(road: Road) -> Iterator[Check]:
+    # Without --connect nobody asked for libvirt, so what is missing is only worth a note.
+    asked = road.connect is not None or "LIBVIRT_DEFAULT_URI" in os.environ
+    bad = State.PROBLEM if asked else State.NOTE
+    try:
+        libvirt = libvirt_module()
+    except LibvirtMissing as error:
+        yield Check(name="libvirt-python", state=bad, found="not found", remedy=error.way_out)
+        return
+    yield Check(name="libvirt-python", state=State.OK, found=_dotted(libvirt.getVersion()))
+    try:
+        connection = open_connection(road.uri)
+    except QmpsnapError as error:
+        yield Check(name=road.uri, state=bad, found=str(error), remedy=error.way_out)
+        return
+    try:
+        found = f"libvirt {_dotted(connection.getLibVersion())}, QEMU {_dotted(connection.getVersion())}"
+        yield Check(name=road.uri, state=State.OK, found=found)
+        running = connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
+        if not running:
+            yield Check(name="passthrough", state=State.NOTE, found="no running guest to try it on")
+            return
+        yield _passthrough(running[0])
+    except libvirt.libvirtError as error:
+        yield Check(name=road.uri, state=bad, found=str(error), remedy="Check libvirt's log.")
+    finally:
+        connection.close()
+
+
+def _passthrough(domain: object) -> Check:
+    name = "passthrough"
+    try:
+        PassthroughMonitor(domain).execute("query-version")
+    except QmpsnapError as error:
+        return Check(name=name, state=State.NOTE, found=str(error), remedy=error.way_out)
+    return Check(name=name, state=State.OK, found="allowed: formats will be exact")
+
+
+def _dotted(number: int) -> str:
+    """libvirt's version numbers: major * 1,000,000 + minor * 1000 + release."""
+    return f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}"

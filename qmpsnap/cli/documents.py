@@ -1,0 +1,106 @@
+"""The JSON that this tool prints: contracts, one function a schema. Keys may be added."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from qmpsnap.formats.layers import DiskReport, GuestReport, LayerReport
+from qmpsnap.operations.names import snapshots
+from qmpsnap.operations.run import Result
+
+Document = dict[str, object]
+
+
+def chain(guest: GuestReport, disks: Iterable[DiskReport]) -> Document:
+    """`qmpsnap.chain/1`: every layer with format, witnesses and verdict."""
+    return {
+        "schema": "qmpsnap.chain/1",
+        "guest": guest.guest,
+        "disks": [_disk(disk) for disk in disks],
+        "notes": list(guest.notes),
+    }
+
+
+def _disk(disk: DiskReport) -> Document:
+    return {
+        "disk": disk.disk,
+        "serial": disk.serial,
+        "qdev": disk.qdev,
+        "kind": disk.kind,
+        "read_only": disk.read_only,
+        "xml_differs": disk.xml_differs,
+        "layers": [_layer(layer) for layer in disk.layers],
+    }
+
+
+def _layer(layer: LayerReport) -> Document:
+    return {
+        "file": layer.file,
+        "path": layer.path,
+        "protocol": layer.protocol,
+        "format": layer.format,
+        "verdict": layer.verdict.value,
+        "node": layer.node,
+        "virtual_size": layer.virtual_size,
+        "flags": list(layer.flags),
+        "evidence": [
+            {"witness": one.witness.value, "format": one.format, "detail": one.detail}
+            for one in layer.evidence
+        ],
+    }
+
+
+def disks(guest: GuestReport) -> Document:
+    """`qmpsnap.disks/1`: one row a disk, with its active file."""
+    return {
+        "schema": "qmpsnap.disks/1",
+        "guest": guest.guest,
+        "disks": [
+            {
+                "disk": disk.disk,
+                "serial": disk.serial,
+                "qdev": disk.qdev,
+                "kind": disk.kind,
+                "read_only": disk.read_only,
+                "file": disk.layers[0].file if disk.layers else None,
+                "path": disk.layers[0].path if disk.layers else None,
+                "format": disk.layers[0].format if disk.layers else None,
+                "verdict": disk.layers[0].verdict.value if disk.layers else None,
+                "virtual_size": disk.layers[0].virtual_size if disk.layers else None,
+                "depth": len(disk.layers),
+            }
+            for disk in guest.disks
+        ],
+        "notes": list(guest.notes),
+    }
+
+
+def snapshot_list(guest: GuestReport, chosen: Iterable[DiskReport]) -> Document:
+    """`qmpsnap.snapshots/1`: newest first for each disk."""
+    return {
+        "schema": "qmpsnap.snapshots/1",
+        "guest": guest.guest,
+        "snapshots": [
+            {
+                "disk": disk.disk,
+                "name": one.name,
+                "data": one.data.file,
+                "data_format": one.data.format,
+                "overlay": one.overlay.file,
+            }
+            for disk in chosen
+            for one in snapshots(disk)
+        ],
+    }
+
+
+def result(operation: str, done: Result) -> Document:
+    """`qmpsnap.result/1`: what a create or delete for people did."""
+    return {
+        "schema": "qmpsnap.result/1",
+        "operation": operation,
+        "file_format": dict(done.file_format),
+        "dropped": list(done.dropped),
+        "notes": list(done.notes),
+        "disk": _disk(done.disk),
+    }

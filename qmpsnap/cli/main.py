@@ -1,0 +1,94 @@
+"""The command group, and the one place where errors become messages and exit codes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from importlib.metadata import version
+
+import click
+
+from qmpsnap.cli import changing, demo, doctor, reading, volume
+from qmpsnap.cli.output import complain, say
+from qmpsnap.cli.road import Road
+from qmpsnap.errors import QmpsnapError
+
+USAGE = 2
+INTERRUPTED = 6
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--qmp", metavar="SOCKET", help="Talk to QEMU on its own QMP socket; leave GUEST out."
+)
+@click.option(
+    "-c",
+    "--connect",
+    metavar="URI",
+    help="libvirt URI.  [default: $LIBVIRT_DEFAULT_URI or qemu:///system]",
+)
+@click.option(
+    "--no-passthrough",
+    is_flag=True,
+    help="Under libvirt, do with the domain XML alone: does not taint the guest, proves less.",
+)
+@click.option("-v", "--verbose", count=True, help="Log to stderr; twice for details.")
+@click.version_option(version("qmpsnap"))
+@click.pass_context
+def cli(
+    ctx: click.Context, qmp: str | None, connect: str | None, no_passthrough: bool, verbose: int
+) -> None:
+    r"""
+    Live disk snapshots of QEMU guests, the format of every file known, never guessed.
+
+    \b
+    Exit codes: 0 done · 1 failed · 2 usage · 3 findings · 4 refused, nothing touched
+    5 the job failed, chain intact · 6 interrupted, resumable · 7 cannot reach the guest
+    """
+    if qmp is not None and connect is not None:
+        raise click.UsageError("--qmp and --connect are two roads: give one of them")
+    if verbose:
+        level = logging.DEBUG if verbose > 1 else logging.INFO
+        logging.basicConfig(level=level, stream=sys.stderr, format="%(name)s: %(message)s")
+    ctx.obj = Road(qmp=qmp, connect=connect, passthrough=not no_passthrough)
+
+
+for command in (
+    reading.disks,
+    reading.chain,
+    reading.list_,
+    changing.create,
+    changing.delete,
+    volume.volume_snapshot_create,
+    volume.volume_snapshot_delete,
+    doctor.doctor,
+    demo.demo,
+):
+    cli.add_command(command)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit with one of the documented codes."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    try:
+        code = cli.main(arguments, prog_name="qmpsnap", standalone_mode=False)
+        sys.stdout.flush()
+    except click.ClickException as error:
+        error.show()
+        return USAGE
+    except QmpsnapError as error:
+        complain(error, None)
+        return error.exit_code
+    except click.Abort:
+        say("qmpsnap: interrupted; nothing was under way that changes a guest")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # `qmpsnap … | head`: nobody reads any more. Python would complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code if isinstance(code, int) else 0

@@ -1,0 +1,126 @@
+"""
+What people and programs see: results on stdout, everything else on stderr.
+
+Names come from guests, headers and other people's XML, so text for a terminal is escaped first;
+JSON and YAML escape by themselves.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from enum import StrEnum
+from typing import Any, Final, TypeVar
+
+import click
+import yaml
+from rich.console import Console, RenderableType
+from rich.table import Table
+
+from qmpsnap.errors import QmpsnapError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+PIPE_WIDTH: Final = 10_000
+"""Columns of a table that goes into a pipe: never folded, so that one row stays one line."""
+
+
+class Format(StrEnum):
+    """Values of `--output`."""
+
+    TABLE = "table"
+    JSON = "json"
+    YAML = "yaml"
+
+
+def output_option(function: F) -> F:
+    """Add `-o`/`--output` to a command."""
+    return click.option(
+        "-o",
+        "--output",
+        type=click.Choice([one.value for one in Format]),
+        default=Format.TABLE.value,
+        show_default=True,
+        help="How to print the result.",
+    )(function)
+
+
+def printable(text: object) -> str:
+    """Escape control characters (terminal escapes, newlines) and bytes that are not UTF-8."""
+    return "".join(
+        character
+        if character.isprintable()
+        else character.encode("unicode_escape", "surrogateescape").decode("ascii", "replace")
+        if not 0xDC80 <= ord(character) <= 0xDCFF
+        else f"\\x{ord(character) - 0xDC00:02x}"
+        for character in str(text)
+    )
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console that does not read markup in names, and does not fold lines in a pipe."""
+    file = sys.stderr if stderr else sys.stdout
+    width = None if file.isatty() else PIPE_WIDTH
+    return Console(file=file, width=width, markup=False, highlight=False, soft_wrap=False)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> Table:
+    """A plain table, cells escaped."""
+    result = Table(
+        *columns,
+        title=printable(title) or None,
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        header_style="dim",
+        pad_edge=False,
+    )
+    for column in result.columns:
+        column.overflow = "fold"
+    for row in rows:
+        result.add_row(*(printable("-" if cell is None else cell) for cell in row))
+    return result
+
+
+def show(
+    document: Mapping[str, object], output: str, as_table: Callable[[], RenderableType]
+) -> None:
+    """Print a result in the format asked for."""
+    match Format(output):
+        case Format.JSON:
+            click.echo(json.dumps(document, indent=2))
+        case Format.YAML:
+            click.echo(
+                yaml.safe_dump(dict(document), sort_keys=False, allow_unicode=False), nl=False
+            )
+        case Format.TABLE:
+            out = console()
+            with out.capture() as captured:
+                out.print(as_table())
+            # Padding at the end of lines is noise in a pipe.
+            lines = captured.get().splitlines()
+            click.echo("\n".join(line.rstrip() for line in lines), color=None)
+
+
+def say(text: str) -> None:
+    """A message for people, on stderr."""
+    click.echo(printable(text), err=True)
+
+
+def complain(error: QmpsnapError, output: str | None) -> None:
+    """Say what went wrong, whether anything changed, and what to do; JSON where asked for."""
+    if output in (Format.JSON, Format.YAML):
+        problem = {
+            "schema": "qmpsnap.error/1",
+            "error": error.id,
+            "message": str(error),
+            "changed": error.changed,
+            "remedy": error.way_out,
+            "exit_code": error.exit_code,
+        }
+        click.echo(json.dumps(problem), err=True)
+        return
+    click.echo(f"qmpsnap: {printable(error)}", err=True)
+    if error.way_out:
+        click.echo(f"  {printable(error.way_out)}", err=True)

@@ -1,0 +1,58 @@
+"""`disks`, `chain` and `list`: what there is. They read only."""
+
+from __future__ import annotations
+
+import click
+
+from qmpsnap.cli import documents, views
+from qmpsnap.cli.output import output_option, say, show
+from qmpsnap.cli.road import GuestCommand, Road
+from qmpsnap.formats.layers import GuestReport
+from qmpsnap.operations.disks import find_disk
+
+
+def _read(road: Road, guest: str | None) -> GuestReport:
+    with road.open(guest) as host:
+        report = host.read()
+    for note in report.notes:
+        say(f"note: {note}")
+    return report
+
+
+@click.command(cls=GuestCommand)
+@click.argument("guest")
+@output_option
+@click.pass_obj
+def disks(road: Road, guest: str | None, output: str) -> None:
+    """Show a guest's disks: active file, format, depth of the chain."""
+    report = _read(road, guest)
+    show(documents.disks(report), output, lambda: views.disks(report))
+
+
+@click.command(cls=GuestCommand)
+@click.argument("guest")
+@click.argument("disk", required=False)
+@output_option
+@click.pass_obj
+def chain(road: Road, guest: str | None, disk: str | None, output: str) -> None:
+    """
+    Show every layer of a guest's disks with format, witnesses and verdict.
+
+    DISK is a target (vda), a serial (the volume id), a device id or a node name.
+    """
+    report = _read(road, guest)
+    chosen = (find_disk(report, disk),) if disk else report.disks
+    show(documents.chain(report, chosen), output, lambda: views.chain(chosen))
+
+
+@click.command("list", cls=GuestCommand)
+@click.argument("guest")
+@click.argument("disk", required=False)
+@output_option
+@click.pass_obj
+def list_(road: Road, guest: str | None, disk: str | None, output: str) -> None:
+    """List the snapshots of a guest's disks, newest first."""
+    report = _read(road, guest)
+    chosen = (find_disk(report, disk),) if disk else report.disks
+    document = documents.snapshot_list(report, chosen)
+    show(document, output, lambda: views.snapshot_list(chosen))

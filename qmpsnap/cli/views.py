@@ -1,0 +1,92 @@
+"""The same results as tables, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.console import Group
+from rich.table import Table
+
+from qmpsnap.cli.output import printable, table
+from qmpsnap.formats.layers import DiskReport, GuestReport, LayerReport
+from qmpsnap.operations.names import snapshots
+
+KIB = 1024
+
+
+def size(value: int | None) -> str:
+    """Bytes in the largest binary unit that keeps them whole, or nearly."""
+    if value is None:
+        return "-"
+    amount = float(value)
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if amount < KIB or unit == "TiB":
+            return f"{amount:.4g} {unit}"
+        amount /= KIB
+    raise AssertionError  # the loop ends at TiB
+
+
+def disks(guest: GuestReport) -> Table:
+    """One row a disk."""
+    rows = [
+        (
+            disk.disk,
+            disk.serial,
+            disk.layers[0].format if disk.layers else None,
+            size(disk.layers[0].virtual_size if disk.layers else None),
+            len(disk.layers),
+            (disk.layers[0].path or disk.layers[0].file) if disk.layers else "(empty)",
+            ", ".join(_kind(disk)),
+        )
+        for disk in guest.disks
+    ]
+    return table(("DISK", "SERIAL", "FORMAT", "SIZE", "DEPTH", "ACTIVE FILE", ""), rows)
+
+
+def _kind(disk: DiskReport) -> list[str]:
+    words = [] if disk.kind == "disk" else [disk.kind]
+    return [*words, "read-only"] if disk.read_only else words
+
+
+def chain(chosen: Iterable[DiskReport]) -> Group:
+    """One table a disk, one row a layer, active layer first."""
+    return Group(*(_chain(disk) for disk in chosen))
+
+
+def _chain(disk: DiskReport) -> Table:
+    rows = [
+        (
+            ("" if number == 0 else "└ " * 1) + layer.file,
+            layer.format or "?",
+            layer.verdict.value,
+            witnesses(layer),
+            ", ".join(layer.flags),
+        )
+        for number, layer in enumerate(disk.layers)
+    ]
+    serial = f" (serial {disk.serial})" if disk.serial else ""
+    differs = f"\nCONFLICT: {disk.xml_differs}" if disk.xml_differs else ""
+    title = f"{printable(disk.disk)}{printable(serial)}"
+    result = table(("FILE", "FORMAT", "VERDICT", "WITNESSES", "FLAGS"), rows, title=title)
+    result.caption = printable(differs.strip()) or None
+    return result
+
+
+def witnesses(layer: LayerReport) -> str:
+    """Who says what, in short: `qmp,xml: raw · header: qcow2`."""
+    formats: dict[str, list[str]] = {}
+    for one in layer.evidence:
+        formats.setdefault(one.format, []).append(one.witness.value)
+    if len(formats) == 1:
+        return " ".join(next(iter(formats.values())))
+    return " · ".join(f"{' '.join(who)}: {format_}" for format_, who in formats.items())
+
+
+def snapshot_list(chosen: Iterable[DiskReport]) -> Table:
+    """One row a snapshot."""
+    rows = [
+        (disk.disk, one.name, one.data.file, one.data.format, one.overlay.file)
+        for disk in chosen
+        for one in snapshots(disk)
+    ]
+    return table(("DISK", "SNAPSHOT", "DATA IN", "FORMAT", "WRITTEN SINCE IN"), rows)

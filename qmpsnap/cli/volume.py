@@ -1,0 +1,124 @@
+"""
+`volume-snapshot-create` and `volume-snapshot-delete`: the same engine with Nova's arguments.
+
+stdout gets exactly one line, the status body that is (or would be) sent, on success and on
+failure alike: the caller is always told.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import click
+
+from qmpsnap import status
+from qmpsnap.cli.output import say
+from qmpsnap.cli.progress import bar
+from qmpsnap.cli.road import GuestCommand, Road
+from qmpsnap.errors import QmpsnapError
+from qmpsnap.operations import run
+from qmpsnap.operations.requests import BadRequest, create_request, delete_request
+from qmpsnap.status import Dialect, Operation
+
+dialect_option = click.option(
+    "--dialect",
+    type=click.Choice([one.value for one in Dialect]),
+    default=Dialect.SPEC.value,
+    show_default=True,
+    help="spec: with *_compute_complete and file_format. legacy: what an unmodified Cinder takes.",
+)
+
+
+@click.command("volume-snapshot-create", cls=GuestCommand)
+@click.argument("guest")
+@click.argument("volume_id")
+@click.argument("create_info")
+@dialect_option
+@click.pass_obj
+def volume_snapshot_create(
+    road: Road, guest: str | None, volume_id: str, create_info: str, dialect: str
+) -> None:
+    """
+    Take a snapshot with Nova's arguments; print the status body for Cinder.
+
+    CREATE_INFO is JSON: {"type": "qcow2", "new_file": NAME, "snapshot_id": ID}.
+    """
+
+    def work() -> run.Result:
+        request = create_request(volume_id, _dictionary("create_info", create_info))
+        with road.open(guest) as host:
+            return run.create(host, request)
+
+    _report(Operation.CREATE, dialect, work)
+
+
+@click.command("volume-snapshot-delete", cls=GuestCommand)
+@click.argument("guest")
+@click.argument("volume_id")
+@click.argument("snapshot_id")
+@click.argument("delete_info")
+@dialect_option
+@click.pass_obj
+def volume_snapshot_delete(
+    road: Road,
+    guest: str | None,
+    volume_id: str,
+    snapshot_id: str,
+    delete_info: str,
+    dialect: str,
+) -> None:
+    """
+    Delete a snapshot with Nova's arguments; print the status body for Cinder.
+
+    DELETE_INFO is JSON: {"type": "qcow2", "file_to_merge": NAME|null, "merge_target_file":
+    NAME|null}. With a merge target, the file is committed into it; without, the active file pulls
+    what lies above file_to_merge (null: everything).
+    """
+
+    def work() -> run.Result:
+        request = delete_request(volume_id, _dictionary("delete_info", delete_info))
+        if not snapshot_id:
+            raise BadRequest("volume-snapshot-delete", "the snapshot id is empty", "an id")
+        with road.open(guest) as host, bar() as progress:
+            return run.delete(host, request, progress)
+
+    _report(Operation.DELETE, dialect, work)
+
+
+def _dictionary(where: str, text: str) -> dict[str, object]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise NotJson(where, str(error)) from error
+    if not isinstance(value, dict):
+        raise NotJson(where, "it is not an object")
+    return value
+
+
+class NotJson(BadRequest):
+    """An argument that is to be a JSON object and is none: a mistake in the call."""
+
+    exit_code = 2
+
+    def __init__(self, where: str, reason: str) -> None:
+        super().__init__(where, f"not a JSON object: {reason}", "a JSON object")
+
+
+def _report(operation: Operation, dialect: str, work: Callable[[], run.Result]) -> None:
+    """Do the work and print the one line, whatever comes of it."""
+    try:
+        done = work()
+    except run.Interrupted:
+        _print(status.running(operation))
+        raise
+    except QmpsnapError:
+        _print(status.failure(operation))
+        raise
+    for note in done.notes:
+        say(f"note: {note}")
+    _print(status.success(operation, done.file_format, Dialect(dialect)))
+
+
+def _print(body: dict[str, object]) -> None:
+    click.echo(json.dumps(body))

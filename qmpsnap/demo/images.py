@@ -1,0 +1,181 @@
+"""
+Image files: made, hashed, and forged.
+
+`qemu-img` gets an explicit format every time; without one it looks into the file, and there a
+guest may have written whatever it liked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from qmpsnap.hosts.qemu_img import QemuImgFailed, QemuImgMissing
+
+QEMU_IMG_TIMEOUT_S: Final = 60
+
+_HEADER: Final = struct.Struct(">4sIQIIQIIQQIIQQQQII")
+"""Version 3, without the fields behind `header_length`."""
+_EXTENSION: Final = struct.Struct(">II")
+_DATA_FILE_NAME: Final = 0x44415441
+_INCOMPATIBLE_DATA_FILE: Final = 1 << 2
+_CLUSTER_BITS: Final = 16
+_CLUSTER: Final = 1 << _CLUSTER_BITS
+_SECTOR: Final = 512
+
+
+def create_raw(path: str | os.PathLike[str], size: int) -> None:
+    """
+    Make a sparse raw file of `size` bytes.
+
+    Raises:
+        QemuImgMissing: qemu-img is not installed.
+        QemuImgFailed: It could not make the file.
+    """
+    file = str(Path(path).absolute())
+    _qemu_img("create", file, "-f", "raw", file, str(size))
+
+
+def create_qcow2(
+    path: str | os.PathLike[str],
+    size: int,
+    backing: str | os.PathLike[str] | None = None,
+    backing_format: str | None = None,
+) -> None:
+    """
+    Make an empty qcow2 file.
+
+    Args:
+        path: The new file.
+        size: Virtual size in bytes.
+        backing: As it is to stand in the header; a relative name counts from the new file's
+            folder.
+        backing_format: Format of `backing`, written into the header.
+
+    Raises:
+        ValueError: Only one of `backing` and `backing_format` was given.
+        QemuImgMissing: qemu-img is not installed.
+        QemuImgFailed: It could not make the file.
+    """
+    if (backing is None) != (backing_format is None):
+        raise ValueError("a backing file and its format go together")
+    below = () if backing is None else ("-b", os.fspath(backing), "-F", str(backing_format))
+    file = str(Path(path).absolute())
+    _qemu_img("create", file, "-f", "qcow2", *below, file, str(size))
+
+
+def sha256_of(path: str | os.PathLike[str], format: str) -> str:
+    """
+    Hash what a file reads as, with everything below it, while no guest has it open.
+
+    Args:
+        path: The active layer.
+        format: Its format. The layers below are opened as the headers say.
+
+    Returns:
+        SHA-256 of all guest-visible bytes, in hexadecimal.
+
+    Raises:
+        QemuImgMissing: qemu-img is not installed.
+        QemuImgFailed: The chain cannot be read, or a guest has it open (image locks).
+    """
+    with raw_copy(str(Path(path).absolute()), format, Path(tempfile.gettempdir())) as copy:
+        return sha256_of_bytes(copy)
+
+
+def sha256_of_bytes(path: Path) -> str:
+    """Hash a file as it lies there, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def raw_copy(source: str, format: str, directory: Path) -> Iterator[Path]:
+    """
+    Copy what `source` reads as into a temporary raw file in `directory`.
+
+    Raises:
+        QemuImgMissing: qemu-img is not installed.
+        QemuImgFailed: The source cannot be read, or there is no room.
+    """
+    with tempfile.TemporaryDirectory(prefix="qmpsnap-copy-", dir=directory) as folder:
+        copy = Path(folder, "raw")
+        _qemu_img("convert", source, "-f", format, "-O", "raw", source, os.fspath(copy))
+        yield copy
+
+
+def foreign_qcow2_header(size: int, backing: bytes | None, data_file: bytes | None) -> bytes:
+    """
+    Forge the qcow2 header that a malicious guest writes at offset 0 of its raw disk.
+
+    Whoever opens that disk without an explicit format sees a qcow2 image over a host file of the
+    guest's choice (CVE-2014-3641, CVE-2024-32498). The L1 table is said to lie at 64 KiB and the
+    refcount table at 128 KiB: both must read as zeros, as in a fresh disk of 192 KiB or more.
+
+    Args:
+        size: Virtual size to claim, in bytes.
+        backing: Name for the backing file, or None. No backing format is recorded.
+        data_file: Name for the external data file, or None.
+
+    Returns:
+        The header, padded to whole sectors of 512 bytes.
+
+    Source: QEMU docs/interop/qcow2.txt.
+    """
+    extensions = b""
+    if data_file is not None:
+        padded = data_file + bytes(-len(data_file) % 8)
+        extensions += _EXTENSION.pack(_DATA_FILE_NAME, len(data_file)) + padded
+    extensions += _EXTENSION.pack(0, 0)
+    name = backing or b""
+    # Each L1 entry stands for one cluster of L2 entries, of 8 bytes each.
+    l1_entries = -(-size // (_CLUSTER * _CLUSTER // 8))
+    header = _HEADER.pack(
+        b"QFI\xfb",
+        3,
+        _HEADER.size + len(extensions) if name else 0,
+        len(name),
+        _CLUSTER_BITS,
+        size,
+        0,  # not encrypted
+        l1_entries,
+        1 * _CLUSTER,
+        2 * _CLUSTER,
+        1,  # clusters of refcount table
+        0,  # internal snapshots
+        0,
+        _INCOMPATIBLE_DATA_FILE if data_file is not None else 0,
+        0,  # compatible features
+        0,  # autoclear features
+        4,  # refcounts of 16 bits
+        _HEADER.size,
+    )
+    whole = header + extensions + name
+    return whole + bytes(-len(whole) % _SECTOR)
+
+
+def _qemu_img(command: str, path: str, *arguments: str) -> None:
+    """Run `qemu-img COMMAND ARGUMENTS`; `path` is what an error is about."""
+    try:
+        done = subprocess.run(
+            ["qemu-img", command, *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=QEMU_IMG_TIMEOUT_S,
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise QemuImgMissing from error
+    except subprocess.TimeoutExpired as error:
+        raise QemuImgFailed(command, path, f"no end within {QEMU_IMG_TIMEOUT_S} s") from error
+    if done.returncode != 0:
+        reason = done.stderr.strip() or f"exit code {done.returncode}"
+        raise QemuImgFailed(command, path, reason)

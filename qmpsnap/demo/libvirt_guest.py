@@ -1,0 +1,234 @@
+"""
+A throw-away guest of libvirt, over libvirt's QEMU driver inside this process.
+
+libvirt waits until a QEMU that has ended is reaped. Its QEMUs are children of the init process, and
+in some containers that one reaps every two seconds only: a guest is then gone for its user at once,
+and for libvirt later. Guests of different names do not wait for each other.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import signal
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+from lxml import etree
+from lxml.builder import E  # type: ignore[import-not-found]
+
+from qmpsnap.demo.disks import qdev
+from qmpsnap.demo.embed import embedded_connection, root_of
+from qmpsnap.demo.guest import Guest, GuestDidNotStart
+from qmpsnap.errors import Failed
+from qmpsnap.graph import xml
+from qmpsnap.monitor.passthrough import PassthroughMonitor
+from qmpsnap.monitor.virt import libvirt_module
+
+__all__ = ["GuestStays", "LibvirtDisk", "LibvirtGuest", "embedded_connection", "run"]
+
+QUIT_TIMEOUT_S: Final = 5.0
+GONE_TIMEOUT_S: Final = 20.0
+"""Seconds for libvirt to notice; where nobody reaps, it gives up by itself after 15 or so."""
+
+_TAINT_NOTE: Final = re.compile(r"^[-0-9]{10} [^\n]* is tainted: [^\n]*$", re.MULTILINE)
+
+
+@dataclass(eq=False)
+class GuestStays(Failed):
+    """A guest did not end in time, or libvirt did not notice that it had."""
+
+    msg = "the guest {self.guest!r} is still there after {self.seconds:g} s"
+    changed = "unknown"
+
+    guest: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class LibvirtDisk:
+    """One disk as the domain XML describes it. libvirt finds the layers below by the headers."""
+
+    path: str | os.PathLike[str]
+    format: str
+    """Of the active layer."""
+    target: str = "vda"
+    """Name of the disk in the guest, and its id here."""
+    serial: str | None = None
+    read_only: bool = False
+
+    def element(self) -> Any:
+        """The disk as a `<disk>`."""
+        disk = E.disk(
+            E.driver(name="qemu", type=self.format),
+            E.source(file=str(Path(self.path).absolute())),
+            E.target(dev=self.target, bus="virtio"),
+            type="file",
+            device="disk",
+        )
+        if self.serial is not None:
+            disk.append(E.serial(self.serial))
+        if self.read_only:
+            disk.append(E.readonly())
+        return disk
+
+
+class LibvirtGuest(Guest):
+    """One domain of an embedded connection; made by `run()`."""
+
+    def __init__(
+        self, *, domain: Any, root: Path, qdevs: Mapping[str, str], scratch: Path, directory: Path
+    ) -> None:
+        self.domain = domain
+        """The `virDomain`."""
+        self.name: str = domain.name()
+        super().__init__(
+            qdevs=qdevs,
+            output=root / "log" / "qemu" / f"{self.name}.log",
+            scratch=scratch,
+            directory=directory,
+        )
+        self._monitor = PassthroughMonitor(domain)
+        self.pid = int((root / "run" / "qemu" / f"{self.name}.pid").read_text())
+        """Process id of QEMU."""
+        self._process: int | None = os.pidfd_open(self.pid)
+
+    def qmp(self, command: str, arguments: Mapping[str, object] | None = None) -> object:
+        """See `Guest.qmp`; goes through libvirt's passthrough, which taints the domain."""
+        return self._monitor.execute(command, arguments)
+
+    def qemu_io(self, disk_id: str, command: str) -> str:
+        """See `Guest.qemu_io`; libvirt writes notes of its own to the same file."""
+        return _TAINT_NOTE.sub("", super().qemu_io(disk_id, command)).strip()
+
+    def quit(self) -> None:
+        """
+        End QEMU in an orderly way; libvirt notices by itself, later.
+
+        `destroy()` also waits for the init process to reap QEMU, for seconds in some containers;
+        and so does any passthrough command at that time, which is why QEMU gets a signal.
+        """
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._process, signal.SIGTERM)
+            _wait_dead(self._process, QUIT_TIMEOUT_S)
+        self.kill()
+
+    def kill(self) -> None:
+        """End QEMU by SIGKILL and wait for its end; libvirt notices by itself, later."""
+        if self._process is None:
+            return
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._process, signal.SIGKILL)
+        if not _wait_dead(self._process, GONE_TIMEOUT_S):
+            raise GuestStays(self.name, GONE_TIMEOUT_S)
+        os.close(self._process)
+        self._process = None
+
+    def destroy(self) -> None:
+        """Let libvirt end the guest, and wait until it has."""
+        libvirt = libvirt_module()
+        with suppress(libvirt.libvirtError):
+            self.domain.destroy()
+        wait_until_gone(self.domain.connect(), self.name)
+
+
+@contextmanager
+def run(
+    connection: Any,
+    disks: Sequence[LibvirtDisk],
+    name: str,
+    directory: str | os.PathLike[str],
+    *,
+    qemu: str | None = None,
+) -> Iterator[LibvirtGuest]:
+    """
+    Run a paused guest, without KVM, for as long as the context is open.
+
+    Args:
+        connection: From `embedded_connection()`.
+        disks: Its disks.
+        name: Name of the guest. If an ended guest of this name is still known, libvirt is first
+            given time to forget it.
+        directory: Where copies of disks are made.
+        qemu: The QEMU binary; default is the environment's QMPSNAP_QEMU, or libvirt's choice.
+
+    Raises:
+        GuestDidNotStart: libvirt could not start it; with what libvirt and QEMU say.
+        GuestStays: A guest of this name runs already.
+    """
+    libvirt = libvirt_module()
+    root = root_of(connection)
+    wait_until_gone(connection, name)
+    text = etree.tostring(_domain(disks, name, qemu or os.environ.get("QMPSNAP_QEMU")))
+    # Short, for the NBD socket in it.
+    with TemporaryDirectory(prefix="qmpsnap-", dir="/tmp") as scratch:
+        try:
+            domain = connection.createXML(text.decode(), libvirt.VIR_DOMAIN_START_PAUSED)
+        except libvirt.libvirtError as error:
+            raise GuestDidNotStart(str(error)) from error
+        guest = LibvirtGuest(
+            domain=domain,
+            root=root,
+            qdevs={
+                disk.target: qdev(disk.alias or "", "virtio")
+                for disk in xml.parse(domain.XMLDesc()).disks
+            },
+            scratch=Path(scratch),
+            directory=Path(directory),
+        )
+        try:
+            yield guest
+        finally:
+            guest.quit()
+
+
+def wait_until_gone(connection: Any, name: str) -> None:
+    """
+    Wait until libvirt knows no guest of this name.
+
+    Raises:
+        GuestStays: It still does after `GONE_TIMEOUT_S`.
+    """
+    libvirt = libvirt_module()
+    deadline = time.monotonic() + GONE_TIMEOUT_S
+    while True:
+        try:
+            connection.lookupByName(name)
+        except libvirt.libvirtError:
+            return
+        if time.monotonic() > deadline:
+            raise GuestStays(name, GONE_TIMEOUT_S)
+        time.sleep(0.01)
+
+
+def _domain(disks: Sequence[LibvirtDisk], name: str, qemu: str | None) -> Any:
+    devices = E.devices(*(disk.element() for disk in disks))
+    if qemu is not None:
+        devices.append(E.emulator(qemu))
+    devices.append(E.controller(type="usb", model="none"))
+    devices.append(E.memballoon(model="none"))
+    return E.domain(
+        E.name(name),
+        E.memory("32", unit="MiB"),
+        E.os(E.type("hvm", arch="x86_64", machine="pc")),
+        devices,
+        type="qemu",
+    )
+
+
+def _wait_dead(process: int, seconds: float) -> bool:
+    """
+    Wait until a process has ended with all its threads; it need not be reaped.
+
+    A process that /proc calls a zombie may have threads that still end, and hold its image locks.
+    """
+    poll = select.poll()
+    poll.register(process, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))

@@ -1,0 +1,152 @@
+"""
+A guest that keeps on writing while something else happens to its disk.
+
+Next to every write goes the same change of a byte array in memory, the model. If the disk reads
+like the model afterwards, no write was lost, doubled, or put elsewhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from qmpsnap.errors import Failed
+
+KiB: Final = 1024
+STOP_TIMEOUT_S: Final = 60.0
+"""Longer than any single command may take."""
+
+
+@dataclass(eq=False)
+class WriterStuck(Failed):
+    """The background writer did not get as far as it should."""
+
+    msg = "the background writer made {self.writes} writes in {self.seconds:g} s"
+    changed = "unknown"
+
+    writes: int
+    seconds: float
+
+
+class Writer:
+    """Random writes of 4 to 64 KiB at random sectors, one after the other on one thread."""
+
+    def __init__(
+        self,
+        write: Callable[[int, int, int], None],
+        model: bytearray,
+        *,
+        seed: int,
+        max_writes: int,
+    ) -> None:
+        """
+        Prepare; `start()` begins.
+
+        Args:
+            write: Called with offset, length and pattern; returns when the write is done.
+            model: What the disk holds now; at least 4 KiB.
+            seed: Same seed, same writes.
+            max_writes: Stop after so many.
+        """
+        self.model = model
+        """What the disk must hold, once the writer has stopped."""
+        self.writes = 0
+        """Writes that are done."""
+        self._write = write
+        self._random = random.Random(seed)
+        self._max_writes = max_writes
+        self._stop = threading.Event()
+        self._changed = threading.Condition()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="qmpsnap-writer", daemon=True)
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._thread.start()
+
+    def wait_for(self, more: int, timeout: float = 10.0) -> None:
+        """
+        Wait until `more` further writes are done.
+
+        Raises:
+            WriterStuck: They were not done within `timeout` seconds, or the writer has ended.
+            BaseException: What the failed write raised.
+        """
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            goal = self.writes + more
+            while self.writes < goal:
+                self._raise_failure()
+                left = deadline - time.monotonic()
+                if left <= 0 or not self._thread.is_alive():
+                    raise WriterStuck(self.writes, timeout)
+                self._changed.wait(min(left, 0.1))
+
+    def stop(self) -> None:
+        """
+        End after the write that is under way.
+
+        Raises:
+            WriterStuck: That write did not end within a minute.
+        """
+        self._stop.set()
+        self._thread.join(STOP_TIMEOUT_S)
+        if self._thread.is_alive():
+            raise WriterStuck(self.writes, STOP_TIMEOUT_S)
+
+    def check(self) -> None:
+        """Raise what a failed write raised; nothing when all went well."""
+        with self._changed:
+            self._raise_failure()
+
+    def sha256(self) -> str:
+        """Hash the model, in hexadecimal; stop first."""
+        return hashlib.sha256(self.model).hexdigest()
+
+    def _raise_failure(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        try:
+            while not self._stop.is_set() and self.writes < self._max_writes:
+                self._one()
+        except BaseException as error:  # raised again in the thread that waits for this one
+            with self._changed:
+                self._error = error
+                self._changed.notify_all()
+
+    def _one(self) -> None:
+        length = min(4 * KiB * self._random.randint(1, 16), len(self.model))
+        offset = 512 * self._random.randint(0, (len(self.model) - length) // 512)
+        pattern = self._random.randint(1, 255)
+        self._write(offset, length, pattern)
+        self.model[offset : offset + length] = bytes([pattern]) * length
+        with self._changed:
+            self.writes += 1
+            self._changed.notify_all()
+
+
+@contextmanager
+def writing(
+    write: Callable[[int, int, int], None], model: bytearray, *, seed: int, max_writes: int
+) -> Iterator[Writer]:
+    """
+    Let a writer write for as long as the context is open.
+
+    Raises:
+        BaseException: On leaving, what a failed write raised, unless the body raised already.
+    """
+    writer = Writer(write, model, seed=seed, max_writes=max_writes)
+    writer.start()
+    try:
+        yield writer
+    finally:
+        writer.stop()
+    writer.check()

@@ -1,0 +1,78 @@
+"""
+Every error answers one question first: did anything change?
+
+    QmpsnapError
+     ├── Refused   nothing that changes state was sent           exit 4
+     ├── Failed    it ran and stopped, and it is known where     exit 1
+     └── Unknown   the connection broke in mid-command: look     exit 6
+                   before acting
+
+Concrete classes stand next to the code that raises them. Each holds attributes, formats one
+`msg` template with them, and says the way out in `remedy`. The class name is the stable id in
+JSON output; texts may change, ids do not.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+Changed = Literal["no", "yes", "unknown"]
+
+
+class QmpsnapError(Exception):
+    """
+    Base of all errors that this project raises on purpose.
+
+    Subclasses are dataclasses (`@dataclass(eq=False)`): the fields are the facts, `msg` and
+    `remedy` are templates over `self`.
+    """
+
+    msg: ClassVar[str] = "qmpsnap error"
+    remedy: ClassVar[str] = ""
+    exit_code: ClassVar[int] = 1
+    changed: ClassVar[Changed] = "unknown"
+
+    def __str__(self) -> str:
+        return self.msg.format(self=self)
+
+    @property
+    def way_out(self) -> str:
+        """What to do next, in one sentence; empty when the message already says it."""
+        return self.remedy.format(self=self)
+
+    @property
+    def id(self) -> str:
+        """The stable name of this error in JSON output."""
+        return type(self).__name__
+
+
+class Refused(QmpsnapError):
+    """Nothing that changes state was sent: the guest and its files are as they were."""
+
+    exit_code = 4
+    changed: ClassVar[Changed] = "no"
+
+
+class Failed(QmpsnapError):
+    """It ran and stopped. The message says in which state the chain was left."""
+
+    exit_code = 1
+    changed: ClassVar[Changed] = "yes"
+
+
+class Unknown(QmpsnapError):
+    """
+    The connection broke in mid-command, so nobody can say whether it was carried out.
+
+    qemu.qmp words it best (`ExecInterruptedError`): the protocol does not make it possible to
+    know; the client will need to query the server.
+    """
+
+    exit_code = 6
+    changed: ClassVar[Changed] = "unknown"
+
+
+class Unreachable(Refused):
+    """The guest cannot be reached, so nothing was sent to it."""
+
+    exit_code = 7

@@ -1,0 +1,180 @@
+"""
+The report from the block graph, cross-checked with what else is at hand.
+
+Built from up to three views of the same chain: the block graph, the domain XML, and the headers
+of the layers that are known to be qcow2. Which XML source belongs to which node is told by
+libvirt's own numbering (`<source index='3'>` is node `libvirt-3-format`), not by file names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from qmpsnap.formats.from_xml import disk_from_xml
+from qmpsnap.formats.layers import DiskReport, GuestReport, LayerReport
+from qmpsnap.formats.qcow2 import Header
+from qmpsnap.formats.verdict import judge
+from qmpsnap.formats.witnesses import layer_above_says, node_says, xml_says
+from qmpsnap.graph.chain import Layer, chain
+from qmpsnap.graph.nodes import Device, Graph
+from qmpsnap.graph.xml import XmlDisk, XmlDomain, XmlLayer
+
+
+def guest_from_graph(
+    graph: Graph,
+    *,
+    guest: str | None = None,
+    serials: Mapping[str, str] | None = None,
+    domain: XmlDomain | None = None,
+    headers: Mapping[str, Header] | None = None,
+    notes: tuple[str, ...] = (),
+) -> GuestReport:
+    """
+    Build the report from the block graph, cross-checked with what else is at hand.
+
+    Args:
+        graph: The block graph.
+        guest: Name to show.
+        serials: Serial by device id, on the direct road.
+        domain: The domain XML, under libvirt; it then also says which disks there are.
+        headers: Header by host path, of layers that a node opens as qcow2.
+        notes: Carried into the report.
+    """
+    disks = []
+    for device in graph.devices:
+        xml = _xml_disk(domain, device)
+        if domain is not None and xml is None:
+            continue  # pflash, and what else QEMU counts as a block device
+        if domain is None and device.id is None and not device.device:
+            continue  # a backend that no device uses
+        disks.append(_disk(graph, device, xml, serials or {}, headers or {}))
+    known = {disk.disk for disk in disks}
+    disks += [
+        disk_from_xml(xml) for xml in (domain.disks if domain else ()) if xml.target not in known
+    ]
+    return GuestReport(guest=guest, disks=tuple(disks), jobs=graph.jobs, notes=notes)
+
+
+def _xml_disk(domain: XmlDomain | None, device: Device) -> XmlDisk | None:
+    if domain is None:
+        return None
+    return next((disk for disk in domain.disks if disk.alias and disk.alias == device.id), None)
+
+
+def _disk(
+    graph: Graph,
+    device: Device,
+    xml: XmlDisk | None,
+    serials: Mapping[str, str],
+    headers: Mapping[str, Header],
+) -> DiskReport:
+    layers = chain(graph, device.root) if device.root else ()
+    name = device.id or device.device
+    pairs, differs = _paired(layers, xml)
+    reports: list[LayerReport] = []
+    above: Layer | None = None
+    for layer, xml_layer in zip(layers, pairs, strict=True):
+        reports.append(_layer(layer, xml_layer, above, headers))
+        above = layer
+    return DiskReport(
+        disk=xml.target if xml else name,
+        serial=xml.serial if xml else serials.get(name),
+        qdev=device.qdev,
+        layers=tuple(reports),
+        kind=xml.device if xml else ("cdrom" if device.removable else "disk"),
+        read_only=xml.read_only if xml else bool(layers) and layers[0].node.read_only,
+        root=device.root,
+        xml_differs=differs,
+        mirror=xml.mirror if xml else None,
+    )
+
+
+def _paired(
+    layers: tuple[Layer, ...], xml: XmlDisk | None
+) -> tuple[list[XmlLayer | None], str | None]:
+    """Find each layer's XML source, and say if the chains differ."""
+    if xml is None:
+        return [None] * len(layers), None
+    by_index = {layer.index: layer for layer in xml.layers if layer.index is not None}
+    if by_index:
+        pairs = [by_index.get(_libvirt_index(layer) or 0) for layer in layers]
+    else:
+        # Before libvirt 5.10 sources carry no number; then the order is all there is.
+        pairs = [xml.layers[n] if n < len(xml.layers) else None for n in range(len(layers))]
+    # The XML may end early (nbd, after a pull on libvirt 7.0), so only what it has must fit.
+    same = [pair for pair in pairs if pair is not None] == list(xml.layers) and (
+        not layers or not xml.layers or pairs[0] is not None
+    )
+    if same or xml.mirror is not None:
+        return pairs, None
+    return pairs, (
+        f"libvirt sees {_names(layer.name for layer in xml.layers)}, "
+        f"QEMU has {_names(layer.path or layer.file for layer in layers)}"
+    )
+
+
+def _names(names: object) -> str:
+    return " <- ".join(str(name).rpartition("/")[2] for name in names) or "nothing"  # type: ignore[attr-defined]
+
+
+def _libvirt_index(layer: Layer) -> int | None:
+    """The N of `libvirt-N-format`, `libvirt-N-storage` or `libvirt-N-slice-sto`."""
+    parts = layer.node.name.split("-")
+    if len(parts) >= 3 and parts[0] == "libvirt" and parts[1].isdecimal():
+        return int(parts[1])
+    return None
+
+
+def _layer(
+    layer: Layer, xml: XmlLayer | None, above: Layer | None, headers: Mapping[str, Header]
+) -> LayerReport:
+    node, protocol = layer.node, layer.protocol
+    path = layer.path
+    if path is None and protocol is not None and protocol.filename.startswith("/dev/fdset/"):
+        path = xml.path if xml else None  # a passed descriptor: only libvirt knows the name
+    header = headers.get(path) if path and node.driver == "qcow2" else None
+    evidence = (node_says(node), xml_says(xml), layer_above_says(above, headers))
+    stated = tuple(one for one in evidence if one is not None)
+    format_, verdict = judge(stated)
+    return LayerReport(
+        file=path.rpartition("/")[2] if path else layer.file,
+        path=path,
+        protocol=protocol.driver if protocol else "unknown",
+        format=format_,
+        verdict=verdict,
+        node=node.name,
+        virtual_size=node.virtual_size,
+        flags=_flags(layer, header),
+        evidence=stated,
+        backing_name=header.backing_file
+        if header
+        else (node.recorded.filename if node.recorded else None),
+        index=xml.index if xml else None,
+        top_node=layer.top.name,
+        protocol_node=protocol.name if protocol else None,
+        node_details=node,
+    )
+
+
+def _flags(layer: Layer, header: Header | None) -> tuple[str, ...]:
+    node = layer.node
+    flags = []
+    if node.encrypted or node.driver == "luks" or (header and header.encryption):
+        flags.append("encrypted")
+    if node.data_file is not None or (header and header.data_file is not None):
+        flags.append("data-file")
+    if node.detect_zeroes:
+        flags.append("detect-zeroes")
+    if layer.filters:
+        flags.append("implicit-filter" if _implicit(layer) else "filter")
+    backing = header.backing_file if header else (node.recorded and node.recorded.filename)
+    names = (layer.protocol.filename if layer.protocol else "", backing or "")
+    if any(name.startswith("json:") for name in names):
+        flags.append("json-name")
+    if node.bitmaps or (header and header.bitmaps):
+        flags.append("bitmaps")
+    return tuple(flags)
+
+
+def _implicit(layer: Layer) -> bool:
+    return any(node.name.startswith("#") for node in layer.filters)

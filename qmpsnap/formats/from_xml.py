@@ -1,0 +1,60 @@
+"""The report from the domain XML alone, for hosts where QMP cannot be had."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from qmpsnap.formats.layers import DiskReport, GuestReport, LayerReport
+from qmpsnap.formats.qcow2 import Header
+from qmpsnap.formats.verdict import judge
+from qmpsnap.formats.witnesses import header_says, xml_says
+from qmpsnap.graph.xml import XmlDisk, XmlDomain
+
+
+def guest_from_xml(
+    domain: XmlDomain, *, headers: Mapping[str, Header] | None = None, notes: tuple[str, ...] = ()
+) -> GuestReport:
+    """Build the report from the XML alone, where QMP cannot be had."""
+    return GuestReport(
+        guest=domain.name,
+        disks=tuple(disk_from_xml(disk, headers or {}) for disk in domain.disks),
+        notes=notes,
+    )
+
+
+def disk_from_xml(disk: XmlDisk, headers: Mapping[str, Header] | None = None) -> DiskReport:
+    layers = []
+    above: Header | None = None
+    above_name = ""
+    for xml in disk.layers:
+        said = header_says(above.backing_format, f"header of {above_name}") if above else None
+        evidence = tuple(one for one in (xml_says(xml), said) if one is not None)
+        format_, verdict = judge(evidence)
+        # Only a file that libvirt itself says is qcow2 has a header worth reading.
+        own = (headers or {}).get(xml.path or "") if xml.format == "qcow2" else None
+        name = xml.name.rpartition("/")[2] if xml.path else xml.name
+        layers.append(
+            LayerReport(
+                file=name,
+                path=xml.path,
+                protocol="file" if xml.path else "network",
+                format=format_,
+                verdict=verdict,
+                node=None,
+                virtual_size=own.virtual_size if own else None,
+                flags=(),
+                evidence=evidence,
+                backing_name=own.backing_file if own else None,
+                index=xml.index,
+            )
+        )
+        above, above_name = own, name
+    return DiskReport(
+        disk=disk.target,
+        serial=disk.serial,
+        qdev=disk.alias,
+        layers=tuple(layers),
+        kind=disk.device,
+        read_only=disk.read_only,
+        mirror=disk.mirror,
+    )

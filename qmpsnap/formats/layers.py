@@ -1,0 +1,80 @@
+"""One guest's disks with the format of every layer: the answer that all commands work from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from qmpsnap.formats.verdict import Evidence, Verdict
+from qmpsnap.graph.nodes import Device, Job, Node
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerReport:
+    """One file of a chain, its format, and who says so."""
+
+    file: str
+    path: str | None
+    """Host file; None for a network protocol or a passed file descriptor."""
+    protocol: str
+    format: str | None
+    verdict: Verdict
+    node: str | None
+    """Format node (or the protocol node in its place); None when only the XML was read."""
+    virtual_size: int | None
+    flags: tuple[str, ...]
+    evidence: tuple[Evidence, ...]
+    backing_name: str | None = None
+    """As recorded in this layer's header; None when there is none, or it was not read."""
+    index: int | None = None
+    """libvirt's number of this source."""
+    top_node: str | None = None
+    """The node that the layer above reads: `node`, or a filter on top of it."""
+    protocol_node: str | None = None
+    node_details: Node | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiskReport:
+    """One disk of a guest, layers in chain order (active layer first); empty drive: no layers."""
+
+    disk: str
+    """Target (`vda`) under libvirt, else the device id."""
+    serial: str | None
+    qdev: str | None
+    layers: tuple[LayerReport, ...]
+    kind: str = "disk"
+    """`disk`, `cdrom`, `floppy` or `lun`."""
+    read_only: bool = False
+    root: str | None = None
+    """Node at the device; differs from the active layer's when a filter lies on top."""
+    xml_differs: str | None = None
+    """Why libvirt's chain is another one than QEMU's, if it is."""
+    mirror: str | None = None
+
+    @property
+    def names(self) -> frozenset[str]:
+        """All names by which a user may call this disk."""
+        device = Device(device="", qdev=self.qdev, root=None).id
+        nodes = [layer.node for layer in self.layers]
+        names = (self.disk, self.serial, self.qdev, device, self.root, *nodes)
+        return frozenset(name for name in names if name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuestReport:
+    """All disks of one guest at one moment."""
+
+    guest: str | None
+    disks: tuple[DiskReport, ...]
+    jobs: tuple[Job, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What could not be read, and why: for example passthrough that is off."""
+
+    def stated(self) -> dict[str, str]:
+        """Format by host path, of every layer whose format is stated."""
+        return {
+            layer.path: layer.format
+            for disk in self.disks
+            for layer in disk.layers
+            if layer.path is not None and layer.format is not None
+        }

@@ -1,0 +1,151 @@
+r"""
+The qcow2 header: backing file and format, data file, encryption.
+
+Only ever applied to bytes of a file that somebody states to be qcow2; whether a file *is* qcow2
+is never concluded from them. Every length is checked before it is used; no name that is found
+here is opened.
+
+    offset   0  magic "QFI\xfb", version, backing name offset and size, cluster bits, virtual
+                size, encryption method, …
+            72  (version 3) feature bits, refcount order, header length
+       ≤ 4096+  extensions: type, length, data padded to 8 bytes; type 0 ends them
+                backing file name (not terminated), anywhere in the first cluster
+
+Source: QEMU docs/interop/qcow2.txt.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+from qmpsnap.errors import Refused
+
+MAGIC: Final = b"QFI\xfb"
+READ_SIZE: Final = 8192
+"""Bytes of a file that `parse()` wants to see: QEMU puts extensions and names right behind the
+header, and a name is at most 1023 bytes long."""
+
+_V2: Final = struct.Struct(">4sIQIIQIIQQIIQ")
+_V3_TAIL: Final = struct.Struct(">QQQII")
+_EXTENSION: Final = struct.Struct(">II")
+_BACKING_FORMAT: Final = 0xE2792ACA
+_DATA_FILE_NAME: Final = 0x44415441
+_BITMAPS: Final = 0x23852875
+_INCOMPATIBLE_DATA_FILE: Final = 1 << 2
+_INCOMPATIBLE_KNOWN: Final = 0b11111
+"""Dirty, corrupt, data file, compression type, extended L2."""
+_NAME_LIMIT: Final = 1023
+_ENCRYPTION: Final = {0: None, 1: "aes", 2: "luks"}
+
+
+@dataclass(eq=False)
+class BadHeader(Refused):
+    """A file that is stated to be qcow2 has a header that QEMU would not accept either."""
+
+    msg = "{self.name} has no valid qcow2 header: {self.reason}"
+    remedy = "Check who made this file; `qemu-img check -f qcow2` says more."
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """What a qcow2 header says. Names are as they stand there: perhaps relative, perhaps hostile."""
+
+    version: int
+    virtual_size: int
+    """Bytes."""
+    backing_file: str | None = None
+    backing_format: str | None = None
+    data_file: str | None = None
+    """External data file; an empty name when only the feature bit is there."""
+    encryption: str | None = None
+    """`aes`, `luks` or None."""
+    bitmaps: int = 0
+    """Number of persistent bitmaps."""
+
+
+def parse(data: bytes, name: str) -> Header:
+    """
+    Parse the first bytes of a qcow2 file.
+
+    Args:
+        data: The first `READ_SIZE` bytes, or fewer if the file is shorter.
+        name: What to call the file in an error.
+
+    Raises:
+        BadHeader: Cut off, another magic, an unknown version or feature, or a length that lies.
+    """
+
+    def bad(reason: str) -> BadHeader:
+        return BadHeader(name, reason)
+
+    if len(data) < _V2.size:
+        raise bad(f"it ends after {len(data)} bytes")
+    (magic, version, name_offset, name_size, cluster_bits, size, method, *_) = _V2.unpack_from(data)
+    if magic != MAGIC:
+        raise bad("the magic is missing")
+    if version not in (2, 3):
+        raise bad(f"version {version} is unknown")
+    if not 9 <= cluster_bits <= 21:
+        raise bad(f"{cluster_bits} cluster bits are not between 9 and 21")
+    if method not in _ENCRYPTION:
+        raise bad(f"encryption method {method} is unknown")
+    incompatible, header_length = 0, _V2.size
+    if version == 3:
+        if len(data) < _V2.size + _V3_TAIL.size:
+            raise bad(f"it ends after {len(data)} bytes")
+        incompatible, _, _, _, header_length = _V3_TAIL.unpack_from(data, _V2.size)
+        if header_length < _V2.size + _V3_TAIL.size or header_length % 8:
+            raise bad(f"a header length of {header_length} is not possible")
+        if incompatible & ~_INCOMPATIBLE_KNOWN:
+            raise bad(f"incompatible features {incompatible:#x} are unknown")
+    first_cluster = 1 << cluster_bits
+    if name_offset and name_offset + name_size > first_cluster:
+        raise bad("the backing file name is not within the first cluster")
+    if name_size > _NAME_LIMIT:
+        raise bad(f"a backing file name of {name_size} bytes is longer than {_NAME_LIMIT}")
+    backing = None
+    if name_offset:
+        if name_offset < header_length or name_offset + name_size > len(data):
+            raise bad("the backing file name lies outside of the header")
+        backing = _text(data[name_offset : name_offset + name_size])
+    extensions = _extensions(data, header_length, name_offset or first_cluster, name)
+    data_file = extensions.get(_DATA_FILE_NAME)
+    if incompatible & _INCOMPATIBLE_DATA_FILE and data_file is None:
+        data_file = b""
+    bitmaps = extensions.get(_BITMAPS, b"")
+    backing_format = extensions.get(_BACKING_FORMAT)
+    return Header(
+        version=version,
+        virtual_size=size,
+        backing_file=backing,
+        backing_format=_text(backing_format) if backing_format else None,
+        data_file=None if data_file is None else _text(data_file),
+        encryption=_ENCRYPTION[method],
+        bitmaps=int.from_bytes(bitmaps[:4]) if len(bitmaps) >= 4 else 0,
+    )
+
+
+def _extensions(data: bytes, start: int, end: int, name: str) -> dict[int, bytes]:
+    """Collect the header extensions; the first of a kind counts."""
+    found: dict[int, bytes] = {}
+    at = start
+    while at + _EXTENSION.size <= min(end, len(data)):
+        kind, length = _EXTENSION.unpack_from(data, at)
+        if kind == 0:
+            return found
+        at += _EXTENSION.size
+        if at + length > min(end, len(data)):
+            raise BadHeader(name, f"extension {kind:#010x} of {length} bytes runs past its room")
+        found.setdefault(kind, data[at : at + length])
+        at += (length + 7) // 8 * 8
+    return found
+
+
+def _text(name: bytes) -> str:
+    """File names are bytes; the same escapes as Python's own file functions use."""
+    return name.split(b"\0", 1)[0].decode("utf-8", "surrogateescape")

@@ -1,0 +1,63 @@
+"""What each witness states about one layer, as `Evidence`; None where it does not speak."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from qmpsnap.formats.qcow2 import Header
+from qmpsnap.formats.verdict import Evidence, Witness
+from qmpsnap.graph.chain import Layer
+from qmpsnap.graph.drivers import DriverKind, format_meant_by
+from qmpsnap.graph.nodes import Node
+from qmpsnap.graph.xml import XmlLayer
+
+
+def node_says(node: Node) -> Evidence | None:
+    """The running node: a protocol driver in the place of a format means raw."""
+    meant = format_meant_by(node.driver)
+    if meant is None:
+        return None
+    detail = f"node {node.name}: driver {node.driver}"
+    if node.kind is DriverKind.PROTOCOL:
+        detail += ", no format node: the bytes as they are"
+    return Evidence(witness=Witness.QMP, format=meant, detail=detail)
+
+
+def xml_says(layer: XmlLayer | None) -> Evidence | None:
+    """The domain XML, where it gives a format."""
+    if layer is None or layer.format is None:
+        return None
+    detail = f"index {layer.index}" if layer.index is not None else "driver type"
+    return Evidence(witness=Witness.XML, format=layer.format, detail=detail)
+
+
+def layer_above_says(above: Layer | None, headers: Mapping[str, Header]) -> Evidence | None:
+    """What the header of the layer above says: on disk, else as QEMU read it when it opened it."""
+    if above is None:
+        return None
+    header = headers.get(above.path) if above.path else None
+    if header is not None and above.node.driver == "qcow2":
+        written, source = header.backing_format, f"header of {above.file}"
+    elif above.node.recorded is not None:
+        written = above.node.recorded.format
+        source = f"header of {above.file}, as QEMU opened it"
+    else:
+        return None
+    return header_says(written, source)
+
+
+def header_says(written: str | None, source: str) -> Evidence | None:
+    """
+    A backing format as it stands in a header.
+
+    Args:
+        written: The format, or None when the header has none.
+        source: Where it stands, in words.
+    """
+    if written is None:
+        return None
+    # QEMU writes the protocol's name (`file`) over a base without a raw node; as a format it
+    # opens the bytes as they are.
+    meant = format_meant_by(written) or written
+    detail = source if meant == written else f"{source}, which says {written!r}"
+    return Evidence(witness=Witness.HEADER, format=meant, detail=detail)

@@ -1,0 +1,1 @@
+"""The block graph of a guest at one moment, as frozen values. Pure: no I/O in here."""

@@ -1,0 +1,148 @@
+"""
+From a graph to the chain of each disk.
+
+    device ── root ──► [filters] ──► format node ──► [filters] ──► protocol node
+                                        │ backing
+                                        ▼
+                       [filters] ──► format node ──► …
+
+A layer is one file of the chain. Its format node is the first node that is not a filter; where a
+protocol node stands in that place there is no format node, and the layer is raw. Edges lead from
+node to node, never from file name to file name: names were wrong or ambiguous in 57 of 531
+recorded chains.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from qmpsnap.errors import Failed
+from qmpsnap.graph.drivers import DriverKind
+from qmpsnap.graph.nodes import Graph, Node
+
+
+@dataclass(eq=False)
+class ChainLoop(Failed):
+    """The graph leads back into itself; QEMU cannot have sent this."""
+
+    msg = "the block graph leads in a circle at node {self.node!r}"
+    changed = "no"
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """One file of a chain, as the running QEMU has it open."""
+
+    node: Node
+    """The format node, or the protocol node that stands in its place."""
+    protocol: Node | None
+    """The node that holds the file; the same as `node` for raw without a raw node."""
+    top: Node
+    """What the layer above reads: `node`, or the first of `filters`."""
+    filters: tuple[Node, ...] = ()
+    """Filter nodes above `node`, topmost first."""
+
+    @property
+    def path(self) -> str | None:
+        """Absolute or relative name of the host file; None for network protocols."""
+        if self.protocol is None or self.protocol.driver not in _LOCAL:
+            return None
+        return host_path(self.protocol.filename)
+
+    @property
+    def file(self) -> str:
+        """Last part of the host file's name, or the name that the protocol gives."""
+        path = self.path
+        if path is not None:
+            return path.rpartition("/")[2]
+        return (self.protocol or self.node).filename
+
+
+_LOCAL = frozenset({"file", "host_device", "host_cdrom"})
+
+
+def chain(graph: Graph, root: str) -> tuple[Layer, ...]:
+    """
+    Return the layers from the node `root` down, active layer first.
+
+    The chain ends where a node is missing, so a torn reading gives a short chain, not an error.
+
+    Raises:
+        ChainLoop: The same node is met twice.
+    """
+    layers = []
+    seen: set[str] = set()
+    node = graph.nodes.get(root)
+    while node is not None:
+        *filters, bottom = _down(graph, node, seen)
+        layers.append(
+            Layer(
+                node=bottom,
+                protocol=_protocol(graph, bottom, seen),
+                top=node,
+                filters=tuple(filters),
+            )
+        )
+        node = graph.child(bottom.name, "backing")
+    return tuple(layers)
+
+
+def _down(graph: Graph, node: Node | None, seen: set[str]) -> Iterator[Node]:
+    """Yield filters, then the first node that is none (or the last filter there is)."""
+    while node is not None:
+        if node.name in seen:
+            raise ChainLoop(node.name)
+        seen.add(node.name)
+        yield node
+        if node.kind is not DriverKind.FILTER:
+            return
+        node = _filtered(graph, node)
+
+
+def _filtered(graph: Graph, node: Node) -> Node | None:
+    """
+    Return the one child that a filter filters.
+
+    `backing` for commit_top and mirror_top, `file` for the others (QEMU block.c,
+    bdrv_filter_child()).
+    """
+    return graph.child(node.name, "file", "backing")
+
+
+def _protocol(graph: Graph, node: Node, seen: set[str]) -> Node | None:
+    """Follow `file` down to the node that holds the bytes."""
+    while node.kind is not DriverKind.PROTOCOL:
+        is_filter = node.kind is DriverKind.FILTER
+        below = _filtered(graph, node) if is_filter else graph.child(node.name, "file")
+        if below is None:
+            return None
+        if below.name in seen:
+            raise ChainLoop(below.name)
+        seen.add(below.name)
+        node = below
+    return node
+
+
+def host_path(filename: str) -> str | None:
+    """
+    Return the host's name for what QEMU calls `filename`.
+
+    QEMU writes a `json:{…}` name for a file opened with options that are not defaults; the name
+    is in there. A passed file descriptor (`/dev/fdset/N`) has no name that QEMU knows.
+    """
+    if filename.startswith("json:"):
+        try:
+            described = json.loads(filename.removeprefix("json:"))
+        except ValueError:
+            return None
+        while isinstance(described, dict) and "filename" not in described:
+            described = described.get("file")
+        name = described.get("filename") if isinstance(described, dict) else None
+        return host_path(name) if isinstance(name, str) and not name.startswith("json:") else None
+    if filename.startswith("/dev/fdset/"):
+        return None
+    return filename.removeprefix("file:")

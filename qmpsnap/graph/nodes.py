@@ -1,0 +1,145 @@
+"""The block graph of one guest at one moment: frozen values, no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from qmpsnap.graph.drivers import DriverKind, kind_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cache:
+    """How a node was opened: BlockdevCacheInfo, qapi/block-core.json."""
+
+    direct: bool = False
+    no_flush: bool = False
+    writeback: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """What the header of a layer says of its backing file, as QEMU read it when it opened it."""
+
+    filename: str
+    """As it stands in the header: may be relative, or a `json:` name."""
+    full_filename: str | None
+    """As QEMU resolved it."""
+    format: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """
+    One block node.
+
+    Source: BlockDeviceInfo, qapi/block-core.json; query-named-block-nodes.
+    """
+
+    name: str
+    """The key. `#blockNNN` where nobody gave one; a new number each run."""
+    driver: str
+    filename: str
+    """What QEMU calls the file: for showing, never a key. `json:{…}` with non-default options."""
+    virtual_size: int | None = None
+    """Bytes that a reader of this node sees."""
+    actual_size: int | None = None
+    """Bytes allocated on the host; None where the protocol cannot say."""
+    read_only: bool = False
+    encrypted: bool = False
+    detect_zeroes: bool = False
+    cache: Cache = field(default_factory=Cache)
+    recorded: Recorded | None = None
+    """The backing entry of this node's header; None when there is none."""
+    data_file: str | None = None
+    """Name of a qcow2's external data file."""
+    bitmaps: tuple[str, ...] = ()
+    """Names of dirty bitmaps, persistent or not."""
+
+    @property
+    def kind(self) -> DriverKind:
+        """What this node is in a chain."""
+        return kind_of(self.driver)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edge:
+    """`child` is read by `parent` in the given role (`backing`, `file`, `data-file`, …)."""
+
+    parent: str
+    child: str
+    role: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """
+    One guest device with a drive, and the node at its root.
+
+    Source: BlockInfo, qapi/block-core.json; query-block.
+    """
+
+    device: str
+    """The old drive id; empty for `-blockdev` guests."""
+    qdev: str | None
+    """Device id or QOM path."""
+    root: str | None
+    """Name of the root node; None when there is no medium, or its driver died."""
+    removable: bool = False
+    tray_open: bool = False
+
+    @property
+    def id(self) -> str | None:
+        """
+        The device id without the QOM path around it.
+
+        `virtio-disk0` for `/machine/peripheral/virtio-disk0/virtio-backend`.
+        """
+        if self.qdev is None or not self.qdev.startswith("/"):
+            return self.qdev
+        parts = self.qdev.split("/")
+        return parts[3] if len(parts) > 3 else self.qdev
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """
+    One job that QEMU knows.
+
+    Source: JobInfo, qapi/job.json; query-jobs.
+    """
+
+    id: str
+    type: str
+    status: str
+    current: int = 0
+    total: int = 0
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Graph:
+    """All devices, nodes and edges of one reading."""
+
+    devices: tuple[Device, ...]
+    nodes: Mapping[str, Node]
+    edges: tuple[Edge, ...]
+    jobs: tuple[Job, ...] = ()
+
+    def child(self, parent: str, *roles: str) -> Node | None:
+        """The first child of `parent` in one of `roles`, tried in their order."""
+        for role in roles:
+            for edge in self.edges:
+                if edge.parent == parent and edge.role == role:
+                    return self.nodes.get(edge.child)
+        return None
+
+    def children(self, parent: str) -> tuple[Edge, ...]:
+        """All edges below `parent`."""
+        return tuple(edge for edge in self.edges if edge.parent == parent)
+
+    def missing(self) -> frozenset[str]:
+        """Names that an edge or a device mentions and no node carries: the reading is torn."""
+        named = {edge.child for edge in self.edges} | {edge.parent for edge in self.edges}
+        named |= {device.root for device in self.devices if device.root is not None}
+        return frozenset(named - self.nodes.keys())

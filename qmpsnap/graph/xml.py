@@ -1,0 +1,139 @@
+"""
+The same chains as libvirt sees them, from the live domain XML.
+
+The XML may come from elsewhere, so the parser resolves no entities, loads no DTD and opens no
+network connection, and a document with a DOCTYPE is refused.
+
+Source: libvirt docs/formatdomain.rst, "Hard drives, floppy disks, CDROMs".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lxml import etree
+
+from qmpsnap.errors import Failed
+
+
+@dataclass(eq=False)
+class MalformedXml(Failed):
+    """The text is not a domain XML that can be read safely."""
+
+    msg = "the domain XML cannot be read: {self.reason}"
+    remedy = "Nothing was changed. Look at it with `virsh dumpxml`."
+    changed = "no"
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class XmlLayer:
+    """One `<source>` of a disk: of the disk itself, or of a `<backingStore>`."""
+
+    path: str | None
+    """Host file or device; None for network sources."""
+    name: str
+    """Path, or the name of the network source; empty when the XML gives none."""
+    format: str | None
+    """`<driver type>` or `<format type>`; `luks` for an encrypted raw source. None when libvirt
+    does not say (before 1.2.10 it gave no backing chain at all)."""
+    index: int | None
+    """libvirt's number of this source: `vda[index]`, and the N of node `libvirt-N-format`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class XmlDisk:
+    """One `<disk>` of the live XML; `layers` is empty for an empty drive."""
+
+    target: str
+    serial: str | None
+    alias: str | None
+    device: str
+    """`disk`, `cdrom`, `floppy` or `lun`."""
+    read_only: bool
+    layers: tuple[XmlLayer, ...]
+    mirror: str | None = None
+    """Job of a `<mirror>` (`copy`, `active-commit`) while one runs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class XmlDomain:
+    """What we read of a domain XML."""
+
+    name: str
+    disks: tuple[XmlDisk, ...]
+
+
+def parse(text: str) -> XmlDomain:
+    """
+    Parse a live domain XML.
+
+    Raises:
+        MalformedXml: Not well formed, a DOCTYPE, too deep or too large for the parser's limits,
+            or not a `<domain>`.
+    """
+    parser = etree.XMLParser(
+        resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False
+    )
+    try:
+        root = etree.fromstring(text.encode(), parser)
+    except (etree.XMLSyntaxError, ValueError) as error:
+        raise MalformedXml(str(error)) from error
+    if _has_doctype(root):
+        raise MalformedXml("it has a DOCTYPE")
+    if root.tag != "domain":
+        raise MalformedXml(f"its root is <{root.tag}>, not <domain>")
+    disks = tuple(
+        _disk(element)
+        for element in root.iterfind("./devices/disk")
+        if element.find("target") is not None
+    )
+    return XmlDomain(name=root.findtext("name") or "", disks=disks)
+
+
+def _has_doctype(root: etree._Element) -> bool:
+    info = root.getroottree().docinfo
+    return bool(info.internalDTD is not None or info.doctype)
+
+
+def _disk(element: etree._Element) -> XmlDisk:
+    target, alias = element.find("target"), element.find("alias")
+    mirror = element.find("mirror")
+    return XmlDisk(
+        target=(target.get("dev") or "") if target is not None else "",
+        serial=element.findtext("serial"),
+        alias=alias.get("name") if alias is not None else None,
+        device=element.get("device", "disk"),
+        read_only=element.find("readonly") is not None,
+        layers=tuple(_layers(element)),
+        mirror=mirror.get("job") if mirror is not None else None,
+    )
+
+
+def _layers(disk: etree._Element) -> list[XmlLayer]:
+    layers: list[XmlLayer] = []
+    element: etree._Element | None = disk
+    format_tag = "driver"
+    while element is not None:
+        source = element.find("source")
+        if source is None:
+            break  # an empty drive, or the <backingStore/> that ends a chain
+        stated = element.find(format_tag)
+        # The number of the disk's own source stands at <source>, of those below at <backingStore>.
+        index = element.get("index") or source.get("index") or ""
+        layers.append(_layer(source, stated.get("type") if stated is not None else None, index))
+        element, format_tag = element.find("backingStore"), "format"
+    return layers
+
+
+def _layer(source: etree._Element, stated: str | None, index: str) -> XmlLayer:
+    path = source.get("file") or source.get("dev")
+    if stated == "raw" and source.find("encryption[@format='luks']") is not None:
+        stated = "luks"
+    return XmlLayer(
+        path=path,
+        name=path or source.get("name") or "",
+        format=stated,
+        index=int(index) if index.isascii() and index.isdigit() else None,
+    )

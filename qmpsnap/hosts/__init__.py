@@ -1,0 +1,1 @@
+"""Who carries a step out: QEMU itself over QMP, or libvirt. And the files beside them."""

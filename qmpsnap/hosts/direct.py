@@ -1,0 +1,363 @@
+"""A guest without libvirt: every step is QMP on its own socket."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from queue import Empty
+from typing import Final
+
+from qmpsnap.errors import Refused
+from qmpsnap.formats.from_graph import guest_from_graph
+from qmpsnap.formats.layers import GuestReport, LayerReport
+from qmpsnap.graph.drivers import DriverKind, kind_of
+from qmpsnap.graph.nodes import Graph
+from qmpsnap.graph.qmp import jobs_from
+from qmpsnap.hosts.headers import read_headers
+from qmpsnap.hosts.overlay import discard_overlay, prepare_overlay
+from qmpsnap.hosts.reading import Reader
+from qmpsnap.monitor.base import CONNECTION_LOST, CommandFailed, ConnectionLost, Monitor
+from qmpsnap.operations.host import Overlay
+from qmpsnap.operations.jobs import JobStatus, JobView
+from qmpsnap.operations.plan_create import CreatePlan
+from qmpsnap.operations.plan_delete import MergePlan
+
+_ENDED: Final = frozenset({"concluded", "null"})
+
+
+@dataclass(eq=False)
+class FormatNotRecordable(Refused):
+    """This QEMU would write a wrong backing format into a header, and no way around is open."""
+
+    msg = (
+        "this QEMU would record {self.driver!r} as the format of {self.file}, because the guest "
+        "has it open without a raw node, and a raw node cannot be put in: {self.reason}"
+    )
+    remedy = (
+        "Use QEMU 9.0 or later (backing-mask-protocol), or start the guest with a raw node over "
+        "{self.file} that may be opened for writing."
+    )
+
+    driver: str
+    file: str
+    reason: str
+
+
+class DirectHost:
+    """One QEMU over its own QMP socket."""
+
+    def __init__(self, monitor: Monitor) -> None:
+        """Use a connected monitor; closing it stays with the caller."""
+        self._monitor = monitor
+        self._reader = Reader(monitor)
+        self._flushed = False
+        self._flush_error: str | None = None
+        self._notes: list[str] = []
+
+    def read(self) -> GuestReport:
+        """See `Host.read`; raises what `Reader.read` raises."""
+        graph = self._reader.read()
+        serials = {
+            device.id or device.device: serial
+            for device in graph.devices
+            if (serial := self._reader.serial(device)) is not None
+        }
+        bare = guest_from_graph(graph, serials=serials)
+        return guest_from_graph(
+            graph,
+            guest=self._reader.guest_name(),
+            serials=serials,
+            headers=read_headers(bare.stated()),
+        )
+
+    def prepare(self, plan: CreatePlan) -> Overlay:
+        """See `Host.prepare`."""
+        return prepare_overlay(plan)
+
+    def discard(self, plan: CreatePlan) -> None:
+        """See `Host.discard`."""
+        discard_overlay(plan)
+
+    def switch(self, plan: CreatePlan) -> None:
+        """
+        Open the overlay without its backing file, then put it on in one transaction.
+
+        `blockdev-snapshot` attaches the active node as it is open now; what the header says is
+        not consulted, which is why `prepare` has checked it.
+        """
+        active = plan.active.node_details
+        assert active is not None  # this road reads QMP
+        prefix = f"qmpsnap-{secrets.token_hex(4)}"
+        cache = {"direct": active.cache.direct, "no-flush": active.cache.no_flush}
+        self._monitor.execute(
+            "blockdev-add",
+            {
+                "driver": "qcow2",
+                "node-name": f"{prefix}-format",
+                "cache": cache,
+                "detect-zeroes": "on" if active.detect_zeroes else "off",
+                "backing": None,
+                "file": {
+                    "driver": "file",
+                    "node-name": f"{prefix}-file",
+                    "filename": plan.overlay,
+                    "cache": cache,
+                },
+            },
+        )
+        data = {"node": active.name, "overlay": f"{prefix}-format"}
+        try:
+            self._monitor.execute(
+                "transaction", {"actions": [{"type": "blockdev-snapshot", "data": data}]}
+            )
+        except CommandFailed:
+            self._delete_node(f"{prefix}-format")
+            raise
+
+    def attach(self, plan: MergePlan) -> str | None:
+        """See `Host.attach`: our jobs carry an id that follows from the plan."""
+        wanted = job_id(plan)
+        jobs = jobs_from(self._monitor.execute("query-jobs"))
+        return wanted if any(job.id == wanted for job in jobs) else None
+
+    def start(self, plan: MergePlan) -> str:
+        """
+        Start `block-commit` or `block-stream`.
+
+        The job keeps itself in `query-jobs` when it ends, so that its error cannot be lost, and
+        stops before it changes the graph, so that what it wrote can be flushed first. Not so for
+        an active commit: it would hold up the guest's requests while it waits, and a mirror
+        flushes its target by itself.
+
+        Raises:
+            FormatNotRecordable: The header of the layer above would get a wrong format.
+            CommandFailed: QEMU refuses; nothing has changed.
+        """
+        command = "block-stream" if plan.kind == "pull" else "block-commit"
+        arguments: dict[str, object] = {
+            "job-id": job_id(plan),
+            "auto-finalize": plan.kind == "active-commit",
+            "auto-dismiss": False,
+        }
+        base = plan.base.node if plan.base else None
+        if plan.above is not None and plan.base is not None:
+            arguments["backing-file"] = plan.backing_name
+            if self._reader.features.has(command, "backing-mask-protocol"):
+                arguments["backing-mask-protocol"] = True
+            else:
+                base = self._raw_node_over(plan)
+        if plan.kind == "pull":
+            arguments["device"] = plan.top.node
+            if base is not None:
+                arguments["base-node"] = base
+        else:
+            arguments["device"] = plan.disk.root
+            arguments["top-node"] = plan.top.node
+            arguments["base-node"] = base
+        self._monitor.execute(command, arguments)
+        return job_id(plan)
+
+    def _raw_node_over(self, plan: MergePlan) -> str | None:
+        """
+        Put a raw node over a base that is open without one, and return the base's node.
+
+        Before `backing-mask-protocol` (QEMU 9.0) the name of the base's driver goes into the
+        header: `file`, which libvirt 9.0 then takes for a licence to probe. So the layer right
+        above the base is reopened to read through a raw node; that layer leaves the chain in
+        this very merge, so what it loses by being reopened does not matter. The base itself has
+        to be writable below the raw node, and since `blockdev-snapshot` made it read-only it is
+        reopened too: it keeps its cache mode and detect-zeroes, and goes back to the defaults in
+        what QMP does not show (aio, discard, locking). The report says so.
+
+        Raises:
+            FormatNotRecordable: QEMU refuses one of the steps.
+        """
+        base, reader = plan.base, plan.dropped[-1]
+        assert base is not None
+        details = base.node_details
+        if details is None or kind_of(details.driver) is not DriverKind.PROTOCOL:
+            return base.node
+        raw = f"qmpsnap-{secrets.token_hex(4)}-raw"
+        writable = {
+            "driver": details.driver,
+            "node-name": base.node,
+            "filename": base.path,
+            "read-only": False,
+            "auto-read-only": True,
+            "detect-zeroes": "on" if details.detect_zeroes else "off",
+            "cache": {"direct": details.cache.direct, "no-flush": details.cache.no_flush},
+        }
+        through_raw = {
+            "driver": reader.format,
+            "node-name": reader.node,
+            "file": reader.protocol_node,
+            "backing": raw,
+            "read-only": True,
+        }
+        try:
+            self._reopen(writable)
+            self._monitor.execute(
+                "blockdev-add",
+                {"driver": "raw", "node-name": raw, "file": base.node, "auto-read-only": True},
+            )
+            self._reopen(through_raw)
+        except CommandFailed as error:
+            self._delete_node(raw)
+            raise FormatNotRecordable(details.driver, base.file, error.description) from error
+        self._notes.append(
+            f"{base.file} was open without a raw node: put one in, and reopened {base.node} "
+            "with the default aio, discard and locking"
+        )
+        return raw
+
+    def _reopen(self, options: Mapping[str, object]) -> None:
+        """`blockdev-reopen` is stable since QEMU 6.1; before, it takes one node and an `x-`."""
+        if self._reader.features.has("blockdev-reopen"):
+            self._monitor.execute("blockdev-reopen", {"options": [dict(options)]})
+        else:
+            self._monitor.execute("x-blockdev-reopen", options)
+
+    def view(self, job: str) -> JobView:
+        """See `Host.view`. A job that is gone was dismissed by somebody else."""
+        for info in jobs_from(self._monitor.execute("query-jobs")):
+            if info.id == job:
+                error = self._flush_error or info.error
+                return JobView(
+                    status=_status(info.status),
+                    current=info.current,
+                    total=info.total,
+                    error=error if info.status in _ENDED else None,
+                )
+        return JobView(status=JobStatus.NULL, error=self._flush_error)
+
+    def wait(self, job: str, timeout: float) -> None:
+        """See `Host.wait`: until an event of this job, or the end of the connection."""
+        deadline = time.monotonic() + timeout
+        while (left := deadline - time.monotonic()) > 0:
+            try:
+                event = self._monitor.events.get(timeout=left)
+            except Empty:
+                return
+            if event.name == CONNECTION_LOST:
+                raise ConnectionLost("query-jobs", "QEMU closed the connection")
+            if job in (event.data.get("id"), event.data.get("device")):
+                return
+
+    def pivot(self, job: str) -> bool:
+        """See `Host.pivot`."""
+        return self._tell(job, "job-complete", JobStatus.READY)
+
+    def _tell(self, job: str, command: str, meant_for: JobStatus) -> bool:
+        """
+        Send a job a command; False when the job has left the state that it was meant for.
+
+        Another client may cancel the job at any time, between our look and our command too.
+        """
+        try:
+            self._monitor.execute(command, {"id": job})
+        except CommandFailed:
+            if self.view(job).status is meant_for:
+                raise
+            return False
+        return True
+
+    def finalize(self, plan: MergePlan, job: str) -> None:
+        """
+        Flush, then let the graph change.
+
+        QEMU up to 10 takes the backing file out of a streamed image's header before the copied
+        tables are on disk: killed then, the image has silently lost its data (seen on four
+        versions). A flush that fails cancels the job; the graph stays as it was.
+        """
+        self._flush_error = self._flush(plan.written)
+        if self._flush_error is not None:
+            self._tell(job, "job-cancel", JobStatus.PENDING)
+            return
+        self._tell(job, "job-finalize", JobStatus.PENDING)
+
+    def _flush(self, layer: LayerReport) -> str | None:
+        """
+        Flush a node; returns the error, if any.
+
+        HMP is the one way to flush a node while a job holds it: `block_resize` is refused then.
+        """
+        try:
+            said = self._monitor.execute(
+                "human-monitor-command", {"command-line": f"qemu-io {layer.node} flush"}
+            )
+        except CommandFailed as error:
+            if error.error_class == "CommandNotFound":
+                return None  # settle() flushes, later than we would like
+            return f"flush of {layer.file}: {error.description}"
+        self._flushed = said == ""
+        return None if self._flushed else f"flush of {layer.file}: {str(said).strip()}"
+
+    def dismiss(self, job: str) -> None:
+        """See `Host.dismiss`."""
+        self._tell(job, "job-dismiss", JobStatus.CONCLUDED)
+
+    def settle(self, plan: MergePlan) -> tuple[str, ...]:
+        """Flush if it could not be done before; remove the nodes of layers that left the chain."""
+        if plan.kind == "pull" and not self._flushed:
+            # A resize to the same size flushes (checked on 7.2 and 11.1).
+            self._monitor.execute(
+                "block_resize", {"node-name": plan.top.node, "size": plan.top.virtual_size}
+            )
+        return (*self._notes, *self._remove_orphans(plan))
+
+    def _remove_orphans(self, plan: MergePlan) -> tuple[str, ...]:
+        """
+        Delete the nodes of dropped layers that nothing reads any more, upper ones first.
+
+        With `-blockdev` they stay open, hold their locks, and an overlay that stays above the
+        new root makes the next `block-commit` fail ("Need a root block node").
+        """
+        notes: list[str] = []
+        left = {
+            name: layer.file
+            for layer in plan.dropped
+            for name in (layer.top_node, layer.node, layer.protocol_node)
+            if name is not None
+        }
+        while True:
+            graph = self._reader.read()
+            unread = [name for name in left if name in graph.nodes and not _is_read(graph, name)]
+            if not unread:
+                return tuple(notes)
+            for name in unread:
+                problem = self._delete_node(name)
+                file = left.pop(name)
+                if problem is not None:
+                    notes.append(f"node {name} of {file} stays open: {problem}")
+
+    def _delete_node(self, name: str) -> str | None:
+        try:
+            self._monitor.execute("blockdev-del", {"node-name": name})
+        except CommandFailed as error:
+            return error.description
+        return None
+
+
+def _status(word: str) -> JobStatus:
+    """A word that a later QEMU may have is one to wait through."""
+    return JobStatus(word) if word in list(JobStatus) else JobStatus.UNDEFINED
+
+
+def _is_read(graph: Graph, name: str) -> bool:
+    return any(edge.child == name for edge in graph.edges) or any(
+        device.root == name for device in graph.devices
+    )
+
+
+def job_id(plan: MergePlan) -> str:
+    """
+    Id of a plan's job: the same for the same merge, so that a second call finds the first one's.
+
+    Letters, digits and dashes only, as QEMU demands (util/id.c, id_wellformed()).
+    """
+    base = plan.base.path if plan.base else None
+    parts = repr((plan.disk.disk, plan.kind, plan.top.path, base))
+    return f"qmpsnap-{plan.kind}-{hashlib.sha256(parts.encode()).hexdigest()[:12]}"

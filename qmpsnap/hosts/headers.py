@@ -1,0 +1,50 @@
+"""Reading qcow2 headers from disk: a few KiB, of files that somebody states to be qcow2."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from collections.abc import Mapping
+
+from qmpsnap.formats.qcow2 import READ_SIZE, BadHeader, Header, parse
+
+log = logging.getLogger(__name__)
+
+
+def read_header(path: str) -> Header:
+    """
+    Read the header of a file that somebody states to be qcow2.
+
+    Raises:
+        BadHeader: It is not what was stated, or not a file with a header at all.
+        OSError: It cannot be opened or read.
+    """
+    # O_NONBLOCK: opening a FIFO must not hang.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
+            raise BadHeader(path, "it is neither a file nor a block device")
+        return parse(os.pread(descriptor, READ_SIZE, 0), path)
+    finally:
+        os.close(descriptor)
+
+
+def read_headers(paths: Mapping[str, str]) -> dict[str, Header]:
+    """
+    Read the headers of files by host path, where they can be read.
+
+    Args:
+        paths: Stated format by path; only qcow2 files are read.
+    """
+    headers = {}
+    for path, stated in paths.items():
+        if stated != "qcow2" or not os.path.isabs(path):
+            continue
+        try:
+            headers[path] = read_header(path)
+        except (OSError, BadHeader) as error:
+            # The header is one witness of several; without it QEMU's own view of it is used.
+            log.info("no header witness from %s: %s", path, error)
+    return headers

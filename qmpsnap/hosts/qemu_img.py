@@ -1,0 +1,137 @@
+"""
+qemu-img, for what needs no running guest: making, rebasing and looking into overlays.
+
+It is never run without an explicit format, and never opens a backing file: what a guest wrote
+into a raw file must not decide anything.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from qmpsnap.errors import Failed, Refused
+
+TIMEOUT_S: Final = 60
+
+
+@dataclass(eq=False)
+class QemuImgMissing(Refused):
+    """qemu-img is needed to make overlays, and is not installed."""
+
+    msg = "qemu-img is not installed"
+    remedy = "Install it: Debian's qemu-utils, Fedora's qemu-img."
+
+
+@dataclass(eq=False)
+class QemuImgFailed(Failed):
+    """qemu-img ended with an error; the guest was not touched."""
+
+    msg = "qemu-img {self.command} {self.path}: {self.reason}"
+    remedy = "Mend the cause, then give the same command again; the guest was not touched."
+    changed = "no"
+
+    command: str
+    path: str
+    reason: str
+
+
+def create_overlay(path: str, *, backing_name: str, backing_format: str, size: int) -> None:
+    """
+    Write an empty qcow2 overlay of `size` bytes, over whatever is at `path`.
+
+    Raises:
+        QemuImgMissing, QemuImgFailed: It was not made.
+    """
+    # -u: the backing file is not opened; its format and size are known from the guest.
+    run(
+        "create",
+        path,
+        "-q",
+        "-u",
+        "-f",
+        "qcow2",
+        *_backing(backing_name, backing_format),
+        path,
+        str(size),
+    )
+
+
+def record_backing(path: str, *, backing_name: str, backing_format: str) -> None:
+    """
+    Rewrite name and format of the backing file in a qcow2 header. Nothing else is touched.
+
+    Raises:
+        QemuImgMissing, QemuImgFailed: It was not done.
+    """
+    run("rebase", path, "-q", "-u", "-f", "qcow2", *_backing(backing_name, backing_format), path)
+
+
+def _backing(name: str, format_: str) -> tuple[str, ...]:
+    return ("-b", name, "-F", format_)
+
+
+class _Extent(msgspec.Struct, frozen=True):
+    data: bool
+    zero: bool = False
+    present: bool | None = None
+
+
+def is_empty(path: str) -> bool:
+    """
+    Whether a qcow2 file has no cluster of its own. Its backing file is not opened.
+
+    Raises:
+        QemuImgMissing, QemuImgFailed: It cannot be told, for example because a guest has it open.
+    """
+    name = "json:" + json.dumps(
+        {
+            "driver": "qcow2",
+            "backing": None,
+            "file": {"driver": "file", "filename": path},
+        }
+    )
+    text = run("map", path, "--output=json", name)
+    try:
+        extents = msgspec.json.decode(text, type=list[_Extent])
+    except msgspec.DecodeError as error:
+        raise QemuImgFailed("map", path, f"its output is not understood: {error}") from error
+    # `present` is there since QEMU 6.1; before, an allocated zero cluster cannot be told apart.
+    return not any(one.data if one.present is None else one.present for one in extents)
+
+
+def run(command: str, path: str, *arguments: str) -> str:
+    """
+    Run `qemu-img COMMAND ARGUMENTS` and return what it printed.
+
+    Args:
+        command: The subcommand.
+        path: The file it is about, for the error.
+        arguments: With an explicit format, always.
+
+    Raises:
+        QemuImgMissing: It is not installed.
+        QemuImgFailed: It ended with an error, or not within `TIMEOUT_S`.
+    """
+    try:
+        done = subprocess.run(
+            ["qemu-img", command, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+            env={**os.environ, "LC_ALL": "C"},
+        )
+    except FileNotFoundError as error:
+        raise QemuImgMissing from error
+    except subprocess.TimeoutExpired as error:
+        raise QemuImgFailed(command, path, f"no end within {TIMEOUT_S} s") from error
+    if done.returncode != 0:
+        reason = done.stderr.strip() or f"exit code {done.returncode}"
+        raise QemuImgFailed(command, path, reason)
+    return done.stdout

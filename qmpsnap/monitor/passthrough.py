@@ -1,0 +1,188 @@
+"""
+One guest of libvirt: QMP through `virDomainQemuMonitorCommand`, for reading.
+
+Passthrough taints the domain and can be switched off in many ways, so whoever uses this must be
+ready to do with the domain XML alone (`PassthroughOff` says why).
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Any, Final
+
+from qmpsnap.errors import Unreachable
+from qmpsnap.monitor.base import (
+    DEFAULT_TIMEOUT_S,
+    WATCHED_EVENTS,
+    CommandFailed,
+    CommandTimedOut,
+    ConnectionLost,
+    Event,
+    LostInMidCommand,
+)
+from qmpsnap.monitor.virt import libvirt_module
+
+LIBVIRT_BLOCK_JOB: Final = "LIBVIRT_BLOCK_JOB"
+"""Event name for `VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2`; data: `disk` (target), `type` and `status`
+(libvirt's numbers, `virDomainBlockJobType` and `virConnectDomainEventBlockJobStatus`)."""
+
+_OFF: Final = {
+    "VIR_ERR_OPERATION_DENIED": "the libvirt connection is read-only",
+    "VIR_ERR_ACCESS_DENIED": "libvirt's access control denies it",
+    "VIR_ERR_NO_SUPPORT": "this libvirt driver has no passthrough",
+    "VIR_ERR_OPERATION_TIMEOUT": "another command holds the guest's monitor",
+}
+
+
+@dataclass(eq=False)
+class PassthroughOff(Unreachable):
+    """QMP cannot be had through this libvirt connection; the XML still can."""
+
+    msg = "no QMP through libvirt: {self.reason}"
+    remedy = "The domain XML is used alone; connect with write access for exact formats."
+
+    reason: str
+
+
+@dataclass(eq=False)
+class GuestNotRunning(Unreachable):
+    """The guest is known to libvirt and does not run, so there is no QEMU to ask."""
+
+    msg = "the guest {self.guest!r} is not running"
+    remedy = "Start it; a guest that is off has no running QEMU to read."
+
+    guest: str
+
+
+class PassthroughMonitor:
+    """QMP of a libvirt guest. `domain` is a `virDomain` of an open connection."""
+
+    def __init__(self, domain: Any) -> None:
+        """
+        Register for the guest's block-job events.
+
+        Raises:
+            PassthroughOff: `libvirt_qemu` is missing.
+        """
+        self._domain = domain
+        self._libvirt = libvirt_module()
+        self._qemu = libvirt_module("libvirt_qemu")
+        self.events: SimpleQueue[Event] = SimpleQueue()
+        self._undo: list[Callable[[], object]] = []
+
+    def watch(self) -> None:
+        """
+        Queue the guest's job events from now on: libvirt's own, and QEMU's.
+
+        libvirt's event says how a job ended and hides why; the text is only in QEMU's.
+        """
+        connection = self._domain.connect()
+
+        def on_block_job(
+            _connection: object, _domain: object, disk: str, kind: int, status: int, _opaque: object
+        ) -> None:
+            self.events.put(
+                Event(LIBVIRT_BLOCK_JOB, {"disk": disk, "type": kind, "status": status})
+            )
+
+        def on_monitor_event(
+            _connection: object,
+            _domain: object,
+            name: str,
+            _seconds: int,
+            _micros: int,
+            details: str | None,
+            _opaque: object,
+        ) -> None:
+            data = json.loads(details) if details else {}
+            self.events.put(Event(name, data if isinstance(data, dict) else {}))
+
+        block_job = connection.domainEventRegisterAny(
+            self._domain, self._libvirt.VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2, on_block_job, None
+        )
+        self._undo.append(lambda: connection.domainEventDeregisterAny(block_job))
+        monitor_event = self._qemu.qemuMonitorEventRegister(
+            connection,
+            self._domain,
+            f"^({'|'.join(WATCHED_EVENTS)})$",
+            on_monitor_event,
+            None,
+            self._qemu.VIR_CONNECT_DOMAIN_QEMU_MONITOR_EVENT_REGISTER_REGEX,
+        )
+        self._undo.append(lambda: self._qemu.qemuMonitorEventDeregister(connection, monitor_event))
+
+    def execute(
+        self,
+        command: str,
+        arguments: Mapping[str, object] | None = None,
+        timeout: float = DEFAULT_TIMEOUT_S,
+    ) -> object:
+        """
+        See `Monitor.execute`.
+
+        The call runs on a thread of its own: with QEMU stopped, the first passthrough command
+        blocks without limit. A reply that does not come leaves that daemon thread behind.
+
+        Raises:
+            PassthroughOff: Read-only connection, access control, or a driver without it.
+            GuestNotRunning: No QEMU runs for this guest.
+        """
+        # An own `id` makes libvirt answer with an error; it adds one itself.
+        request = json.dumps({"execute": command, "arguments": dict(arguments or {})})
+        answers: SimpleQueue[str | Exception] = SimpleQueue()
+
+        def call() -> None:
+            try:
+                answers.put(self._qemu.qemuMonitorCommand(self._domain, request, 0))
+            except Exception as error:  # handed to the caller's thread
+                answers.put(error)
+
+        threading.Thread(target=call, name=f"qmpsnap-{command}", daemon=True).start()
+        try:
+            answer = answers.get(timeout=timeout)
+        except Empty:
+            raise CommandTimedOut(command, timeout) from None
+        if isinstance(answer, Exception):
+            raise self._translated(command, answer) from answer
+        return _unwrapped(command, answer)
+
+    def _translated(self, command: str, error: Exception) -> Exception:
+        if not isinstance(error, self._libvirt.libvirtError):
+            return error
+        code = error.get_error_code()
+        for name, reason in _OFF.items():
+            if code == getattr(self._libvirt, name):
+                return PassthroughOff(reason)
+        if code == self._libvirt.VIR_ERR_OPERATION_INVALID:
+            return GuestNotRunning(self._domain.name())
+        if code == self._libvirt.VIR_ERR_NO_DOMAIN:
+            return ConnectionLost(command, "the guest is gone")
+        return LostInMidCommand(command, str(error))
+
+    def close(self) -> None:
+        """Stop listening. The libvirt connection stays open: it is the caller's."""
+        for undo in reversed(self._undo):
+            try:
+                undo()
+            except self._libvirt.libvirtError:
+                continue  # the connection is gone, and the registration with it
+        self._undo.clear()
+
+
+def _unwrapped(command: str, text: str) -> object:
+    """libvirt returns QMP's reply as it is, errors included, with an `id` of its own."""
+    try:
+        reply = json.loads(text)
+    except ValueError as error:
+        raise LostInMidCommand(command, f"libvirt's reply is not JSON: {error}") from error
+    match reply:
+        case {"return": value}:
+            return value
+        case {"error": {"class": str(error_class), "desc": str(description)}}:
+            raise CommandFailed(command, error_class, description)
+        case _:
+            raise LostInMidCommand(command, "libvirt's reply is neither a return nor an error")

@@ -1,0 +1,138 @@
+"""
+The one place that imports libvirt: a connection, and the thread that pumps its events.
+
+libvirt-python is an extra: it compiles against the host's libvirt, and the direct road does
+without it. It carries no types, so what leaves this module is `Any` until it is parsed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import threading
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from qmpsnap.errors import Unreachable
+
+
+@dataclass(eq=False)
+class LibvirtMissing(Unreachable):
+    """The Python module is not installed, so no libvirt guest can be reached."""
+
+    msg = "the Python module {self.module} is not installed, so libvirt guests cannot be reached"
+    remedy = (
+        "Install it with `pip install 'qmpsnap[libvirt]'` (or Debian's python3-libvirt), or talk "
+        "to QEMU itself with `--qmp SOCKET`."
+    )
+
+    module: str
+
+
+@dataclass(eq=False)
+class LibvirtUnreachable(Unreachable):
+    """libvirt does not answer at this URI."""
+
+    msg = "cannot open a libvirt connection to {self.uri}: {self.reason}"
+    remedy = (
+        "Check the URI and that libvirt runs there, for example with `virsh -c {self.uri} list`."
+    )
+
+    uri: str
+    reason: str
+
+
+@dataclass(eq=False)
+class GuestNotFound(Unreachable):
+    """There is no guest of this name or UUID."""
+
+    msg = "no guest {self.guest!r} at {self.uri}; there is: {self.known_text}"
+    remedy = "Give one of these names."
+
+    guest: str
+    uri: str
+    known: tuple[str, ...]
+
+    @property
+    def known_text(self) -> str:
+        """The names, or a word for none."""
+        return ", ".join(self.known) or "none"
+
+
+@cache
+def libvirt_module(name: str = "libvirt") -> Any:
+    """
+    Import `libvirt` or `libvirt_qemu`.
+
+    Raises:
+        LibvirtMissing: It is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise LibvirtMissing(name) from error
+
+
+@cache
+def start_event_pump() -> None:
+    """
+    Register libvirt's own event loop and run it on one thread, once a process.
+
+    libvirtaio delivered block-job events half a second late when mixed with worker threads; a
+    thread in `virEventRunDefaultImpl()` delivers them 0.6 ms after they happened. A program that
+    has registered an event loop of its own (Nova) must not call this.
+    """
+    libvirt = libvirt_module()
+    libvirt.virEventRegisterDefaultImpl()
+
+    def pump() -> None:
+        while True:
+            libvirt.virEventRunDefaultImpl()
+
+    threading.Thread(target=pump, name="qmpsnap-libvirt", daemon=True).start()
+    # By default libvirt prints every error to stderr, also those that are handled.
+    libvirt.registerErrorHandler(lambda _context, _error: None, None)
+
+
+def open_connection(uri: str, *, pump_events: bool = True, read_only: bool = False) -> Any:
+    """
+    Open a `virConnect`.
+
+    Args:
+        uri: For example `qemu:///system`, or `qemu:///embed?root=DIR` for libvirt's driver inside
+            this process.
+        pump_events: False when the program already runs an event loop for libvirt.
+        read_only: Open for reading only; libvirt then refuses passthrough.
+
+    Raises:
+        LibvirtMissing: libvirt-python is not installed.
+        LibvirtUnreachable: Nothing answers at `uri`, or it may not be opened.
+    """
+    libvirt = libvirt_module()
+    if pump_events:
+        start_event_pump()
+    try:
+        return libvirt.openReadOnly(uri) if read_only else libvirt.open(uri)
+    except libvirt.libvirtError as error:
+        raise LibvirtUnreachable(uri, str(error)) from error
+
+
+def find_domain(connection: Any, guest: str) -> Any:
+    """
+    Look a guest up by name, then by UUID.
+
+    Raises:
+        GuestNotFound: Neither matches; the error names the guests that there are.
+    """
+    libvirt = libvirt_module()
+    for look_up in (connection.lookupByName, connection.lookupByUUIDString):
+        try:
+            return look_up(guest)
+        except libvirt.libvirtError:
+            continue
+    try:
+        known = tuple(sorted(domain.name() for domain in connection.listAllDomains()))
+        uri = connection.getURI()
+    except libvirt.libvirtError as error:
+        raise LibvirtUnreachable("libvirt", str(error)) from error
+    raise GuestNotFound(guest, uri, known)

@@ -1,0 +1,1 @@
+"""Create and delete: requests, plans (pure), job states (a table), and the one loop."""

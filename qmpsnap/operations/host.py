@@ -1,0 +1,61 @@
+"""What the loop needs from whoever carries its steps out: QEMU itself, or libvirt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from qmpsnap.formats.layers import GuestReport
+from qmpsnap.operations.jobs import JobView
+from qmpsnap.operations.plan_create import CreatePlan
+from qmpsnap.operations.plan_delete import MergePlan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overlay:
+    """What `Host.prepare` found or did."""
+
+    made: bool
+    """Made by us: removed again when the switch fails."""
+    notes: tuple[str, ...] = ()
+    """Corrections, in words: a wrong backing format in a header that was there already."""
+
+
+class Host(Protocol):
+    """Who carries steps out: QEMU itself, or libvirt."""
+
+    def read(self) -> GuestReport:
+        """Read the guest afresh."""
+
+    def prepare(self, plan: CreatePlan) -> Overlay:
+        """Make the overlay file, or check the one that is there and correct its header."""
+
+    def discard(self, plan: CreatePlan) -> None:
+        """Remove an overlay file that `prepare` made and nobody uses."""
+
+    def switch(self, plan: CreatePlan) -> None:
+        """Put the overlay on the disk. On an error the graph is as before."""
+
+    def attach(self, plan: MergePlan) -> str | None:
+        """The job of this very plan, left running by an earlier call; None when there is none."""
+
+    def start(self, plan: MergePlan) -> str:
+        """Start the job; returns its id."""
+
+    def view(self, job: str) -> JobView:
+        """How the job is now."""
+
+    def wait(self, job: str, timeout: float) -> None:
+        """Sleep until something happened to the job, or the time (seconds) is over."""
+
+    def pivot(self, job: str) -> bool:
+        """Switch a ready mirror over; False when it was not ready after all."""
+
+    def finalize(self, plan: MergePlan, job: str) -> None:
+        """Flush what was written, then let the pending job change the graph."""
+
+    def dismiss(self, job: str) -> None:
+        """Forget a concluded job, its error having been read."""
+
+    def settle(self, plan: MergePlan) -> tuple[str, ...]:
+        """After success: flush if it has not happened, remove nodes left over; notes."""

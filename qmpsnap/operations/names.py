@@ -1,0 +1,112 @@
+"""
+Names of files and snapshots on a chain.
+
+Cinder's rule, which ours follows for people too: the overlay that is made for snapshot S of a
+volume is `<volume>.<S>`; it holds what was written *after* S. The data of S is the layer below.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from qmpsnap.errors import Refused
+from qmpsnap.formats.layers import DiskReport, LayerReport
+from qmpsnap.operations.requests import BadFileName
+
+_SNAPSHOT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", re.ASCII)
+_VOLUME = re.compile(r"volume-(?P<id>[^.]+)")
+
+
+@dataclass(eq=False)
+class BadSnapshotName(Refused):
+    """A snapshot name that would not make a safe file name."""
+
+    msg = "{self.name!r} cannot name a snapshot"
+    remedy = "Use letters, digits, '-' and '_', beginning with a letter or digit."
+
+    name: str
+
+
+@dataclass(eq=False)
+class SnapshotNotFound(Refused):
+    """There is no snapshot of this name on the disk."""
+
+    msg = "disk {self.disk} has no snapshot {self.name!r}; it has: {self.known_text}"
+    remedy = "Give one of these, or see `qmpsnap list`."
+
+    disk: str
+    name: str
+    known: tuple[str, ...]
+
+    @property
+    def known_text(self) -> str:
+        """The names, or a word for none."""
+        return ", ".join(self.known) or "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """One snapshot of a disk."""
+
+    name: str
+    overlay: LayerReport
+    """Holds what was written after the snapshot."""
+    data: LayerReport
+    """What the disk held when the snapshot was taken, with all layers below."""
+
+
+def snapshots(disk: DiskReport) -> tuple[Snapshot, ...]:
+    """Snapshots of a disk, newest first: one for each layer that has another one below it."""
+    return tuple(
+        Snapshot(name=overlay.file.rpartition(".")[2], overlay=overlay, data=data)
+        for overlay, data in zip(disk.layers, disk.layers[1:], strict=False)
+    )
+
+
+def overlay_name(disk: DiskReport, snapshot: str) -> str:
+    """
+    Name of the overlay for a new snapshot: `<volume>.<snapshot>`.
+
+    Raises:
+        BadSnapshotName: `snapshot` would not make a safe file name.
+    """
+    if not _SNAPSHOT.fullmatch(snapshot):
+        raise BadSnapshotName(snapshot)
+    return f"{disk.layers[-1].file}.{snapshot}"
+
+
+def find_snapshot(disk: DiskReport, name: str) -> Snapshot:
+    """
+    Find a snapshot by its name.
+
+    Raises:
+        SnapshotNotFound: No layer of the chain belongs to it.
+    """
+    known = snapshots(disk)
+    for snapshot in known:
+        if snapshot.name == name:
+            return snapshot
+    raise SnapshotNotFound(disk.disk, name, tuple(one.name for one in known))
+
+
+def check_belongs(new_file: str, disk: DiskReport, others: tuple[DiskReport, ...]) -> None:
+    """
+    Refuse a new file that is named as if it belonged to another volume.
+
+    Which names Cinder gives is configurable (`volume_name_template`), and after a migration a
+    volume's files carry another id than the volume; so what is refused is what is known to be
+    another volume's: the prefix of another disk of this guest, or Cinder's default pattern with
+    an id that is neither this volume's nor in the names of its chain.
+
+    Raises:
+        BadFileName: It belongs to another volume.
+    """
+    own = {layer.file.partition(".")[0] for layer in disk.layers}
+    prefix = new_file.partition(".")[0]
+    if prefix in own or (disk.serial and prefix == f"volume-{disk.serial}"):
+        return
+    foreign = {layer.file.partition(".")[0] for other in others for layer in other.layers}
+    if prefix in foreign or _VOLUME.fullmatch(prefix):
+        example = f"{disk.layers[-1].file}.<snapshot id>"
+        raise BadFileName("new_file", new_file, "it is another volume's name", example)

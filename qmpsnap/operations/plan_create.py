@@ -1,0 +1,66 @@
+"""What a create will do, decided before anything is touched. Pure."""
+
+from __future__ import annotations
+
+import os.path
+from dataclasses import dataclass
+from typing import Final
+
+from qmpsnap.formats.layers import DiskReport, GuestReport, LayerReport
+from qmpsnap.operations.disks import DiskUnsuitable, FormatUncertain, find_disk, usable
+from qmpsnap.operations.names import check_belongs, overlay_name
+from qmpsnap.operations.requests import BadFileName, CreateRequest
+
+_BACKABLE: Final = frozenset({"raw", "qcow2", "qed", "vmdk", "vdi", "vhdx", "vpc", "luks"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreatePlan:
+    """Put an overlay on a disk."""
+
+    disk: DiskReport
+    active: LayerReport
+    """Becomes the first backing file."""
+    overlay: str
+    """Path of the overlay."""
+    backing_name: str
+    """Bare name of the active file, for the overlay's header."""
+    backing_format: str
+    virtual_size: int
+    """Bytes; the overlay must have just these."""
+
+    @property
+    def file(self) -> str:
+        """Bare name of the overlay."""
+        return os.path.basename(self.overlay)
+
+
+def plan_create(guest: GuestReport, request: CreateRequest) -> CreatePlan:
+    """
+    Plan a new overlay.
+
+    Raises:
+        DiskNotFound, DiskAmbiguous, DiskUnsuitable, FormatUncertain: The disk cannot be used.
+        BadFileName, BadSnapshotName: The overlay's name is another volume's, or in use.
+    """
+    disk = usable(find_disk(guest, request.disk))
+    active = disk.layers[0]
+    new_file = request.new_file or overlay_name(disk, request.snapshot)
+    check_belongs(new_file, disk, tuple(other for other in guest.disks if other is not disk))
+    path = os.path.join(os.path.dirname(active.path or ""), new_file)
+    for other in guest.disks:
+        if any(layer.path == path for layer in other.layers):
+            reason = f"it is in use in the chain of {other.disk}"
+            raise BadFileName("new_file", new_file, reason)
+    if active.format not in _BACKABLE:
+        raise FormatUncertain(active.file, f"{active.format} cannot be a backing format")
+    if active.virtual_size is None:
+        raise DiskUnsuitable(disk.disk, "its size is not known", "Give the tool access to QMP.")
+    return CreatePlan(
+        disk=disk,
+        active=active,
+        overlay=path,
+        backing_name=active.file,
+        backing_format=active.format,
+        virtual_size=active.virtual_size,
+    )

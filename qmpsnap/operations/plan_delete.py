@@ -1,0 +1,214 @@
+"""
+What a delete will do, decided before anything is touched. Pure.
+
+A plan is made from one reading of the guest and carries what the chain must look like
+afterwards; everything that can be refused is refused here, before the first command that changes
+state.
+"""
+
+from __future__ import annotations
+
+import os.path
+from dataclasses import dataclass
+from typing import Literal
+
+from qmpsnap.errors import Refused
+from qmpsnap.formats.layers import DiskReport, GuestReport, LayerReport
+from qmpsnap.operations.disks import DiskUnsuitable, find_disk, usable
+from qmpsnap.operations.names import find_snapshot
+from qmpsnap.operations.requests import DeleteRequest, NamedDeleteRequest
+
+
+@dataclass(eq=False)
+class NotInChain(Refused):
+    """A file of the request is not part of the disk's chain."""
+
+    msg = "{self.field} {self.name!r} is not in the chain of {self.disk}: {self.chain}"
+    remedy = "Nothing was merged. If it was merged before, the volume service has an old picture."
+
+    field: str
+    name: str
+    disk: str
+    chain: str
+
+
+@dataclass(eq=False)
+class WrongOrder(Refused):
+    """The file to merge into does not lie below the file to merge."""
+
+    msg = "{self.base!r} does not lie below {self.top!r} in the chain of {self.disk}: {self.chain}"
+    remedy = "A merge goes down: give the upper file as file_to_merge, the lower as the target."
+
+    base: str
+    top: str
+    disk: str
+    chain: str
+
+
+@dataclass(eq=False)
+class BaseTooSmall(Refused):
+    """The file to commit into is smaller than what would be committed."""
+
+    msg = "{self.base} has {self.base_size} bytes, {self.top} has {self.top_size}"
+    remedy = "The disk was grown after the snapshot; merge by pull (`--method pull`) instead."
+
+    base: str
+    base_size: int
+    top: str
+    top_size: int
+
+
+@dataclass(eq=False)
+class NothingToPull(Refused):
+    """The active file reads through nothing that a pull would remove."""
+
+    msg = "{self.file} has nothing to pull: it already reads {self.below}"
+    remedy = "Nothing needs to be done for this chain."
+
+    file: str
+    below: str
+
+
+MergeKind = Literal["commit", "active-commit", "pull"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MergePlan:
+    """
+    Take layers out of a chain.
+
+        commit         above ─► top ─► … ─► base     top's data goes down into base
+        active-commit          top ─► … ─► base     the same, and the guest pivots to base
+        pull                   top ─► … ─► base     what lies between comes up into top;
+                                                     base None: all of it
+    """
+
+    kind: MergeKind
+    disk: DiskReport
+    top: LayerReport
+    base: LayerReport | None
+    above: LayerReport | None
+    """The layer whose header will name `base`: for a commit the one above `top`, for a pull
+    `top` itself; None when no header changes its backing file."""
+    backing_name: str | None
+    """What that header must say."""
+    dropped: tuple[LayerReport, ...]
+    """Layers that leave the chain."""
+    remaining: tuple[LayerReport, ...]
+    """The chain afterwards."""
+
+    @property
+    def written(self) -> LayerReport:
+        """The layer that receives the data."""
+        if self.kind == "pull" or self.base is None:
+            return self.top
+        return self.base
+
+    @property
+    def reported(self) -> tuple[LayerReport, ...]:
+        """The files whose format is reported to the volume service (spec.txt, design.md)."""
+        if self.kind == "pull":
+            return (self.top,) if self.base is None else (self.top, self.base)
+        return (self.written,)
+
+
+def plan_delete(guest: GuestReport, request: DeleteRequest | NamedDeleteRequest) -> MergePlan:
+    """
+    Plan the removal of layers.
+
+    Raises:
+        DiskNotFound, DiskAmbiguous, DiskUnsuitable, FormatUncertain: The disk cannot be used.
+        SnapshotNotFound, NotInChain, WrongOrder, BaseTooSmall, NothingToPull: The chain does not
+            allow what is asked for.
+    """
+    disk = usable(find_disk(guest, request.disk))
+    if isinstance(request, NamedDeleteRequest):
+        snapshot = find_snapshot(disk, request.snapshot)
+        top, base = disk.layers.index(snapshot.overlay), disk.layers.index(snapshot.data)
+        if request.method == "pull":
+            if top != 0:
+                raise DiskUnsuitable(
+                    disk.disk,
+                    f"snapshot {request.snapshot!r} is not the newest one, and only the active "
+                    "file can pull",
+                    "Delete it by commit (`--method commit`).",
+                )
+            return _plan_pull(disk, base + 1 if base + 1 < len(disk.layers) else None)
+        return _plan_commit(disk, top, base)
+    if request.merge_target_file is None:
+        base_name = request.file_to_merge
+        return _plan_pull(
+            disk, None if base_name is None else _position(disk, "file_to_merge", base_name)
+        )
+    assert request.file_to_merge is not None  # requests.delete_request() has seen to it
+    return _plan_commit(
+        disk,
+        _position(disk, "file_to_merge", request.file_to_merge),
+        _position(disk, "merge_target_file", request.merge_target_file),
+    )
+
+
+def _plan_commit(disk: DiskReport, top: int, base: int) -> MergePlan:
+    layers = disk.layers
+    upper, lower = layers[top], layers[base]
+    if base <= top:
+        raise WrongOrder(lower.file, upper.file, disk.disk, _chain(disk))
+    sizes = (lower.virtual_size, upper.virtual_size)
+    if sizes[0] is not None and sizes[1] is not None and sizes[0] < sizes[1]:
+        raise BaseTooSmall(lower.file, sizes[0], upper.file, sizes[1])
+    above = layers[top - 1] if top else None
+    return MergePlan(
+        kind="commit" if top else "active-commit",
+        disk=disk,
+        top=upper,
+        base=lower,
+        above=above,
+        backing_name=_backing_name(above, lower) if above else None,
+        dropped=layers[top:base],
+        remaining=layers[:top] + layers[base:],
+    )
+
+
+def _plan_pull(disk: DiskReport, base: int | None) -> MergePlan:
+    layers = disk.layers
+    active, lower = layers[0], None if base is None else layers[base]
+    if base == 0:
+        raise WrongOrder(active.file, active.file, disk.disk, _chain(disk))
+    if len(layers) == 1 or base == 1:
+        raise NothingToPull(active.file, f"straight from {lower.file}" if lower else "from itself")
+    if active.format != "qcow2":
+        raise DiskUnsuitable(disk.disk, "its active file is not qcow2", "Delete by commit.")
+    return MergePlan(
+        kind="pull",
+        disk=disk,
+        top=active,
+        base=lower,
+        above=active,
+        backing_name=_backing_name(active, lower) if lower else None,
+        dropped=layers[1:base] if base is not None else layers[1:],
+        remaining=(active,) if base is None else (active, *layers[base:]),
+    )
+
+
+def _backing_name(above: LayerReport, base: LayerReport) -> str:
+    """
+    The name for `base` in the header of `above`: relative where the present one is.
+
+    Bare names keep a volume usable when its share is mounted elsewhere (LP 1438027).
+    """
+    path = base.path or base.file
+    present = above.backing_name
+    if present is None or present.startswith(("/", "json:")) or above.path is None:
+        return path
+    return os.path.relpath(path, os.path.dirname(above.path))
+
+
+def _position(disk: DiskReport, field: str, name: str) -> int:
+    for position, layer in enumerate(disk.layers):
+        if layer.file == name:
+            return position
+    raise NotInChain(field, name, disk.disk, _chain(disk))
+
+
+def _chain(disk: DiskReport) -> str:
+    return " <- ".join(layer.file for layer in reversed(disk.layers))

@@ -1,0 +1,58 @@
+"""A real QEMU, driven over its own QMP socket."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import pytest
+
+from qmpsnap.demo import images, qemu_guest
+from qmpsnap.demo.disks import DiskSpec, qcow2_chain, raw_disk
+from qmpsnap.hosts.direct import DirectHost
+from qmpsnap.monitor.socket import SocketMonitor
+from qmpsnap.operations.host import Host
+from tests.support.rig import BASE, DISK, SERIAL, SIZE, Rig
+
+
+@contextmanager
+def direct_rig(folder: Path, disk: DiskSpec) -> Iterator[Rig]:
+    """Start a guest with one disk."""
+    with qemu_guest.run([disk], directory=folder) as guest:
+        path = str(guest.qmp_path)
+
+        @contextmanager
+        def connect() -> Iterator[Host]:
+            monitor = SocketMonitor.connect(path)
+            try:
+                yield DirectHost(monitor)
+            finally:
+                monitor.close()
+
+        yield Rig(guest, folder, ["--qmp", path], [], connect, guest.kill)
+
+
+@pytest.fixture(params=["raw", "raw-without-node", "qcow2"])
+def base(request: pytest.FixtureRequest) -> str:
+    """How the guest has its first file open; without a raw node, as libvirt 11.3 does it."""
+    return str(request.param)
+
+
+@pytest.fixture
+def make_rig(tmp_path: Path) -> Callable[..., AbstractContextManager[Rig]]:
+    """`make_rig(base)`: a guest whose disk is one file, open in that way."""
+
+    def make(base: str, size: int = SIZE) -> AbstractContextManager[Rig]:
+        folder = tmp_path / "share"
+        folder.mkdir()
+        path = folder / BASE
+        if base == "qcow2":
+            images.create_qcow2(path, size)
+            disk = qcow2_chain([(path, "qcow2")], DISK, SERIAL)
+        else:
+            images.create_raw(path, size)
+            disk = raw_disk(path, DISK, SERIAL, raw_node=base == "raw")
+        return direct_rig(folder, disk)
+
+    return make

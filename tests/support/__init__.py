@@ -1,0 +1,1 @@
+"""What the tiers share: guests to work on, and the tests that both roads must pass."""

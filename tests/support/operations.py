@@ -1,0 +1,246 @@
+"""
+What must hold on both roads: create, commit, pull and active commit on a disk that is written to.
+
+Collected by `tests/qemu/test_operations.py` and `tests/libvirt/test_operations.py`, which say what
+a `make_rig` is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+
+from qmpsnap.demo import images
+from qmpsnap.errors import QmpsnapError
+from qmpsnap.hosts.headers import read_header
+from qmpsnap.operations import run
+from qmpsnap.operations.jobs import JobView
+from qmpsnap.operations.requests import DeleteRequest, NamedDeleteRequest
+from tests.support.rig import BASE, DISK, MIB, SERIAL, SIZE, Rig, assert_sound
+
+MakeRig = Callable[..., AbstractContextManager[Rig]]
+
+
+class Operations:
+    """Happy paths, with a writer at work all the time."""
+
+    @pytest.mark.parametrize("depth", range(1, 9))
+    def test_create(self, make_rig: MakeRig, base: str, depth: int) -> None:
+        with make_rig(base) as rig:
+            rig.grow(depth)
+            with rig.guest.writer(DISK, seed=depth) as writer:
+                said = rig.create("new")
+                writer.wait_for(5)
+            assert said.status == {
+                "status": "creating_compute_complete",
+                "progress": "90%",
+                "file_format": {f"{BASE}.new": "qcow2"},
+            }
+            disk = rig.disk()
+            assert len(disk.layers) == depth + 1
+            assert disk.layers[-1].format == _format(base)
+            assert_sound(disk)
+            assert rig.guest.read_sha256(DISK) == writer.sha256()
+
+    @pytest.mark.parametrize("depth", range(3, 9))
+    def test_commit(self, make_rig: MakeRig, base: str, depth: int) -> None:
+        with make_rig(base) as rig:
+            rig.grow(depth)
+            top = f"{BASE}.s{depth // 2}"
+            before = rig.files()
+            target = before[before.index(top) + 1]
+            with rig.guest.writer(DISK, seed=depth) as writer:
+                said = rig.delete(top, target)
+                writer.wait_for(5)
+            assert said.code == 0, said
+            expected = _format(base) if target == BASE else "qcow2"
+            assert said.status == {
+                "status": "deleting_compute_complete",
+                "progress": "90%",
+                "file_format": {target: expected},
+            }
+            assert rig.files() == [file for file in before if file != top]
+            self._holds(rig, writer.sha256())
+
+    @pytest.mark.parametrize("depth", range(2, 9))
+    def test_pull_whole_chain(self, make_rig: MakeRig, base: str, depth: int) -> None:
+        with make_rig(base) as rig:
+            rig.grow(depth)
+            active = rig.files()[0]
+            with rig.guest.writer(DISK, seed=depth) as writer:
+                said = rig.delete(None, None)
+                writer.wait_for(5)
+            assert said.code == 0, said
+            assert said.status["file_format"] == {active: "qcow2"}
+            assert rig.files() == [active]
+            assert read_header(str(rig.folder / active)).backing_file is None
+            self._holds(rig, writer.sha256())
+
+    @pytest.mark.parametrize("depth", range(3, 9))
+    def test_pull_down_to_a_base(self, make_rig: MakeRig, base: str, depth: int) -> None:
+        with make_rig(base) as rig:
+            rig.grow(depth)
+            files = rig.files()
+            new_base = files[-1 - (depth - 3) // 2]
+            with rig.guest.writer(DISK, seed=depth) as writer:
+                said = rig.delete(new_base, None)
+                writer.wait_for(5)
+            assert said.code == 0, said
+            expected = _format(base) if new_base == BASE else "qcow2"
+            assert said.status["file_format"] == {files[0]: "qcow2", new_base: expected}
+            assert rig.files() == [files[0], *files[files.index(new_base) :]]
+            self._holds(rig, writer.sha256())
+
+    @pytest.mark.parametrize("depth", range(2, 9))
+    def test_active_commit(self, make_rig: MakeRig, base: str, depth: int) -> None:
+        with make_rig(base) as rig:
+            rig.grow(depth)
+            files = rig.files()
+            with rig.guest.writer(DISK, seed=depth) as writer:
+                said = rig.cli("delete", DISK, f"s{depth - 1}", "-o", "json")
+                writer.wait_for(5)
+            assert said.code == 0, said
+            expected = _format(base) if depth == 2 else "qcow2"
+            assert said.json["file_format"] == {files[1]: expected}
+            assert rig.files() == files[1:]
+            self._holds(rig, writer.sha256())
+
+    def test_commit_of_several_layers_at_once(self, make_rig: MakeRig) -> None:
+        with make_rig("raw") as rig:
+            rig.grow(5)
+            before = rig.guest.read_sha256(DISK)
+            said = rig.delete(f"{BASE}.s3", BASE)
+            assert said.status["file_format"] == {BASE: "raw"}
+            assert rig.files() == [f"{BASE}.s4", BASE]
+            self._holds(rig, before)
+
+    def test_create_and_delete_over_and_over(self, make_rig: MakeRig) -> None:
+        """Left-over nodes of earlier merges must not be in the way of later ones."""
+        with make_rig("raw") as rig:
+            for round_ in range(3):
+                rig.create("a")
+                rig.guest.write(DISK, round_ * MIB, 65536, round_ + 1)
+                rig.create("b")
+                assert rig.delete(f"{BASE}.a", BASE).code == 0
+                assert rig.cli("delete", DISK, "b", "--remove-file").code == 0
+                assert rig.files() == [BASE]
+                (rig.folder / f"{BASE}.a").unlink()
+            assert_sound(rig.disk())
+
+    def test_legacy_dialect(self, make_rig: MakeRig) -> None:
+        with make_rig("raw") as rig:
+            info = json.dumps({"type": "qcow2", "new_file": f"{BASE}.l", "snapshot_id": "l"})
+            said = rig.cli("volume-snapshot-create", "--dialect", "legacy", SERIAL, info)
+            assert said.status == {"status": "creating", "progress": "90%"}
+
+    def test_list_names_what_create_made(self, make_rig: MakeRig) -> None:
+        with make_rig("raw") as rig:
+            assert rig.cli("create", DISK, "before-upgrade").code == 0
+            listed = rig.cli("list", "-o", "json").json
+            assert [one["name"] for one in listed["snapshots"]] == ["before-upgrade"]
+            assert listed["snapshots"][0]["data"] == BASE
+
+    def _holds(self, rig: Rig, content: str) -> None:
+        """Headers, formats and content are right while it runs, and after QEMU was killed."""
+        disk = rig.disk()
+        assert_sound(disk)
+        assert rig.guest.read_sha256(DISK) == content
+        rig.guest.qemu_io(DISK, "flush")  # what the guest itself wrote is the guest's to flush
+        rig.kill()
+        active = disk.layers[0]
+        assert active.format is not None
+        assert active.path is not None
+        assert images.sha256_of(active.path, active.format) == content
+
+
+class Durability:
+    """A merge that is reported as done survives the end of QEMU in the next moment."""
+
+    @pytest.mark.parametrize("round_", range(3))
+    def test_pull_then_kill(self, make_rig: MakeRig, round_: int) -> None:
+        with make_rig("raw", size=16 * MIB) as rig:
+            rig.guest.write(DISK, 0, 16 * MIB, round_ + 1)
+            rig.create("s1")
+            content = rig.guest.read_sha256(DISK)
+            with rig.host() as host:
+                run.delete(
+                    host, DeleteRequest(disk=SERIAL, file_to_merge=None, merge_target_file=None)
+                )
+                rig.kill()
+            assert images.sha256_of(rig.folder / f"{BASE}.s1", "qcow2") == content
+
+
+class Cancelled:
+    """Somebody else cancels the job."""
+
+    def test_cancel_after_ready_is_no_success(
+        self, make_rig: MakeRig, cancel: Callable[[Rig], None]
+    ) -> None:
+        """Ends with BLOCK_JOB_COMPLETED and no error: only the graph tells."""
+        with make_rig("raw") as rig:
+            rig.grow(2)
+            content = rig.guest.read_sha256(DISK)
+            before = rig.files()
+            cancelled = False
+
+            def on_progress(plan: object, view: JobView) -> None:
+                nonlocal cancelled
+                if view.status == "ready" and not cancelled:
+                    cancelled = True
+                    cancel(rig)
+
+            with rig.host() as host, pytest.raises(QmpsnapError) as caught:
+                run.delete(host, NamedDeleteRequest(disk=DISK, snapshot="s1"), on_progress)
+            assert cancelled
+            assert caught.value.exit_code == 5, caught.value
+            assert rig.files() == before
+            assert_sound(rig.disk())
+            assert rig.guest.read_sha256(DISK) == content
+            assert rig.cli("delete", DISK, "s1").code == 0  # and it can be done again
+
+
+class Attack:
+    """A guest writes image headers into its raw disk."""
+
+    @pytest.mark.parametrize("payload", ["plain", "backing", "data-file"])
+    def test_raw_stays_raw(self, make_rig: MakeRig, payload: str, tmp_path: Path) -> None:
+        secret = tmp_path / "secret"
+        secret.write_bytes(b"somebody else's\n" * 4096)
+        header = images.foreign_qcow2_header(
+            SIZE,
+            backing=bytes(secret) if payload == "backing" else None,
+            data_file=bytes(secret) if payload == "data-file" else None,
+        )
+        with make_rig("raw") as rig:
+            rig.guest.write_bytes(DISK, 0, header)
+            content = rig.guest.read_sha256(DISK)
+            assert _formats(rig) == {BASE: "raw"}
+            rig.create("s1")
+            assert _formats(rig) == {f"{BASE}.s1": "qcow2", BASE: "raw"}
+            assert read_header(str(rig.folder / f"{BASE}.s1")).backing_format == "raw"
+            rig.create("s2")
+            rig.guest.write_bytes(DISK, 0, header)  # through the overlay, into the base by commit
+            said = rig.delete(f"{BASE}.s1", BASE)
+            assert said.status["file_format"] == {BASE: "raw"}
+            assert _formats(rig) == {f"{BASE}.s2": "qcow2", BASE: "raw"}
+            assert read_header(str(rig.folder / f"{BASE}.s2")).backing_format == "raw"
+            assert rig.cli("delete", DISK, "s2").code == 0
+            assert _formats(rig) == {BASE: "raw"}
+            assert rig.guest.read_sha256(DISK) == content
+
+
+def _format(base: str) -> str:
+    """`raw-without-node` is raw too."""
+    return base.partition("-")[0]
+
+
+def _formats(rig: Rig) -> dict[str, str]:
+    document = rig.cli("chain", "-o", "json").json
+    assert document["schema"] == "qmpsnap.chain/1"
+    layers = document["disks"][0]["layers"]
+    assert all(layer["verdict"] in ("exact", "agreed") for layer in layers)
+    return {layer["file"]: layer["format"] for layer in layers}
