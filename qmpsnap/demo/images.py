@@ -10,16 +10,15 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from qmpsnap.hosts.qemu_img import QemuImgFailed, QemuImgMissing
+import msgspec
 
-QEMU_IMG_TIMEOUT_S: Final = 60
+from qmpsnap.hosts import qemu_img
 
 _HEADER: Final = struct.Struct(">4sIQIIQIIQQIIQQQQII")
 """Version 3, without the fields behind `header_length`."""
@@ -40,7 +39,7 @@ def create_raw(path: str | os.PathLike[str], size: int) -> None:
         QemuImgFailed: It could not make the file.
     """
     file = str(Path(path).absolute())
-    _qemu_img("create", file, "-f", "raw", file, str(size))
+    qemu_img.run("create", file, "-f", "raw", file, str(size))
 
 
 def create_qcow2(
@@ -68,7 +67,7 @@ def create_qcow2(
         raise ValueError("a backing file and its format go together")
     below = () if backing is None else ("-b", os.fspath(backing), "-F", str(backing_format))
     file = str(Path(path).absolute())
-    _qemu_img("create", file, "-f", "qcow2", *below, file, str(size))
+    qemu_img.run("create", file, "-f", "qcow2", *below, file, str(size))
 
 
 def sha256_of(path: str | os.PathLike[str], format: str) -> str:
@@ -107,7 +106,7 @@ def raw_copy(source: str, format: str, directory: Path) -> Iterator[Path]:
     """
     with tempfile.TemporaryDirectory(prefix="qmpsnap-copy-", dir=directory) as folder:
         copy = Path(folder, "raw")
-        _qemu_img("convert", source, "-f", format, "-O", "raw", source, os.fspath(copy))
+        qemu_img.run("convert", source, "-f", format, "-O", "raw", source, os.fspath(copy))
         yield copy
 
 
@@ -161,21 +160,24 @@ def foreign_qcow2_header(size: int, backing: bytes | None, data_file: bytes | No
     return whole + bytes(-len(whole) % _SECTOR)
 
 
-def _qemu_img(command: str, path: str, *arguments: str) -> None:
-    """Run `qemu-img COMMAND ARGUMENTS`; `path` is what an error is about."""
-    try:
-        done = subprocess.run(
-            ["qemu-img", command, *arguments],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=QEMU_IMG_TIMEOUT_S,
-            check=False,
-        )
-    except FileNotFoundError as error:
-        raise QemuImgMissing from error
-    except subprocess.TimeoutExpired as error:
-        raise QemuImgFailed(command, path, f"no end within {QEMU_IMG_TIMEOUT_S} s") from error
-    if done.returncode != 0:
-        reason = done.stderr.strip() or f"exit code {done.returncode}"
-        raise QemuImgFailed(command, path, reason)
+class _Believed(msgspec.Struct, rename="kebab"):
+    format: str
+    backing_filename: str | None = None
+
+
+def what_probing_believes(path: str | os.PathLike[str]) -> str:
+    """
+    Tell what a tool that looks into a file takes it for. For showing; nothing may act on it.
+
+    This is the one call of qemu-img without a format in this project. It is safe on the file of
+    a throw-away guest: `info` opens the file alone, not what its header names.
+
+    Raises:
+        QemuImgMissing, QemuImgFailed: It cannot be told.
+    """
+    name = str(Path(path).absolute())
+    said = msgspec.json.decode(
+        qemu_img.run("info", name, "-U", "--output=json", name), type=_Believed
+    )
+    backing = said.backing_filename
+    return said.format + (f", backed by {backing}" if backing else "")
