@@ -1,8 +1,9 @@
 """
-A copy of what a running QEMU reads from one of its nodes.
+A disk of a running QEMU, read and written from outside through an NBD export.
 
-Through an NBD export, so tables that are still in QEMU's memory count; and nothing stays behind:
-an export keeps its node in use, and would make a later `blockdev-del` fail.
+What is read is what the guest would read, tables that are still in QEMU's memory included; what
+is written takes the way of a guest's request, and waits where a guest's request waits. Nothing
+stays behind: an export keeps its node in use, and would make a later `blockdev-del` fail.
 """
 
 from __future__ import annotations
@@ -46,38 +47,52 @@ class _Export(msgspec.Struct):
 
 
 @contextmanager
-def copied(qmp: Qmp, node: str, *, socket: Path, directory: Path) -> Iterator[Path]:
+def exported(qmp: Qmp, node: str, *, socket: Path, writable: bool = False) -> Iterator[str]:
     """
-    Copy the content of a node into a temporary raw file.
+    Export a node over NBD for as long as the context is open; gives the URL.
 
-    A QEMU has one NBD server, so one copy at a time.
+    A QEMU has one NBD server, so one export at a time. It moves along when the device's root
+    changes: after a snapshot it is the overlay that is written to.
 
     Args:
         qmp: How to reach QEMU.
         node: Name of the node.
         socket: Path for the NBD server, at most 107 bytes; removed afterwards.
-        directory: Where the copy is made.
+        writable: Whether the client may write.
 
     Raises:
         CommandFailed: There is no such node, or an NBD server runs already.
         ExportStuck: The export could not be removed.
-        QemuImgMissing: qemu-img is not installed.
-        QemuImgFailed: There is no room for the copy, or QEMU could not read.
     """
-    export = f"qmpsnap-read-{uuid.uuid4().hex}"
+    export = f"qmpsnap-export-{uuid.uuid4().hex[:8]}"
     qmp("nbd-server-start", {"addr": {"type": "unix", "data": {"path": str(socket)}}})
     try:
         what = {"type": "nbd", "id": export, "node-name": node, "name": export}
-        qmp("block-export-add", {**what, "writable": False})
+        qmp("block-export-add", {**what, "writable": writable})
         try:
-            url = f"nbd+unix:///{export}?socket={quote(str(socket))}"
-            with images.raw_copy(url, "raw", directory) as copy:
-                yield copy
+            yield f"nbd+unix:///{export}?socket={quote(str(socket))}"
         finally:
             _remove(qmp, export)
     finally:
         qmp("nbd-server-stop")
         socket.unlink(missing_ok=True)
+
+
+@contextmanager
+def copied(qmp: Qmp, node: str, *, socket: Path, directory: Path) -> Iterator[Path]:
+    """
+    Copy the content of a node into a temporary raw file below `directory`.
+
+    Raises:
+        CommandFailed, ExportStuck: See `exported`.
+        QemuImgMissing: qemu-img is not installed.
+        QemuImgFailed: There is no room for the copy, or QEMU could not read.
+    """
+    with (
+        exported(qmp, node, socket=socket) as url,
+        images.raw_copy(url, "raw", directory) as copy,
+    ):
+        yield copy
 
 
 def _remove(qmp: Qmp, export: str) -> None:

@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from lxml import etree
-from lxml.builder import E  # type: ignore[import-not-found]
+from lxml.builder import E, ElementMaker  # type: ignore[import-not-found]
 
 from qmpsnap.demo.disks import qdev
 from qmpsnap.demo.embed import embedded_connection, root_of
@@ -38,6 +38,10 @@ GONE_TIMEOUT_S: Final = 20.0
 """Seconds for libvirt to notice; where nobody reaps, it gives up by itself after 15 or so."""
 
 _TAINT_NOTE: Final = re.compile(r"^[-0-9]{10} [^\n]* is tainted: [^\n]*$", re.MULTILINE)
+
+
+_QEMU: Final = "http://libvirt.org/schemas/domain/qemu/1.0"
+"""Name space of what libvirt hands through to QEMU."""
 
 
 @dataclass(eq=False)
@@ -69,6 +73,7 @@ class LibvirtDisk:
             E.driver(name="qemu", type=self.format),
             E.source(file=str(Path(self.path).absolute())),
             E.target(dev=self.target, bus="virtio"),
+            E.alias(name=f"ua-{self.target}"),
             type="file",
             device="disk",
         )
@@ -219,7 +224,24 @@ def _domain(disks: Sequence[LibvirtDisk], name: str, qemu: str | None) -> Any:
         E.memory("32", unit="MiB"),
         E.os(E.type("hvm", arch="x86_64", machine="pc")),
         devices,
+        _writable_beside(disks),
         type="qemu",
+    )
+
+
+def _writable_beside(disks: Sequence[LibvirtDisk]) -> Any:
+    """
+    Let an NBD client write beside each device, as `Guest.writer` does.
+
+    `<shareable/>` would say the same, but libvirt then refuses qcow2.
+    """
+    qemu = ElementMaker(namespace=_QEMU, nsmap={"qemu": _QEMU})
+    share = {"name": "share-rw", "type": "bool", "value": "true"}
+    return qemu.override(
+        *(
+            qemu.device(qemu.frontend(qemu.property(**share)), alias=f"ua-{disk.target}")
+            for disk in disks
+        )
     )
 
 

@@ -12,15 +12,16 @@ from typing import Final
 
 from qmpsnap.errors import Refused
 from qmpsnap.formats.from_graph import guest_from_graph
-from qmpsnap.formats.layers import GuestReport, LayerReport
+from qmpsnap.formats.layers import GuestReport
 from qmpsnap.graph.drivers import DriverKind, kind_of
 from qmpsnap.graph.nodes import Graph
 from qmpsnap.graph.qmp import jobs_from
+from qmpsnap.hosts.flushing import FlushUnsupported, flush
 from qmpsnap.hosts.headers import read_headers
 from qmpsnap.hosts.overlay import discard_overlay, prepare_overlay
 from qmpsnap.hosts.reading import Reader
 from qmpsnap.monitor.base import CONNECTION_LOST, CommandFailed, ConnectionLost, Monitor
-from qmpsnap.operations.host import Overlay
+from qmpsnap.operations.host import NotFlushed, Overlay
 from qmpsnap.operations.jobs import JobStatus, JobView
 from qmpsnap.operations.plan_create import CreatePlan
 from qmpsnap.operations.plan_delete import MergePlan
@@ -272,28 +273,15 @@ class DirectHost:
         tables are on disk: killed then, the image has silently lost its data (seen on four
         versions). A flush that fails cancels the job; the graph stays as it was.
         """
-        self._flush_error = self._flush(plan.written)
+        try:
+            self._flush_error = flush(self._monitor, plan.written)
+            self._flushed = self._flush_error is None
+        except FlushUnsupported:
+            self._flushed = False  # settle() flushes, later than we would like
         if self._flush_error is not None:
             self._tell(job, "job-cancel", JobStatus.PENDING)
             return
         self._tell(job, "job-finalize", JobStatus.PENDING)
-
-    def _flush(self, layer: LayerReport) -> str | None:
-        """
-        Flush a node; returns the error, if any.
-
-        HMP is the one way to flush a node while a job holds it: `block_resize` is refused then.
-        """
-        try:
-            said = self._monitor.execute(
-                "human-monitor-command", {"command-line": f"qemu-io {layer.node} flush"}
-            )
-        except CommandFailed as error:
-            if error.error_class == "CommandNotFound":
-                return None  # settle() flushes, later than we would like
-            return f"flush of {layer.file}: {error.description}"
-        self._flushed = said == ""
-        return None if self._flushed else f"flush of {layer.file}: {str(said).strip()}"
 
     def dismiss(self, job: str) -> None:
         """See `Host.dismiss`."""
@@ -303,9 +291,11 @@ class DirectHost:
         """Flush if it could not be done before; remove the nodes of layers that left the chain."""
         if plan.kind == "pull" and not self._flushed:
             # A resize to the same size flushes (checked on 7.2 and 11.1).
-            self._monitor.execute(
-                "block_resize", {"node-name": plan.top.node, "size": plan.top.virtual_size}
-            )
+            arguments = {"node-name": plan.top.node, "size": plan.top.virtual_size}
+            try:
+                self._monitor.execute("block_resize", arguments)
+            except CommandFailed as error:
+                raise NotFlushed(plan.top.file, error.description) from error
         return (*self._notes, *self._remove_orphans(plan))
 
     def _remove_orphans(self, plan: MergePlan) -> tuple[str, ...]:

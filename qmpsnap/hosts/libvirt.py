@@ -21,6 +21,7 @@ from qmpsnap.formats.from_graph import guest_from_graph
 from qmpsnap.formats.from_xml import guest_from_xml
 from qmpsnap.formats.layers import DiskReport, GuestReport
 from qmpsnap.graph import xml
+from qmpsnap.hosts.flushing import flush
 from qmpsnap.hosts.headers import read_headers
 from qmpsnap.hosts.overlay import discard_overlay, prepare_overlay
 from qmpsnap.hosts.reading import Reader
@@ -32,7 +33,7 @@ from qmpsnap.monitor.passthrough import (
     PassthroughOff,
 )
 from qmpsnap.monitor.virt import LibvirtMissing, libvirt_module
-from qmpsnap.operations.host import Overlay
+from qmpsnap.operations.host import NotFlushed, Overlay
 from qmpsnap.operations.jobs import JobStatus, JobView
 from qmpsnap.operations.plan_create import CreatePlan
 from qmpsnap.operations.plan_delete import MergePlan
@@ -305,14 +306,27 @@ class LibvirtHost:
         gone, 3 times of 3; after a resize to the same size nothing was lost.
         """
         if plan.kind == "pull":
-            size = plan.top.virtual_size
-            if size is None:
-                size = int(
-                    self._call("blockInfo", lambda: self._domain.blockInfo(plan.disk.disk))[0]
-                )
-            flags = self._libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES
-            self._call("blockResize", lambda: self._domain.blockResize(plan.disk.disk, size, flags))
+            try:
+                self._resize_to_same(plan)
+            except LibvirtRefused as error:
+                # With an NBD export or a backup on the disk nobody may resize; a flush by HMP
+                # changes nothing that libvirt tracks.
+                self._flush_by_hmp(plan, error)
         return ()
+
+    def _resize_to_same(self, plan: MergePlan) -> None:
+        disk, size = plan.disk.disk, plan.top.virtual_size
+        if size is None:
+            size = int(self._call("blockInfo", lambda: self._domain.blockInfo(disk))[0])
+        flags = self._libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES
+        self._call("blockResize", lambda: self._domain.blockResize(disk, size, flags))
+
+    def _flush_by_hmp(self, plan: MergePlan, refused: LibvirtRefused) -> None:
+        if self._reader is None or self._monitor is None:
+            raise NotFlushed(plan.top.file, refused.reason) from refused
+        problem = flush(self._monitor, plan.top)
+        if problem is not None:
+            raise NotFlushed(plan.top.file, problem) from refused
 
     def close(self) -> None:
         """Stop listening; connection and guest go on."""

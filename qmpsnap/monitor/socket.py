@@ -150,6 +150,9 @@ class SocketMonitor:
     async def _notice_end(self) -> None:
         while self._client.runstate is Runstate.RUNNING:
             await self._client.runstate_changed()
+        # Fetches what ended the session; asyncio would print it when nobody does.
+        with suppress(QMPError, OSError, EOFError):
+            await self._client.disconnect()
         self.events.put(Event(CONNECTION_LOST))
 
     def execute(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from qmpsnap.errors import Failed
 from qmpsnap.formats.layers import GuestReport
 from qmpsnap.operations.jobs import JobView
 from qmpsnap.operations.plan_create import CreatePlan
@@ -19,6 +20,20 @@ class Overlay:
     """Made by us: removed again when the switch fails."""
     notes: tuple[str, ...] = ()
     """Corrections, in words: a wrong backing format in a header that was there already."""
+
+
+@dataclass(eq=False)
+class NotFlushed(Failed):
+    """A pull is done, and what it copied may still be in QEMU's memory only."""
+
+    msg = "{self.file} holds all data now, but QEMU would not flush it: {self.reason}"
+    remedy = (
+        "Keep the files that left the chain until the guest has been paused and resumed once "
+        "(`virsh suspend`, `virsh resume`; or QMP `stop`, `cont`), which flushes."
+    )
+
+    file: str
+    reason: str
 
 
 class Host(Protocol):
