@@ -107,10 +107,10 @@ def _filtered(graph: Graph, node: Node) -> Node | None:
     """
     Return the one child that a filter filters.
 
-    `backing` for commit_top and mirror_top, `file` for the others (QEMU block.c,
-    bdrv_filter_child()).
+    `backing` for commit_top and mirror_top, `image` for blkdebug and blkreplay, `file` for the
+    others (QEMU block.c, bdrv_filter_child(); the names are those of bdrv_open_child()).
     """
-    return graph.child(node.name, "file", "backing")
+    return graph.child(node.name, "file", "backing", "image")
 
 
 def _protocol(graph: Graph, node: Node, seen: set[str]) -> Node | None:

@@ -20,13 +20,23 @@ from qmpsnap.hosts.flushing import FlushUnsupported, flush
 from qmpsnap.hosts.headers import read_headers
 from qmpsnap.hosts.overlay import discard_overlay, prepare_overlay
 from qmpsnap.hosts.reading import Reader
-from qmpsnap.monitor.base import CONNECTION_LOST, CommandFailed, ConnectionLost, Monitor
+from qmpsnap.monitor.base import (
+    CONNECTION_LOST,
+    CommandFailed,
+    ConnectionLost,
+    Monitor,
+    reading,
+)
 from qmpsnap.operations.host import NotFlushed, Overlay
 from qmpsnap.operations.jobs import JobStatus, JobView
 from qmpsnap.operations.plan_create import CreatePlan
 from qmpsnap.operations.plan_delete import MergePlan
 
+_OURS: Final = "qmpsnap-"
+"""What the ids of our jobs begin with."""
 _ENDED: Final = frozenset({"concluded", "null"})
+_FORBIDDEN: Final = ("Permission conflict", "Conflicts with use")
+"""How QEMU words it (block.c) when another user of a node does not share a permission."""
 
 
 @dataclass(eq=False)
@@ -57,9 +67,15 @@ class DirectHost:
         self._flushed = False
         self._flush_error: str | None = None
         self._notes: list[str] = []
+        self._collected: dict[str, JobView] = {}
 
     def read(self) -> GuestReport:
         """See `Host.read`; raises what `Reader.read` raises."""
+        with reading():
+            return self._read()
+
+    def _read(self) -> GuestReport:
+        notes = self._collect_ended()
         graph = self._reader.read()
         serials = {
             device.id or device.device: serial
@@ -72,6 +88,23 @@ class DirectHost:
             guest=self._reader.guest_name(),
             serials=serials,
             headers=read_headers(bare.stated()),
+            notes=notes,
+        )
+
+    def _collect_ended(self) -> tuple[str, ...]:
+        """
+        Take note of our own jobs that ended while nobody watched, and dismiss them.
+
+        A stream that is not dismissed makes the reading dangerous (`StreamLingers`). What it
+        ended with is kept for `attach`, so that the same command given again still reports it.
+        """
+        for info in jobs_from(self._monitor.execute("query-jobs")):
+            if info.id.startswith(_OURS) and info.status == JobStatus.CONCLUDED:
+                self._collected[info.id] = JobView(status=JobStatus.CONCLUDED, error=info.error)
+                self._tell(info.id, "job-dismiss", JobStatus.CONCLUDED)
+        return tuple(
+            f"job {job} of an earlier call had ended: {view.error or 'without an error'}"
+            for job, view in self._collected.items()
         )
 
     def prepare(self, plan: CreatePlan) -> Overlay:
@@ -122,7 +155,8 @@ class DirectHost:
         """See `Host.attach`: our jobs carry an id that follows from the plan."""
         wanted = job_id(plan)
         jobs = jobs_from(self._monitor.execute("query-jobs"))
-        return wanted if any(job.id == wanted for job in jobs) else None
+        known = {job.id for job in jobs} | self._collected.keys()
+        return wanted if wanted in known else None
 
     def start(self, plan: MergePlan) -> str:
         """
@@ -223,6 +257,8 @@ class DirectHost:
 
     def view(self, job: str) -> JobView:
         """See `Host.view`. A job that is gone was dismissed by somebody else."""
+        if job in self._collected:
+            return self._collected[job]
         for info in jobs_from(self._monitor.execute("query-jobs")):
             if info.id == job:
                 error = self._flush_error or info.error
@@ -285,17 +321,26 @@ class DirectHost:
 
     def dismiss(self, job: str) -> None:
         """See `Host.dismiss`."""
+        if self._collected.pop(job, None) is not None:
+            return
         self._tell(job, "job-dismiss", JobStatus.CONCLUDED)
 
     def settle(self, plan: MergePlan) -> tuple[str, ...]:
-        """Flush if it could not be done before; remove the nodes of layers that left the chain."""
-        if plan.kind == "pull" and not self._flushed:
-            # A resize to the same size flushes (checked on 7.2 and 11.1).
+        """
+        Make sure of the flush after a pull; remove the nodes of layers that left the chain.
+
+        A resize to the same size flushes (checked on 7.2 and 11.1), and unlike HMP it reports a
+        flush that fails.
+        """
+        if plan.kind == "pull":
             arguments = {"node-name": plan.top.node, "size": plan.top.virtual_size}
             try:
                 self._monitor.execute("block_resize", arguments)
             except CommandFailed as error:
-                raise NotFlushed(plan.top.file, error.description) from error
+                # An NBD export or a backup on the disk forbids a resize; the flush by HMP stands.
+                forbidden = any(words in error.description for words in _FORBIDDEN)
+                if not (forbidden and self._flushed):
+                    raise NotFlushed(plan.top.file, error.description) from error
         return (*self._notes, *self._remove_orphans(plan))
 
     def _remove_orphans(self, plan: MergePlan) -> tuple[str, ...]:
@@ -350,4 +395,4 @@ def job_id(plan: MergePlan) -> str:
     """
     base = plan.base.path if plan.base else None
     parts = repr((plan.disk.disk, plan.kind, plan.top.path, base))
-    return f"qmpsnap-{plan.kind}-{hashlib.sha256(parts.encode()).hexdigest()[:12]}"
+    return f"{_OURS}{plan.kind}-{hashlib.sha256(parts.encode()).hexdigest()[:12]}"

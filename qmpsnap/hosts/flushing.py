@@ -2,7 +2,9 @@
 Flush one node of a running QEMU.
 
 QMP has no command for it. HMP `qemu-io` is the one way while a block job holds the node:
-`block_resize` is refused then, and `stop` would interrupt the guest.
+`block_resize` is refused then, and `stop` would interrupt the guest. But HMP answers nothing when
+the flush itself fails (seen on 7.2: the error goes to QEMU's standard output), so whoever can
+resize to the same size afterwards does that too: it flushes, and says when it could not.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ class FlushUnsupported(Refused):
 
 def flush(monitor: Monitor, layer: LayerReport) -> str | None:
     """
-    Flush a layer's node; returns what QEMU says went wrong, None when nothing did.
+    Flush a layer's node; returns why it was not tried, None when it was.
 
     Raises:
         FlushUnsupported: There is no human monitor.

@@ -24,8 +24,8 @@ from qmpsnap.graph import xml
 from qmpsnap.hosts.flushing import flush
 from qmpsnap.hosts.headers import read_headers
 from qmpsnap.hosts.overlay import discard_overlay, prepare_overlay
-from qmpsnap.hosts.reading import Reader
-from qmpsnap.monitor.base import Event
+from qmpsnap.hosts.reading import Reader, StreamLingers
+from qmpsnap.monitor.base import Event, reading
 from qmpsnap.monitor.passthrough import (
     LIBVIRT_BLOCK_JOB,
     GuestNotRunning,
@@ -110,9 +110,13 @@ class LibvirtHost:
         domain = xml.parse(self._call("XMLDesc", lambda: self._domain.XMLDesc(0)))
         if self._reader is not None:
             try:
-                graph = self._reader.read(nested_ok=_stays_small(domain))
+                with reading():
+                    graph = self._reader.read(nested_ok=_stays_small(domain))
             except PassthroughOff as error:
                 self._reader, self._off = None, error.reason
+            except StreamLingers:
+                # libvirt lets its streams end by themselves, and dismisses them a moment later.
+                self._off = "a pull is running, and QEMU can crash when it is read meanwhile"
             else:
                 bare = guest_from_graph(graph, guest=domain.name, domain=domain)
                 headers = read_headers(bare.stated())

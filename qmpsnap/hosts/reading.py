@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from qmpsnap.errors import Failed
+from qmpsnap.errors import Failed, Refused
 from qmpsnap.graph.nodes import Device, Edge, Graph, Job
 from qmpsnap.graph.qmp import (
     devices_from,
@@ -27,6 +27,7 @@ from qmpsnap.graph.qmp import (
     edges_from_blockstats,
     edges_from_debug_graph,
     jobs_from,
+    lingering_streams,
     nodes_from,
 )
 from qmpsnap.monitor.base import CommandFailed, Monitor
@@ -45,6 +46,21 @@ class TornReading(Failed):
 
     tries: int
     what: str
+
+
+@dataclass(eq=False)
+class StreamLingers(Refused):
+    """A stream that has ended, or may end at any moment, makes reading dangerous."""
+
+    msg = (
+        "the stream job {self.job!r} of another client has ended or will, and waits to be "
+        "dismissed: reading all nodes now can crash this QEMU"
+    )
+    remedy = (
+        "Wait until the client that started it has dismissed it (`job-dismiss`), then try again."
+    )
+
+    job: str
 
 
 class Reader:
@@ -72,12 +88,14 @@ class Reader:
 
         Raises:
             TornReading: It changed each time.
+            StreamLingers: A finished stream makes the query for all nodes dangerous.
             MalformedReply: A reply is not as QAPI defines it.
             CommandFailed: QEMU answers a query that every version has with an error.
         """
         what = ""
         for _ in range(TRIES):
             before = self._jobs()
+            self._check_streams(before)
             graph = self._graph(nested_ok, before)
             missing = graph.missing()
             after = self._jobs()
@@ -85,6 +103,13 @@ class Reader:
                 return graph
             what = f"no node {', '.join(sorted(missing))}" if missing else "a job changed its state"
         raise TornReading(TRIES, what)
+
+    def _check_streams(self, jobs: tuple[Job, ...]) -> None:
+        if not any(job.type == "stream" for job in jobs):
+            return
+        lingering = lingering_streams(self._try("query-block-jobs") or [])
+        if lingering:
+            raise StreamLingers(lingering[0])
 
     def _jobs(self) -> tuple[Job, ...]:
         try:

@@ -7,7 +7,8 @@ Two roads lead to a QEMU: its own QMP socket (`socket.py`) and libvirt's passthr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Final, Protocol
@@ -124,3 +125,28 @@ class CommandTimedOut(Unknown):
 
     command: str
     timeout: float
+
+
+@dataclass(eq=False)
+class LostWhileReading(Unreachable):
+    """The guest stopped answering while it was only looked at."""
+
+    msg = "the guest stopped answering while it was read: {self.reason}"
+    remedy = "Nothing was changed. Check that the guest is still running."
+
+    reason: str
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """
+    Mark a block that changes nothing.
+
+    Raises:
+        LostWhileReading: In the place of `LostInMidCommand` and `CommandTimedOut`: whether a
+            query was carried out does not matter.
+    """
+    try:
+        yield
+    except (LostInMidCommand, CommandTimedOut) as error:
+        raise LostWhileReading(str(error)) from error

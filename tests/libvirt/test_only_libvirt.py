@@ -1,0 +1,153 @@
+"""What only libvirt has: passthrough that is off, a full file system, a guest that is off."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qmpsnap.demo import images
+from qmpsnap.demo.libvirt_guest import LibvirtGuest
+from qmpsnap.hosts.headers import read_header
+from tests.libvirt.conftest import libvirt_rig
+from tests.support.operations import MakeRig
+from tests.support.rig import BASE, DISK, MIB, Rig, assert_sound
+
+
+def _by_xml(rig: Rig, command: str, *arguments: str) -> Any:
+    rig.road.append("--no-passthrough")
+    try:
+        return rig.cli(command, *arguments)
+    finally:
+        rig.road.remove("--no-passthrough")
+
+
+class TestWithoutPassthrough:
+    def test_the_report_says_why_and_states_by_xml(self, make_rig: MakeRig) -> None:
+        with make_rig("raw") as rig:
+            rig.grow(3)
+            said = _by_xml(rig, "chain", "-o", "json")
+            assert "XML alone" in said.err
+            layers = said.json["disks"][0]["layers"]
+            assert [layer["format"] for layer in layers] == ["qcow2", "qcow2", "raw"]
+            assert {layer["verdict"] for layer in layers} == {"stated"}
+            assert layers[0]["virtual_size"] == rig.guest.virtual_size(DISK)
+
+    def test_the_operations_work_all_the_same(self, make_rig: MakeRig) -> None:
+        with make_rig("raw") as rig:
+            rig.guest.write(DISK, 0, 65536, 1)
+            content = rig.guest.read_sha256(DISK)
+            for name in ("a", "b", "c"):
+                said = _by_xml(rig, "create", DISK, name)
+                assert said.code == 0, said
+            said = _by_xml(rig, "delete", DISK, "a", "-o", "json")  # commit
+            assert said.json["file_format"] == {BASE: "raw"}, said
+            said = _by_xml(rig, "delete", DISK, "c", "-o", "json")  # active commit
+            assert said.json["file_format"] == {f"{BASE}.b": "qcow2"}, said
+            said = _by_xml(rig, "delete", DISK, "b", "--method", "pull", "-o", "json")
+            assert said.json["file_format"] == {f"{BASE}.b": "qcow2"}, said
+            assert rig.files() == [f"{BASE}.b"]
+            assert rig.guest.read_sha256(DISK) == content
+
+    def test_the_guest_is_not_tainted(self, make_rig: MakeRig) -> None:
+        with make_rig("raw") as rig:
+            assert isinstance(rig.guest, LibvirtGuest)
+            assert _by_xml(rig, "create", DISK, "a").code == 0
+            messages = rig.guest.domain.messages(0)
+            assert not any("custom monitor" in message for message in messages), messages
+
+
+@pytest.fixture
+def full_share(tmp_path: Path) -> Iterator[Path]:
+    """A file system with 12 MiB."""
+    folder = tmp_path / "share"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(folder)], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("kind", ["commit", "pull"])
+def test_a_full_file_system_is_no_success(connection: Any, full_share: Path, kind: str) -> None:
+    images.create_raw(full_share / BASE, 32 * MIB)
+    with libvirt_rig(connection, full_share, "raw") as rig:
+        if kind == "pull":
+            rig.guest.write(DISK, 0, 7 * MIB, 1)
+        rig.create("s1")
+        if kind == "commit":
+            rig.guest.write(DISK, 0, 7 * MIB, 1)
+        rig.create("s2")
+        before = rig.files()
+        target = BASE if kind == "commit" else None
+        said = rig.delete(f"{BASE}.s1" if target else None, target)
+        assert said.code == 5, said
+        assert "No space left" in said.err
+        assert said.status == {"status": "error_deleting", "progress": "0%"}
+        assert rig.files() == before
+        assert_sound(rig.disk())
+        printed = rig.guest.qemu_io(DISK, f"read -P 1 0 {7 * MIB}")
+        assert "failed" not in printed
+
+
+def test_a_full_file_system_leaves_no_half_made_overlay(connection: Any, full_share: Path) -> None:
+    images.create_raw(full_share / BASE, 32 * MIB)
+    with libvirt_rig(connection, full_share, "raw") as rig:
+        filler = full_share / "filler"
+        room = os.statvfs(full_share)
+        with filler.open("wb", buffering=0) as file:
+            file.write(b"x" * (room.f_bavail * room.f_bsize))
+        said = rig.cli("create", DISK, "new")
+        assert said.code == 1, said
+        assert "No space left" in said.err
+        assert rig.files() == [BASE]
+        assert {path.name for path in full_share.iterdir()} == {BASE, "filler"}
+
+
+def test_a_guest_that_is_off(connection: Any, make_rig: MakeRig) -> None:
+    with make_rig("raw") as rig:
+        rig.kill()
+        said = rig.cli("chain")
+        assert said.code == 7, said
+        assert said.out == ""
+
+
+def test_a_guest_that_nobody_knows(connection: Any, make_rig: MakeRig) -> None:
+    with make_rig("raw") as rig:
+        known = rig.names[0]
+        rig.names[:] = ["nobody"]
+        said = rig.cli("volume-snapshot-delete", "1", "2", "{}")
+        assert said.code in (4, 7)
+        assert said.status == {"status": "error_deleting", "progress": "0%"}
+        said = rig.cli("disks")
+        assert said.code == 7
+        assert known in said.err
+
+
+def test_a_snapshot_behind_libvirts_back_is_seen(make_rig: MakeRig) -> None:
+    with make_rig("raw") as rig:
+        overlay = rig.folder / "behind"
+        images.create_qcow2(overlay, rig.guest.virtual_size(DISK), BASE, "raw")
+        node = rig.guest.active_node(DISK)
+        rig.guest.qmp(
+            "blockdev-add",
+            {
+                "driver": "qcow2",
+                "node-name": "behind",
+                "file": {"driver": "file", "filename": str(overlay)},
+                "backing": None,
+            },
+        )
+        snapshot = {"node": node, "overlay": "behind"}
+        action = {"type": "blockdev-snapshot", "data": snapshot}
+        rig.guest.qmp("transaction", {"actions": [action]})
+        said = rig.cli("chain", "-o", "json")
+        assert "behind" in said.json["disks"][0]["xml_differs"]
+        assert rig.cli("create", DISK, "new").code == 4
+        assert not (rig.folder / f"{BASE}.new").exists()
+        assert read_header(str(overlay)).backing_format == "raw"

@@ -1,0 +1,115 @@
+"""Jobs that fail: never a success, the chain intact and usable."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from qmpsnap.demo import images
+from qmpsnap.demo.disks import DiskSpec
+from qmpsnap.hosts import qemu_img
+from qmpsnap.operations import run
+from qmpsnap.operations.jobs import JobFailed, JobView
+from qmpsnap.operations.requests import DeleteRequest
+from tests.qemu.conftest import direct_rig
+from tests.support.operations import MakeRig
+from tests.support.rig import BASE, DISK, MIB, SERIAL, SIZE, assert_sound
+
+TOP, ACTIVE = f"{BASE}.s1", f"{BASE}.s2"
+
+
+def _disk(folder: Path, failing: str, errno: int) -> DiskSpec:
+    """A chain of three with data in the middle; writes to one layer's file fail with `errno`."""
+    images.create_raw(folder / BASE, SIZE)
+    images.create_qcow2(folder / TOP, SIZE, BASE, "raw")
+    images.create_qcow2(folder / ACTIVE, SIZE, TOP, "qcow2")
+
+    def file(name: str) -> Mapping[str, object]:
+        real = {"driver": "file", "filename": str(folder / name)}
+        if name != failing:
+            return {**real, "node-name": f"file-{name[-2:]}"}
+        errors = [{"event": "none", "iotype": "write", "errno": errno, "once": False}]
+        return {
+            "driver": "blkdebug",
+            "node-name": f"file-{name[-2:]}",
+            "image": real,
+            "inject-error": errors,
+        }
+
+    return DiskSpec(
+        blockdevs=(
+            {"driver": "raw", "node-name": "base", "file": file(BASE)},
+            {"driver": "qcow2", "node-name": "top", "file": file(TOP), "backing": "base"},
+            {"driver": "qcow2", "node-name": "active", "file": file(ACTIVE), "backing": "top"},
+        ),
+        root="active",
+        id=DISK,
+        serial=SERIAL,
+    )
+
+
+def _fill(folder: Path) -> None:
+    """Data in the middle layer, written while no guest has it."""
+    other = folder / "data"
+    other.write_bytes(bytes([7]) * SIZE)
+    qemu_img.run("convert", TOP, "-n", "-f", "raw", "-O", "qcow2", str(other), str(folder / TOP))
+    other.unlink()
+
+
+@pytest.mark.parametrize(("errno", "words"), [(28, "No space left"), (5, "Input/output error")])
+@pytest.mark.parametrize("kind", ["commit", "pull"])
+def test_a_failed_job_is_no_success(tmp_path: Path, kind: str, errno: int, words: str) -> None:
+    folder = tmp_path / "share"
+    folder.mkdir()
+    disk = _disk(folder, BASE if kind == "commit" else ACTIVE, errno)
+    _fill(folder)
+    with direct_rig(folder, disk) as rig:
+        before, content = rig.files(), rig.guest.read_sha256(DISK)
+        said = rig.delete(TOP, BASE) if kind == "commit" else rig.delete(None, None)
+        assert said.code == 5, said
+        assert said.status == {"status": "error_deleting", "progress": "0%"}
+        assert words in said.err
+        assert rig.files() == before == [ACTIVE, TOP, BASE]
+        assert_sound(rig.disk())
+        assert rig.guest.read_sha256(DISK) == content
+        assert rig.guest.qmp("query-jobs") == []  # its error was read, then it was dismissed
+        rig.kill()
+        assert images.sha256_of(folder / ACTIVE, "qcow2") == content
+
+
+@pytest.mark.parametrize("kind", ["commit", "pull"])
+@pytest.mark.parametrize("state", ["running", "pending"])
+def test_a_job_that_somebody_cancels_is_no_success(
+    make_rig: MakeRig, kind: str, state: str
+) -> None:
+    with make_rig("raw", size=64 * MIB) as rig:
+        rig.guest.write(DISK, 0, 32 * MIB, 1)
+        rig.create("s1")
+        rig.guest.write(DISK, 8 * MIB, 32 * MIB, 2)
+        rig.create("s2")
+        before, content = rig.files(), rig.guest.read_sha256(DISK)
+        cancelled: list[str] = []
+
+        def cancel(plan: object, view: JobView) -> None:
+            jobs = rig.guest.qmp("query-jobs")
+            assert isinstance(jobs, list)
+            if not cancelled and jobs and (state == "running" or view.status == "pending"):
+                cancelled.append(view.status)
+                rig.guest.qmp("job-cancel", {"id": jobs[0]["id"]})
+
+        request = DeleteRequest(
+            disk=SERIAL,
+            file_to_merge=TOP if kind == "commit" else None,
+            merge_target_file=BASE if kind == "commit" else None,
+        )
+        with rig.host() as host, pytest.raises(JobFailed, match=r"[Cc]ancel"):
+            run.delete(host, request, cancel)
+        assert cancelled
+        assert rig.files() == before
+        assert_sound(rig.disk())
+        assert rig.guest.read_sha256(DISK) == content
+        again = rig.delete(request.file_to_merge, request.merge_target_file)
+        assert again.code == 0, again
+        assert rig.guest.read_sha256(DISK) == content
