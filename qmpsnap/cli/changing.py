@@ -74,6 +74,8 @@ def delete(
             say(f"removed {path}")
         else:
             say(f"{path} is no longer used by this guest; it was kept")
+    for path in done.held:
+        say(f"{path} left the chain, but a node of this guest still has it open; it was kept")
 
 
 def default_name() -> str:

@@ -101,6 +101,7 @@ def result(operation: str, done: Result) -> Document:
         "operation": operation,
         "file_format": dict(done.file_format),
         "dropped": list(done.dropped),
+        "held": list(done.held),
         "notes": list(done.notes),
         "disk": _disk(done.disk),
     }

@@ -14,6 +14,7 @@ from qmpsnap.cli.output import complain, say
 from qmpsnap.cli.road import Road
 from qmpsnap.errors import QmpsnapError
 
+FAILED = 1
 USAGE = 2
 INTERRUPTED = 6
 
@@ -88,7 +89,8 @@ def run(arguments: list[str] | None = None) -> int:
         say("qmpsnap: interrupted; nothing was under way that changes a guest")
         return INTERRUPTED
     except BrokenPipeError:
-        # `qmpsnap … | head`: nobody reads any more. Python would complain at exit.
+        # `qmpsnap … | head`: nobody reads any more. Python would complain at exit. click does the
+        # same, with the same code, when it is in a command that the pipe breaks.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return FAILED
     return code if isinstance(code, int) else 0

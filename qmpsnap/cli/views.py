@@ -67,6 +67,8 @@ def _chain(disk: DiskReport) -> Table:
     serial = f" (serial {disk.serial})" if disk.serial else ""
     differs = f"\nCONFLICT: {disk.xml_differs}" if disk.xml_differs else ""
     title = f"{printable(disk.disk)}{printable(serial)}"
+    if not rows:
+        return table((), (), title=f"{title}: empty")
     result = table(("FILE", "FORMAT", "VERDICT", "WITNESSES", "FLAGS"), rows, title=title)
     result.caption = printable(differs.strip()) or None
     return result

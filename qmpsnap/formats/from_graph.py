@@ -15,7 +15,7 @@ from qmpsnap.formats.layers import DiskReport, GuestReport, LayerReport
 from qmpsnap.formats.qcow2 import Header
 from qmpsnap.formats.verdict import judge
 from qmpsnap.formats.witnesses import layer_above_says, node_says, xml_says
-from qmpsnap.graph.chain import Layer, chain
+from qmpsnap.graph.chain import Layer, chain, host_path
 from qmpsnap.graph.nodes import Device, Graph
 from qmpsnap.graph.xml import XmlDisk, XmlDomain, XmlLayer
 
@@ -45,14 +45,21 @@ def guest_from_graph(
         xml = _xml_disk(domain, device)
         if domain is not None and xml is None:
             continue  # pflash, and what else QEMU counts as a block device
-        if domain is None and device.id is None and not device.device:
+        if domain is None and not device.name:
             continue  # a backend that no device uses
         disks.append(_disk(graph, device, xml, serials or {}, headers or {}))
     known = {disk.disk for disk in disks}
     disks += [
         disk_from_xml(xml) for xml in (domain.disks if domain else ()) if xml.target not in known
     ]
-    return GuestReport(guest=guest, disks=tuple(disks), jobs=graph.jobs, notes=notes)
+    paths = (host_path(node.filename) for node in graph.nodes.values())
+    return GuestReport(
+        guest=guest,
+        disks=tuple(disks),
+        jobs=graph.jobs,
+        open_files=frozenset(path for path in paths if path is not None),
+        notes=notes,
+    )
 
 
 def _xml_disk(domain: XmlDomain | None, device: Device) -> XmlDisk | None:
@@ -69,7 +76,7 @@ def _disk(
     headers: Mapping[str, Header],
 ) -> DiskReport:
     layers = chain(graph, device.root) if device.root else ()
-    name = device.id or device.device
+    name = device.name
     pairs, differs = _paired(layers, xml)
     reports: list[LayerReport] = []
     above: Layer | None = None
@@ -102,9 +109,7 @@ def _paired(
         # Before libvirt 5.10 sources carry no number; then the order is all there is.
         pairs = [xml.layers[n] if n < len(xml.layers) else None for n in range(len(layers))]
     # The XML may end early (nbd, after a pull on libvirt 7.0), so only what it has must fit.
-    same = [pair for pair in pairs if pair is not None] == list(xml.layers) and (
-        not layers or not xml.layers or pairs[0] is not None
-    )
+    same = pairs[: len(xml.layers)] == list(xml.layers)
     if same or xml.mirror is not None:
         return pairs, None
     return pairs, (

@@ -8,15 +8,17 @@ from qmpsnap.formats.layers import DiskReport, GuestReport, LayerReport
 from qmpsnap.formats.qcow2 import Header
 from qmpsnap.formats.verdict import judge
 from qmpsnap.formats.witnesses import header_says, xml_says
-from qmpsnap.graph.xml import XmlDisk, XmlDomain
+from qmpsnap.graph.xml import XmlDisk, XmlDomain, XmlLayer
 
 
 def guest_from_xml(
     domain: XmlDomain, *, headers: Mapping[str, Header] | None = None, notes: tuple[str, ...] = ()
 ) -> GuestReport:
     """Build the report from the XML alone, where QMP cannot be had."""
+    paths = (layer.path for disk in domain.disks for layer in disk.layers)
     return GuestReport(
         guest=domain.name,
+        open_files=frozenset(path for path in paths if path is not None),
         disks=tuple(disk_from_xml(disk, headers or {}) for disk in domain.disks),
         notes=notes,
     )
@@ -42,7 +44,7 @@ def disk_from_xml(disk: XmlDisk, headers: Mapping[str, Header] | None = None) ->
                 verdict=verdict,
                 node=None,
                 virtual_size=own.virtual_size if own else None,
-                flags=(),
+                flags=_flags(xml, own),
                 evidence=evidence,
                 backing_name=own.backing_file if own else None,
                 index=xml.index,
@@ -58,3 +60,13 @@ def disk_from_xml(disk: XmlDisk, headers: Mapping[str, Header] | None = None) ->
         read_only=disk.read_only,
         mirror=disk.mirror,
     )
+
+
+def _flags(xml: XmlLayer, header: Header | None) -> tuple[str, ...]:
+    flags = {
+        "encrypted": xml.format == "luks" or (header and header.encryption),
+        "data-file": header and header.data_file is not None,
+        "json-name": header and (header.backing_file or "").startswith("json:"),
+        "bitmaps": header and header.bitmaps,
+    }
+    return tuple(flag for flag, holds in flags.items() if holds)

@@ -67,6 +67,8 @@ class GuestReport:
     guest: str | None
     disks: tuple[DiskReport, ...]
     jobs: tuple[Job, ...] = ()
+    open_files: frozenset[str] = frozenset()
+    """Host files that any node of the guest has open, on a disk or not."""
     notes: tuple[str, ...] = ()
     """What could not be read, and why: for example passthrough that is off."""
 

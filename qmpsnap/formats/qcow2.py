@@ -104,6 +104,8 @@ def parse(data: bytes, name: str) -> Header:
         if incompatible & ~_INCOMPATIBLE_KNOWN:
             raise bad(f"incompatible features {incompatible:#x} are unknown")
     first_cluster = 1 << cluster_bits
+    if header_length > first_cluster:
+        raise bad("the header is longer than the first cluster")
     if name_offset and name_offset + name_size > first_cluster:
         raise bad("the backing file name is not within the first cluster")
     if name_size > _NAME_LIMIT:
@@ -112,7 +114,7 @@ def parse(data: bytes, name: str) -> Header:
     if name_offset:
         if name_offset < header_length or name_offset + name_size > len(data):
             raise bad("the backing file name lies outside of the header")
-        backing = _text(data[name_offset : name_offset + name_size])
+        backing = _text(data[name_offset : name_offset + name_size]) or None
     extensions = _extensions(data, header_length, name_offset or first_cluster, name)
     data_file = extensions.get(_DATA_FILE_NAME)
     if incompatible & _INCOMPATIBLE_DATA_FILE and data_file is None:
@@ -123,7 +125,7 @@ def parse(data: bytes, name: str) -> Header:
         version=version,
         virtual_size=size,
         backing_file=backing,
-        backing_format=_text(backing_format) if backing_format else None,
+        backing_format=(_text(backing_format) or None) if backing_format else None,
         data_file=None if data_file is None else _text(data_file),
         encryption=_ENCRYPTION[method],
         bitmaps=int.from_bytes(bitmaps[:4]) if len(bitmaps) >= 4 else 0,
@@ -131,7 +133,7 @@ def parse(data: bytes, name: str) -> Header:
 
 
 def _extensions(data: bytes, start: int, end: int, name: str) -> dict[int, bytes]:
-    """Collect the header extensions; the first of a kind counts."""
+    """Collect the header extensions; the last of a kind counts, as for QEMU (block/qcow2.c)."""
     found: dict[int, bytes] = {}
     at = start
     while at + _EXTENSION.size <= min(end, len(data)):
@@ -141,7 +143,7 @@ def _extensions(data: bytes, start: int, end: int, name: str) -> dict[int, bytes
         at += _EXTENSION.size
         if at + length > min(end, len(data)):
             raise BadHeader(name, f"extension {kind:#010x} of {length} bytes runs past its room")
-        found.setdefault(kind, data[at : at + length])
+        found[kind] = data[at : at + length]
         at += (length + 7) // 8 * 8
     return found
 

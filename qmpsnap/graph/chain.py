@@ -137,7 +137,7 @@ def host_path(filename: str) -> str | None:
     if filename.startswith("json:"):
         try:
             described = json.loads(filename.removeprefix("json:"))
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
         while isinstance(described, dict) and "filename" not in described:
             described = described.get("file")

@@ -93,12 +93,18 @@ class Device:
         """
         The device id without the QOM path around it.
 
-        `virtio-disk0` for `/machine/peripheral/virtio-disk0/virtio-backend`.
+        `virtio-disk0` for `/machine/peripheral/virtio-disk0/virtio-backend`; None for a device
+        that got no id (`/machine/peripheral-anon/device[0]/…`).
         """
         if self.qdev is None or not self.qdev.startswith("/"):
             return self.qdev
         parts = self.qdev.split("/")
-        return parts[3] if len(parts) > 3 else self.qdev
+        return parts[3] if parts[:3] == ["", "machine", "peripheral"] and len(parts) > 3 else None
+
+    @property
+    def name(self) -> str:
+        """What to call the disk on the direct road: device id, drive id, or QOM path."""
+        return self.id or self.device or self.qdev or ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -281,7 +281,7 @@ def devices_from_debug_graph(reply: object) -> tuple[Device, ...]:
         if edge.name == "root" and edge.child in names
     }
     return tuple(
-        Device(device="", qdev=node.name, root=root_of.get(node.id))
+        Device(device="", qdev=node.name or None, root=root_of.get(node.id))
         for node in debug.nodes
         if node.type == "block-backend"
     )

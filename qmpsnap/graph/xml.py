@@ -9,11 +9,16 @@ Source: libvirt docs/formatdomain.rst, "Hard drives, floppy disks, CDROMs".
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from typing import Final
 
 from lxml import etree
 
 from qmpsnap.errors import Failed
+
+_LUKS: Final = "encryption[@format='luks']"
+_INDEX: Final = re.compile(r"[0-9]{1,9}")
 
 
 @dataclass(eq=False)
@@ -129,11 +134,13 @@ def _layers(disk: etree._Element) -> list[XmlLayer]:
 
 def _layer(source: etree._Element, stated: str | None, index: str) -> XmlLayer:
     path = source.get("file") or source.get("dev")
-    if stated == "raw" and source.find("encryption[@format='luks']") is not None:
+    # Since libvirt 3.9 it stands in <source>; at the <disk> it is kept where it was written.
+    places = (source.find(_LUKS), source.find(f"../{_LUKS}"))
+    if stated == "raw" and any(place is not None for place in places):
         stated = "luks"
     return XmlLayer(
         path=path,
         name=path or source.get("name") or "",
         format=stated,
-        index=int(index) if index.isascii() and index.isdigit() else None,
+        index=int(index) if _INDEX.fullmatch(index) else None,
     )

@@ -78,7 +78,7 @@ class DirectHost:
         notes = self._collect_ended()
         graph = self._reader.read()
         serials = {
-            device.id or device.device: serial
+            device.name: serial
             for device in graph.devices
             if (serial := self._reader.serial(device)) is not None
         }

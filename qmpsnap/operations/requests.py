@@ -10,6 +10,7 @@ cinder/volume/drivers/remotefs.py (_create_snapshot_online, _delete_snapshot_onl
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -82,6 +83,8 @@ class NamedDeleteRequest:
     method: Method = "auto"
 
 
+_HALF: Final = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+"""Surrogates that stand for no byte (surrogateescape); JSON can hold them, a file name cannot."""
 _CREATE_EXPECTED: Final = '{"type": "qcow2", "new_file": …, "snapshot_id": …}'
 _DELETE_EXPECTED: Final = '{"type": "qcow2", "file_to_merge": …, "merge_target_file": …}'
 
@@ -142,6 +145,8 @@ def checked_name(field: str, name: str) -> str:
         reason = "it has a slash"
     elif any(ord(character) < 32 or ord(character) == 127 for character in name):
         reason = "it has control characters"
+    elif _HALF.search(name):
+        reason = "it has half a character"
     elif len(name.encode("utf-8", "surrogateescape")) > 255:
         reason = "it is longer than 255 bytes"
     elif ":" in name:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from qmpsnap.errors import Failed, QmpsnapError, Unknown, Unreachable
-from qmpsnap.formats.layers import DiskReport
+from qmpsnap.formats.layers import DiskReport, GuestReport
 from qmpsnap.formats.verdict import Verdict, Witness
 from qmpsnap.operations.disks import find_disk
 from qmpsnap.operations.host import Host
@@ -47,7 +47,10 @@ class Result:
     file_format: Mapping[str, str]
     """Format by bare name of every changed file."""
     dropped: tuple[str, ...] = ()
-    """Paths of files that left the chain; they are still there."""
+    """Paths of files that left the chain, and that nothing in this guest has open any more. They
+    are still there; another guest may read them."""
+    held: tuple[str, ...] = ()
+    """Paths of files that left the chain, and that this guest has open all the same."""
     notes: tuple[str, ...] = ()
 
 
@@ -135,7 +138,7 @@ def create(host: Host, request: CreateRequest) -> Result:
         # Whatever was said, the graph decides: a reply that was lost may have been a yes.
         problem = error
     try:
-        after = _fresh(host, plan.disk)
+        _, after = _fresh(host, plan.disk)
     except (Unknown, Unreachable) as error:
         raise OutcomeUnknown("snapshot", plan.file, str(error)) from error
     if _paths(after) == (plan.overlay, *_paths(plan.disk)):
@@ -175,12 +178,12 @@ def delete(
     try:
         error = _drive(host, plan, job, progress, poll_s)
         notes = () if error else host.settle(plan)
-        after = _fresh(host, plan.disk)
+        guest, after = _fresh(host, plan.disk)
     except KeyboardInterrupt:
         raise Interrupted(plan.kind, plan.top.file) from None
     except (Unknown, Unreachable) as lost:
         raise OutcomeUnknown(plan.kind, plan.top.file, str(lost)) from lost
-    return _proven(plan, after, error, notes)
+    return _proven(plan, guest, after, error, notes)
 
 
 def _drive(
@@ -207,7 +210,11 @@ def _drive(
 
 
 def _proven(
-    plan: MergePlan, after: DiskReport, error: str | None, notes: tuple[str, ...]
+    plan: MergePlan,
+    guest: GuestReport,
+    after: DiskReport,
+    error: str | None,
+    notes: tuple[str, ...],
 ) -> Result:
     """Compare a fresh reading with the plan: only the graph tells what really happened."""
     expected = tuple(layer.path for layer in plan.remaining)
@@ -225,10 +232,12 @@ def _proven(
         elif after.layers[-1].backing_name is not None:
             raise HeaderWrong(after.layers[-1].file, "it still names a backing file")
     formats = {layer.path: layer.format for layer in after.layers}
+    left = [layer.path or "" for layer in plan.dropped]
     return Result(
         disk=after,
         file_format={layer.file: formats[layer.path] or "" for layer in plan.reported},
-        dropped=tuple(layer.path or "" for layer in plan.dropped),
+        dropped=tuple(path for path in left if path not in guest.open_files),
+        held=tuple(path for path in left if path in guest.open_files),
         notes=notes,
     )
 
@@ -243,14 +252,15 @@ def _check_header(after: DiskReport, file: str) -> None:
         raise HeaderWrong(file, f"{says[0].detail}: {says[0].format}, not {layer.format}")
 
 
-def _fresh(host: Host, disk: DiskReport) -> DiskReport:
+def _fresh(host: Host, disk: DiskReport) -> tuple[GuestReport, DiskReport]:
     """Read again, and give libvirt's XML the time to follow QEMU."""
     deadline = time.monotonic() + XML_LAG_S
     while True:
-        after = find_disk(host.read(), disk.disk)
+        guest = host.read()
+        after = find_disk(guest, disk.disk)
         lagging = after.xml_differs is not None or after.mirror is not None
         if not lagging:
-            return after
+            return guest, after
         if time.monotonic() > deadline:
             raise XmlBehind(after.xml_differs or f"it still shows a {after.mirror}", _chain(after))
         time.sleep(0.005)

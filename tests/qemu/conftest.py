@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -17,9 +17,9 @@ from tests.support.rig import BASE, DISK, SERIAL, SIZE, Rig
 
 
 @contextmanager
-def direct_rig(folder: Path, disk: DiskSpec) -> Iterator[Rig]:
+def direct_rig(folder: Path, disk: DiskSpec, machine_args: Sequence[str] = ()) -> Iterator[Rig]:
     """Start a guest with one disk."""
-    with qemu_guest.run([disk], directory=folder) as guest:
+    with qemu_guest.run([disk], directory=folder, machine_args=machine_args) as guest:
         path = str(guest.qmp_path)
 
         @contextmanager
