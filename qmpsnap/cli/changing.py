@@ -70,8 +70,12 @@ def delete(
     _tell(f"deleted snapshot {name} of {done.disk.disk}", "delete", done, output)
     for path in done.dropped:
         if remove_file:
-            os.unlink(path)
-            say(f"removed {path}")
+            try:
+                os.unlink(path)
+            except OSError as error:
+                say(f"{path} is no longer used by this guest, but: {error}")
+            else:
+                say(f"removed {path}")
         else:
             say(f"{path} is no longer used by this guest; it was kept")
     for path in done.held:

@@ -11,7 +11,7 @@ import click
 from rich.console import RenderableType
 
 from qmpsnap.cli import views
-from qmpsnap.cli.output import console, printable, say
+from qmpsnap.cli.output import printable, say, show_text
 from qmpsnap.demo import libvirt_guest, qemu_guest, story
 from qmpsnap.demo.disks import raw_disk
 from qmpsnap.formats.layers import DiskReport
@@ -48,7 +48,7 @@ class _Shown:
         self._print(f"  qmpsnap knows:                            {base.format} (by {witnesses})")
 
     def _print(self, what: RenderableType) -> None:
-        console().print(what)
+        show_text(what)
 
 
 @click.command()

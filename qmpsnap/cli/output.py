@@ -95,12 +95,15 @@ def show(
                 yaml.safe_dump(dict(document), sort_keys=False, allow_unicode=False), nl=False
             )
         case Format.TABLE:
-            out = console()
-            with out.capture() as captured:
-                out.print(as_table())
-            # Padding at the end of lines is noise in a pipe.
-            lines = captured.get().splitlines()
-            click.echo("\n".join(line.rstrip() for line in lines), color=None)
+            show_text(as_table())
+
+
+def show_text(what: RenderableType) -> None:
+    """Print something for people on stdout, without the padding at the end of lines."""
+    out = console()
+    with out.capture() as captured:
+        out.print(what)
+    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def say(text: str) -> None:

@@ -85,14 +85,9 @@ class LibvirtHost:
         """
         self._domain = domain
         self._libvirt = libvirt_module()
-        self._monitor: PassthroughMonitor | None = None
-        self._off = "switched off (--no-passthrough)"
-        if passthrough:
-            try:
-                self._monitor = PassthroughMonitor(domain)
-            except LibvirtMissing as error:
-                self._off = str(error)
-        self._reader = Reader(self._monitor) if self._monitor else None
+        self._monitor = PassthroughMonitor(domain)
+        self._reader = Reader(self._monitor) if passthrough else None
+        self._off = "passthrough is switched off (--no-passthrough)"
         self._ended: JobView | None = None
         self._reason: str | None = None
         self._ready = False
@@ -105,15 +100,18 @@ class LibvirtHost:
         Raises:
             GuestNotRunning: The guest is off.
         """
+        with reading():
+            return self._read()
+
+    def _read(self) -> GuestReport:
         if not self._call("isActive", self._domain.isActive):
             raise GuestNotRunning(self._domain.name())
         domain = xml.parse(self._call("XMLDesc", lambda: self._domain.XMLDesc(0)))
         if self._reader is not None:
             try:
-                with reading():
-                    graph = self._reader.read(nested_ok=_stays_small(domain))
-            except PassthroughOff as error:
-                self._reader, self._off = None, error.reason
+                graph = self._reader.read(nested_ok=_stays_small(domain))
+            except (PassthroughOff, LibvirtMissing) as error:
+                self._reader, self._off = None, str(error)
             except StreamLingers:
                 # libvirt lets its streams end by themselves, and dismisses them a moment later.
                 self._off = "a pull is running, and QEMU can crash when it is read meanwhile"
@@ -242,14 +240,11 @@ class LibvirtHost:
 
     def _watch(self) -> None:
         self._ended, self._reason, self._ready, self._vanished = None, None, False, None
-        if self._monitor is None:
-            self._monitor = PassthroughMonitor(self._domain)
         self._monitor.close()
         self._monitor.watch()
 
     def wait(self, job: str, timeout: float) -> None:
         """See `Host.wait`: until libvirt says something about the disk's job."""
-        assert self._monitor is not None
         if self._vanished is not None:
             timeout = min(timeout, 0.2)
         deadline = time.monotonic() + timeout
@@ -326,7 +321,7 @@ class LibvirtHost:
         self._call("blockResize", lambda: self._domain.blockResize(disk, size, flags))
 
     def _flush_by_hmp(self, plan: MergePlan, refused: LibvirtRefused) -> None:
-        if self._reader is None or self._monitor is None:
+        if self._reader is None:
             raise NotFlushed(plan.top.file, refused.reason) from refused
         problem = flush(self._monitor, plan.top)
         if problem is not None:
@@ -334,8 +329,7 @@ class LibvirtHost:
 
     def close(self) -> None:
         """Stop listening; connection and guest go on."""
-        if self._monitor is not None:
-            self._monitor.close()
+        self._monitor.close()
 
     def _call(self, name: str, call: Callable[[], Any]) -> Any:
         try:

@@ -143,10 +143,10 @@ def reading() -> Iterator[None]:
     Mark a block that changes nothing.
 
     Raises:
-        LostWhileReading: In the place of `LostInMidCommand` and `CommandTimedOut`: whether a
-            query was carried out does not matter.
+        LostWhileReading: In the place of any `Unknown`: whether a query was carried out does not
+            matter.
     """
     try:
         yield
-    except (LostInMidCommand, CommandTimedOut) as error:
+    except Unknown as error:
         raise LostWhileReading(str(error)) from error

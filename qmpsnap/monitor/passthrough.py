@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, Final
@@ -24,7 +25,7 @@ from qmpsnap.monitor.base import (
     Event,
     LostInMidCommand,
 )
-from qmpsnap.monitor.virt import libvirt_module
+from qmpsnap.monitor.virt import LibvirtMissing, libvirt_module
 
 LIBVIRT_BLOCK_JOB: Final = "LIBVIRT_BLOCK_JOB"
 """Event name for `VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2`; data: `disk` (target), `type` and `status`
@@ -62,15 +63,9 @@ class PassthroughMonitor:
     """QMP of a libvirt guest. `domain` is a `virDomain` of an open connection."""
 
     def __init__(self, domain: Any) -> None:
-        """
-        Register for the guest's block-job events.
-
-        Raises:
-            PassthroughOff: `libvirt_qemu` is missing.
-        """
+        """Ask nothing yet."""
         self._domain = domain
         self._libvirt = libvirt_module()
-        self._qemu = libvirt_module("libvirt_qemu")
         self.events: SimpleQueue[Event] = SimpleQueue()
         self._undo: list[Callable[[], object]] = []
 
@@ -105,15 +100,23 @@ class PassthroughMonitor:
             self._domain, self._libvirt.VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2, on_block_job, None
         )
         self._undo.append(lambda: connection.domainEventDeregisterAny(block_job))
-        monitor_event = self._qemu.qemuMonitorEventRegister(
-            connection,
-            self._domain,
-            f"^({'|'.join(WATCHED_EVENTS)})$",
-            on_monitor_event,
-            None,
-            self._qemu.VIR_CONNECT_DOMAIN_QEMU_MONITOR_EVENT_REGISTER_REGEX,
-        )
-        self._undo.append(lambda: self._qemu.qemuMonitorEventDeregister(connection, monitor_event))
+        with suppress(self._libvirt.libvirtError, LibvirtMissing):
+            # Not to be had everywhere; without it a failed job has no reason.
+            monitor_event = self._qemu.qemuMonitorEventRegister(
+                connection,
+                self._domain,
+                f"^({'|'.join(WATCHED_EVENTS)})$",
+                on_monitor_event,
+                None,
+                self._qemu.VIR_CONNECT_DOMAIN_QEMU_MONITOR_EVENT_REGISTER_REGEX,
+            )
+            self._undo.append(
+                lambda: self._qemu.qemuMonitorEventDeregister(connection, monitor_event)
+            )
+
+    @property
+    def _qemu(self) -> Any:
+        return libvirt_module("libvirt_qemu")
 
     def execute(
         self,
@@ -130,14 +133,16 @@ class PassthroughMonitor:
         Raises:
             PassthroughOff: Read-only connection, access control, or a driver without it.
             GuestNotRunning: No QEMU runs for this guest.
+            LibvirtMissing: `libvirt_qemu` is not installed.
         """
+        monitor_command = self._qemu.qemuMonitorCommand
         # An own `id` makes libvirt answer with an error; it adds one itself.
         request = json.dumps({"execute": command, "arguments": dict(arguments or {})})
         answers: SimpleQueue[str | Exception] = SimpleQueue()
 
         def call() -> None:
             try:
-                answers.put(self._qemu.qemuMonitorCommand(self._domain, request, 0))
+                answers.put(monitor_command(self._domain, request, 0))
             except Exception as error:  # handed to the caller's thread
                 answers.put(error)
 

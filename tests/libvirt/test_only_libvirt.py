@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from qmpsnap.demo import images
 from qmpsnap.demo.libvirt_guest import LibvirtGuest
 from qmpsnap.hosts.headers import read_header
+from qmpsnap.monitor import virt
 from tests.libvirt.conftest import libvirt_rig
 from tests.support.operations import MakeRig
 from tests.support.rig import BASE, DISK, MIB, Rig, assert_sound
@@ -57,6 +59,7 @@ class TestWithoutPassthrough:
         with make_rig("raw") as rig:
             assert isinstance(rig.guest, LibvirtGuest)
             assert _by_xml(rig, "create", DISK, "a").code == 0
+            assert _by_xml(rig, "delete", DISK, "a").code == 0
             messages = rig.guest.domain.messages(0)
             assert not any("custom monitor" in message for message in messages), messages
 
@@ -151,3 +154,27 @@ def test_a_snapshot_behind_libvirts_back_is_seen(make_rig: MakeRig) -> None:
         assert rig.cli("create", DISK, "new").code == 4
         assert not (rig.folder / f"{BASE}.new").exists()
         assert read_header(str(overlay)).backing_format == "raw"
+
+
+def test_without_the_passthrough_module(make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some distributions package `libvirt_qemu` apart."""
+    with make_rig("raw") as rig:
+        rig.grow(2)
+        monkeypatch.setitem(sys.modules, "libvirt_qemu", None)
+        virt.libvirt_module.cache_clear()
+        try:
+            said = rig.cli("chain", "-o", "json")
+            assert "libvirt_qemu is not installed" in said.err
+            assert said.json["disks"][0]["layers"][1]["verdict"] == "stated"
+            assert rig.cli("delete", DISK, "s1").code == 0
+        finally:
+            monkeypatch.undo()
+            virt.libvirt_module.cache_clear()
+
+
+def test_the_demo_tells_its_story_twice() -> None:
+    done = subprocess.run([sys.executable, "-m", "qmpsnap", "demo"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("The guest reads the same before and after") == 8
+    assert "raw (by qmp xml header)" in done.stdout
+    assert "Done on both roads" in done.stdout
