@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.table import Table
 
 from qmpsnap.cli.output import printable, table
@@ -53,10 +53,10 @@ def chain(chosen: Iterable[DiskReport]) -> Group:
     return Group(*(_chain(disk) for disk in chosen))
 
 
-def _chain(disk: DiskReport) -> Table:
+def _chain(disk: DiskReport) -> RenderableType:
     rows = [
         (
-            ("" if number == 0 else "└ " * 1) + layer.file,
+            ("" if number == 0 else "└ ") + layer.file,
             layer.format or "?",
             layer.verdict.value,
             witnesses(layer),
@@ -68,7 +68,7 @@ def _chain(disk: DiskReport) -> Table:
     differs = f"\nCONFLICT: {disk.xml_differs}" if disk.xml_differs else ""
     title = f"{printable(disk.disk)}{printable(serial)}"
     if not rows:
-        return table((), (), title=f"{title}: empty")
+        return f"{title}: empty"
     result = table(("FILE", "FORMAT", "VERDICT", "WITNESSES", "FLAGS"), rows, title=title)
     result.caption = printable(differs.strip()) or None
     return result

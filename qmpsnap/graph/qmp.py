@@ -186,7 +186,8 @@ def _node(info: _NodeInfo) -> Node:
         ),
         recorded=recorded,
         data_file=data_file if isinstance(data_file, str) else None,
-        bitmaps=tuple(bitmap.name for bitmap in info.dirty_bitmaps),
+        # A mirror keeps one of its own, without a name.
+        bitmaps=tuple(bitmap.name for bitmap in info.dirty_bitmaps if bitmap.name),
     )
 
 
