@@ -30,6 +30,9 @@ INTERRUPTED = 6
     help="libvirt URI.  [default: $LIBVIRT_DEFAULT_URI or qemu:///system]",
 )
 @click.option(
+    "--replay", metavar="TRANSCRIPT", help="Read a recorded guest; leave GUEST out. Reads only."
+)
+@click.option(
     "--no-passthrough",
     is_flag=True,
     help="Under libvirt, do with the domain XML alone: does not taint the guest, proves less.",
@@ -38,7 +41,12 @@ INTERRUPTED = 6
 @click.version_option(version("qmpsnap"))
 @click.pass_context
 def cli(
-    ctx: click.Context, qmp: str | None, connect: str | None, no_passthrough: bool, verbose: int
+    ctx: click.Context,
+    qmp: str | None,
+    connect: str | None,
+    replay: str | None,
+    no_passthrough: bool,
+    verbose: int,
 ) -> None:
     r"""
     Live disk snapshots of QEMU guests, the format of every file known, never guessed.
@@ -47,18 +55,19 @@ def cli(
     Exit codes: 0 done · 1 failed · 2 usage · 3 findings · 4 refused, nothing touched
     5 the job failed, chain intact · 6 interrupted, resumable · 7 cannot reach the guest
     """
-    if qmp is not None and connect is not None:
-        raise click.UsageError("--qmp and --connect are two roads: give one of them")
+    if sum(road is not None for road in (qmp, connect, replay)) > 1:
+        raise click.UsageError("--qmp, --connect and --replay are different roads: give one")
     if verbose:
         level = logging.DEBUG if verbose > 1 else logging.INFO
         logging.basicConfig(level=level, stream=sys.stderr, format="%(name)s: %(message)s")
-    ctx.obj = Road(qmp=qmp, connect=connect, passthrough=not no_passthrough)
+    ctx.obj = Road(qmp=qmp, connect=connect, replay=replay, passthrough=not no_passthrough)
 
 
 for command in (
     reading.disks,
     reading.chain,
     reading.list_,
+    reading.record,
     changing.create,
     changing.delete,
     volume.volume_snapshot_create,

@@ -12,8 +12,7 @@ from qmpsnap.operations.disks import find_disk
 
 
 def _read(road: Road, guest: str | None) -> GuestReport:
-    with road.open(guest) as host:
-        report = host.read()
+    report = road.read(guest)
     for note in report.notes:
         say(f"note: {note}")
     return report
@@ -56,3 +55,17 @@ def list_(road: Road, guest: str | None, disk: str | None, output: str) -> None:
     chosen = (find_disk(report, disk),) if disk else report.disks
     document = documents.snapshot_list(report, chosen)
     show(document, output, lambda: views.snapshot_list(chosen))
+
+
+@click.command(cls=GuestCommand)
+@click.argument("guest")
+@click.argument("file")
+@click.pass_obj
+def record(road: Road, guest: str | None, file: str) -> None:
+    """
+    Write to FILE what one reading of a guest asks and hears, for --replay and for bug reports.
+
+    It holds file names and the whole domain XML, and no data of the guest.
+    """
+    road.record(guest, file)
+    say(f"recorded; look at it with `qmpsnap --replay {file} chain`")

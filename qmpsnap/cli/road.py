@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import click
 
 from qmpsnap.cli.output import complain
-from qmpsnap.errors import QmpsnapError
+from qmpsnap.errors import QmpsnapError, Refused
+from qmpsnap.formats.layers import GuestReport
 from qmpsnap.hosts.direct import DirectHost
 from qmpsnap.hosts.libvirt import LibvirtHost
+from qmpsnap.hosts.recording import record_domain, record_socket
+from qmpsnap.hosts.replay import OnlyRecorded, ReplayHost
 from qmpsnap.monitor.socket import SocketMonitor
+from qmpsnap.monitor.transcript import parse
 from qmpsnap.monitor.virt import find_domain, open_connection
 from qmpsnap.operations.host import Host
 
 DEFAULT_URI = "qemu:///system"
+
+
+@dataclass(eq=False)
+class NoTranscript(Refused):
+    """The transcript cannot be opened."""
+
+    msg = "the transcript {self.path} cannot be used: {self.reason}"
+    remedy = "Check the name and its permissions."
+
+    path: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,12 +44,53 @@ class Road:
 
     qmp: str | None = None
     connect: str | None = None
+    replay: str | None = None
     passthrough: bool = True
 
     @property
     def uri(self) -> str:
         """The libvirt URI: given, from the environment as for virsh, or the system's."""
         return self.connect or os.environ.get("LIBVIRT_DEFAULT_URI") or DEFAULT_URI
+
+    @property
+    def names_guest(self) -> bool:
+        """Whether a guest is named; a socket and a transcript say which one it is."""
+        return self.qmp is None and self.replay is None
+
+    def read(self, guest: str | None) -> GuestReport:
+        """
+        Read a guest, or the transcript of one.
+
+        Raises:
+            Unreachable: It cannot be reached; one of its subclasses says why.
+            BadTranscript, NoTranscript: The transcript cannot be used.
+        """
+        if self.replay is not None:
+            return ReplayHost(parse(_text_of(self.replay), self.replay)).read()
+        with self.open(guest) as host:
+            return host.read()
+
+    def record(self, guest: str | None, path: str) -> None:
+        """
+        Write a transcript of one reading to a file.
+
+        Raises:
+            Unreachable: The guest cannot be reached.
+            NoTranscript: The file cannot be written.
+        """
+        if self.replay is not None:
+            raise OnlyRecorded("record")
+        text = io.StringIO()
+        if self.qmp is not None:
+            with closing(SocketMonitor.connect(self.qmp)) as monitor:
+                record_socket(monitor, text)
+        else:
+            with closing(open_connection(self.uri)) as connection:
+                record_domain(find_domain(connection, guest or ""), text)
+        try:
+            Path(path).write_text(text.getvalue(), encoding="utf-8")
+        except OSError as error:
+            raise NoTranscript(path, str(error)) from error
 
     @contextmanager
     def open(self, guest: str | None) -> Iterator[Host]:
@@ -45,22 +103,23 @@ class Road:
         Raises:
             Unreachable: It cannot be reached; one of its subclasses says why.
         """
+        if self.replay is not None:
+            raise OnlyRecorded("this command")
         if self.qmp is not None:
-            monitor = SocketMonitor.connect(self.qmp)
-            try:
+            with closing(SocketMonitor.connect(self.qmp)) as monitor:
                 yield DirectHost(monitor)
-            finally:
-                monitor.close()
             return
-        connection = open_connection(self.uri)
-        try:
-            host = LibvirtHost(find_domain(connection, guest or ""), passthrough=self.passthrough)
-            try:
+        with closing(open_connection(self.uri)) as connection:
+            domain = find_domain(connection, guest or "")
+            with closing(LibvirtHost(domain, passthrough=self.passthrough)) as host:
                 yield host
-            finally:
-                host.close()
-        finally:
-            connection.close()
+
+
+def _text_of(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise NoTranscript(path, str(error)) from error
 
 
 class GuestCommand(click.Command):
@@ -70,7 +129,7 @@ class GuestCommand(click.Command):
         """Leave GUEST out of parsing and usage alike."""
         params = super().get_params(ctx)
         road = ctx.find_object(Road)
-        if road is not None and road.qmp is not None:
+        if road is not None and not road.names_guest:
             return [param for param in params if param.name != "guest"]
         return params
 

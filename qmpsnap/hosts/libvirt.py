@@ -109,7 +109,7 @@ class LibvirtHost:
         domain = xml.parse(self._call("XMLDesc", lambda: self._domain.XMLDesc(0)))
         if self._reader is not None:
             try:
-                graph = self._reader.read(nested_ok=_stays_small(domain))
+                graph = self._reader.read(nested_ok=stays_small(domain))
             except (PassthroughOff, LibvirtMissing) as error:
                 self._reader, self._off = None, str(error)
             except StreamLingers:
@@ -356,6 +356,7 @@ class LibvirtHost:
             return False
 
 
-def _stays_small(domain: xml.XmlDomain) -> bool:
+def stays_small(domain: xml.XmlDomain) -> bool:
+    """Whether nested replies about this guest are far from what breaks libvirt's monitor."""
     depths = [len(disk.layers) for disk in domain.disks]
     return max(depths, default=0) <= SAFE_DEPTH and sum(depths) <= SAFE_LAYERS

@@ -1,0 +1,294 @@
+"""
+Write the pages of the reference that follow from the code.
+
+    docs/reference/cli.md                      from the click commands
+    docs/reference/exit-codes-and-errors.md    from the error classes
+
+    python docs/generate.py            write what is stale
+    python docs/generate.py --check    write nothing; exit code 1 when something is stale
+
+The pages are laid out here and not by click, so that they do not change with click's version.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import click
+
+import qmpsnap
+from qmpsnap.cli.main import cli
+from qmpsnap.errors import Failed, QmpsnapError, Refused, Unknown, Unreachable
+
+REFERENCE: Final = Path(__file__).resolve().parent / "reference"
+
+NOTICE: Final = "<!-- Written by docs/generate.py; change the code and run it again. -->"
+
+EXIT_CODES: Final = {
+    0: "done",
+    1: "failed: it ran and stopped; the message says in which state the chain was left",
+    2: "usage: the command line, or a JSON argument, is not understood",
+    3: "`doctor` found something missing that is needed",
+    4: "refused: nothing that changes the guest or its files was done",
+    5: "the block job failed; the chain is as it was",
+    6: "interrupted, or the connection broke: look before acting",
+    7: "the guest cannot be reached; nothing was sent",
+}
+
+CHANGED: Final = {
+    "no": "no",
+    "yes": "yes: read the message",
+    "unknown": "not known: look before acting",
+}
+
+
+def pages() -> dict[Path, str]:
+    """Return the text of every generated page, by its path."""
+    return {
+        REFERENCE / "cli.md": command_line(),
+        REFERENCE / "exit-codes-and-errors.md": errors(),
+    }
+
+
+def stale() -> list[Path]:
+    """Return the pages that are missing, or are not what the code says now."""
+    return [
+        path
+        for path, text in pages().items()
+        if not path.exists() or path.read_text(encoding="utf-8") != text
+    ]
+
+
+# The command line.
+
+
+def command_line() -> str:
+    """Render the page of all commands."""
+    with click.Context(cli, info_name="qmpsnap") as context:
+        commands = [(name, cli.commands[name]) for name in cli.list_commands(context)]
+    lines = [
+        "# Command line",
+        "",
+        NOTICE,
+        "",
+        "`qmpsnap [OPTIONS] COMMAND [ARGUMENTS]`: the global options stand before the command.",
+        "",
+        "With `--qmp SOCKET` the argument GUEST is left out: a socket belongs to one guest. "
+        "Without it GUEST is a name or UUID that libvirt knows.",
+        "",
+        "DISK is a target (`vda`), a serial (the volume id), a device id or a node name; "
+        "`qmpsnap disks` shows them.",
+        "",
+        "Results go to standard output; messages, notes and progress go to standard error. "
+        "The forms of `-o json` are in [JSON](json.md), "
+        "the exit codes in [Exit codes and errors](exit-codes-and-errors.md).",
+        "",
+        "## Global options",
+        "",
+        *_options(cli),
+        "",
+        "## Commands",
+        "",
+        *(f"- [`{name}`](#{name}): {_summary(command)}" for name, command in commands),
+    ]
+    for name, command in commands:
+        lines += ["", f"### {name}", "", "```", _usage(name, command), "```", "", *_help(command)]
+        lines += ["", *_options(command)]
+    return "\n".join(lines) + "\n"
+
+
+def _usage(name: str, command: click.Command) -> str:
+    words = ["qmpsnap", name, "[OPTIONS]"]
+    for argument in _arguments(command):
+        word = (argument.metavar or argument.name or "").upper()
+        words.append(word if argument.required else f"[{word}]")
+    return " ".join(words)
+
+
+def _arguments(command: click.Command) -> list[click.Argument]:
+    return [one for one in command.params if isinstance(one, click.Argument)]
+
+
+def _paragraphs(command: click.Command) -> list[str]:
+    text = inspect.cleandoc(command.help or "").replace("\b\n", "")
+    return [" ".join(part.split()) for part in text.split("\n\n") if part.strip()]
+
+
+def _summary(command: click.Command) -> str:
+    return _paragraphs(command)[0]
+
+
+def _help(command: click.Command) -> Iterator[str]:
+    for number, paragraph in enumerate(_paragraphs(command)):
+        if number:
+            yield ""
+        yield _as_text(paragraph)
+
+
+def _options(command: click.Command) -> Iterator[str]:
+    yield "| option | what it does |"
+    yield "|---|---|"
+    for option in command.params:
+        if isinstance(option, click.Option):
+            yield f"| {_option_names(option)} | {_cell(_option_help(option))} |"
+    yield "| `-h`, `--help` | Show the help and exit. |"
+
+
+def _option_names(option: click.Option) -> str:
+    value = ""
+    if isinstance(option.type, click.Choice):
+        value = " " + "\\|".join(str(choice) for choice in option.type.choices)
+    elif not option.is_flag and not option.count:
+        value = " " + (option.metavar or (option.name or "").upper())
+    return ", ".join(f"`{name}`" for name in option.opts) + (f" `{value.strip()}`" if value else "")
+
+
+def _option_help(option: click.Option) -> str:
+    text = " ".join((option.help or "").split())
+    if option.show_default and not option.is_flag:
+        text += f" [default: {option.default}]"
+    return text
+
+
+# Exit codes and errors.
+
+
+def errors() -> str:
+    """Render the page of exit codes and errors."""
+    classes = sorted(error_classes(), key=lambda one: (one.exit_code, one.__name__))
+    ours = [one for one in classes if not _is_of_demo(one)]
+    demo = [one for one in classes if _is_of_demo(one)]
+    lines = [
+        "# Exit codes and errors",
+        "",
+        NOTICE,
+        "",
+        "Every error answers one question first: did anything change?",
+        "",
+        "## Exit codes",
+        "",
+        "| code | meaning |",
+        "|---|---|",
+        *(f"| {code} | {meaning} |" for code, meaning in EXIT_CODES.items()),
+        "",
+        "Ctrl-C outside of a block job ends with 6 as well, and says that nothing was under way.",
+        "",
+        "## Errors",
+        "",
+        "The id is the name of the error class. It is stable; the texts are not. "
+        "With `-o json` or `-o yaml` an error is one line of JSON on standard error, "
+        "with the id in `error` (see [JSON](json.md#an-error)).",
+        "",
+        "The kind says what the caller may do next: after "
+        + "; after ".join(f"**{kind}**, {text}" for kind, text in _KINDS.items())
+        + ".",
+        "",
+        *_table(ours),
+        "",
+        "Only `qmpsnap demo` can end with these, which are about its own throw-away guests:",
+        "",
+        *_table(demo),
+        "",
+        "## Messages",
+        "",
+        "What stands in braces is filled in.",
+    ]
+    for one in classes:
+        lines += ["", f"### {one.__name__}", "", f"> {_template(one.msg)}"]
+        if one.remedy and _template(one.remedy) != "{advice}":
+            lines += [">", f"> {_template(one.remedy)}"]
+    return "\n".join(lines) + "\n"
+
+
+_KINDS: Final = {
+    "Refused": "mend the cause and try again: nothing was sent that changes anything",
+    "Unreachable": "the same: it is a Refused of its own, with an exit code of its own",
+    "Failed": "read in which state the chain was left",
+    "Unknown": "look at the guest with `qmpsnap chain` before anything else",
+}
+
+
+def error_classes() -> list[type[QmpsnapError]]:
+    """Return every concrete error class of the package."""
+    for module in pkgutil.walk_packages(qmpsnap.__path__, "qmpsnap."):
+        if not module.name.endswith(".__main__"):
+            importlib.import_module(module.name)
+    kinds = {QmpsnapError, Refused, Unreachable, Failed, Unknown}
+    return [one for one in _subclasses(QmpsnapError) if one not in kinds]
+
+
+def _subclasses(of: type[QmpsnapError]) -> Iterator[type[QmpsnapError]]:
+    for one in of.__subclasses__():
+        if one.__module__.startswith("qmpsnap."):  # not those of a test
+            yield one
+            yield from _subclasses(one)
+
+
+def _is_of_demo(error: type[QmpsnapError]) -> bool:
+    return error.__module__.startswith("qmpsnap.demo")
+
+
+def _table(classes: list[type[QmpsnapError]]) -> Iterator[str]:
+    yield "| id | exit code | kind | changed anything? | what it is |"
+    yield "|---|---|---|---|---|"
+    yield from (_row(one) for one in classes)
+
+
+def _row(error: type[QmpsnapError]) -> str:
+    kinds = (Unreachable, Refused, Failed, Unknown)  # the first is one of the second
+    kind = next(one.__name__ for one in kinds if issubclass(error, one))
+    first = (error.__doc__ or "").strip().partition("\n\n")[0]
+    cells = (
+        f"[`{error.__name__}`](#{error.__name__.lower()})",
+        str(error.exit_code),
+        kind,
+        CHANGED[error.changed],
+        _cell(" ".join(first.split())),
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _template(text: str) -> str:
+    """`{self.path!r}` as `{path}`."""
+    return _as_text(re.sub(r"\{self\.(\w+)[^}]*\}", r"{\1}", text))
+
+
+# Markdown.
+
+
+def _cell(text: str) -> str:
+    return _as_text(text).replace("|", "\\|")
+
+
+def _as_text(text: str) -> str:
+    """Escape what Markdown would take for something else, outside of code."""
+    parts = text.split("`")
+    parts[::2] = [re.sub(r"([<*])", r"\\\1", part) for part in parts[::2]]
+    return "`".join(parts)
+
+
+def main(arguments: list[str]) -> int:
+    """Write or check the pages; returns the exit code."""
+    if arguments not in ([], ["--check"]):
+        print("usage: python docs/generate.py [--check]", file=sys.stderr)
+        return 2
+    found = stale()
+    for path in found:
+        if arguments:
+            print(f"{path} is stale: run python docs/generate.py", file=sys.stderr)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(pages()[path], encoding="utf-8")
+            print(f"wrote {path}")
+    return 1 if arguments and found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

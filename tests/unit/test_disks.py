@@ -1,0 +1,143 @@
+"""Which disk is meant, and which one no operation may touch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from qmpsnap.errors import Refused
+from qmpsnap.formats.layers import DiskReport, GuestReport
+from qmpsnap.formats.verdict import Evidence, Verdict, Witness
+from qmpsnap.operations.disks import (
+    DiskAmbiguous,
+    DiskNotFound,
+    DiskUnsuitable,
+    FormatUncertain,
+    find_disk,
+    usable,
+)
+from tests.unit import samples
+
+VDB = samples.disk(
+    disk="vdb",
+    serial="2",
+    qdev="/machine/peripheral/disk2/virtio-backend",
+    root="filter",
+    layers=(samples.layer("b"),),
+)
+
+
+class TestFind:
+    @pytest.mark.parametrize(
+        "wanted",
+        ["vdb", "2", "disk2", "/machine/peripheral/disk2/virtio-backend", "b-node", "filter"],
+    )
+    def test_by_any_of_its_names(self, wanted: str) -> None:
+        assert find_disk(samples.guest(samples.disk(), VDB), wanted) is VDB
+
+    @pytest.mark.parametrize("wanted", ["vdc", "", "vd", "VDB", "/share/b", "b"])
+    def test_none(self, wanted: str) -> None:
+        with pytest.raises(DiskNotFound) as caught:
+            find_disk(samples.guest(samples.disk(), VDB), wanted)
+        assert isinstance(caught.value, Refused)
+        assert caught.value.known == ("vda (serial 1)", "vdb (serial 2)")
+
+    def test_guest_without_disks(self) -> None:
+        with pytest.raises(DiskNotFound, match="the guest has: none"):
+            find_disk(GuestReport(guest=None, disks=()), "a")
+
+    def test_disk_without_serial(self) -> None:
+        with pytest.raises(DiskNotFound, match=r"has: vda$"):
+            find_disk(samples.guest(samples.disk(serial=None)), "1")
+
+    def test_two_with_one_serial(self) -> None:
+        twin = samples.disk(disk="vdb", qdev="b", root="b", layers=(samples.layer("b"),))
+        with pytest.raises(DiskAmbiguous, match="more than one disk: vda, vdb") as caught:
+            find_disk(samples.guest(samples.disk(), twin), "1")
+        assert isinstance(caught.value, Refused)
+
+    def test_target_wins_over_a_serial_of_the_same_text(self) -> None:
+        impostor = samples.disk(disk="vdz", serial="vda", qdev="z", layers=(samples.layer("z"),))
+        guest = samples.guest(impostor, samples.disk())
+        assert find_disk(guest, "vda").disk == "vda"
+
+
+class TestUsable:
+    @pytest.mark.parametrize("base", ["raw", "qcow2", "luks"])
+    @pytest.mark.parametrize("depth", range(1, 9))
+    def test_good_chain(self, depth: int, base: str) -> None:
+        disk = samples.disk(depth, base=base)
+        assert usable(disk) is disk
+
+    @pytest.mark.parametrize("flag", ["detect-zeroes", "filter", "bitmaps", "encrypted"])
+    def test_flags_that_do_not_matter(self, flag: str) -> None:
+        assert usable(samples.changed_layer(samples.disk(2), 0, flags=(flag,)))
+
+    @pytest.mark.parametrize("kind", ["disk", "lun"])
+    def test_kind(self, kind: str) -> None:
+        assert usable(samples.disk(kind=kind))
+
+    @pytest.mark.parametrize(
+        ("disk", "reason"),
+        [
+            (samples.disk(kind="cdrom"), "it is a cdrom"),
+            (samples.disk(kind="floppy"), "it is a floppy"),
+            (samples.disk(layers=()), "the drive is empty"),
+            (samples.disk(read_only=True), "it is read-only"),
+            (samples.disk(xml_differs="libvirt sees x"), r"different chains \(libvirt sees x\)"),
+        ],
+    )
+    def test_disk_that_cannot_have_snapshots(self, disk: DiskReport, reason: str) -> None:
+        with pytest.raises(DiskUnsuitable, match=reason) as caught:
+            usable(disk)
+        assert isinstance(caught.value, Refused)
+        assert caught.value.way_out
+
+    @pytest.mark.parametrize("position", [0, 1, 2])
+    @pytest.mark.parametrize(
+        ("changes", "reason"),
+        [
+            ({"path": None}, "is not a file on this host"),
+            ({"path": "a"}, "by a relative name only"),
+            ({"path": ""}, "by a relative name only"),
+            ({"flags": ("data-file",)}, r"keeps its data in another file \(data-file\)"),
+            ({"flags": ("encrypted", "data-file")}, "data-file"),
+        ],
+    )
+    def test_layer_that_cannot_be_changed(
+        self, position: int, changes: dict[str, Any], reason: str
+    ) -> None:
+        with pytest.raises(DiskUnsuitable, match=reason):
+            usable(samples.changed_layer(samples.disk(3), position, **changes))
+
+    @pytest.mark.parametrize("position", [0, 1, 2])
+    def test_format_that_nobody_states(self, position: int) -> None:
+        disk = samples.changed_layer(
+            samples.disk(3), position, format=None, verdict=Verdict.UNKNOWN, evidence=()
+        )
+        with pytest.raises(FormatUncertain, match="nobody states it") as caught:
+            usable(disk)
+        assert caught.value.file == disk.layers[position].file
+        assert isinstance(caught.value, Refused)
+
+    @pytest.mark.parametrize("position", [0, 1, 2])
+    def test_witnesses_that_contradict(self, position: int) -> None:
+        said = (
+            Evidence(witness=Witness.QMP, format="qcow2", detail=""),
+            Evidence(witness=Witness.LEDGER, format="raw", detail=""),
+        )
+        disk = samples.changed_layer(
+            samples.disk(3), position, verdict=Verdict.CONFLICT, evidence=said
+        )
+        with pytest.raises(FormatUncertain, match="qmp says qcow2, ledger says raw"):
+            usable(disk)
+
+    @pytest.mark.parametrize("verdict", [Verdict.EXACT, Verdict.AGREED, Verdict.STATED])
+    def test_verdicts_that_will_do(self, verdict: Verdict) -> None:
+        assert usable(samples.changed_layer(samples.disk(2), 1, verdict=verdict))
+
+    def test_two_layers_of_one_name(self) -> None:
+        disk = samples.changed_layer(samples.disk(3), 2, file="volume-1.s1", path="/b/volume-1.s1")
+        with pytest.raises(DiskUnsuitable, match="same file name"):
+            usable(disk)

@@ -1,0 +1,115 @@
+"""What the documentation says must be there, and what is there must be in the documentation."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from docs import generate
+from qmpsnap.cli.main import cli
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+
+
+def _name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def test_generated_pages_are_current() -> None:
+    assert generate.stale() == [], "run python docs/generate.py"
+
+
+def test_check_tells_a_stale_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generate, "REFERENCE", tmp_path / "reference")
+    assert generate.main(["--check"]) == 1
+    assert generate.main([]) == 0
+    assert generate.main(["--check"]) == 0
+    (tmp_path / "reference" / "cli.md").write_text("old")
+    assert generate.main(["--check"]) == 1
+
+
+def test_every_command_and_option_is_named() -> None:
+    text = (ROOT / "README.md").read_text() + (ROOT / "docs/reference/cli.md").read_text()
+    assert cli.commands
+    for name, command in cli.commands.items():
+        assert f"`{name}`" in text, name
+        for param in command.params:
+            for option in param.opts:
+                assert not option.startswith("-") or f"`{option}`" in text, (name, option)
+
+
+def test_every_exit_code_is_explained() -> None:
+    used = {error.exit_code for error in generate.error_classes()}
+    assert used < generate.EXIT_CODES.keys()
+    readme = (ROOT / "README.md").read_text()
+    for code in generate.EXIT_CODES:
+        assert f"\n| {code} | " in readme
+
+
+def test_every_json_schema_is_described() -> None:
+    code = "".join(path.read_text() for path in (ROOT / "qmpsnap").rglob("*.py"))
+    described = (ROOT / "docs/reference/json.md").read_text()
+    schemas = set(re.findall(r'"(qmpsnap\.\w+/\d+)"', code))
+    assert schemas
+    for schema in schemas:
+        assert schema in described
+
+
+def test_the_picture_of_imports_is_true() -> None:
+    page = (ROOT / "docs/explanation/architecture.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| ((?:`\w+`(?:, )?)*) ?\|", page, re.MULTILINE)
+    said = {package: set(re.findall(r"\w+", imports)) for package, imports in rows}
+    found: dict[str, set[str]] = {}
+    for path in (ROOT / "qmpsnap").rglob("*.py"):
+        package = path.relative_to(ROOT / "qmpsnap").with_suffix("").parts[0]
+        if not package.startswith("__"):
+            found.setdefault(package, set()).update(_imported(path) - {package})
+    assert said == found
+
+
+def _imported(path: Path) -> set[str]:
+    modules: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module == "qmpsnap":
+            modules |= {f"qmpsnap.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            modules.add(node.module)
+    return {name.split(".")[1] for name in modules if name.startswith("qmpsnap.")}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_relative_links_resolve(page: Path) -> None:
+    for target in _links(page):
+        file, _, anchor = target.partition("#")
+        there = (page.parent / file).resolve() if file else page
+        assert there.exists(), target
+        assert there.is_relative_to(ROOT), target
+        if anchor:
+            assert anchor in _anchors(there), target
+
+
+def test_every_page_can_be_found_from_the_index() -> None:
+    index = ROOT / "docs" / "index.md"
+    linked = {(index.parent / target.partition("#")[0]).resolve() for target in _links(index)}
+    assert set(ROOT.glob("docs/**/*.md")) - {index} <= linked
+
+
+def _links(page: Path) -> list[str]:
+    targets = re.findall(r"\[[^\]]*\]\(([^)\s]+)\)", _prose(page))
+    return [target for target in targets if not re.match(r"[a-z]+:", target)]
+
+
+def _anchors(page: Path) -> set[str]:
+    """Ids of headings, as GitHub and GitLab make them."""
+    headings = re.findall(r"^#+ (.+)$", _prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def _prose(page: Path) -> str:
+    return re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)

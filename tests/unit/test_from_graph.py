@@ -1,0 +1,417 @@
+"""The witnesses of a running guest put together: its graph, libvirt's XML, the headers on disk."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from qmpsnap.formats.from_graph import guest_from_graph
+from qmpsnap.formats.layers import DiskReport, LayerReport
+from qmpsnap.formats.qcow2 import Header
+from qmpsnap.formats.verdict import Verdict, Witness
+from qmpsnap.graph.nodes import Device, Edge, Graph, Node, Recorded
+from qmpsnap.graph.xml import XmlDisk, XmlDomain, XmlLayer, parse
+from tests.unit import recordings
+from tests.unit.recordings import SOURCES, Source
+
+
+def reported(name: str, source: Source = "debug", **headers: Header) -> DiskReport:
+    """First disk of a recording on the direct road; headers by bare file name."""
+    by_path = {f"/share/{file}": header for file, header in headers.items()}
+    return guest_from_graph(recordings.graph(name, source), headers=by_path).disks[0]
+
+
+def said(layer: LayerReport) -> dict[str, str]:
+    return {one.witness: one.format for one in layer.evidence}
+
+
+def header(backing: str | None = None, format_: str | None = None) -> Header:
+    return Header(version=3, virtual_size=1, backing_file=backing, backing_format=format_)
+
+
+class TestDirectRoad:
+    @pytest.mark.parametrize("source", SOURCES)
+    @pytest.mark.parametrize(
+        ("recording", "formats"),
+        [
+            ("raw-node", ["raw"]),
+            ("raw-without-node", ["raw"]),
+            ("qcow2-chain", ["qcow2", "qcow2", "raw"]),
+            ("qcow2-over-protocol", ["qcow2", "raw"]),
+            ("throttle-on-top", ["qcow2", "qcow2", "raw"]),
+            ("throttle-between", ["qcow2", "qcow2", "raw"]),
+            ("copy-on-read", ["qcow2", "qcow2", "raw"]),
+            ("two-filters", ["qcow2", "qcow2", "raw"]),
+            ("commit-running", ["qcow2", "qcow2", "raw"]),
+            ("active-commit-ready", ["qcow2", "qcow2", "raw"]),
+            ("active-commit-named-filter", ["qcow2", "qcow2", "raw"]),
+            ("stream-running", ["qcow2", "qcow2", "raw"]),
+            ("blkdebug", ["qcow2"]),
+            ("luks", ["qcow2", "luks"]),
+            ("fdset", ["raw"]),
+            ("drive", ["qcow2", "qcow2", "raw"]),
+        ],
+    )
+    def test_exact_format_of_every_layer(
+        self, recording: str, source: Source, formats: list[str]
+    ) -> None:
+        layers = reported(recording, source).layers
+        assert [layer.format for layer in layers] == formats
+        assert {layer.verdict for layer in layers} == {Verdict.EXACT}
+
+    @pytest.mark.parametrize("source", SOURCES)
+    def test_quorum_states_nothing(self, source: Source) -> None:
+        (layer,) = reported("quorum", source).layers
+        assert (layer.format, layer.verdict, layer.evidence) == (None, Verdict.UNKNOWN, ())
+        assert layer.protocol == "unknown"
+
+    def test_driver_of_a_later_qemu_states_nothing(self) -> None:
+        made = recordings.graph("raw-without-node")
+        nodes = {"base": replace(made.nodes["base"], driver="qcow9")}
+        (layer,) = guest_from_graph(replace(made, nodes=nodes)).disks[0].layers
+        assert (layer.format, layer.verdict) == (None, Verdict.UNKNOWN)
+
+    def test_protocol_in_the_place_of_a_format_says_so(self) -> None:
+        (layer,) = reported("raw-without-node").layers
+        assert layer.evidence[0].detail.endswith(
+            "driver file, no format node: the bytes as they are"
+        )
+
+    def test_what_a_layer_holds(self) -> None:
+        top, mid, base = reported("qcow2-chain").layers
+        assert (top.file, top.path, top.protocol) == ("top", "/share/top", "file")
+        assert (top.node, top.top_node, top.protocol_node) == ("top", "top", "top-file")
+        assert (top.backing_name, mid.backing_name, base.backing_name) == ("mid", "base", None)
+        assert top.virtual_size == 1024 * 1024
+        assert top.node_details is not None
+        assert top.node_details.name == "top"
+
+    def test_filter_on_top_is_the_root(self) -> None:
+        disk = reported("throttle-on-top")
+        assert (disk.root, disk.layers[0].node, disk.layers[0].top_node) == ("slow", "top", "slow")
+
+    def test_disk_is_called_by_its_device_id(self) -> None:
+        made = recordings.graph("two-disks")
+        guest = guest_from_graph(made, guest="web1", serials={"vda": "1234"}, notes=("a note",))
+        assert {disk.disk: disk.serial for disk in guest.disks} == {"vda": "1234", "sda": None}
+        assert (guest.guest, guest.notes) == ("web1", ("a note",))
+
+    def test_empty_cdrom_has_no_layers(self) -> None:
+        guest = guest_from_graph(recordings.graph("empty-cdrom"))
+        assert [(disk.disk, disk.kind, len(disk.layers)) for disk in guest.disks] == [
+            ("vda", "disk", 1),
+            ("cd0", "cdrom", 0),
+        ]
+
+    def test_backend_that_no_device_uses_is_no_disk(self) -> None:
+        made = recordings.graph("raw-node")
+        devices = (*made.devices, Device(device="", qdev=None, root="base"))
+        assert len(guest_from_graph(replace(made, devices=devices)).disks) == 1
+
+    def test_read_only_disk(self) -> None:
+        made = recordings.graph("raw-node")
+        nodes = {**made.nodes, "base": replace(made.nodes["base"], read_only=True)}
+        assert not guest_from_graph(made).disks[0].read_only
+        assert guest_from_graph(replace(made, nodes=nodes)).disks[0].read_only
+
+    def test_jobs(self) -> None:
+        (job,) = guest_from_graph(recordings.graph("commit-running")).jobs
+        assert (job.id, job.status) == ("job0", "running")
+
+    def test_root_that_is_missing_from_the_nodes(self) -> None:
+        made = Graph(devices=(Device(device="", qdev="vda", root="a"),), nodes={}, edges=())
+        assert guest_from_graph(made).disks[0].layers == ()
+
+
+class TestHeaders:
+    def test_header_as_qemu_read_it_when_none_is_read_from_disk(self) -> None:
+        _, mid, base = reported("qcow2-chain").layers
+        assert said(mid) == {Witness.QMP: "qcow2", Witness.HEADER: "qcow2"}
+        assert said(base) == {Witness.QMP: "raw", Witness.HEADER: "raw"}
+        assert base.evidence[1].detail == "header of mid, as QEMU opened it"
+
+    def test_header_on_disk_comes_first(self) -> None:
+        _, mid, base = reported("qcow2-chain", mid=header("base", "qcow2")).layers
+        assert (base.verdict, base.format) == (Verdict.CONFLICT, "raw")
+        assert base.evidence[1].detail == "header of mid"
+        assert mid.backing_name == "base"
+
+    def test_header_on_disk_without_a_format_states_nothing(self) -> None:
+        base = reported("qcow2-chain", mid=header("base")).layers[-1]
+        assert said(base) == {Witness.QMP: "raw"}
+        assert base.verdict is Verdict.EXACT
+
+    @pytest.mark.parametrize("written", ["file", "host_device", "raw"])
+    @pytest.mark.parametrize("recording", ["qcow2-over-protocol", "qcow2-chain"])
+    def test_protocol_in_a_header_means_raw_and_is_no_conflict(
+        self, recording: str, written: str
+    ) -> None:
+        above = {"qcow2-over-protocol": "top", "qcow2-chain": "mid"}[recording]
+        report = guest_from_graph(
+            recordings.graph(recording), headers={f"/share/{above}": header("base", written)}
+        )
+        base = report.disks[0].layers[-1]
+        assert said(base) == {Witness.QMP: "raw", Witness.HEADER: "raw"}
+        assert base.verdict is Verdict.EXACT
+        assert ("which says" in base.evidence[1].detail) == (written != "raw")
+
+    def test_header_of_a_format_that_nobody_knows_is_a_conflict(self) -> None:
+        base = reported("qcow2-chain", mid=header("base", "qcow9")).layers[-1]
+        assert base.verdict is Verdict.CONFLICT
+
+    def test_luks_base(self) -> None:
+        base = reported("luks", top=header("base", "luks")).layers[-1]
+        assert (base.format, base.verdict) == ("luks", Verdict.EXACT)
+        assert reported("luks", top=header("base", "raw")).layers[-1].verdict is Verdict.CONFLICT
+
+    def test_no_header_is_looked_at_in_a_raw_file(self) -> None:
+        """A guest can write one there; nobody asks for it, and if somebody did, nobody listens."""
+        hostile = Header(
+            version=3,
+            virtual_size=1,
+            backing_file="/etc/shadow",
+            data_file="/etc/shadow",
+            encryption="luks",
+            bitmaps=3,
+        )
+        (layer,) = reported("raw-node", base=hostile).layers
+        assert (layer.format, layer.flags, layer.backing_name) == ("raw", (), None)
+
+    def test_active_layer_has_no_header_above(self) -> None:
+        assert said(reported("qcow2-chain").layers[0]) == {Witness.QMP: "qcow2"}
+
+    def test_header_of_a_layer_that_was_cut_off(self) -> None:
+        """`backing: null`: the header still names a backing file, the running guest has none."""
+        (layer,) = reported("backing-cut-off").layers
+        assert layer.backing_name == "mid"
+
+
+class TestFlags:
+    @pytest.mark.parametrize(
+        ("recording", "flags"),
+        [
+            ("raw-node", [()]),
+            ("qcow2-chain", [(), (), ()]),
+            ("luks", [(), ("encrypted",)]),
+            ("data-file", [("data-file",)]),
+            ("bitmap", [("detect-zeroes", "bitmaps")]),
+            ("throttle-on-top", [("filter",), (), ()]),
+            ("throttle-between", [(), ("filter",), ()]),
+            ("commit-running", [(), ("implicit-filter",), ()]),
+            ("active-commit-named-filter", [("filter",), (), ()]),
+            ("active-commit-ready", [(), (), ()]),
+        ],
+    )
+    def test_by_the_graph(self, recording: str, flags: list[tuple[str, ...]]) -> None:
+        assert [layer.flags for layer in reported(recording).layers] == flags
+
+    @pytest.mark.parametrize(
+        ("changes", "flag"),
+        [
+            ({"data_file": ""}, "data-file"),
+            ({"data_file": "/etc/shadow"}, "data-file"),
+            ({"encryption": "luks"}, "encrypted"),
+            ({"encryption": "aes"}, "encrypted"),
+            ({"bitmaps": 1}, "bitmaps"),
+            ({"backing_file": "json:{}"}, "json-name"),
+        ],
+    )
+    def test_by_the_header(self, changes: dict[str, object], flag: str) -> None:
+        plain = header("mid", "qcow2")
+        assert reported("qcow2-chain", top=plain).layers[0].flags == ()
+        changed = replace(plain, **changes)  # type: ignore[arg-type]
+        assert reported("qcow2-chain", top=changed).layers[0].flags == (flag,)
+
+    def test_json_name_by_the_protocol_node(self) -> None:
+        made = recordings.graph("raw-without-node")
+        name = 'json:{"driver": "file", "filename": "/share/base", "locking": "off"}'
+        nodes = {"base": replace(made.nodes["base"], filename=name)}
+        (layer,) = guest_from_graph(replace(made, nodes=nodes)).disks[0].layers
+        assert (layer.flags, layer.path) == (("json-name",), "/share/base")
+
+    def test_json_name_recorded_when_it_was_opened(self) -> None:
+        made = recordings.graph("qcow2-over-protocol")
+        recorded = Recorded(filename="json:{}", full_filename=None, format=None)
+        nodes = {**made.nodes, "top": replace(made.nodes["top"], recorded=recorded)}
+        assert guest_from_graph(replace(made, nodes=nodes)).disks[0].layers[0].flags == (
+            "json-name",
+        )
+
+
+def libvirt(recording: str = "libvirt-running", xml: XmlDomain | None = None) -> list[DiskReport]:
+    """The disks of the recorded libvirt guest, with its own XML or another one."""
+    domain = xml or parse(recordings.xml(recording))
+    return list(guest_from_graph(recordings.graph(recording), domain=domain).disks)
+
+
+def with_layers(*layers: XmlLayer, mirror: str | None = None) -> XmlDomain:
+    """The recorded XML with other layers for `vda`."""
+    domain = parse(recordings.xml("libvirt-running"))
+    vda = replace(domain.disks[0], layers=layers, mirror=mirror)
+    return replace(domain, disks=(vda, *domain.disks[1:]))
+
+
+S2 = XmlLayer(path="/share/base.s2", name="/share/base.s2", format="qcow2", index=3)
+S1 = XmlLayer(path="/share/base.s1", name="/share/base.s1", format="qcow2", index=4)
+RAW = XmlLayer(path="/share/base", name="/share/base", format="raw", index=5)
+
+
+class TestLibvirt:
+    def test_all_agree(self) -> None:
+        vda, *_ = libvirt()
+        assert (vda.disk, vda.serial, vda.kind, vda.xml_differs) == ("vda", "1234", "disk", None)
+        assert [layer.verdict for layer in vda.layers] == [Verdict.AGREED] * 3
+        assert [layer.format for layer in vda.layers] == ["qcow2", "qcow2", "raw"]
+        assert [layer.index for layer in vda.layers] == [3, 4, 5]
+        assert said(vda.layers[2]) == {"qmp": "raw", "xml": "raw", "header": "raw"}
+
+    def test_network_disk_and_empty_cdrom(self) -> None:
+        _, vdd, sda = libvirt()
+        assert [(one.path, one.protocol, one.format) for one in vdd.layers] == [
+            (None, "nbd", "raw")
+        ]
+        assert vdd.layers[0].file == "nbd+unix://?socket=/share/nbd.sock"
+        assert (sda.disk, sda.kind, sda.layers, sda.read_only) == ("sda", "cdrom", (), True)
+
+    def test_disks_of_the_xml_that_qemu_does_not_list_are_shown_by_the_xml(self) -> None:
+        domain = parse(recordings.xml("libvirt-running"))
+        extra = XmlDisk(
+            target="vdz", serial=None, alias="z", device="disk", read_only=False, layers=(RAW,)
+        )
+        found = libvirt(xml=replace(domain, disks=(*domain.disks, extra)))
+        assert [disk.disk for disk in found] == ["vda", "vdd", "sda", "vdz"]
+        assert found[-1].layers[0].verdict is Verdict.STATED
+
+    def test_devices_that_are_no_disk_of_the_xml_are_left_out(self) -> None:
+        domain = parse(recordings.xml("libvirt-running"))
+        assert [one.disk for one in libvirt(xml=replace(domain, disks=domain.disks[:1]))] == ["vda"]
+
+    def test_xml_that_contradicts_is_a_conflict_and_qmp_is_reported(self) -> None:
+        vda, *_ = libvirt(xml=with_layers(S2, S1, replace(RAW, format="qcow2")))
+        assert (vda.layers[2].format, vda.layers[2].verdict) == ("raw", Verdict.CONFLICT)
+
+    def test_xml_that_states_nothing(self) -> None:
+        vda, *_ = libvirt(xml=with_layers(S2, S1, replace(RAW, format=None)))
+        assert vda.layers[2].verdict is Verdict.EXACT
+
+    @pytest.mark.parametrize(
+        "layers",
+        [
+            (S2, S1),
+            (S2,),
+            (),
+            (replace(S2, index=None), replace(S1, index=None), replace(RAW, index=None)),
+            (replace(S2, index=None),),
+        ],
+    )
+    def test_xml_that_ends_early_or_has_no_numbers_still_fits(
+        self, layers: tuple[XmlLayer, ...]
+    ) -> None:
+        vda, *_ = libvirt(xml=with_layers(*layers))
+        assert vda.xml_differs is None
+        verdicts = [layer.verdict for layer in vda.layers]
+        assert verdicts == [Verdict.AGREED] * len(layers) + [Verdict.EXACT] * (3 - len(layers))
+
+    @pytest.mark.parametrize(
+        "layers",
+        [
+            # a snapshot behind libvirt's back: QEMU has one more on top
+            (S1, RAW),
+            (RAW,),
+            # a commit behind libvirt's back: libvirt still lists what was dropped
+            (S2, replace(S1, index=9), S1, RAW),
+            (S2, S1, RAW, replace(RAW, index=9)),
+            # one more in the middle
+            (S2, RAW),
+            # another order, or another chain altogether
+            (S1, S2, RAW),
+            (replace(S2, index=9),),
+            (S2, S1, replace(RAW, index=None)),
+        ],
+    )
+    def test_chain_changed_behind_libvirts_back(self, layers: tuple[XmlLayer, ...]) -> None:
+        vda, *_ = libvirt(xml=with_layers(*layers))
+        assert vda.xml_differs is not None
+        assert vda.xml_differs.endswith("QEMU has base.s2 <- base.s1 <- base")
+
+    def test_more_layers_than_qemu_has_without_numbers(self) -> None:
+        bare = [replace(one, index=None) for one in (S2, S1, RAW, RAW)]
+        vda, *_ = libvirt(xml=with_layers(*bare))
+        assert vda.xml_differs is not None
+
+    def test_mirror_in_mid_job_is_no_difference(self) -> None:
+        vda, *_ = libvirt("libvirt-mirror")
+        assert (vda.mirror, vda.xml_differs) == ("active-commit", None)
+        assert {layer.verdict for layer in vda.layers} == {Verdict.AGREED}
+        after_pivot, *_ = libvirt(xml=with_layers(S1, RAW, mirror="active-commit"))
+        assert after_pivot.xml_differs is None
+
+    def test_bitmap_of_a_mirror_is_no_finding(self) -> None:
+        vda, *_ = libvirt("libvirt-mirror")
+        assert [layer.flags for layer in vda.layers] == [(), (), ()]
+
+    def test_luks_in_xml_and_graph_agree(self) -> None:
+        made = recordings.graph("luks")
+        layers = (
+            XmlLayer(path="/share/top", name="/share/top", format="qcow2", index=None),
+            XmlLayer(path="/share/base", name="/share/base", format="luks", index=None),
+        )
+        xml = XmlDisk(
+            target="sdx", serial=None, alias="vda", device="disk", read_only=False, layers=layers
+        )
+        (disk,) = guest_from_graph(made, domain=XmlDomain(name="a", disks=(xml,))).disks
+        assert [layer.verdict for layer in disk.layers] == [Verdict.AGREED, Verdict.AGREED]
+
+    def test_passed_descriptor_gets_its_name_from_the_xml(self) -> None:
+        layer = XmlLayer(path="/share/secret", name="/share/secret", format="raw", index=None)
+        xml = XmlDisk(
+            target="vda", serial=None, alias="vda", device="disk", read_only=False, layers=(layer,)
+        )
+        made = recordings.graph("fdset")
+        (disk,) = guest_from_graph(made, domain=XmlDomain(name="a", disks=(xml,))).disks
+        assert (disk.layers[0].path, disk.layers[0].file) == ("/share/secret", "secret")
+
+    def test_passed_descriptor_without_xml_has_no_path(self) -> None:
+        (layer,) = reported("fdset").layers
+        assert (layer.path, layer.file) == (None, "/dev/fdset/1")
+
+    def test_raw_without_a_raw_node_as_libvirt_11_3_attaches_it(self) -> None:
+        node = Node(name="libvirt-1-storage", driver="file", filename="/share/base")
+        made = Graph(
+            devices=(Device(device="", qdev="scsi0-0-0-0", root="libvirt-1-storage"),),
+            nodes={node.name: node},
+            edges=(),
+        )
+        xml = XmlDisk(
+            target="sda",
+            serial=None,
+            alias="scsi0-0-0-0",
+            device="disk",
+            read_only=False,
+            layers=(replace(RAW, index=1),),
+        )
+        (disk,) = guest_from_graph(made, domain=XmlDomain(name="a", disks=(xml,))).disks
+        assert (disk.layers[0].format, disk.layers[0].verdict) == ("raw", Verdict.AGREED)
+
+    def test_victim_that_the_xml_never_mentions(self) -> None:
+        """The attack on libvirt 9.0: QEMU has a file open that libvirt does not know of."""
+        nodes = {
+            "libvirt-1-format": Node(
+                name="libvirt-1-format",
+                driver="qcow2",
+                filename="/share/a",
+                data_file="/etc/shadow",
+            ),
+            "libvirt-1-storage": Node(name="libvirt-1-storage", driver="file", filename="/share/a"),
+            "#block1": Node(name="#block1", driver="file", filename="/etc/shadow"),
+        }
+        made = Graph(
+            devices=(Device(device="", qdev="vda", root="libvirt-1-format"),),
+            nodes=nodes,
+            edges=(
+                Edge(parent="libvirt-1-format", child="libvirt-1-storage", role="file"),
+                Edge(parent="libvirt-1-format", child="#block1", role="data-file"),
+            ),
+        )
+        assert guest_from_graph(made).disks[0].layers[0].flags == ("data-file",)

@@ -1,0 +1,97 @@
+"""Snapshots by name, and files that belong to another volume."""
+
+from __future__ import annotations
+
+import pytest
+
+from qmpsnap.errors import Refused
+from qmpsnap.operations.names import (
+    BadSnapshotName,
+    SnapshotNotFound,
+    check_belongs,
+    find_snapshot,
+    overlay_name,
+    snapshots,
+)
+from qmpsnap.operations.requests import BadFileName
+from tests.unit import samples
+
+
+class TestSnapshots:
+    @pytest.mark.parametrize("depth", range(1, 9))
+    def test_one_for_each_layer_with_another_below(self, depth: int) -> None:
+        found = snapshots(samples.disk(depth))
+        assert [one.name for one in found] == [f"s{number}" for number in range(depth - 1, 0, -1)]
+
+    def test_data_of_a_snapshot_is_the_layer_below_its_overlay(self) -> None:
+        newest, oldest = snapshots(samples.disk(3))
+        assert (newest.overlay.file, newest.data.file) == ("volume-1.s2", "volume-1.s1")
+        assert (oldest.overlay.file, oldest.data.file) == ("volume-1.s1", "volume-1")
+
+    def test_find(self) -> None:
+        assert find_snapshot(samples.disk(3), "s1").overlay.file == "volume-1.s1"
+
+    @pytest.mark.parametrize("name", ["s3", "volume-1", "volume-1.s1", "", "S1"])
+    def test_find_none(self, name: str) -> None:
+        with pytest.raises(SnapshotNotFound, match="it has: s2, s1") as caught:
+            find_snapshot(samples.disk(3), name)
+        assert isinstance(caught.value, Refused)
+
+    def test_disk_without_snapshots(self) -> None:
+        with pytest.raises(SnapshotNotFound, match="it has: none"):
+            find_snapshot(samples.disk(1), "s1")
+
+
+class TestOverlayName:
+    @pytest.mark.parametrize("name", ["a", "0", "before-upgrade_2", "x" * 100, "A" * 36])
+    def test_good(self, name: str) -> None:
+        assert overlay_name(samples.disk(3), name) == f"volume-1.{name}"
+
+    @pytest.mark.parametrize(
+        "name", ["", ".", "..", "-a", "_a", "a.b", "a/b", "a b", "ä", "a\n", "x" * 101, "a:b", "\0"]
+    )
+    def test_bad(self, name: str) -> None:
+        with pytest.raises(BadSnapshotName) as caught:
+            overlay_name(samples.disk(3), name)
+        assert isinstance(caught.value, Refused)
+
+
+class TestBelongs:
+    OTHER = samples.disk(
+        disk="vdb", serial="2", layers=(samples.layer("other.s1"), samples.layer("other"))
+    )
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "volume-1",
+            "volume-1.s9",
+            "volume-1.any.thing",
+            "snapshot",
+            "disk.s1",
+            "volume",
+            "volume-",
+            "xvolume-2.s1",
+            "otherwise.s1",
+        ],
+    )
+    def test_own_and_nobodys_names(self, name: str) -> None:
+        check_belongs(name, samples.disk(2), (self.OTHER,))
+
+    @pytest.mark.parametrize(
+        "name", ["volume-2", "volume-2.s1", "volume-10.s1", "other", "other.s1", "other.new"]
+    )
+    def test_names_of_another_volume(self, name: str) -> None:
+        with pytest.raises(BadFileName, match="another volume") as caught:
+            check_belongs(name, samples.disk(2), (self.OTHER,))
+        assert caught.value.example == "volume-1.<snapshot id>"
+
+    def test_files_that_carry_another_id_than_the_volume_after_a_migration(self) -> None:
+        disk = samples.disk(serial="9", layers=(samples.layer("volume-2"),))
+        check_belongs("volume-2.s1", disk, ())
+        check_belongs("volume-9.s1", disk, ())
+        with pytest.raises(BadFileName):
+            check_belongs("volume-1.s1", disk, ())
+
+    def test_base_that_both_disks_share(self) -> None:
+        check_belongs("volume-1.s1", samples.disk(), (samples.disk(disk="vdb"),))

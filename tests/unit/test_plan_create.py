@@ -1,0 +1,101 @@
+"""What a create will do, for chains of one to eight layers, and what it refuses."""
+
+from __future__ import annotations
+
+import pytest
+
+from qmpsnap.errors import Refused
+from qmpsnap.formats.verdict import Verdict
+from qmpsnap.operations.disks import DiskNotFound, DiskUnsuitable, FormatUncertain
+from qmpsnap.operations.names import BadSnapshotName
+from qmpsnap.operations.plan_create import plan_create
+from qmpsnap.operations.requests import BadFileName, CreateRequest
+from tests.unit import samples
+
+
+def request(
+    new_file: str | None = "volume-1.new", snapshot: str = "new", disk: str = "vda"
+) -> CreateRequest:
+    return CreateRequest(disk=disk, new_file=new_file, snapshot=snapshot)
+
+
+class TestPlan:
+    @pytest.mark.parametrize("base", ["raw", "qcow2"])
+    @pytest.mark.parametrize("depth", range(1, 9))
+    def test_overlay_lies_beside_the_active_file(self, depth: int, base: str) -> None:
+        disk = samples.disk(depth, base=base)
+        plan = plan_create(samples.guest(disk), request())
+        assert plan.disk is disk
+        assert plan.active is disk.layers[0]
+        assert (plan.overlay, plan.file) == ("/share/volume-1.new", "volume-1.new")
+        assert plan.backing_name == samples.names(depth)[0]
+        assert plan.backing_format == ("qcow2" if depth > 1 else base)
+        assert plan.virtual_size == samples.MIB
+
+    @pytest.mark.parametrize("disk", ["vda", "1"])
+    def test_disk_by_target_or_volume_id(self, disk: str) -> None:
+        assert plan_create(samples.guest(), request(disk=disk)).disk.disk == "vda"
+
+    def test_file_named_by_the_snapshot(self) -> None:
+        plan = plan_create(samples.guest(samples.disk(3)), request(None, "before-upgrade"))
+        assert plan.overlay == "/share/volume-1.before-upgrade"
+
+    def test_active_file_in_another_folder_than_its_base(self) -> None:
+        disk = samples.changed_layer(samples.disk(2), 0, path="/fast/volume-1.s1")
+        assert plan_create(samples.guest(disk), request()).overlay == "/fast/volume-1.new"
+
+    @pytest.mark.parametrize(
+        "format_", ["raw", "qcow2", "luks", "vmdk", "vdi", "vhdx", "vpc", "qed"]
+    )
+    def test_formats_that_can_be_backed(self, format_: str) -> None:
+        plan = plan_create(samples.guest(samples.disk(base=format_)), request())
+        assert plan.backing_format == format_
+
+
+class TestRefuses:
+    def test_unknown_disk(self) -> None:
+        with pytest.raises(DiskNotFound):
+            plan_create(samples.guest(), request(disk="vdz"))
+
+    def test_disk_that_cannot_have_snapshots(self) -> None:
+        with pytest.raises(DiskUnsuitable, match="read-only"):
+            plan_create(samples.guest(samples.disk(read_only=True)), request())
+
+    def test_uncertain_format_anywhere_in_the_chain(self) -> None:
+        disk = samples.changed_layer(samples.disk(3), 2, verdict=Verdict.CONFLICT)
+        with pytest.raises(FormatUncertain):
+            plan_create(samples.guest(disk), request())
+
+    @pytest.mark.parametrize("format_", ["bochs", "cloop", "dmg", "parallels", "qcow"])
+    def test_format_that_no_header_can_name(self, format_: str) -> None:
+        with pytest.raises(FormatUncertain, match="cannot be a backing format"):
+            plan_create(samples.guest(samples.disk(base=format_)), request())
+
+    def test_size_that_is_not_known(self) -> None:
+        disk = samples.changed_layer(samples.disk(), 0, virtual_size=None)
+        with pytest.raises(DiskUnsuitable, match="size is not known"):
+            plan_create(samples.guest(disk), request())
+
+    @pytest.mark.parametrize("new_file", ["volume-1", "volume-1.s1", "volume-1.s2"])
+    def test_file_of_its_own_chain(self, new_file: str) -> None:
+        with pytest.raises(BadFileName, match="in use in the chain of vda") as caught:
+            plan_create(samples.guest(samples.disk(3)), request(new_file))
+        assert isinstance(caught.value, Refused)
+
+    def test_file_of_another_disks_chain(self) -> None:
+        other = samples.disk(disk="vdb", serial="2", layers=(samples.layer("volume-1.new"),))
+        with pytest.raises(BadFileName, match="in use in the chain of vdb"):
+            plan_create(samples.guest(samples.disk(), other), request())
+
+    def test_file_of_another_volume(self) -> None:
+        with pytest.raises(BadFileName, match="another volume"):
+            plan_create(samples.guest(), request("volume-2.new"))
+
+    @pytest.mark.parametrize("snapshot", ["", "a.b", "../a", "a/b"])
+    def test_bad_snapshot_name(self, snapshot: str) -> None:
+        with pytest.raises(BadSnapshotName):
+            plan_create(samples.guest(), request(None, snapshot))
+
+    def test_snapshot_that_is_there_already(self) -> None:
+        with pytest.raises(BadFileName, match="in use"):
+            plan_create(samples.guest(samples.disk(3)), request(None, "s1"))

@@ -1,0 +1,217 @@
+"""What a delete will do, for every pair of layers in chains of up to eight, and what it refuses."""
+
+from __future__ import annotations
+
+import pytest
+
+from qmpsnap.errors import Refused
+from qmpsnap.formats.layers import DiskReport, LayerReport
+from qmpsnap.formats.verdict import Verdict
+from qmpsnap.operations.disks import DiskNotFound, DiskUnsuitable, FormatUncertain
+from qmpsnap.operations.names import SnapshotNotFound
+from qmpsnap.operations.plan_delete import (
+    BaseTooSmall,
+    MergePlan,
+    NothingToPull,
+    NotInChain,
+    WrongOrder,
+    plan_delete,
+)
+from qmpsnap.operations.requests import DeleteRequest, Method, NamedDeleteRequest
+from tests.unit import samples
+
+
+def planned(disk: DiskReport, merge: str | None, target: str | None) -> MergePlan:
+    request = DeleteRequest(disk="vda", file_to_merge=merge, merge_target_file=target)
+    return plan_delete(samples.guest(disk), request)
+
+
+def named(disk: DiskReport, snapshot: str, method: Method = "auto") -> MergePlan:
+    request = NamedDeleteRequest(disk="vda", snapshot=snapshot, method=method)
+    return plan_delete(samples.guest(disk), request)
+
+
+def files(layers: tuple[LayerReport, ...]) -> list[str]:
+    return [layer.file for layer in layers]
+
+
+PAIRS = [
+    (depth, top, base)
+    for depth in range(2, 9)
+    for top in range(depth)
+    for base in range(top + 1, depth)
+]
+
+
+class TestCommit:
+    @pytest.mark.parametrize(("depth", "top", "base"), PAIRS)
+    def test_every_pair_of_layers(self, depth: int, top: int, base: int) -> None:
+        disk, names = samples.disk(depth), samples.names(depth)
+        plan = planned(disk, names[top], names[base])
+        assert plan.kind == ("commit" if top else "active-commit")
+        assert plan.disk is disk
+        assert (plan.top, plan.base) == (disk.layers[top], disk.layers[base])
+        assert plan.above == (disk.layers[top - 1] if top else None)
+        assert plan.backing_name == (names[base] if top else None)
+        assert files(plan.dropped) == names[top:base]
+        assert files(plan.remaining) == names[:top] + names[base:]
+        assert plan.written is plan.base
+        assert files(plan.reported) == [names[base]]
+
+    @pytest.mark.parametrize("depth", range(2, 9))
+    def test_snapshot_by_name(self, depth: int) -> None:
+        disk, names = samples.disk(depth), samples.names(depth)
+        for position in range(depth - 1):
+            snapshot = names[position].rpartition(".")[2]
+            for method in ("auto", "commit"):
+                expected = planned(disk, names[position], names[position + 1])
+                assert named(disk, snapshot, method) == expected
+
+    def test_size_of_the_base_that_is_larger_or_not_known(self) -> None:
+        disk = samples.disk(2)
+        for size in (samples.MIB, samples.MIB + 1, None):
+            grown = samples.changed_layer(disk, 1, virtual_size=size)
+            assert planned(grown, "volume-1.s1", "volume-1").kind == "active-commit"
+
+
+class TestPull:
+    @pytest.mark.parametrize("depth", range(2, 9))
+    def test_whole_chain(self, depth: int) -> None:
+        disk, names = samples.disk(depth), samples.names(depth)
+        plan = planned(disk, None, None)
+        assert (plan.kind, plan.top, plan.base) == ("pull", disk.layers[0], None)
+        assert (plan.above, plan.backing_name) == (disk.layers[0], None)
+        assert files(plan.dropped) == names[1:]
+        assert files(plan.remaining) == names[:1]
+        assert plan.written is plan.top
+        assert files(plan.reported) == names[:1]
+
+    @pytest.mark.parametrize(
+        ("depth", "base"), [(depth, base) for depth in range(3, 9) for base in range(2, depth)]
+    )
+    def test_down_to_a_base(self, depth: int, base: int) -> None:
+        disk, names = samples.disk(depth), samples.names(depth)
+        plan = planned(disk, names[base], None)
+        assert (plan.kind, plan.top, plan.base) == ("pull", disk.layers[0], disk.layers[base])
+        assert (plan.above, plan.backing_name) == (disk.layers[0], names[base])
+        assert files(plan.dropped) == names[1:base]
+        assert files(plan.remaining) == [names[0], *names[base:]]
+        assert plan.written is plan.top
+        assert files(plan.reported) == [names[0], names[base]]
+
+    def test_newest_snapshot_by_name(self) -> None:
+        assert named(samples.disk(2), "s1", "pull") == planned(samples.disk(2), None, None)
+        assert named(samples.disk(4), "s3", "pull") == planned(samples.disk(4), "volume-1.s1", None)
+
+    def test_older_snapshot_by_name(self) -> None:
+        with pytest.raises(DiskUnsuitable, match="not the newest one"):
+            named(samples.disk(3), "s1", "pull")
+
+    def test_active_file_that_has_no_backing_entry_of_its_own(self) -> None:
+        disk = samples.changed_layer(samples.disk(2), 0, format="vmdk")
+        with pytest.raises(DiskUnsuitable, match="not qcow2"):
+            planned(disk, None, None)
+
+
+class TestBackingName:
+    """Relative names stay relative: the share may be mounted elsewhere at the next start."""
+
+    @pytest.mark.parametrize(
+        ("present", "expected"),
+        [
+            ("volume-1.s1", "volume-1"),
+            ("./volume-1.s1", "volume-1"),
+            ("/share/volume-1.s1", "/share/volume-1"),
+            ('json:{"driver": "qcow2"}', "/share/volume-1"),
+            (None, "/share/volume-1"),
+        ],
+    )
+    @pytest.mark.parametrize(
+        ("merge", "target", "above"),
+        [("volume-1.s1", "volume-1", 0), ("volume-1", None, 0), ("volume-1.s2", "volume-1", 0)],
+    )
+    def test_as_the_present_one(
+        self, merge: str, target: str | None, above: int, present: str | None, expected: str
+    ) -> None:
+        depth = 4 if merge == "volume-1.s2" else 3
+        disk = samples.changed_layer(samples.disk(depth), above, backing_name=present)
+        plan = planned(disk, merge, target)
+        assert plan.backing_name == expected
+
+    def test_relative_to_the_folder_of_the_layer_above(self) -> None:
+        disk = samples.disk(3)
+        disk = samples.changed_layer(disk, 0, path="/fast/a/volume-1.s2", backing_name="../b/x")
+        assert planned(disk, "volume-1.s1", "volume-1").backing_name == "../../share/volume-1"
+
+
+class TestRefuses:
+    def test_unknown_disk(self) -> None:
+        with pytest.raises(DiskNotFound):
+            plan_delete(
+                samples.guest(), DeleteRequest(disk="x", file_to_merge=None, merge_target_file=None)
+            )
+
+    def test_disk_that_cannot_be_used(self) -> None:
+        with pytest.raises(DiskUnsuitable, match="read-only"):
+            planned(samples.disk(2, read_only=True), None, None)
+
+    def test_uncertain_format_anywhere_in_the_chain(self) -> None:
+        disk = samples.changed_layer(samples.disk(4), 3, format=None, verdict=Verdict.UNKNOWN)
+        with pytest.raises(FormatUncertain):
+            planned(disk, "volume-1.s2", "volume-1.s1")
+
+    @pytest.mark.parametrize(
+        ("merge", "target", "field"),
+        [
+            ("gone", "volume-1", "file_to_merge"),
+            ("volume-1.s1", "gone", "merge_target_file"),
+            ("gone", None, "file_to_merge"),
+            ("/share/volume-1.s1", "volume-1", "file_to_merge"),
+        ],
+    )
+    def test_file_that_is_not_in_the_chain(
+        self, merge: str, target: str | None, field: str
+    ) -> None:
+        with pytest.raises(NotInChain, match=r"volume-1 <- volume-1\.s1 <- volume-1\.s2") as caught:
+            planned(samples.disk(3), merge, target)
+        assert caught.value.field == field
+        assert isinstance(caught.value, Refused)
+
+    @pytest.mark.parametrize(
+        ("depth", "top", "base"), [(depth, base, top) for depth, top, base in PAIRS]
+    )
+    def test_merge_upwards(self, depth: int, top: int, base: int) -> None:
+        names = samples.names(depth)
+        with pytest.raises(WrongOrder):
+            planned(samples.disk(depth), names[top], names[base])
+
+    @pytest.mark.parametrize("name", samples.names(3))
+    def test_merge_into_itself(self, name: str) -> None:
+        with pytest.raises(WrongOrder):
+            planned(samples.disk(3), name, name)
+
+    def test_pull_down_to_the_active_file(self) -> None:
+        with pytest.raises(WrongOrder):
+            planned(samples.disk(3), "volume-1.s2", None)
+
+    def test_nothing_to_pull(self) -> None:
+        with pytest.raises(NothingToPull, match="from itself"):
+            planned(samples.disk(1), None, None)
+        with pytest.raises(NothingToPull, match=r"straight from volume-1\.s1"):
+            planned(samples.disk(3), "volume-1.s1", None)
+
+    @pytest.mark.parametrize("top", [0, 1])
+    def test_base_that_is_smaller(self, top: int) -> None:
+        disk = samples.changed_layer(samples.disk(3), 2, virtual_size=samples.MIB - 512)
+        with pytest.raises(BaseTooSmall) as caught:
+            planned(disk, samples.names(3)[top], "volume-1")
+        assert (caught.value.base_size, caught.value.top_size) == (samples.MIB - 512, samples.MIB)
+        assert isinstance(caught.value, Refused)
+
+    def test_pull_over_a_smaller_base(self) -> None:
+        disk = samples.changed_layer(samples.disk(3), 2, virtual_size=512)
+        assert planned(disk, "volume-1", None).kind == "pull"
+
+    def test_unknown_snapshot(self) -> None:
+        with pytest.raises(SnapshotNotFound):
+            named(samples.disk(3), "s9")

@@ -1,0 +1,344 @@
+"""One reading: which queries are sent, what is done without, and when it is torn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from qmpsnap.graph.chain import chain
+from qmpsnap.graph.nodes import Device
+from qmpsnap.graph.qmp import MalformedReply
+from qmpsnap.hosts.reading import TRIES, Reader, StreamLingers, TornReading
+from qmpsnap.monitor.base import CommandFailed, ConnectionLost
+from tests.unit import recordings
+from tests.unit.scripted import Each, ScriptedMonitor, refused, schema
+
+NODES, BLOCK, STATS, DEBUG, JOBS = (
+    "query-named-block-nodes",
+    "query-block",
+    "query-blockstats",
+    "x-debug-query-block-graph",
+    "query-jobs",
+)
+
+
+def qemu(recording: str = "qcow2-chain", **changes: object) -> ScriptedMonitor:
+    """QEMU 7.2 with the recorded graph; changes by command, spelled with underscores."""
+    recorded = recordings.replies(recording)
+    answers: dict[str, object] = {
+        "query-qmp-schema": schema(query_block=()),
+        **{command: recorded[command] for command in (NODES, BLOCK, STATS, DEBUG, JOBS)},
+    }
+    return ScriptedMonitor(answers | {name.replace("_", "-"): a for name, a in changes.items()})
+
+
+def without(monitor: ScriptedMonitor, *commands: str) -> ScriptedMonitor:
+    for command in commands:
+        del monitor.answers[command]
+    return monitor
+
+
+def flat_only(reply: Any) -> Any:
+    """Answers a query only when it is asked to be flat."""
+    return lambda arguments: reply if arguments.get("flat") else refused("nested")
+
+
+def later_qemu() -> ScriptedMonitor:
+    """QEMU 11.1: `children`, and a flat `query-block`."""
+    nodes = recordings.with_children(recordings.replies("qcow2-chain"))
+    devices = recordings.replies("qcow2-chain")[BLOCK]
+    return qemu(
+        query_qmp_schema=schema(query_block=("flat",)),
+        query_named_block_nodes=flat_only(nodes),
+        query_block=flat_only(devices),
+    )
+
+
+def names(reader: Reader, *, nested_ok: bool = True) -> list[str]:
+    """The chain of the first disk, read afresh."""
+    graph = reader.read(nested_ok=nested_ok)
+    root = graph.devices[0].root
+    assert root is not None
+    return [layer.node.name for layer in chain(graph, root)]
+
+
+class TestQueries:
+    def test_qemu_7_2(self) -> None:
+        monitor = qemu()
+        assert names(Reader(monitor)) == ["top", "mid", "base"]
+        assert sorted(monitor.commands()) == sorted(
+            [JOBS, NODES, DEBUG, "query-qmp-schema", BLOCK, JOBS]
+        )
+        assert monitor.arguments_of(NODES) == [{"flat": True}]
+        assert monitor.arguments_of(BLOCK) == [{}]
+
+    def test_jobs_are_asked_for_first_and_last(self) -> None:
+        monitor = qemu()
+        Reader(monitor).read()
+        commands = monitor.commands()
+        assert (commands[0], commands[-1], commands.count(JOBS)) == (JOBS, JOBS, 2)
+
+    def test_later_qemu_tells_the_edges_itself(self) -> None:
+        monitor = later_qemu()
+        assert names(Reader(monitor)) == ["top", "mid", "base"]
+        assert DEBUG not in monitor.commands()
+        assert STATS not in monitor.commands()
+        assert monitor.arguments_of(BLOCK) == [{"flat": True}]
+
+    def test_schema_is_asked_for_once(self) -> None:
+        monitor = qemu()
+        reader = Reader(monitor)
+        reader.read()
+        reader.read()
+        assert monitor.commands().count("query-qmp-schema") == 1
+
+    @pytest.mark.parametrize("make", [qemu, later_qemu])
+    @pytest.mark.parametrize("depth", [1, 8, 64])
+    def test_number_of_queries_does_not_depend_on_the_depth(self, depth: int, make: Any) -> None:
+        monitor = make()
+        flat = make is later_qemu
+        deep = _deep(depth, children=flat)
+        monitor.answers[NODES] = deep
+        monitor.answers[DEBUG] = _debug(deep)
+        monitor.answers[BLOCK] = [{"qdev": "vda", "inserted": {"node-name": "n0"}}]
+        assert names(Reader(monitor)) == [f"n{number}" for number in range(depth)]
+        assert len(monitor.sent) == (5 if flat else 6)
+
+
+class TestFallbacks:
+    def test_flat_that_is_refused(self) -> None:
+        recorded = recordings.replies("qcow2-chain")[NODES]
+        monitor = qemu(
+            query_named_block_nodes=lambda a: refused(NODES) if a.get("flat") else recorded
+        )
+        assert names(Reader(monitor)) == ["top", "mid", "base"]
+        assert monitor.arguments_of(NODES) == [{"flat": True}, {}]
+
+    def test_debug_graph_that_is_not_there(self) -> None:
+        monitor = without(qemu(), DEBUG)
+        assert names(Reader(monitor)) == ["top", "mid", "base"]
+        assert monitor.commands().index(DEBUG) < monitor.commands().index(STATS)
+
+    def test_debug_graph_is_preferred_to_blockstats(self) -> None:
+        monitor = qemu()
+        Reader(monitor).read()
+        assert STATS not in monitor.commands()
+
+    def test_qemu_without_jobs(self) -> None:
+        graph = Reader(without(qemu(), JOBS)).read()
+        assert graph.jobs == ()
+
+    def test_qemu_without_a_schema(self) -> None:
+        assert names(Reader(without(qemu(), "query-qmp-schema"))) == ["top", "mid", "base"]
+
+    def test_blockstats_do_not_take_a_data_file_for_the_file(self) -> None:
+        by_debug = chain(Reader(qemu("data-file")).read(), "disk")
+        assert by_debug[0].path == "/share/disk"
+        by_stats = chain(Reader(without(qemu("data-file"), DEBUG)).read(), "disk")
+        assert by_stats[0].path is None
+
+    @pytest.mark.parametrize("command", [NODES, BLOCK])
+    def test_query_that_every_qemu_has_and_that_fails(self, command: str) -> None:
+        monitor = qemu(**{command.replace("-", "_"): refused(command, "Block device is ejected")})
+        with pytest.raises(CommandFailed, match="ejected"):
+            Reader(monitor).read()
+
+    def test_jobs_that_cannot_be_told(self) -> None:
+        with pytest.raises(CommandFailed):
+            Reader(qemu(query_jobs=refused(JOBS))).read()
+
+    def test_reply_that_is_not_one(self) -> None:
+        with pytest.raises(MalformedReply, match="query-block is not"):
+            Reader(qemu(query_block={})).read()
+
+    def test_connection_that_is_lost(self) -> None:
+        with pytest.raises(ConnectionLost):
+            Reader(qemu(x_debug_query_block_graph=ConnectionLost(DEBUG, "gone"))).read()
+
+
+class TestThroughLibvirt:
+    """A nested reply can break the guest's monitor for good: none is asked for."""
+
+    NESTING = ((NODES, {}), (BLOCK, {}), (STATS, {}))
+
+    def sent_nested(self, monitor: ScriptedMonitor) -> list[object]:
+        return [sent for sent in monitor.sent if sent in self.NESTING]
+
+    @pytest.mark.parametrize("make", [qemu, later_qemu])
+    def test_nothing_that_nests(self, make: Any) -> None:
+        monitor = make()
+        assert names(Reader(monitor), nested_ok=False) == ["top", "mid", "base"]
+        assert self.sent_nested(monitor) == []
+
+    @pytest.mark.parametrize(
+        "missing", [(DEBUG,), (NODES,), (BLOCK, DEBUG), ("query-qmp-schema", DEBUG)]
+    )
+    def test_rather_no_reading(self, missing: tuple[str, ...]) -> None:
+        monitor = without(qemu(), *missing)
+        with pytest.raises(CommandFailed):
+            Reader(monitor).read(nested_ok=False)
+        assert self.sent_nested(monitor) == []
+
+    def test_flat_that_is_refused(self) -> None:
+        monitor = qemu(query_named_block_nodes=refused(NODES))
+        with pytest.raises(CommandFailed):
+            Reader(monitor).read(nested_ok=False)
+        assert self.sent_nested(monitor) == []
+
+    def test_roots_by_the_debug_graph(self) -> None:
+        monitor = qemu("two-disks")
+        graph = Reader(monitor).read(nested_ok=False)
+        assert {(device.id, device.root) for device in graph.devices} == {
+            ("vda", "top"),
+            ("sda", "disk"),
+        }
+        assert BLOCK not in monitor.commands()
+
+
+class TestTorn:
+    def test_node_that_is_missing_once(self) -> None:
+        recorded = recordings.replies("qcow2-chain")[NODES]
+        monitor = qemu(query_named_block_nodes=Each(recorded[:-1], recorded))
+        assert names(Reader(monitor)) == ["top", "mid", "base"]
+        assert monitor.commands().count(NODES) == 2
+
+    def test_root_that_is_missing(self) -> None:
+        away = [{"qdev": "vda", "inserted": {"node-name": "gone"}}]
+        recorded = recordings.replies("qcow2-chain")[BLOCK]
+        monitor = qemu(query_block=Each(away, away, recorded))
+        assert names(Reader(monitor)) == ["top", "mid", "base"]
+        assert monitor.commands().count(BLOCK) == 3
+
+    @pytest.mark.parametrize(
+        ("before", "after"),
+        [
+            ([], [{"id": "a", "type": "commit", "status": "running"}]),
+            ([{"id": "a", "type": "commit", "status": "running"}], []),
+            (
+                [{"id": "a", "type": "commit", "status": "running"}],
+                [{"id": "a", "type": "commit", "status": "ready"}],
+            ),
+            (
+                [{"id": "a", "type": "commit", "status": "running"}],
+                [{"id": "b", "type": "commit", "status": "running"}],
+            ),
+        ],
+    )
+    def test_job_that_changed_in_between(self, before: object, after: object) -> None:
+        monitor = qemu(query_jobs=Each(before, after))
+        Reader(monitor).read()
+        assert monitor.commands().count(NODES) == 2
+
+    def test_progress_of_a_job_is_no_change(self) -> None:
+        job = {"id": "a", "type": "commit", "status": "running", "current-progress": 1}
+        monitor = qemu(query_jobs=Each([job], [job | {"current-progress": 2}]))
+        Reader(monitor).read()
+        assert monitor.commands().count(NODES) == 1
+
+    def test_every_time(self) -> None:
+        recorded = recordings.replies("qcow2-chain")[NODES]
+        monitor = qemu(query_named_block_nodes=recorded[:-1])
+        with pytest.raises(TornReading, match="no node base-file") as caught:
+            Reader(monitor).read()
+        assert monitor.commands().count(NODES) == TRIES == caught.value.tries
+        assert caught.value.changed == "no"
+
+    def test_jobs_every_time(self) -> None:
+        states = ("created", "running", "ready", "standby") * TRIES
+        jobs = [[{"id": "a", "type": "commit", "status": state}] for state in states]
+        with pytest.raises(TornReading, match="a job changed its state"):
+            Reader(qemu(query_jobs=Each(*jobs))).read()
+
+
+class TestStreamThatLingers:
+    """QEMU 7.2 crashes when its nodes are read while a finished stream waits to be dismissed."""
+
+    def monitor(self, **changes: object) -> ScriptedMonitor:
+        told = {
+            "device": "pull",
+            "type": "stream",
+            "status": "concluded",
+            "auto-finalize": False,
+            "auto-dismiss": False,
+        }
+        job = {"id": "pull", "type": "stream", "status": "concluded"}
+        return qemu(query_jobs=[job], query_block_jobs=[told | changes])
+
+    def test_nodes_are_not_asked_for(self) -> None:
+        monitor = self.monitor()
+        with pytest.raises(StreamLingers, match="pull"):
+            Reader(monitor).read()
+        assert NODES not in monitor.commands()
+
+    def test_stream_that_will_be_dismissed_by_itself(self) -> None:
+        assert Reader(self.monitor(**{"auto-dismiss": True})).read().jobs[0].id == "pull"
+
+    def test_other_jobs_cost_no_query(self) -> None:
+        monitor = qemu("commit-running")
+        Reader(monitor).read()
+        assert "query-block-jobs" not in monitor.commands()
+
+
+class TestGuest:
+    @pytest.mark.parametrize(
+        ("reply", "name"), [({"name": "web1"}, "web1"), ({}, None), ({"name": 7}, None), (7, None)]
+    )
+    def test_name(self, reply: object, name: str | None) -> None:
+        assert Reader(ScriptedMonitor({"query-name": reply})).guest_name() == name
+
+    def test_name_that_cannot_be_told(self) -> None:
+        assert Reader(ScriptedMonitor({})).guest_name() is None
+
+    @pytest.mark.parametrize(
+        ("qdev", "path"),
+        [
+            ("cd0", "/machine/peripheral/cd0"),
+            (
+                "/machine/peripheral/vda/virtio-backend",
+                "/machine/peripheral/vda/virtio-backend",
+            ),
+        ],
+    )
+    def test_serial_is_asked_for_once(self, qdev: str, path: str) -> None:
+        monitor = ScriptedMonitor({"qom-get": "1234"})
+        reader = Reader(monitor)
+        device = Device(device="", qdev=qdev, root=None)
+        assert [reader.serial(device), reader.serial(device)] == ["1234", "1234"]
+        assert monitor.arguments_of("qom-get") == [{"path": path, "property": "serial"}]
+
+    @pytest.mark.parametrize("answer", [refused("qom-get"), "", None, 7])
+    def test_device_without_a_serial_is_asked_once_too(self, answer: object) -> None:
+        monitor = ScriptedMonitor({"qom-get": answer})
+        reader = Reader(monitor)
+        device = Device(device="", qdev="vda", root=None)
+        assert [reader.serial(device), reader.serial(device)] == [None, None]
+        assert len(monitor.sent) == 1
+
+    def test_backend_without_a_device_is_not_asked(self) -> None:
+        monitor = ScriptedMonitor({})
+        assert Reader(monitor).serial(Device(device="old", qdev=None, root=None)) is None
+        assert monitor.sent == []
+
+
+def _deep(depth: int, *, children: bool) -> list[dict[str, object]]:
+    """Flat list of a chain of so many raw protocol nodes, `n0` the active one."""
+    nodes: list[dict[str, object]] = []
+    for number in range(depth):
+        below = [{"child": "backing", "node-name": f"n{number + 1}"}] if number + 1 < depth else []
+        node: dict[str, object] = {"node-name": f"n{number}", "drv": "qcow2"}
+        nodes.append(node | ({"children": below} if children else {}))
+    return nodes
+
+
+def _debug(nodes: list[dict[str, object]]) -> dict[str, object]:
+    return {
+        "nodes": [
+            {"id": number, "type": "block-driver", "name": node["node-name"]}
+            for number, node in enumerate(nodes)
+        ],
+        "edges": [
+            {"parent": number, "child": number + 1, "name": "backing"}
+            for number in range(len(nodes) - 1)
+        ],
+    }
