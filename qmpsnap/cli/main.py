@@ -19,7 +19,16 @@ USAGE = 2
 INTERRUPTED = 6
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+HELP = """
+Live disk snapshots of QEMU guests, the format of every file known, never guessed.
+
+\b
+Exit codes: 0 done · 1 failed · 2 usage · 3 findings · 4 refused, nothing touched
+5 the job failed, chain intact · 6 interrupted, resumable · 7 cannot reach the guest
+"""
+
+
+@click.group(help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--qmp", metavar="SOCKET", help="Talk to QEMU on its own QMP socket; leave GUEST out."
 )
@@ -48,13 +57,7 @@ def cli(
     no_passthrough: bool,
     verbose: int,
 ) -> None:
-    r"""
-    Live disk snapshots of QEMU guests, the format of every file known, never guessed.
-
-    \b
-    Exit codes: 0 done · 1 failed · 2 usage · 3 findings · 4 refused, nothing touched
-    5 the job failed, chain intact · 6 interrupted, resumable · 7 cannot reach the guest
-    """
+    """Take the global options; see `HELP`."""
     if sum(road is not None for road in (qmp, connect, replay)) > 1:
         raise click.UsageError("--qmp, --connect and --replay are different roads: give one")
     if verbose:

@@ -60,6 +60,8 @@ class XmlDisk:
     layers: tuple[XmlLayer, ...]
     mirror: str | None = None
     """Job of a `<mirror>` (`copy`, `active-commit`) while one runs."""
+    mirror_ready: bool = False
+    """The mirror is in step with the guest: it can pivot."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +115,7 @@ def _disk(element: etree._Element) -> XmlDisk:
         read_only=element.find("readonly") is not None,
         layers=tuple(_layers(element)),
         mirror=mirror.get("job") if mirror is not None else None,
+        mirror_ready=mirror is not None and mirror.get("ready") == "yes",
     )
 
 

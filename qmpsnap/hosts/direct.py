@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from queue import Empty
 from typing import Final
 
-from qmpsnap.errors import Refused
+from qmpsnap.errors import Failed
 from qmpsnap.formats.from_graph import guest_from_graph
 from qmpsnap.formats.layers import GuestReport
 from qmpsnap.graph.drivers import DriverKind, kind_of
@@ -33,15 +33,19 @@ from qmpsnap.operations.plan_create import CreatePlan
 from qmpsnap.operations.plan_delete import MergePlan
 
 _OURS: Final = "qmpsnap-"
-"""What the ids of our jobs begin with."""
+"""What the ids of our jobs and the names of our nodes begin with."""
 _ENDED: Final = frozenset({"concluded", "null"})
 _FORBIDDEN: Final = ("Permission conflict", "Conflicts with use")
 """How QEMU words it (block.c) when another user of a node does not share a permission."""
 
 
 @dataclass(eq=False)
-class FormatNotRecordable(Refused):
-    """This QEMU would write a wrong backing format into a header, and no way around is open."""
+class FormatNotRecordable(Failed):
+    """
+    This QEMU would write a wrong backing format into a header, and no way around is open.
+
+    The chain is as it was; the base's node may have been reopened with other options.
+    """
 
     msg = (
         "this QEMU would record {self.driver!r} as the format of {self.file}, because the guest "
@@ -109,7 +113,19 @@ class DirectHost:
 
     def prepare(self, plan: CreatePlan) -> Overlay:
         """See `Host.prepare`."""
+        self._remove_strays()
         return prepare_overlay(plan)
+
+    def _remove_strays(self) -> None:
+        """
+        Delete our own nodes that nothing reads: what a call left that died in mid-step.
+
+        They would hold the overlay's lock, or stand in the way of the next job.
+        """
+        graph = self._reader.read()
+        for name in graph.nodes:
+            if name.startswith(_OURS) and not _is_read(graph, name):
+                self._delete_node(name)
 
     def discard(self, plan: CreatePlan) -> None:
         """See `Host.discard`."""
@@ -124,7 +140,7 @@ class DirectHost:
         """
         active = plan.active.node_details
         assert active is not None  # this road reads QMP
-        prefix = f"qmpsnap-{secrets.token_hex(4)}"
+        prefix = f"{_OURS}{secrets.token_hex(4)}"
         cache = {"direct": active.cache.direct, "no-flush": active.cache.no_flush}
         self._monitor.execute(
             "blockdev-add",
@@ -171,6 +187,7 @@ class DirectHost:
             FormatNotRecordable: The header of the layer above would get a wrong format.
             CommandFailed: QEMU refuses; nothing has changed.
         """
+        self._remove_strays()
         command = "block-stream" if plan.kind == "pull" else "block-commit"
         arguments: dict[str, object] = {
             "job-id": job_id(plan),
@@ -215,7 +232,7 @@ class DirectHost:
         details = base.node_details
         if details is None or kind_of(details.driver) is not DriverKind.PROTOCOL:
             return base.node
-        raw = f"qmpsnap-{secrets.token_hex(4)}-raw"
+        raw = f"{_OURS}{secrets.token_hex(4)}-raw"
         writable = {
             "driver": details.driver,
             "node-name": base.node,

@@ -21,7 +21,7 @@ from qmpsnap.formats.from_graph import guest_from_graph
 from qmpsnap.formats.from_xml import guest_from_xml
 from qmpsnap.formats.layers import DiskReport, GuestReport
 from qmpsnap.graph import xml
-from qmpsnap.hosts.flushing import flush
+from qmpsnap.hosts.flushing import FlushUnsupported, flush
 from qmpsnap.hosts.headers import read_headers
 from qmpsnap.hosts.overlay import discard_overlay, prepare_overlay
 from qmpsnap.hosts.reading import Reader, StreamLingers
@@ -106,7 +106,7 @@ class LibvirtHost:
     def _read(self) -> GuestReport:
         if not self._call("isActive", self._domain.isActive):
             raise GuestNotRunning(self._domain.name())
-        domain = xml.parse(self._call("XMLDesc", lambda: self._domain.XMLDesc(0)))
+        domain = self._xml()
         if self._reader is not None:
             try:
                 graph = self._reader.read(nested_ok=stays_small(domain))
@@ -150,7 +150,8 @@ class LibvirtHost:
         The disk is named by its target, not by its path as Nova does: a path may stand in two
         disks.
         """
-        others = (disk for disk in self._targets() if disk != plan.disk.disk)
+        targets = [disk.target for disk in self._xml().disks]
+        others = [target for target in targets if target != plan.disk.disk]
         document = E.domainsnapshot(
             E.disks(
                 E.disk(
@@ -172,9 +173,8 @@ class LibvirtHost:
         text = etree.tostring(document, encoding="unicode")
         self._call("snapshotCreateXML", lambda: self._domain.snapshotCreateXML(text, flags))
 
-    def _targets(self) -> list[str]:
-        text = self._call("XMLDesc", lambda: self._domain.XMLDesc(0))
-        return [disk.target for disk in xml.parse(text).disks]
+    def _xml(self) -> xml.XmlDomain:
+        return xml.parse(self._call("XMLDesc", lambda: self._domain.XMLDesc(0)))
 
     def attach(self, plan: MergePlan) -> str | None:
         """
@@ -190,7 +190,13 @@ class LibvirtHost:
             "active-commit": self._libvirt.VIR_DOMAIN_BLOCK_JOB_TYPE_ACTIVE_COMMIT,
         }
         info = self._info(plan.disk.disk)
-        return plan.disk.disk if info and info.get("type") == kinds[plan.kind] else None
+        if not info or info.get("type") != kinds[plan.kind]:
+            return None
+        # The event that told that the mirror is ready may be long gone.
+        self._ready = any(
+            disk.target == plan.disk.disk and disk.mirror_ready for disk in self._xml().disks
+        )
+        return plan.disk.disk
 
     def start(self, plan: MergePlan) -> str:
         """
@@ -323,7 +329,10 @@ class LibvirtHost:
     def _flush_by_hmp(self, plan: MergePlan, refused: LibvirtRefused) -> None:
         if self._reader is None:
             raise NotFlushed(plan.top.file, refused.reason) from refused
-        problem = flush(self._monitor, plan.top)
+        try:
+            problem = flush(self._monitor, plan.top)
+        except (FlushUnsupported, PassthroughOff) as error:
+            problem = str(error)
         if problem is not None:
             raise NotFlushed(plan.top.file, problem) from refused
 

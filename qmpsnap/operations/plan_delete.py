@@ -50,7 +50,7 @@ class BaseTooSmall(Refused):
     """The file to commit into is smaller than what would be committed."""
 
     msg = "{self.base} has {self.base_size} bytes, {self.top} has {self.top_size}"
-    remedy = "The disk was grown after the snapshot; merge by pull (`--method pull`) instead."
+    remedy = "The disk was grown after the snapshot: pull instead (`--method pull`, or Nova's way)."
 
     base: str
     base_size: int
@@ -63,7 +63,10 @@ class NothingToPull(Refused):
     """The active file reads through nothing that a pull would remove."""
 
     msg = "{self.file} has nothing to pull: it already reads {self.below}"
-    remedy = "Nothing needs to be done for this chain."
+    remedy = (
+        "If an earlier pull was interrupted, it may have ended by itself: pause and resume the "
+        "guest once, which flushes, before a file that left the chain is removed."
+    )
 
     file: str
     below: str
@@ -126,14 +129,15 @@ def plan_delete(guest: GuestReport, request: DeleteRequest | NamedDeleteRequest)
         snapshot = find_snapshot(disk, request.snapshot)
         top, base = disk.layers.index(snapshot.overlay), disk.layers.index(snapshot.data)
         if request.method == "pull":
-            if top != 0:
+            if len(disk.layers) != 2:
+                # The active file keeps its name, so an older snapshot would go by the name of
+                # the one that was deleted.
                 raise DiskUnsuitable(
                     disk.disk,
-                    f"snapshot {request.snapshot!r} is not the newest one, and only the active "
-                    "file can pull",
+                    "only the last snapshot that is left can be deleted by pull",
                     "Delete it by commit (`--method commit`).",
                 )
-            return _plan_pull(disk, base + 1 if base + 1 < len(disk.layers) else None)
+            return _plan_pull(disk, None)
         return _plan_commit(disk, top, base)
     if request.merge_target_file is None:
         base_name = request.file_to_merge

@@ -178,3 +178,20 @@ def test_the_demo_tells_its_story_twice() -> None:
     assert done.stdout.count("The guest reads the same before and after") == 8
     assert "raw (by qmp xml header)" in done.stdout
     assert "Done on both roads" in done.stdout
+
+
+def test_a_ready_active_commit_is_taken_up(make_rig: MakeRig) -> None:
+    """Its event is long gone; libvirt does not repeat it."""
+    with make_rig("raw") as rig:
+        assert isinstance(rig.guest, LibvirtGuest)
+        rig.grow(2)
+        content = rig.guest.read_sha256(DISK)
+        index = rig.disk().layers[1].index
+        flags = virt.libvirt_module().VIR_DOMAIN_BLOCK_COMMIT_ACTIVE
+        rig.guest.domain.blockCommit(DISK, f"{DISK}[{index}]", None, 0, flags)
+        while "ready='yes'" not in rig.guest.domain.XMLDesc(0):
+            pass
+        said = rig.cli("delete", DISK, "s1")
+        assert said.code == 0, said
+        assert rig.files() == [BASE]
+        assert rig.guest.read_sha256(DISK) == content

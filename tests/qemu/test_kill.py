@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
+from qmpsnap.demo import images
 from qmpsnap.hosts.headers import read_header
 from qmpsnap.operations import run
 from qmpsnap.operations.host import Host
-from qmpsnap.operations.requests import CreateRequest, DeleteRequest
+from qmpsnap.operations.requests import CreateRequest, DeleteRequest, NamedDeleteRequest
 from tests.support.operations import MakeRig
 from tests.support.rig import BASE, DISK, SERIAL, Rig, assert_sound
 
@@ -162,3 +163,33 @@ def test_a_finished_stream_of_somebody_else_does_not_cost_the_guest(make_rig: Ma
         assert "theirs" in said.err
         rig.guest.qmp("job-dismiss", {"id": "theirs"})
         assert rig.files() == [f"{BASE}.s1"]
+
+
+@pytest.mark.parametrize("node", ["format", "attached"])
+def test_nodes_that_a_dead_call_left_are_not_in_the_way(make_rig: MakeRig, node: str) -> None:
+    """Killed between `blockdev-add` and the transaction, or between a pivot and the clean-up."""
+    with make_rig("raw") as rig:
+        rig.create("s1")
+        rig.guest.write(DISK, 0, 65536, 1)
+        content = rig.guest.read_sha256(DISK)
+        if node == "format":
+            new = rig.folder / f"{BASE}.new"
+            images.create_qcow2(new, rig.guest.virtual_size(DISK), f"{BASE}.s1", "qcow2")
+            opened = {"driver": "file", "filename": str(new)}
+            add = {"driver": "qcow2", "node-name": "qmpsnap-00-format", "backing": None}
+            rig.guest.qmp("blockdev-add", {**add, "file": opened})
+        else:
+            request = NamedDeleteRequest(disk=DISK, snapshot="s1")
+            with rig.host() as host:
+                mortal = Mortal(host, 1_000, "before")
+                mortal.settle = _die  # type: ignore[attr-defined]
+                with pytest.raises(Killed):
+                    run.delete(mortal, request)
+            (rig.folder / f"{BASE}.s1").unlink()
+        rig.create("new")
+        assert rig.cli("delete", DISK, "new").code == 0
+        assert rig.guest.read_sha256(DISK) == content
+
+
+def _die(plan: object) -> None:
+    raise Killed
