@@ -81,11 +81,7 @@ class DirectHost:
     def _read(self) -> GuestReport:
         notes = self._collect_ended()
         graph = self._reader.read()
-        serials = {
-            device.name: serial
-            for device in graph.devices
-            if (serial := self._reader.serial(device)) is not None
-        }
+        serials = self._reader.serials(graph)
         bare = guest_from_graph(graph, serials=serials)
         return guest_from_graph(
             graph,

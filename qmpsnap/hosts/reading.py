@@ -171,6 +171,11 @@ class Reader:
         name = reply.get("name") if isinstance(reply, dict) else None
         return name if isinstance(name, str) else None
 
+    def serials(self, graph: Graph) -> dict[str, str]:
+        """Serial number by device name, of the devices that have one."""
+        found = {device.name: self.serial(device) for device in graph.devices}
+        return {name: serial for name, serial in found.items() if serial is not None}
+
     def serial(self, device: Device) -> str | None:
         """
         The serial number of a device: where Nova puts the volume id.

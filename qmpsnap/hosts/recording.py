@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, TextIO
 
 from qmpsnap.graph import xml
-from qmpsnap.graph.nodes import Graph
 from qmpsnap.hosts.libvirt import stays_small
 from qmpsnap.hosts.reading import Reader
 from qmpsnap.monitor.base import Monitor, reading
@@ -24,7 +23,7 @@ def record_socket(monitor: Monitor, file: TextIO) -> None:
         recorder = Recorder(monitor, file, qemu=_version(monitor), libvirt=None)
         reader = Reader(recorder)
         reader.guest_name()
-        _read(reader, nested_ok=True)
+        reader.serials(reader.read())
 
 
 def record_domain(domain: Any, file: TextIO) -> None:
@@ -42,14 +41,7 @@ def record_domain(domain: Any, file: TextIO) -> None:
         recorder = Recorder(monitor, file, qemu=_version(monitor), libvirt=libvirt)
         text = domain.XMLDesc(0)
         recorder.xml(text)
-        _read(Reader(recorder), nested_ok=stays_small(xml.parse(text)))
-
-
-def _read(reader: Reader, *, nested_ok: bool) -> Graph:
-    graph = reader.read(nested_ok=nested_ok)
-    for device in graph.devices:
-        reader.serial(device)
-    return graph
+        Reader(recorder).read(nested_ok=stays_small(xml.parse(text)))
 
 
 def _version(monitor: Monitor) -> str | None:

@@ -41,11 +41,7 @@ class ReplayHost:
         """
         if not self._transcript.xml:
             graph = self._reader.read()
-            serials = {
-                device.name: serial
-                for device in graph.devices
-                if (serial := self._reader.serial(device)) is not None
-            }
+            serials = self._reader.serials(graph)
             return guest_from_graph(graph, guest=self._reader.guest_name(), serials=serials)
         domain = xml.parse(self._transcript.xml[-1])
         if not self._transcript.exchanges:
