@@ -49,6 +49,10 @@ than the 36 MB that 32 disks of 64 layers were seen to give."""
 logging.getLogger("qemu.qmp").addHandler(logging.NullHandler())
 logging.getLogger("qemu.qmp").propagate = False
 
+_ENDINGS: Final = (QMPError, OSError, EOFError, ValueError)
+"""What the library raises when a session ends: a server that hung up, a broken socket, and with
+bytes that are no text ValueError from json."""
+
 T = TypeVar("T")
 
 
@@ -145,13 +149,18 @@ class SocketMonitor:
             ) from None
         except (ConnectError, ValueError) as error:
             raise _translated(self._path, error) from error
+        except AssertionError as error:
+            # qemu.qmp 0.0.6, when the server hangs up right after the negotiation.
+            with suppress(*_ENDINGS):
+                await self._client.disconnect()
+            raise NotQmp(self._path, "it hung up right after the negotiation") from error
         self._watch = asyncio.create_task(self._notice_end())
 
     async def _notice_end(self) -> None:
         while self._client.runstate is Runstate.RUNNING:
             await self._client.runstate_changed()
         # Fetches what ended the session; asyncio would print it when nobody does.
-        with suppress(QMPError, OSError, EOFError):
+        with suppress(*_ENDINGS):
             await self._client.disconnect()
         self.events.put(Event(CONNECTION_LOST))
 
@@ -177,7 +186,7 @@ class SocketMonitor:
             raise CommandFailed(command, error.error_class, str(error)) from error
         except StateError as error:
             raise ConnectionLost(command, str(error)) from error
-        except (QMPError, OSError, EOFError) as error:
+        except _ENDINGS as error:
             raise LostInMidCommand(command, str(error) or type(error).__name__) from error
         return reply
 
@@ -188,7 +197,7 @@ class SocketMonitor:
     async def _close(self) -> None:
         self._watch.cancel()
         # After `quit`, or when QEMU died, the library raises what ended the connection.
-        with suppress(QMPError, OSError, EOFError):
+        with suppress(*_ENDINGS):
             await self._client.disconnect()
 
 
@@ -206,7 +215,7 @@ def _translated(path: str, error: ConnectError | ValueError) -> Unreachable:
         case PermissionError():
             advice = "Run as the user that owns the socket, or as root."
             return CannotConnect(path, "permission denied", advice)
-        case GreetingError() | NegotiationError() | QMPError():
+        case GreetingError() | NegotiationError() | QMPError() | UnicodeDecodeError():
             return NotQmp(path, str(cause))
         case EOFError() | asyncio.IncompleteReadError():
             return NotQmp(path, "it closed the connection without a greeting")

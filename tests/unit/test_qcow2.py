@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
 from typing import Final
 
 import pytest
@@ -12,61 +11,12 @@ from hypothesis import strategies as st
 
 from qmpsnap.errors import Refused
 from qmpsnap.formats.qcow2 import READ_SIZE, BadHeader, Header, parse
+from tests.unit.qcow2_header import MIB, extension, header
 
-MIB: Final = 1024 * 1024
 BACKING_FORMAT: Final = 0xE2792ACA
 DATA_FILE: Final = 0x44415441
 BITMAPS: Final = 0x23852875
 FEATURE_NAMES: Final = 0x6803F857
-
-Extensions = Sequence[tuple[int, bytes]]
-
-
-def header(
-    *,
-    magic: bytes = b"QFI\xfb",
-    version: int = 3,
-    backing: bytes = b"",
-    extensions: Extensions = (),
-    ended: bool = True,
-    cluster_bits: int = 16,
-    size: int = 64 * MIB,
-    method: int = 0,
-    incompatible: int = 0,
-    header_length: int | None = None,
-    name_offset: int | None = None,
-    name_size: int | None = None,
-) -> bytes:
-    """A header as QEMU writes it: extensions behind it, then the backing file name."""
-    length = 72 if version == 2 else 104
-    body = b"".join(extension(kind, data) for kind, data in extensions)
-    body += struct.pack(">II", 0, 0) if ended else b""
-    if name_offset is None:
-        name_offset = length + len(body) if backing else 0
-    fixed = struct.pack(
-        ">4sIQIIQIIQQIIQ",
-        magic,
-        version,
-        name_offset,
-        len(backing) if name_size is None else name_size,
-        cluster_bits,
-        size,
-        method,
-        1,
-        0x30000,
-        0x10000,
-        1,
-        0,
-        0,
-    )
-    if version == 3:
-        tail = length if header_length is None else header_length
-        fixed += struct.pack(">QQQII", incompatible, 0, 0, 4, tail)
-    return fixed + body + backing
-
-
-def extension(kind: int, data: bytes) -> bytes:
-    return struct.pack(">II", kind, len(data)) + data + b"\0" * (-len(data) % 8)
 
 
 def padded(data: bytes) -> bytes:

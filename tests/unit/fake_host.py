@@ -1,0 +1,129 @@
+"""
+A host in memory: one guest whose chains change as a real one's do, and which fails on demand.
+
+The same rules as for `DirectHost` and `LibvirtHost`: a job changes the graph when it concludes
+without an error, not when it is dismissed; a switch that raises has changed nothing, unless its
+reply was lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from qmpsnap.formats.layers import GuestReport, LayerReport
+from qmpsnap.operations.host import Overlay
+from qmpsnap.operations.jobs import JobStatus, JobView
+from qmpsnap.operations.plan_create import CreatePlan
+from qmpsnap.operations.plan_delete import MergePlan
+from tests.unit import samples
+
+JOB = "job0"
+CONCLUDED = JobView(status=JobStatus.CONCLUDED)
+
+
+class FakeHost:
+    """See the module; `calls` holds the names of the steps in the order they were asked for."""
+
+    def __init__(self, guest: GuestReport, *views: JobView) -> None:
+        self.guest = guest
+        self.views = list(views or (CONCLUDED,))
+        """How the job is, each time it is looked at; the last one for ever."""
+        self.calls: list[str] = []
+        self.files: set[str] = set()
+        """Overlay files that were made, and not discarded."""
+        self.overlay = Overlay(made=True)
+        self.left_running = False
+        """Whether an earlier call left the job of the plan running."""
+        self.is_merged = True
+        """Whether the job does its work when it concludes without an error."""
+        self.pivots = [True]
+        """What each try to pivot returns; the last one for ever."""
+        self.notes: tuple[str, ...] = ()
+        self.fails: dict[str, BaseException] = {}
+        """Raised in the place of a step."""
+        self.fails_after: dict[str, BaseException] = {}
+        """Raised when a step is done: its reply was lost."""
+        self.readings: list[GuestReport] = []
+        """Shown by the next readings after a change, before the guest as it is."""
+        self._plan: MergePlan | None = None
+
+    def _step(self, name: str) -> None:
+        self.calls.append(name)
+        if name in self.fails:
+            raise self.fails[name]
+
+    def _done(self, name: str) -> None:
+        if name in self.fails_after:
+            raise self.fails_after[name]
+
+    def read(self) -> GuestReport:
+        self._step("read")
+        if self.readings and self.calls.count("read") > 1:
+            return self.readings.pop(0)
+        return self.guest
+
+    def prepare(self, plan: CreatePlan) -> Overlay:
+        self._step("prepare")
+        self.files.add(plan.overlay)
+        return self.overlay
+
+    def discard(self, plan: CreatePlan) -> None:
+        self._step("discard")
+        self.files.discard(plan.overlay)
+
+    def switch(self, plan: CreatePlan) -> None:
+        self._step("switch")
+        overlay = samples.layer(plan.file, virtual_size=plan.virtual_size)
+        self.becomes(samples.linked([overlay, *plan.disk.layers]))
+        self._done("switch")
+
+    def attach(self, plan: MergePlan) -> str | None:
+        self._step("attach")
+        self._plan = plan
+        return JOB if self.left_running else None
+
+    def start(self, plan: MergePlan) -> str:
+        self._step("start")
+        self._done("start")
+        return JOB
+
+    def view(self, job: str) -> JobView:
+        assert job == JOB
+        self._step("view")
+        view = self.views.pop(0) if len(self.views) > 1 else self.views[0]
+        ended = view.status in (JobStatus.CONCLUDED, JobStatus.NULL)
+        if ended and view.error is None and self.is_merged and self._plan is not None:
+            self.becomes(samples.linked(self._plan.remaining))
+        return view
+
+    def wait(self, job: str, timeout: float) -> None:
+        assert job == JOB
+        self._step("wait")
+
+    def pivot(self, job: str) -> bool:
+        assert job == JOB
+        self._step("pivot")
+        return self.pivots.pop(0) if len(self.pivots) > 1 else self.pivots[0]
+
+    def finalize(self, plan: MergePlan, job: str) -> None:
+        assert job == JOB
+        self._step("finalize")
+
+    def dismiss(self, job: str) -> None:
+        assert job == JOB
+        self._step("dismiss")
+
+    def settle(self, plan: MergePlan) -> tuple[str, ...]:
+        self._step("settle")
+        return self.notes
+
+    def becomes(self, layers: Iterable[LayerReport]) -> None:
+        """The first disk has other layers from now on."""
+        self.guest = with_layers(self.guest, layers)
+
+
+def with_layers(guest: GuestReport, layers: Iterable[LayerReport]) -> GuestReport:
+    """The guest with other layers on its first disk."""
+    first = replace(guest.disks[0], layers=tuple(layers))
+    return replace(guest, disks=(first, *guest.disks[1:]))

@@ -1,0 +1,123 @@
+"""Every error of the package: it can be said, says what to do, and exits as documented."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Iterator
+from typing import Any, get_type_hints
+
+import pytest
+
+import qmpsnap
+from qmpsnap.errors import Failed, QmpsnapError, Refused, Unknown, Unreachable
+
+FAMILIES = (QmpsnapError, Refused, Failed, Unknown, Unreachable)
+SAMPLES: dict[object, object] = {
+    str: "{braces} of a hostile name",
+    int: 7,
+    float: 1.5,
+    str | None: None,
+    tuple[str, ...]: ("a", "b"),
+}
+"""A value for each type that a field of an error has."""
+
+
+def _modules() -> Iterator[str]:
+    for module in pkgutil.walk_packages(qmpsnap.__path__, "qmpsnap."):
+        if not module.name.endswith("__main__"):
+            yield module.name
+
+
+def _errors() -> list[type[QmpsnapError]]:
+    found = {
+        member
+        for name in _modules()
+        for _, member in inspect.getmembers(importlib.import_module(name), inspect.isclass)
+        if issubclass(member, QmpsnapError) and member not in FAMILIES
+    }
+    return sorted(found, key=lambda error: error.__qualname__)
+
+
+ERRORS = _errors()
+
+
+def make(error: type[QmpsnapError]) -> QmpsnapError:
+    """One of these, with any facts."""
+    hints = get_type_hints(error.__init__)
+    names = inspect.signature(error).parameters if error.__init__ is not Exception.__init__ else ()
+    facts: dict[str, Any] = {name: SAMPLES[hints[name]] for name in names}
+    return error(**facts)
+
+
+def test_there_are_many() -> None:
+    assert len(ERRORS) > 30
+
+
+def test_id_is_the_name_and_stands_for_one_class() -> None:
+    assert len({error.__name__ for error in ERRORS}) == len(ERRORS)
+    assert [make(error).id for error in ERRORS] == [error.__name__ for error in ERRORS]
+
+
+@pytest.mark.parametrize("error", ERRORS)
+class TestEach:
+    def test_message_is_its_own_and_can_be_formatted(self, error: type[QmpsnapError]) -> None:
+        text = str(make(error))
+        assert error.msg != QmpsnapError.msg
+        assert text
+        assert "{self" not in text
+
+    def test_way_out_can_be_formatted(self, error: type[QmpsnapError]) -> None:
+        assert "{self" not in make(error).way_out
+
+    def test_is_of_one_family_and_says_what_it_says(self, error: type[QmpsnapError]) -> None:
+        made = make(error)
+        family = [one for one in (Refused, Failed, Unknown) if isinstance(made, one)]
+        documented: dict[type[QmpsnapError], tuple[set[int], set[str]]] = {
+            Refused: ({4}, {"no"}),
+            Failed: ({1, 5}, {"no", "yes", "unknown"}),
+            Unknown: ({6}, {"unknown"}),
+        }
+        codes, changed = documented[family[0]]
+        if isinstance(made, Unreachable):
+            codes = {7}
+        if error.__module__.startswith("qmpsnap.cli."):
+            codes = codes | {2}  # usage
+        assert len(family) == 1
+        assert made.exit_code in codes
+        assert made.changed in changed
+
+    def test_can_be_raised_again_and_again(self, error: type[QmpsnapError]) -> None:
+        made = make(error)
+        assert made == made
+        assert made != make(error)
+        assert hash(made)
+        with pytest.raises(error):
+            raise made
+
+    def test_facts_are_declared_ones(self, error: type[QmpsnapError]) -> None:
+        """Otherwise `error(...)` would take anything, and keep nothing."""
+        if get_type_hints(error).keys() - get_type_hints(QmpsnapError).keys():
+            assert dataclasses.is_dataclass(error)
+            assert vars(make(error))
+
+    def test_docstring_is_its_own(self, error: type[QmpsnapError]) -> None:
+        assert error.__doc__
+        assert not error.__doc__.startswith(f"{error.__name__}(")
+
+
+def test_job_that_failed_is_told_from_everything_else() -> None:
+    """Exit code 5: the job failed, and the chain is intact."""
+    assert [error.__name__ for error in ERRORS if error.exit_code == 5] == ["JobFailed"]
+
+
+def test_exit_codes_of_the_families() -> None:
+    assert {error: error.exit_code for error in FAMILIES} == {
+        QmpsnapError: 1,
+        Refused: 4,
+        Failed: 1,
+        Unknown: 6,
+        Unreachable: 7,
+    }

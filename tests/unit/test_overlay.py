@@ -1,0 +1,91 @@
+"""An overlay that is there already: everything that is refused before it is even opened as one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qmpsnap.errors import Refused
+from qmpsnap.hosts.overlay import OverlayUnsuitable, discard_overlay, prepare_overlay
+from qmpsnap.operations.plan_create import CreatePlan, plan_create
+from qmpsnap.operations.requests import CreateRequest
+from tests.unit import samples
+from tests.unit.qcow2_header import MIB, header
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> CreatePlan:
+    """An overlay `volume-1.new` over `volume-1` of 1 MiB, in a folder of its own."""
+    disk = samples.changed_layer(samples.disk(), 0, path=str(tmp_path / "volume-1"))
+    request = CreateRequest(disk="vda", new_file="volume-1.new", snapshot="new")
+    return plan_create(samples.guest(disk), request)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ({"magic": b"\0\0\0\0"}, r"not qcow2 \(the magic is missing\)"),
+        ({"version": 2, "size": MIB}, "names no backing file"),
+        ({"size": MIB, "incompatible": 4}, "names a data file"),
+        ({"size": MIB, "method": 2}, "encrypted"),
+        ({"size": MIB - 512, "backing": b"volume-1"}, "1048064 bytes, the disk has 1048576"),
+        ({"size": 2 * MIB, "backing": b"volume-1"}, "2097152 bytes, the disk has 1048576"),
+        ({"size": MIB}, "names no backing file"),
+        ({"size": MIB, "backing": b"\0"}, "names no backing file"),
+        ({"size": MIB, "backing": b"volume-2"}, "backed by 'volume-2', not by 'volume-1'"),
+        ({"size": MIB, "backing": b"volume-1.new"}, "backed by"),
+        ({"size": MIB, "backing": b"../volume-1"}, "backed by"),
+        ({"size": MIB, "backing": b"/etc/shadow"}, "backed by '/etc/shadow'"),
+        ({"size": MIB, "backing": b"sub/volume-1"}, "backed by"),
+        ({"size": MIB, "backing": b"file:volume-1"}, "backed by"),
+        ({"size": MIB, "backing": b"nbd:host:1/volume-1"}, "backed by"),
+        ({"size": MIB, "backing": b'json:{"filename": "volume-1"}'}, "backed by"),
+    ],
+)
+def test_header_that_does_not_fit(plan: CreatePlan, content: dict[str, Any], reason: str) -> None:
+    data = header(**content)
+    Path(plan.overlay).write_bytes(data)
+    with pytest.raises(OverlayUnsuitable, match=reason) as caught:
+        prepare_overlay(plan)
+    assert isinstance(caught.value, Refused)
+    assert caught.value.way_out
+    assert Path(plan.overlay).read_bytes() == data
+
+
+@pytest.mark.parametrize("kind", ["folder", "fifo", "link", "link to nothing"])
+def test_what_is_no_regular_file(plan: CreatePlan, kind: str) -> None:
+    target = Path(plan.overlay).with_name("target")
+    if kind == "folder":
+        os.mkdir(plan.overlay)
+    elif kind == "fifo":
+        os.mkfifo(plan.overlay)
+    else:
+        os.symlink(target, plan.overlay)
+    if kind == "link":
+        target.write_bytes(header(size=MIB, backing=b"volume-1"))
+    with pytest.raises(OverlayUnsuitable, match="not a regular file"):
+        prepare_overlay(plan)
+
+
+def test_empty_file(plan: CreatePlan) -> None:
+    Path(plan.overlay).touch()
+    with pytest.raises(OverlayUnsuitable, match="it ends after 0 bytes"):
+        prepare_overlay(plan)
+
+
+def test_discard(plan: CreatePlan) -> None:
+    Path(plan.overlay).touch()
+    discard_overlay(plan)
+    assert not os.path.exists(plan.overlay)
+    discard_overlay(plan)
+
+
+def test_discard_touches_the_link_and_not_its_target(plan: CreatePlan, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.touch()
+    os.symlink(target, plan.overlay)
+    discard_overlay(plan)
+    assert target.exists()

@@ -1,0 +1,505 @@
+"""The loop, on a host in memory: what each outcome and each interruption becomes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from qmpsnap.errors import Failed, QmpsnapError, Unknown
+from qmpsnap.formats.layers import DiskReport, GuestReport
+from qmpsnap.formats.verdict import Evidence, Verdict, Witness
+from qmpsnap.monitor.base import (
+    CommandFailed,
+    CommandTimedOut,
+    ConnectionLost,
+    LostInMidCommand,
+    LostWhileReading,
+)
+from qmpsnap.operations import run
+from qmpsnap.operations.disks import DiskNotFound
+from qmpsnap.operations.host import Host, Overlay
+from qmpsnap.operations.jobs import JobFailed, JobStatus, JobView
+from qmpsnap.operations.plan_delete import NotInChain
+from qmpsnap.operations.requests import (
+    BadFileName,
+    CreateRequest,
+    DeleteRequest,
+    NamedDeleteRequest,
+)
+from qmpsnap.operations.run import (
+    ChainUnexpected,
+    HeaderWrong,
+    Interrupted,
+    OutcomeUnknown,
+    Result,
+    XmlBehind,
+)
+from tests.unit import samples
+from tests.unit.fake_host import CONCLUDED, FakeHost, with_layers
+
+CREATE = CreateRequest(disk="1", new_file="volume-1.new", snapshot="new")
+COMMIT = DeleteRequest(disk="1", file_to_merge="volume-1.s1", merge_target_file="volume-1")
+ACTIVE = DeleteRequest(disk="1", file_to_merge="volume-1.s2", merge_target_file="volume-1")
+PULL = DeleteRequest(disk="1", file_to_merge=None, merge_target_file=None)
+PULL_TO = DeleteRequest(disk="1", file_to_merge="volume-1", merge_target_file=None)
+MERGES = (COMMIT, ACTIVE, PULL, PULL_TO)
+
+GONE = [
+    ConnectionLost("query-jobs", "gone"),
+    LostInMidCommand("query-jobs", "gone"),
+    CommandTimedOut("query-jobs", 30),
+    LostWhileReading("gone"),
+]
+
+
+def host(*views: JobView, depth: int = 3, base: str = "raw") -> FakeHost:
+    return FakeHost(samples.guest(samples.disk(depth, base=base)), *views)
+
+
+def view(status: str, error: str | None = None) -> JobView:
+    return JobView(status=JobStatus(status), error=error)
+
+
+def deleted(fake: FakeHost, request: DeleteRequest = COMMIT) -> Result:
+    return run.delete(fake, request, poll_s=0)
+
+
+def test_fake_is_a_host() -> None:
+    fake: Host = host()
+    assert fake.read() == samples.guest(samples.disk(3))
+
+
+class TestCreate:
+    @pytest.mark.parametrize("base", ["raw", "qcow2"])
+    @pytest.mark.parametrize("depth", range(1, 9))
+    def test_done(self, depth: int, base: str) -> None:
+        fake = host(depth=depth, base=base)
+        result = run.create(fake, CREATE)
+        assert samples.files(result.disk) == ["volume-1.new", *samples.names(depth)]
+        assert result.file_format == {"volume-1.new": "qcow2"}
+        assert (result.dropped, result.notes) == ((), ())
+        assert fake.calls == ["read", "prepare", "switch", "read"]
+        assert fake.files == {"/share/volume-1.new"}
+
+    def test_corrections_are_told(self) -> None:
+        fake = host()
+        fake.overlay = Overlay(made=False, notes=("corrected",))
+        assert run.create(fake, CREATE).notes == ("corrected",)
+
+    def test_refused_plan_touches_nothing(self) -> None:
+        fake = host()
+        with pytest.raises(BadFileName):
+            run.create(fake, replace(CREATE, new_file="volume-1.s1"))
+        assert fake.calls == ["read"]
+
+    def test_overlay_that_cannot_be_made(self) -> None:
+        fake = host()
+        fake.fails["prepare"] = CommandFailed("a", "b", "c")
+        with pytest.raises(CommandFailed):
+            run.create(fake, CREATE)
+        assert fake.calls == ["read", "prepare"]
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            CommandFailed("transaction", "GenericError", "no"),
+            LostInMidCommand("transaction", "gone"),
+            CommandTimedOut("transaction", 30),
+            KeyboardInterrupt(),
+        ],
+    )
+    def test_overlay_that_we_made_is_discarded_when_the_guest_did_not_take_it(
+        self, error: BaseException
+    ) -> None:
+        fake = host()
+        fake.fails["switch"] = error
+        with pytest.raises(type(error)) as caught:
+            run.create(fake, CREATE)
+        assert caught.value is error
+        assert fake.calls == ["read", "prepare", "switch", "read", "discard"]
+        assert fake.files == set()
+
+    def test_overlay_that_was_there_before_is_kept(self) -> None:
+        fake = host()
+        fake.overlay = Overlay(made=False)
+        fake.fails["switch"] = CommandFailed("transaction", "GenericError", "no")
+        with pytest.raises(CommandFailed):
+            run.create(fake, CREATE)
+        assert "discard" not in fake.calls
+        assert fake.files == {"/share/volume-1.new"}
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            LostInMidCommand("transaction", "gone"),
+            CommandTimedOut("transaction", 30),
+            KeyboardInterrupt(),
+        ],
+    )
+    def test_reply_that_was_lost_and_would_have_been_a_yes(self, error: BaseException) -> None:
+        fake = host()
+        fake.fails_after["switch"] = error
+        assert run.create(fake, CREATE).file_format == {"volume-1.new": "qcow2"}
+        assert fake.files == {"/share/volume-1.new"}
+
+    @pytest.mark.parametrize("gone", GONE)
+    def test_guest_that_is_gone_afterwards(self, gone: QmpsnapError) -> None:
+        class Dies(FakeHost):
+            def switch(self, plan: Any) -> None:
+                self.fails["read"] = gone
+                raise LostInMidCommand("transaction", "gone")
+
+        fake = Dies(samples.guest(samples.disk(3)))
+        with pytest.raises(OutcomeUnknown, match=r"snapshot of volume-1\.new") as caught:
+            run.create(fake, CREATE)
+        assert (caught.value.exit_code, caught.value.changed) == (6, "unknown")
+        assert fake.files == {"/share/volume-1.new"}
+
+    def test_guest_that_is_gone_before_changes_nothing(self) -> None:
+        fake = host()
+        fake.fails["read"] = ConnectionLost("query-jobs", "gone")
+        with pytest.raises(ConnectionLost) as caught:
+            run.create(fake, CREATE)
+        assert caught.value.exit_code == 7
+
+    @pytest.mark.parametrize("depth", [1, 2])
+    def test_chain_that_is_neither_the_old_nor_the_new_one(self, depth: int) -> None:
+        fake = host()
+        fake.readings = [samples.guest(samples.disk(depth))]
+        with pytest.raises(ChainUnexpected) as caught:
+            run.create(fake, CREATE)
+        assert isinstance(caught.value, Failed)
+        assert "discard" not in fake.calls
+
+    def test_switch_that_did_nothing_without_an_error(self) -> None:
+        fake = host()
+        fake.readings = [fake.guest]
+        with pytest.raises(ChainUnexpected, match=r"volume-1\.new on top"):
+            run.create(fake, CREATE)
+        assert fake.files == set()
+
+    def test_header_without_a_format(self) -> None:
+        fake = host()
+        fake.readings = [after_create(evidence=())]
+        with pytest.raises(HeaderWrong, match=r"above volume-1\.s2 is not: it records no backing"):
+            run.create(fake, CREATE)
+        assert "discard" not in fake.calls
+
+    def test_header_with_another_format(self) -> None:
+        said = (
+            Evidence(witness=Witness.QMP, format="qcow2", detail=""),
+            Evidence(witness=Witness.HEADER, format="raw", detail="header of volume-1.new"),
+        )
+        fake = host()
+        fake.readings = [after_create(evidence=said, verdict=Verdict.CONFLICT)]
+        with pytest.raises(HeaderWrong, match=r"header of volume-1\.new: raw, not qcow2"):
+            run.create(fake, CREATE)
+
+    def test_xml_that_follows_a_moment_later(self) -> None:
+        fake = host()
+        fake.readings = [lagging(after_create())]
+        assert run.create(fake, CREATE).disk.xml_differs is None
+        assert fake.calls.count("read") == 3
+
+    def test_xml_that_never_follows(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(run, "XML_LAG_S", 0.0)
+        fake = host()
+        fake.readings = [lagging(after_create())] * 100
+        with pytest.raises(XmlBehind, match="libvirt sees less") as caught:
+            run.create(fake, CREATE)
+        assert isinstance(caught.value, Failed)
+        assert "discard" not in fake.calls
+
+
+def after_create(**changes: Any) -> GuestReport:
+    """The guest after `CREATE`, with changes to the layer below the overlay."""
+    layers = samples.linked([samples.layer("volume-1.new"), *samples.disk(3).layers])
+    return with_layers(
+        samples.guest(samples.disk(3)), (layers[0], replace(layers[1], **changes), *layers[2:])
+    )
+
+
+def lagging(guest: GuestReport, **changes: Any) -> GuestReport:
+    """libvirt's XML has not followed yet."""
+    disk = replace(guest.disks[0], **(changes or {"xml_differs": "libvirt sees less"}))
+    return replace(guest, disks=(disk,))
+
+
+class TestDelete:
+    @pytest.mark.parametrize(
+        ("request_", "files", "formats", "dropped"),
+        [
+            (COMMIT, ["volume-1.s2", "volume-1"], {"volume-1": "raw"}, ["volume-1.s1"]),
+            (ACTIVE, ["volume-1"], {"volume-1": "raw"}, ["volume-1.s2", "volume-1.s1"]),
+            (PULL, ["volume-1.s2"], {"volume-1.s2": "qcow2"}, ["volume-1.s1", "volume-1"]),
+            (
+                PULL_TO,
+                ["volume-1.s2", "volume-1"],
+                {"volume-1.s2": "qcow2", "volume-1": "raw"},
+                ["volume-1.s1"],
+            ),
+        ],
+    )
+    def test_done(
+        self,
+        request_: DeleteRequest,
+        files: list[str],
+        formats: dict[str, str],
+        dropped: list[str],
+    ) -> None:
+        fake = host(view("running"), CONCLUDED)
+        fake.notes = ("a note",)
+        result = deleted(fake, request_)
+        assert samples.files(result.disk) == files
+        assert result.file_format == formats
+        assert result.dropped == tuple(f"/share/{name}" for name in dropped)
+        assert (result.held, result.notes) == ((), ("a note",))
+        assert fake.calls == [
+            "read",
+            "attach",
+            "start",
+            "view",
+            "wait",
+            "view",
+            "dismiss",
+            "settle",
+            "read",
+        ]
+
+    def test_snapshot_by_name(self) -> None:
+        result = run.delete(host(), NamedDeleteRequest(disk="vda", snapshot="s1"))
+        assert samples.files(result.disk) == ["volume-1.s2", "volume-1"]
+
+    @pytest.mark.parametrize("depth", range(2, 9))
+    def test_snapshots_one_after_the_other(self, depth: int) -> None:
+        fake = host(depth=depth)
+        for number in range(1, depth):
+            run.delete(fake, NamedDeleteRequest(disk="vda", snapshot=f"s{number}"))
+        assert samples.files(fake.guest.disks[0]) == ["volume-1"]
+
+    def test_file_that_the_guest_still_has_open_is_not_called_dropped(self) -> None:
+        fake = host()
+        fake.guest = replace(fake.guest, open_files=frozenset({"/share/volume-1.s1"}))
+        result = deleted(fake, ACTIVE)
+        assert result.dropped == ("/share/volume-1.s2",)
+        assert result.held == ("/share/volume-1.s1",)
+
+    def test_refused_plan_touches_nothing(self) -> None:
+        fake = host()
+        with pytest.raises(NotInChain):
+            deleted(fake, replace(COMMIT, file_to_merge="gone"))
+        assert fake.calls == ["read"]
+
+    @pytest.mark.parametrize("request_", MERGES)
+    def test_running_job_of_the_same_plan_is_taken_up(self, request_: DeleteRequest) -> None:
+        fake = host()
+        fake.left_running = True
+        assert deleted(fake, request_).file_format
+        assert "start" not in fake.calls
+
+    def test_job_that_cannot_be_started(self) -> None:
+        fake = host()
+        fake.fails["start"] = CommandFailed("block-commit", "GenericError", "no")
+        with pytest.raises(CommandFailed) as caught:
+            deleted(fake)
+        assert caught.value.changed == "no"
+        assert "view" not in fake.calls
+
+    def test_progress(self) -> None:
+        seen: list[JobView] = []
+        views = [view("created"), replace(view("running"), current=1, total=2), CONCLUDED]
+        run.delete(host(*views), COMMIT, lambda _plan, now: seen.append(now))
+        assert seen == views
+
+    @pytest.mark.parametrize("request_", MERGES)
+    @pytest.mark.parametrize("status", ["concluded", "null"])
+    def test_error_is_a_failure_and_the_chain_is_as_it_was(
+        self, status: str, request_: DeleteRequest
+    ) -> None:
+        fake = host(view("aborting"), view(status, "No space left on device"))
+        with pytest.raises(JobFailed, match="No space left on device") as caught:
+            deleted(fake, request_)
+        assert (caught.value.exit_code, caught.value.changed) == (5, "no")
+        assert caught.value.chain == "volume-1 <- volume-1.s1 <- volume-1.s2"
+        assert fake.calls[-3:] == ["view", "dismiss", "read"]
+        assert "settle" not in fake.calls
+
+    @pytest.mark.parametrize("request_", MERGES)
+    def test_end_without_an_error_is_no_success_when_the_graph_is_the_old_one(
+        self, request_: DeleteRequest
+    ) -> None:
+        """A cancel after READY looks just like a success."""
+        fake = host()
+        fake.is_merged = False
+        with pytest.raises(JobFailed, match="nothing was merged") as caught:
+            deleted(fake, request_)
+        assert caught.value.exit_code == 5
+
+    @pytest.mark.parametrize("request_", MERGES)
+    def test_job_that_somebody_else_dismissed(self, request_: DeleteRequest) -> None:
+        assert deleted(host(view("null")), request_).file_format
+
+    @pytest.mark.parametrize(
+        "found", [samples.disk(1, base="qcow2"), samples.disk(2), samples.disk(5)]
+    )
+    def test_chain_that_is_neither_the_old_nor_the_new_one(self, found: DiskReport) -> None:
+        fake = host(depth=4)
+        fake.readings = [samples.guest(found)]
+        with pytest.raises(ChainUnexpected, match="should be volume-1 <- ") as caught:
+            deleted(fake)
+        assert (caught.value.exit_code, caught.value.changed) == (1, "yes")
+
+    def test_disk_that_is_gone_afterwards(self) -> None:
+        fake = host()
+        fake.readings = [GuestReport(guest=None, disks=())]
+        with pytest.raises(QmpsnapError):
+            deleted(fake)
+
+
+class TestHeaderAfterDelete:
+    @pytest.mark.parametrize("request_", [COMMIT, PULL_TO])
+    def test_without_a_format(self, request_: DeleteRequest) -> None:
+        with pytest.raises(HeaderWrong, match=r"above volume-1 is not: it records no backing"):
+            deleted(self.found(evidence=()), request_)
+
+    @pytest.mark.parametrize("request_", [COMMIT, PULL_TO])
+    def test_with_another_format(self, request_: DeleteRequest) -> None:
+        said = (
+            Evidence(witness=Witness.QMP, format="raw", detail=""),
+            Evidence(witness=Witness.HEADER, format="qcow2", detail="header of volume-1.s2"),
+        )
+        fake = self.found(evidence=said, verdict=Verdict.CONFLICT)
+        with pytest.raises(HeaderWrong, match=r"header of volume-1\.s2: qcow2, not raw") as caught:
+            deleted(fake, request_)
+        assert (caught.value.exit_code, caught.value.changed) == (1, "yes")
+
+    def test_that_still_names_a_backing_file_after_a_whole_pull(self) -> None:
+        fake = host()
+        only = replace(samples.disk(3).layers[0], backing_name="volume-1.s1")
+        fake.readings = [with_layers(fake.guest, [only])]
+        with pytest.raises(HeaderWrong, match="still names a backing file"):
+            deleted(fake, PULL)
+
+    def test_active_commit_changes_no_header(self) -> None:
+        fake = host()
+        only = replace(samples.disk(3).layers[2], evidence=())
+        fake.readings = [with_layers(fake.guest, [only])]
+        assert deleted(fake, ACTIVE).file_format == {"volume-1": "raw"}
+
+    def found(self, **changes: Any) -> FakeHost:
+        fake = host()
+        upper, _, lower = samples.disk(3).layers
+        fake.readings = [with_layers(fake.guest, [upper, replace(lower, **changes)])]
+        return fake
+
+
+class TestSteps:
+    def test_ready_pivots_once(self) -> None:
+        fake = host(view("running"), view("ready"), view("ready"), view("standby"), CONCLUDED)
+        deleted(fake, ACTIVE)
+        assert fake.calls.count("pivot") == 1
+
+    def test_pivot_that_came_too_early_is_tried_again(self) -> None:
+        fake = host(view("ready"), view("ready"), view("ready"), view("ready"), CONCLUDED)
+        fake.pivots = [False, False, True]
+        deleted(fake, ACTIVE)
+        assert fake.calls.count("pivot") == 3
+
+    def test_pending_is_finalized_once(self) -> None:
+        fake = host(view("waiting"), view("pending"), view("pending"), CONCLUDED)
+        deleted(fake)
+        assert fake.calls.count("finalize") == 1
+        assert "pivot" not in fake.calls
+
+    def test_every_look_but_the_last_is_followed_by_a_wait(self) -> None:
+        looks = ["created", "running", "paused", "ready", "waiting", "pending", "aborting"]
+        fake = host(*(view(status) for status in looks), CONCLUDED)
+        deleted(fake)
+        assert fake.calls.count("wait") == len(looks)
+
+    def test_error_is_read_before_the_job_is_dismissed(self) -> None:
+        fake = host(view("concluded", "no space"))
+        with pytest.raises(JobFailed):
+            deleted(fake)
+        assert fake.calls.index("view") < fake.calls.index("dismiss")
+
+    def test_left_overs_are_settled_before_the_graph_is_read(self) -> None:
+        fake = host()
+        deleted(fake)
+        assert fake.calls[-2:] == ["settle", "read"]
+
+
+class TestInterrupted:
+    @pytest.mark.parametrize(
+        "step", ["attach", "start", "view", "wait", "finalize", "dismiss", "settle"]
+    )
+    def test_ctrl_c(self, step: str) -> None:
+        fake = host(view("pending"), CONCLUDED)
+        fake.fails[step] = KeyboardInterrupt()
+        with pytest.raises(Interrupted, match=r"the commit of volume-1\.s1 goes on") as caught:
+            deleted(fake)
+        assert (caught.value.exit_code, caught.value.changed) == (6, "unknown")
+
+    def test_ctrl_c_in_a_pivot(self) -> None:
+        fake = host(view("ready"))
+        fake.fails["pivot"] = KeyboardInterrupt()
+        with pytest.raises(Interrupted):
+            deleted(fake, ACTIVE)
+
+    def test_ctrl_c_before_anything_was_started(self) -> None:
+        fake = host()
+        fake.fails["read"] = KeyboardInterrupt()
+        with pytest.raises(KeyboardInterrupt):
+            deleted(fake)
+
+    def test_same_command_again_finishes_it(self) -> None:
+        fake = host(view("running"))
+        fake.fails["wait"] = KeyboardInterrupt()
+        with pytest.raises(Interrupted):
+            deleted(fake)
+        fake.fails.clear()
+        fake.left_running, fake.views = True, [CONCLUDED]
+        assert deleted(fake).file_format == {"volume-1": "raw"}
+        assert fake.calls.count("start") == 1
+
+    @pytest.mark.parametrize("gone", GONE)
+    @pytest.mark.parametrize("step", ["view", "wait", "finalize", "dismiss", "settle"])
+    def test_guest_that_is_gone_in_mid_job(self, step: str, gone: QmpsnapError) -> None:
+        fake = host(view("pending"), CONCLUDED)
+        fake.fails[step] = gone
+        with pytest.raises(OutcomeUnknown, match=r"commit of volume-1\.s1") as caught:
+            deleted(fake)
+        assert isinstance(caught.value, Unknown)
+        assert caught.value.__cause__ is gone
+        assert (caught.value.exit_code, caught.value.changed) == (6, "unknown")
+
+    @pytest.mark.parametrize("gone", GONE)
+    def test_guest_that_is_gone_before_the_last_reading(self, gone: QmpsnapError) -> None:
+        class Dies(FakeHost):
+            def settle(self, plan: Any) -> tuple[str, ...]:
+                self.fails["read"] = gone
+                return ()
+
+        with pytest.raises(OutcomeUnknown):
+            deleted(Dies(samples.guest(samples.disk(3))))
+
+    def test_xml_that_follows_a_moment_later(self) -> None:
+        fake = host()
+        merged = samples.guest(samples.disk(3, layers=(samples.disk(3).layers[2],)))
+        fake.readings = [lagging(merged, mirror="active-commit"), lagging(merged)]
+        assert deleted(fake, ACTIVE).disk.mirror is None
+
+    def test_xml_that_never_follows(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(run, "XML_LAG_S", 0.0)
+        fake = host()
+        fake.readings = [lagging(fake.guest, mirror="active-commit")] * 100
+        with pytest.raises(XmlBehind, match="it still shows a active-commit"):
+            deleted(fake, ACTIVE)
+
+
+def test_unknown_disk_is_refused() -> None:
+    with pytest.raises(DiskNotFound) as caught:
+        deleted(host(), replace(COMMIT, disk="nope"))
+    assert caught.value.exit_code == 4

@@ -1,0 +1,286 @@
+"""The QMP socket, against a real one that misbehaves."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+
+from qmpsnap.errors import Refused, Unknown, Unreachable
+from qmpsnap.monitor.base import (
+    CONNECTION_LOST,
+    CommandFailed,
+    CommandTimedOut,
+    ConnectionLost,
+    Event,
+    LostInMidCommand,
+    Monitor,
+)
+from qmpsnap.monitor.socket import CannotConnect, NotQmp, SocketMonitor
+from tests.unit.qmp_server import GREETING, Client, connected, serve
+
+
+def silent(client: Client) -> None:
+    """Says nothing more, until the other end is closed."""
+    while client.receive():
+        pass
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "qmp.sock"
+
+
+class TestConnect:
+    def test_no_such_file(self, path: Path) -> None:
+        with pytest.raises(CannotConnect, match="no such socket") as caught:
+            SocketMonitor.connect(path)
+        assert isinstance(caught.value, Refused)
+        assert (caught.value.exit_code, caught.value.path) == (7, str(path))
+        assert caught.value.way_out
+
+    @pytest.mark.parametrize("kind", ["file", "folder"])
+    def test_not_a_socket(self, path: Path, kind: str) -> None:
+        path.touch() if kind == "file" else path.mkdir()
+        with pytest.raises(CannotConnect, match="not a socket"):
+            SocketMonitor.connect(path)
+
+    def test_nobody_listens(self, path: Path) -> None:
+        with socket.socket(socket.AF_UNIX) as left_behind:
+            left_behind.bind(str(path))
+        with pytest.raises(CannotConnect, match="nobody listens there"):
+            SocketMonitor.connect(path)
+
+    def test_name_that_is_too_long_for_a_socket(self, path: Path) -> None:
+        with pytest.raises(CannotConnect, match="too long"):
+            SocketMonitor.connect(path.with_name("x" * 200))
+
+    def test_name_with_a_nul(self) -> None:
+        with pytest.raises(CannotConnect):
+            SocketMonitor.connect("/tmp/a\0b")
+
+    def test_monitor_that_another_client_holds(self, path: Path) -> None:
+        with serve(path, silent) as address, pytest.raises(CannotConnect) as caught:
+            SocketMonitor.connect(address, timeout=0.01)
+        assert caught.value.reason == "no greeting within 0.01 s"
+        assert "Another client" in caught.value.way_out
+
+    @pytest.mark.parametrize(
+        "said",
+        [
+            b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n",
+            b"\xff\xfe\0garbage\n",
+            b"\n",
+            b"SSH-2.0-OpenSSH_9.2\r\n",
+            b"{}\n",
+            b"[]\n",
+            b"7\n",
+            b'{"QMP": 7}\n',
+            b'{"QMP": {}}\n',
+            b'{"return": {}}\n',
+            b'{"event": "SHUTDOWN"}\n',
+            b"",
+            b'{"QMP"',
+        ],
+    )
+    def test_somebody_else(self, path: Path, said: bytes) -> None:
+        with (
+            serve(path, lambda client: client.send(said)) as address,
+            pytest.raises(NotQmp, match=r"does not speak QMP: \S") as caught,
+        ):
+            SocketMonitor.connect(address)
+        assert isinstance(caught.value, Refused)
+        assert (caught.value.exit_code, caught.value.path) == (7, address)
+
+    def test_negotiation_that_is_refused(self, path: Path) -> None:
+        def talk(client: Client) -> None:
+            client.send(GREETING)
+            client.receive()
+            client.send({"error": {"class": "GenericError", "desc": "no"}})
+
+        with serve(path, talk) as address, pytest.raises(NotQmp):
+            SocketMonitor.connect(address)
+
+    def test_negotiation_that_is_cut_off(self, path: Path) -> None:
+        # Which end notices first is a matter of luck, and so is the class.
+        with (
+            serve(path, lambda client: client.send(GREETING)) as address,
+            pytest.raises((NotQmp, CannotConnect)),
+        ):
+            SocketMonitor.connect(address)
+
+    def test_hang_up_right_after_the_negotiation(self, path: Path) -> None:
+        with serve(path, Client.greet) as address:
+            try:
+                monitor = SocketMonitor.connect(address)
+            except Unreachable:
+                return
+            assert monitor.events.get(timeout=10) == Event(CONNECTION_LOST)
+            monitor.close()
+
+    def test_again_after_a_failure(self, path: Path) -> None:
+        with pytest.raises(CannotConnect):
+            SocketMonitor.connect(path)
+        with connected(path, silent) as monitor:
+            assert monitor.events.empty()
+
+
+class TestExecute:
+    def test_command_and_its_reply(self, path: Path) -> None:
+        seen: list[object] = []
+
+        def talk(client: Client) -> None:
+            command = client.receive()
+            seen.append((command["execute"], command.get("arguments")))
+            client.answer(command, [{"device": "vda"}])
+
+        with connected(path, talk) as monitor:
+            road: Monitor = monitor
+            assert road.execute("query-block", {"flat": True}) == [{"device": "vda"}]
+        assert seen == [("query-block", {"flat": True})]
+
+    def test_reply_that_is_larger_than_the_librarys_limit(self, path: Path) -> None:
+        large = "x" * (10 * 1024 * 1024 + 1)
+        with connected(path, lambda client: client.answer(client.receive(), large)) as monitor:
+            assert monitor.execute("query-block") == large
+
+    def test_error_reply(self, path: Path) -> None:
+        def talk(client: Client) -> None:
+            command = client.receive()
+            error = {"class": "CommandNotFound", "desc": "The command x has not been found"}
+            client.send({"error": error, "id": command["id"]})
+            client.answer(client.receive(), 7)
+
+        with connected(path, talk) as monitor:
+            with pytest.raises(CommandFailed, match="The command x has not been found") as caught:
+                monitor.execute("x")
+            assert caught.value.error_class == "CommandNotFound"
+            assert (caught.value.command, caught.value.changed) == ("x", "no")
+            assert monitor.execute("y") == 7
+
+    def test_no_reply_in_time(self, path: Path) -> None:
+        def talk(client: Client) -> None:
+            late = client.receive()
+            command = client.receive()
+            client.answer(late, "too late")
+            client.answer(command, "in time")
+
+        with connected(path, talk) as monitor:
+            with pytest.raises(CommandTimedOut, match="no reply to job-finalize") as caught:
+                monitor.execute("job-finalize", timeout=0.01)
+            assert isinstance(caught.value, Unknown)
+            assert monitor.execute("query-jobs") == "in time"
+
+    @pytest.mark.parametrize(
+        ("said", "closes"),
+        [
+            (b"", True),
+            (b'{"return"', True),
+            (b"garbage\n", True),
+            (b"garbage\n", False),
+            (b"\xff\n", False),
+            (b"[]\n", False),
+        ],
+    )
+    def test_connection_that_breaks_in_mid_command(
+        self, path: Path, said: bytes, closes: bool
+    ) -> None:
+        def talk(client: Client) -> None:
+            client.receive()
+            client.send(said)
+            if not closes:
+                silent(client)
+
+        with connected(path, talk) as monitor:
+            with pytest.raises(LostInMidCommand, match="whether QEMU carried it out") as caught:
+                monitor.execute("transaction")
+            assert isinstance(caught.value, Unknown)
+            assert (caught.value.command, caught.value.exit_code) == ("transaction", 6)
+            assert caught.value.reason
+            with pytest.raises(ConnectionLost):
+                monitor.execute("query-jobs")
+
+    @pytest.mark.parametrize("reply", [{"neither": 1}, {"error": "text"}, {"error": {}}])
+    def test_reply_that_is_neither_a_return_nor_an_error(
+        self, path: Path, reply: dict[str, object]
+    ) -> None:
+        def talk(client: Client) -> None:
+            client.send({**reply, "id": client.receive()["id"]})
+            silent(client)
+
+        with connected(path, talk) as monitor, pytest.raises(LostInMidCommand):
+            monitor.execute("transaction")
+
+    def test_connection_that_is_gone_already(self, path: Path) -> None:
+        with connected(path, lambda client: client.answer(client.receive(), {})) as monitor:
+            monitor.execute("quit")
+            assert monitor.events.get(timeout=10) == Event(CONNECTION_LOST)
+            with pytest.raises(ConnectionLost, match="query-block was not sent") as caught:
+                monitor.execute("query-block")
+            assert isinstance(caught.value, Refused)
+            assert caught.value.exit_code == 7
+
+    def test_after_close(self, path: Path) -> None:
+        with connected(path, silent) as monitor:
+            monitor.close()
+            with pytest.raises(ConnectionLost):
+                monitor.execute("query-block")
+
+    def test_two_threads_get_each_its_own_reply(self, path: Path) -> None:
+        def talk(client: Client) -> None:
+            for command in reversed([client.receive(), client.receive()]):
+                client.answer(command, command["execute"])
+
+        replies: dict[str, object] = {}
+        with connected(path, talk) as monitor:
+
+            def ask(command: str) -> None:
+                replies[command] = monitor.execute(command)
+
+            threads = [threading.Thread(target=ask, args=(name,)) for name in ("a", "b")]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        assert replies == {"a": "a", "b": "b"}
+
+
+class TestEvents:
+    def test_only_what_is_watched_in_its_order(self, path: Path) -> None:
+        def talk(client: Client) -> None:
+            stamp = {"seconds": 1, "microseconds": 2}
+            for name, data in (
+                ("JOB_STATUS_CHANGE", {"id": "job0", "status": "running"}),
+                ("RTC_CHANGE", {"offset": 1}),
+                ("BLOCK_JOB_READY", {"device": "job0"}),
+                ("SHUTDOWN", None),
+            ):
+                more = {"data": data} if data is not None else {}
+                client.send({"event": name, "timestamp": stamp, **more})
+            client.answer(client.receive(), {})
+            silent(client)
+
+        with connected(path, talk) as monitor:
+            monitor.execute("query-jobs")  # events before a reply are there when it is
+            assert [monitor.events.get_nowait() for _ in range(monitor.events.qsize())] == [
+                Event("JOB_STATUS_CHANGE", {"id": "job0", "status": "running"}),
+                Event("BLOCK_JOB_READY", {"device": "job0"}),
+                Event("SHUTDOWN"),
+            ]
+
+    def test_end_of_the_connection(self, path: Path) -> None:
+        def talk(client: Client) -> None:
+            client.answer(client.receive(), {})
+            client.send({"event": "SHUTDOWN"})
+
+        with connected(path, talk) as monitor:
+            monitor.execute("quit")
+            assert monitor.events.get(timeout=10).name == "SHUTDOWN"
+            assert monitor.events.get(timeout=10).name == CONNECTION_LOST
+
+    def test_end_that_we_asked_for_is_none(self, path: Path) -> None:
+        with connected(path, silent) as monitor:
+            pass
+        assert monitor.events.empty()
