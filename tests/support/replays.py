@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from tests.support.operations import MakeRig
-from tests.support.rig import DISK, SERIAL, Rig, Said
+from tests.support.rig import DISK, Rig, Said
 
 
 class Replays:
