@@ -114,7 +114,9 @@ def _socket(path: str) -> Iterator[Check]:
             name="backing-mask-protocol",
             state=State.OK if mask else State.NOTE,
             found="yes" if mask else "no (QEMU before 9.0)",
-            remedy="" if mask else "Bases without a raw node get one before a merge.",
+            remedy=""
+            if mask
+            else "Merges into a file that is open without a raw node are refused.",
         )
     except QmpsnapError as error:
         yield Check(name="QMP", state=State.PROBLEM, found=str(error), remedy=error.way_out)

@@ -8,7 +8,9 @@ libvirt's own numbering (`<source index='3'>` is node `libvirt-3-format`), not b
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from typing import Final
 
 from qmpsnap.formats.from_xml import disk_from_xml
 from qmpsnap.formats.layers import DiskReport, GuestReport, LayerReport
@@ -16,8 +18,10 @@ from qmpsnap.formats.qcow2 import Header
 from qmpsnap.formats.verdict import judge
 from qmpsnap.formats.witnesses import layer_above_says, node_says, xml_says
 from qmpsnap.graph.chain import Layer, chain, host_path
-from qmpsnap.graph.nodes import Device, Graph
+from qmpsnap.graph.nodes import Device, Graph, Node
 from qmpsnap.graph.xml import XmlDisk, XmlDomain, XmlLayer
+
+_SLICE: Final = re.compile(r'^json:.*"(offset|size)":')
 
 
 def guest_from_graph(
@@ -168,6 +172,8 @@ def _flags(layer: Layer, header: Header | None) -> tuple[str, ...]:
         flags.append("encrypted")
     if node.data_file is not None or (header and header.data_file is not None):
         flags.append("data-file")
+    if _is_slice(node):
+        flags.append("slice")
     if node.detect_zeroes:
         flags.append("detect-zeroes")
     if layer.filters:
@@ -179,6 +185,11 @@ def _flags(layer: Layer, header: Header | None) -> tuple[str, ...]:
     if node.bitmaps or (header and header.bitmaps):
         flags.append("bitmaps")
     return tuple(flags)
+
+
+def _is_slice(node: Node) -> bool:
+    """A raw node that shows a part of its file only; QEMU tells it in the node's name alone."""
+    return node.driver == "raw" and bool(_SLICE.search(node.filename))
 
 
 def _implicit(layer: Layer) -> bool:

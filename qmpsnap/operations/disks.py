@@ -130,6 +130,17 @@ def usable(disk: DiskReport) -> DiskReport:
         if layer.verdict is Verdict.CONFLICT:
             said = ", ".join(f"{one.witness} says {one.format}" for one in layer.evidence)
             raise FormatUncertain(layer.file, said)
+        if "encrypted" in layer.flags:
+            raise unsuitable(
+                f"{layer.file} is encrypted",
+                "The overlay would hold in plain what the guest writes; use libvirt's own snapshots "
+                "with a secret for it.",
+            )
+        if "slice" in layer.flags:
+            raise unsuitable(
+                f"{layer.file} is a part of a larger file (offset, size)",
+                "A header cannot record that, so the next start would read the wrong part.",
+            )
         if "data-file" in layer.flags:
             raise unsuitable(
                 f"{layer.file} keeps its data in another file (data-file)",

@@ -56,6 +56,9 @@ class Operations:
             with rig.guest.writer(DISK, seed=depth) as writer:
                 said = rig.delete(top, target)
                 writer.wait_for(5)
+            if _would_record_file(base, target):
+                assert (said.code, rig.files()) == (4, before), said
+                return
             assert said.code == 0, said
             expected = _format(base) if target == BASE else "qcow2"
             assert said.status == {
@@ -89,6 +92,9 @@ class Operations:
             with rig.guest.writer(DISK, seed=depth) as writer:
                 said = rig.delete(new_base, None)
                 writer.wait_for(5)
+            if _would_record_file(base, new_base):
+                assert (said.code, rig.files()) == (4, files), said
+                return
             assert said.code == 0, said
             expected = _format(base) if new_base == BASE else "qcow2"
             assert said.status["file_format"] == {files[0]: "qcow2", new_base: expected}
@@ -236,6 +242,11 @@ class Attack:
 def _format(base: str) -> str:
     """`raw-without-node` is raw too."""
     return base.partition("-")[0]
+
+
+def _would_record_file(base: str, target: str) -> bool:
+    """QEMU before 9.0 writes `file` into the header above a base without a raw node."""
+    return base == "raw-without-node" and target == BASE
 
 
 def _formats(rig: Rig) -> dict[str, str]:

@@ -70,7 +70,9 @@ class TestUsable:
         disk = samples.disk(depth, base=base)
         assert usable(disk) is disk
 
-    @pytest.mark.parametrize("flag", ["detect-zeroes", "filter", "bitmaps", "encrypted"])
+    @pytest.mark.parametrize(
+        "flag", ["detect-zeroes", "filter", "implicit-filter", "bitmaps", "json-name"]
+    )
     def test_flags_that_do_not_matter(self, flag: str) -> None:
         assert usable(samples.changed_layer(samples.disk(2), 0, flags=(flag,)))
 
@@ -102,7 +104,9 @@ class TestUsable:
             ({"path": "a"}, "by a relative name only"),
             ({"path": ""}, "by a relative name only"),
             ({"flags": ("data-file",)}, r"keeps its data in another file \(data-file\)"),
-            ({"flags": ("encrypted", "data-file")}, "data-file"),
+            ({"flags": ("detect-zeroes", "data-file")}, "data-file"),
+            ({"flags": ("encrypted",)}, "is encrypted"),
+            ({"flags": ("slice",)}, r"a part of a larger file \(offset, size\)"),
         ],
     )
     def test_layer_that_cannot_be_changed(

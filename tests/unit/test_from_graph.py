@@ -119,6 +119,13 @@ class TestDirectRoad:
         (job,) = guest_from_graph(recordings.graph("commit-running")).jobs
         assert (job.id, job.status) == ("job0", "running")
 
+    def test_files_that_any_node_has_open(self) -> None:
+        orphaned = guest_from_graph(recordings.graph("stream-finished"))
+        assert orphaned.open_files == {"/share/top", "/share/mid", "/share/base"}
+        with_data_file = guest_from_graph(recordings.graph("data-file"))
+        assert with_data_file.open_files == {"/share/disk", "/share/disk.data"}
+        assert guest_from_graph(recordings.graph("fdset")).open_files == frozenset()
+
     def test_root_that_is_missing_from_the_nodes(self) -> None:
         made = Graph(devices=(Device(device="", qdev="vda", root="a"),), nodes={}, edges=())
         assert guest_from_graph(made).disks[0].layers == ()
@@ -178,6 +185,15 @@ class TestHeaders:
         (layer,) = reported("raw-node", base=hostile).layers
         assert (layer.format, layer.flags, layer.backing_name) == ("raw", (), None)
 
+    def test_no_header_of_a_layer_that_is_not_qcow2_states_anything(self) -> None:
+        made = recordings.graph("qcow2-chain")
+        nodes = {**made.nodes, "mid": replace(made.nodes["mid"], driver="qed", recorded=None)}
+        guest = guest_from_graph(
+            replace(made, nodes=nodes), headers={"/share/mid": header("base", "qcow2")}
+        )
+        base = guest.disks[0].layers[-1]
+        assert (said(base), base.verdict) == ({Witness.QMP: "raw"}, Verdict.EXACT)
+
     def test_active_layer_has_no_header_above(self) -> None:
         assert said(reported("qcow2-chain").layers[0]) == {Witness.QMP: "qcow2"}
 
@@ -195,6 +211,7 @@ class TestFlags:
             ("qcow2-chain", [(), (), ()]),
             ("luks", [(), ("encrypted",)]),
             ("data-file", [("data-file",)]),
+            ("raw-slice", [("slice",)]),
             ("bitmap", [("detect-zeroes", "bitmaps")]),
             ("throttle-on-top", [("filter",), (), ()]),
             ("throttle-between", [(), ("filter",), ()]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,13 @@ def test_header_that_does_not_fit(plan: CreatePlan, content: dict[str, Any], rea
     assert isinstance(caught.value, Refused)
     assert caught.value.way_out
     assert Path(plan.overlay).read_bytes() == data
+
+
+def test_name_that_qemu_would_take_for_a_protocol(plan: CreatePlan, tmp_path: Path) -> None:
+    active = replace(plan.active, path=str(tmp_path / "nbd:volume"), file="nbd:volume")
+    Path(plan.overlay).write_bytes(header(size=MIB, backing=b"nbd:volume"))
+    with pytest.raises(OverlayUnsuitable, match="backed by 'nbd:volume'"):
+        prepare_overlay(replace(plan, active=active))
 
 
 @pytest.mark.parametrize("kind", ["folder", "fifo", "link", "link to nothing"])
