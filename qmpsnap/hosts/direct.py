@@ -165,6 +165,7 @@ class DirectHost:
 
     def attach(self, plan: MergePlan) -> str | None:
         """See `Host.attach`: our jobs carry an id that follows from the plan."""
+        self._flushed, self._flush_error = False, None
         wanted = job_id(plan)
         jobs = jobs_from(self._monitor.execute("query-jobs"))
         known = {job.id for job in jobs} | self._collected.keys()

@@ -157,6 +157,8 @@ class Reader:
             return devices_from(self._monitor.execute("query-block", {"flat": True}))
         if nested_ok:
             return devices_from(self._monitor.execute("query-block"))
+        if debug is None:
+            raise CommandFailed("query-block", "CommandNotFound", "no flat way to the devices")
         return devices_from_debug_graph(debug)
 
     def _try(self, command: str) -> object | None:

@@ -78,7 +78,7 @@ def parse(text: str, name: str) -> Transcript:
     Raises:
         BadTranscript: A line is no JSON or of no known kind, or the version is another one.
     """
-    lines = [line for line in enumerate(text.splitlines(), start=1) if line[1].strip()]
+    lines = [line for line in enumerate(text.split("\n"), start=1) if line[1].strip()]
     documents = [(number, _object(line, name, number)) for number, line in lines]
     if not documents or documents[0][1].get(VERSION_KEY) != VERSION:
         raise BadTranscript(name, 1, f"it does not begin with {VERSION_KEY} {VERSION}")

@@ -138,7 +138,7 @@ def create(host: Host, request: CreateRequest) -> Result:
         # Whatever was said, the graph decides: a reply that was lost may have been a yes.
         problem = error
     try:
-        _, after = _fresh(host, plan.disk)
+        guest, after = _fresh(host, plan.disk)
     except (Unknown, Unreachable) as error:
         raise OutcomeUnknown("snapshot", plan.file, str(error)) from error
     if _paths(after) == (plan.overlay, *_paths(plan.disk)):
@@ -148,7 +148,7 @@ def create(host: Host, request: CreateRequest) -> Result:
         return Result(disk=after, file_format={plan.file: format_}, notes=overlay.notes)
     if _paths(after) != _paths(plan.disk):
         raise ChainUnexpected("snapshot", _chain(after), f"{plan.file} over {_chain(plan.disk)}")
-    if overlay.made:
+    if overlay.made and plan.overlay not in guest.open_files:
         host.discard(plan)
     raise problem or ChainUnexpected("snapshot", _chain(after), f"{plan.file} on top")
 
@@ -219,13 +219,14 @@ def _proven(
     """Compare a fresh reading with the plan: only the graph tells what really happened."""
     expected = tuple(layer.path for layer in plan.remaining)
     found = _paths(after)
-    if error is not None or found == _paths(plan.disk):
+    if found == _paths(plan.disk):
         # A cancel after READY ends with the same events as success, and without an error.
         reason = error or "it ended without an error, but nothing was merged (was it cancelled?)"
         raise JobFailed(plan.kind, plan.top.file, reason, _chain(after))
-    if found != expected:
+    if error is not None or found != expected:
         names = " <- ".join(layer.file for layer in reversed(plan.remaining))
-        raise ChainUnexpected(plan.kind, _chain(after), names)
+        said = f" (the job ended with: {error})" if error else ""
+        raise ChainUnexpected(plan.kind, _chain(after) + said, names)
     if plan.above is not None:
         if plan.base is not None:
             _check_header(after, plan.base.file)

@@ -252,12 +252,6 @@ def over_protocol() -> DiskReport:
     return samples.changed_layer(disk, 2, node_details=node, protocol_node=None)
 
 
-def reopened(options: object) -> dict[str, object]:
-    """Options of a reopen; how a node becomes read-only by itself is for QEMU's own tests."""
-    assert isinstance(options, dict)
-    return {name: value for name, value in options.items() if name != "auto-read-only"}
-
-
 class TestRawNode:
     """Before QEMU 9.0 the driver's name would go into a header over a base without a raw node."""
 
