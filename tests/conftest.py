@@ -7,6 +7,9 @@ import shutil
 from collections.abc import Callable
 from importlib.util import find_spec
 
+# Hypothesis' plugin imports it at the end of the session otherwise, when other threads are at
+# work; CPython 3.11 then fails now and then in ast.parse() ("recursion depth mismatch").
+import hypothesis  # noqa: F401
 import pytest
 
 _NEEDS: dict[str, tuple[Callable[[], object], str]] = {

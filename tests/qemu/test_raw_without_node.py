@@ -1,8 +1,8 @@
 """
 A raw file that the guest has open without a raw node, as libvirt 11.3 and later attach it.
 
-No writer is at work here: with one, 2 of some 80 merges on QEMU 7.2 ended in a failed write or an
-unexplained failure, which a raw node never did. The cause was not found.
+The same operations under a writer are in `test_operations.py`, over a raw node; here it is the
+layout that matters.
 """
 
 from __future__ import annotations
