@@ -30,6 +30,17 @@ def _disk(disk: DiskReport) -> Document:
         "read_only": disk.read_only,
         "xml_differs": disk.xml_differs,
         "layers": [_layer(layer) for layer in disk.layers],
+        "files": [
+            {
+                "path": file.path,
+                "name": file.name,
+                "protocol": file.protocol,
+                "node": file.node,
+                "role": file.role,
+                "layer": file.layer,
+            }
+            for file in disk.files
+        ],
     }
 
 

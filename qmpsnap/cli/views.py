@@ -9,6 +9,7 @@ from rich.table import Table
 
 from qmpsnap.cli.output import printable, table
 from qmpsnap.formats.layers import DiskReport, GuestReport, LayerReport
+from qmpsnap.graph.files import OpenFile
 from qmpsnap.operations.names import snapshots
 
 KIB = 1024
@@ -65,13 +66,18 @@ def _chain(disk: DiskReport) -> RenderableType:
         for number, layer in enumerate(disk.layers)
     ]
     serial = f" (serial {disk.serial})" if disk.serial else ""
-    differs = f"\nCONFLICT: {disk.xml_differs}" if disk.xml_differs else ""
+    remarks = [f"CONFLICT: {disk.xml_differs}"] if disk.xml_differs else []
+    remarks += [f"also open: {file.name} ({_why(disk, file)})" for file in disk.beyond_chain]
     title = f"{printable(disk.disk)}{printable(serial)}"
     if not rows:
         return f"{title}: empty"
     result = table(("FILE", "FORMAT", "VERDICT", "WITNESSES", "FLAGS"), rows, title=title)
-    result.caption = printable(differs.strip()) or None
+    result.caption = "\n".join(map(printable, remarks)) or None
     return result
+
+
+def _why(disk: DiskReport, file: OpenFile) -> str:
+    return f"{file.role} of {disk.layers[file.layer].file}"
 
 
 def witnesses(layer: LayerReport) -> str:

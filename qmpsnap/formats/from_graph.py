@@ -9,6 +9,7 @@ libvirt's own numbering (`<source index='3'>` is node `libvirt-3-format`), not b
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from typing import Final
 
@@ -18,10 +19,13 @@ from qmpsnap.formats.qcow2 import Header
 from qmpsnap.formats.verdict import judge
 from qmpsnap.formats.witnesses import layer_above_says, node_says, xml_says
 from qmpsnap.graph.chain import Layer, chain, host_path
+from qmpsnap.graph.drivers import DriverKind
+from qmpsnap.graph.files import files_of
 from qmpsnap.graph.nodes import Device, Graph, Node
 from qmpsnap.graph.xml import XmlDisk, XmlDomain, XmlLayer
 
 _SLICE: Final = re.compile(r'^json:.*"(offset|size)":')
+_PARTIAL: Final = "an image is corrupt; the other disks are as `query-block` tells"
 
 
 def guest_from_graph(
@@ -44,6 +48,7 @@ def guest_from_graph(
         headers: Header by host path, of layers that a node opens as qcow2.
         notes: Carried into the report.
     """
+    shared = _shared(graph)
     disks = []
     for device in graph.devices:
         xml = _xml_disk(domain, device)
@@ -51,17 +56,19 @@ def guest_from_graph(
             continue  # pflash, and what else QEMU counts as a block device
         if domain is None and not device.name:
             continue  # a backend that no device uses
-        disks.append(_disk(graph, device, xml, serials or {}, headers or {}))
+        disks.append(_disk(graph, device, xml, serials or {}, headers or {}, shared))
     known = {disk.disk for disk in disks}
     disks += [
         disk_from_xml(xml) for xml in (domain.disks if domain else ()) if xml.target not in known
     ]
     paths = (host_path(node.filename) for node in graph.nodes.values())
+    if graph.incomplete is not None:
+        notes = (*notes, f"QEMU cannot list its nodes ({graph.incomplete}): {_PARTIAL}")
     return GuestReport(
         guest=guest,
         disks=tuple(disks),
         jobs=graph.jobs,
-        open_files=frozenset(path for path in paths if path is not None),
+        open_files=frozenset(path for path in paths if path),
         notes=notes,
     )
 
@@ -78,6 +85,7 @@ def _disk(
     xml: XmlDisk | None,
     serials: Mapping[str, str],
     headers: Mapping[str, Header],
+    shared: frozenset[str],
 ) -> DiskReport:
     layers = chain(graph, device.root) if device.root else ()
     name = device.name
@@ -85,7 +93,7 @@ def _disk(
     reports: list[LayerReport] = []
     above: Layer | None = None
     for layer, xml_layer in zip(layers, pairs, strict=True):
-        reports.append(_layer(layer, xml_layer, above, headers))
+        reports.append(_layer(layer, xml_layer, above, headers, shared))
         above = layer
     return DiskReport(
         disk=xml.target if xml else name,
@@ -97,7 +105,24 @@ def _disk(
         root=device.root,
         xml_differs=differs,
         mirror=xml.mirror if xml else None,
+        files=files_of(graph, layers),
     )
+
+
+def _shared(graph: Graph) -> frozenset[str]:
+    """Names of nodes that more than one overlay reads, or an overlay and a device."""
+    readers: Counter[str] = Counter(
+        edge.child
+        for edge in graph.edges
+        if edge.role == "backing" and not _is_filter(graph, edge.parent)
+    )
+    readers.update(device.root for device in graph.devices if device.root is not None)
+    return frozenset(name for name, count in readers.items() if count > 1)
+
+
+def _is_filter(graph: Graph, name: str) -> bool:
+    node = graph.nodes.get(name)
+    return node is not None and node.kind is DriverKind.FILTER
 
 
 def _paired(
@@ -135,25 +160,29 @@ def _libvirt_index(layer: Layer) -> int | None:
 
 
 def _layer(
-    layer: Layer, xml: XmlLayer | None, above: Layer | None, headers: Mapping[str, Header]
+    layer: Layer,
+    xml: XmlLayer | None,
+    above: Layer | None,
+    headers: Mapping[str, Header],
+    shared: frozenset[str],
 ) -> LayerReport:
     node, protocol = layer.node, layer.protocol
     path = layer.path
-    if path is None and protocol is not None and protocol.filename.startswith("/dev/fdset/"):
-        path = xml.path if xml else None  # a passed descriptor: only libvirt knows the name
+    if path is None and xml is not None and _nameless(layer):
+        path = xml.path
     header = headers.get(path) if path and node.driver == "qcow2" else None
     evidence = (node_says(node), xml_says(xml), layer_above_says(above, headers))
     stated = tuple(one for one in evidence if one is not None)
     format_, verdict = judge(stated)
     return LayerReport(
-        file=path.rpartition("/")[2] if path else layer.file,
+        file=path.rpartition("/")[2] if path else layer.file or f"(node {node.name})",
         path=path,
-        protocol=protocol.driver if protocol else "unknown",
+        protocol=(protocol.driver if protocol else "") or "unknown",
         format=format_,
         verdict=verdict,
         node=node.name,
         virtual_size=node.virtual_size,
-        flags=_flags(layer, header),
+        flags=_flags(layer, header, above, shared),
         evidence=stated,
         backing_name=header.backing_file
         if header
@@ -165,26 +194,44 @@ def _layer(
     )
 
 
-def _flags(layer: Layer, header: Header | None) -> tuple[str, ...]:
-    node = layer.node
-    flags = []
-    if node.encrypted or node.driver == "luks" or (header and header.encryption):
-        flags.append("encrypted")
-    if node.data_file is not None or (header and header.data_file is not None):
-        flags.append("data-file")
-    if _is_slice(node):
-        flags.append("slice")
-    if node.detect_zeroes:
-        flags.append("detect-zeroes")
-    if layer.filters:
-        flags.append("implicit-filter" if _implicit(layer) else "filter")
-    backing = header.backing_file if header else (node.recorded and node.recorded.filename)
-    names = (layer.protocol.filename if layer.protocol else "", backing or "")
-    if any(name.startswith("json:") for name in names):
-        flags.append("json-name")
-    if node.bitmaps or (header and header.bitmaps):
-        flags.append("bitmaps")
-    return tuple(flags)
+def _nameless(layer: Layer) -> bool:
+    """A passed descriptor, or a node that QEMU cannot describe: only libvirt knows the name."""
+    filename = layer.protocol.filename if layer.protocol else ""
+    return not filename or filename.startswith("/dev/fdset/")
+
+
+def _flags(
+    layer: Layer, header: Header | None, above: Layer | None, shared: frozenset[str]
+) -> tuple[str, ...]:
+    node, nodes = layer.node, (*layer.filters, layer.node)
+    recorded = header.backing_file if header else (node.recorded and node.recorded.filename)
+    names = (layer.protocol.filename if layer.protocol else "", recorded or "")
+    flags = {
+        "unreadable": not node.driver,
+        "encrypted": node.encrypted or node.driver == "luks" or (header and header.encryption),
+        "data-file": node.data_file is not None or (header and header.data_file is not None),
+        "slice": any(_is_slice(one) for one in (node, *layer.between)),
+        "probed": _probed(layer, above),
+        "shared-base": any(one.name in shared for one in nodes),
+        "detect-zeroes": node.detect_zeroes,
+        "implicit-filter": layer.filters and _implicit(layer),
+        "filter": layer.filters and not _implicit(layer),
+        "json-name": any(name.startswith("json:") for name in names),
+        "bitmaps": node.bitmaps or (header and header.bitmaps),
+    }
+    return tuple(flag for flag, holds in flags.items() if holds)
+
+
+def _probed(layer: Layer, above: Layer | None) -> bool:
+    """
+    QEMU opened this file by itself, from a header that names it and does not say its format.
+
+    It gave the node a name of its own then (`#block123`); whoever names a backing node has also
+    said its driver.
+    """
+    if above is None or above.node.recorded is None or not layer.node.name.startswith("#"):
+        return False
+    return above.node.recorded.format is None
 
 
 def _is_slice(node: Node) -> bool:

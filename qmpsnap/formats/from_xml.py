@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from qmpsnap.formats.layers import DiskReport, GuestReport, LayerReport
 from qmpsnap.formats.qcow2 import Header
 from qmpsnap.formats.verdict import judge
 from qmpsnap.formats.witnesses import header_says, xml_says
+from qmpsnap.graph.chain import host_path
+from qmpsnap.graph.files import OpenFile
 from qmpsnap.graph.xml import XmlDisk, XmlDomain, XmlLayer
 
 
@@ -59,13 +61,29 @@ def disk_from_xml(disk: XmlDisk, headers: Mapping[str, Header] | None = None) ->
         kind=disk.device,
         read_only=disk.read_only,
         mirror=disk.mirror,
+        files=tuple(_files(disk, headers or {})),
     )
+
+
+def _files(disk: XmlDisk, headers: Mapping[str, Header]) -> Iterator[OpenFile]:
+    """Files by the XML, and data files by the headers of what the XML states to be qcow2."""
+    for position, xml in enumerate(disk.layers):
+        own = headers.get(xml.path or "") if xml.format == "qcow2" else None
+        data_file = xml.data_store or (own.data_file if own else None)
+        named = [("file", xml.path, xml.name)]
+        if data_file:
+            named.append(("data-file", host_path(data_file), data_file))
+        for role, path, name in named:
+            yield OpenFile(
+                path=path, name=name, protocol=None, node=None, role=role, layer=position
+            )
 
 
 def _flags(xml: XmlLayer, header: Header | None) -> tuple[str, ...]:
     flags = {
         "encrypted": xml.format == "luks" or (header and header.encryption),
-        "data-file": header and header.data_file is not None,
+        "data-file": xml.data_store is not None or (header and header.data_file is not None),
+        "slice": xml.slice,
         "json-name": header and (header.backing_file or "").startswith("json:"),
         "bitmaps": header and header.bitmaps,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from qmpsnap.formats.verdict import Evidence, Verdict
+from qmpsnap.graph.files import OpenFile
 from qmpsnap.graph.nodes import Device, Job, Node
 
 
@@ -50,6 +51,14 @@ class DiskReport:
     xml_differs: str | None = None
     """Why libvirt's chain is another one than QEMU's, if it is."""
     mirror: str | None = None
+    files: tuple[OpenFile, ...] = ()
+    """Every file that is reachable from this disk, those of the chain included."""
+
+    @property
+    def beyond_chain(self) -> tuple[OpenFile, ...]:
+        """Files that are reachable from this disk and are no layer of its chain."""
+        chain = {layer.path for layer in self.layers} | {layer.file for layer in self.layers}
+        return tuple(file for file in self.files if not {file.path, file.name} & chain)
 
     @property
     def names(self) -> frozenset[str]:

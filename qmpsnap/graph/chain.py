@@ -45,13 +45,13 @@ class Layer:
     """What the layer above reads: `node`, or the first of `filters`."""
     filters: tuple[Node, ...] = ()
     """Filter nodes above `node`, topmost first."""
+    between: tuple[Node, ...] = ()
+    """Nodes between `node` and `protocol`: a filter, or the raw node that cuts out a slice."""
 
     @property
     def path(self) -> str | None:
         """Absolute or relative name of the host file; None for network protocols."""
-        if self.protocol is None or self.protocol.driver not in _LOCAL:
-            return None
-        return host_path(self.protocol.filename)
+        return None if self.protocol is None else node_path(self.protocol)
 
     @property
     def file(self) -> str:
@@ -63,6 +63,11 @@ class Layer:
 
 
 _LOCAL = frozenset({"file", "host_device", "host_cdrom"})
+
+
+def node_path(node: Node) -> str | None:
+    """The host file that a node has open; None where it is no local file, or has no name."""
+    return (host_path(node.filename) or None) if node.driver in _LOCAL else None
 
 
 def chain(graph: Graph, root: str) -> tuple[Layer, ...]:
@@ -79,12 +84,14 @@ def chain(graph: Graph, root: str) -> tuple[Layer, ...]:
     node = graph.nodes.get(root)
     while node is not None:
         *filters, bottom = _down(graph, node, seen)
+        *between, protocol = _storage(graph, bottom, seen)
         layers.append(
             Layer(
                 node=bottom,
-                protocol=_protocol(graph, bottom, seen),
+                protocol=protocol,
                 top=node,
                 filters=tuple(filters),
+                between=tuple(one for one in between if one is not None),
             )
         )
         node = graph.child(bottom.name, "backing")
@@ -113,18 +120,21 @@ def _filtered(graph: Graph, node: Node) -> Node | None:
     return graph.child(node.name, "file", "backing", "image")
 
 
-def _protocol(graph: Graph, node: Node, seen: set[str]) -> Node | None:
-    """Follow `file` down to the node that holds the bytes."""
+def _storage(graph: Graph, node: Node, seen: set[str]) -> Iterator[Node | None]:
+    """Yield what lies between `node` and the node that holds the bytes, then that one (or None)."""
     while node.kind is not DriverKind.PROTOCOL:
         is_filter = node.kind is DriverKind.FILTER
         below = _filtered(graph, node) if is_filter else graph.child(node.name, "file")
         if below is None:
-            return None
+            yield None
+            return
         if below.name in seen:
             raise ChainLoop(below.name)
         seen.add(below.name)
+        if below.kind is not DriverKind.PROTOCOL:
+            yield below
         node = below
-    return node
+    yield node
 
 
 def host_path(filename: str) -> str | None:

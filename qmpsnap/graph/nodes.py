@@ -53,6 +53,8 @@ class Node:
     """The backing entry of this node's header; None when there is none."""
     data_file: str | None = None
     """Name of a qcow2's external data file."""
+    extents: tuple[str, ...] = ()
+    """Names of the files that a vmdk's data lies in."""
     bitmaps: tuple[str, ...] = ()
     """Names of dirty bitmaps, persistent or not."""
 
@@ -131,6 +133,8 @@ class Graph:
     nodes: Mapping[str, Node]
     edges: tuple[Edge, ...]
     jobs: tuple[Job, ...] = ()
+    incomplete: str | None = None
+    """QEMU's words when it could not list its nodes: then some have no driver here."""
 
     def child(self, parent: str, *roles: str) -> Node | None:
         """The first child of `parent` in one of `roles`, tried in their order."""

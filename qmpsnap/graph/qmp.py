@@ -7,7 +7,8 @@ fields that are missing or of another type are an error that names the place.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import msgspec
@@ -47,7 +48,11 @@ class _Specific(msgspec.Struct, frozen=True, rename="kebab"):
     data: dict[str, object] = {}
 
 
-class _Image(msgspec.Struct, frozen=True, rename="kebab"):
+class ImageInfo(msgspec.Struct, frozen=True, rename="kebab"):
+    """ImageInfo, qapi/block-core.json; `backing-image` only in a nested reply."""
+
+    filename: str = ""
+    format: str = ""
     virtual_size: int | None = None
     actual_size: int | None = None
     backing_filename: str | None = None
@@ -55,6 +60,7 @@ class _Image(msgspec.Struct, frozen=True, rename="kebab"):
     backing_filename_format: str | None = None
     encrypted: bool = False
     format_specific: _Specific | None = None
+    backing_image: ImageInfo | None = None
 
 
 class _Child(msgspec.Struct, frozen=True, rename="kebab"):
@@ -70,13 +76,14 @@ class _NodeInfo(msgspec.Struct, frozen=True, rename="kebab"):
     encrypted: bool = False
     detect_zeroes: str = msgspec.field(name="detect_zeroes", default="off")
     cache: _Cache = _Cache()
-    image: _Image = _Image()
+    image: ImageInfo = ImageInfo()
     dirty_bitmaps: list[_Bitmap] = []
     children: list[_Child] | None = None
 
 
 class _Inserted(msgspec.Struct, frozen=True, rename="kebab"):
     node_name: str = ""
+    image: ImageInfo = ImageInfo()
 
 
 class _BlockInfo(msgspec.Struct, frozen=True, rename="kebab"):
@@ -87,8 +94,13 @@ class _BlockInfo(msgspec.Struct, frozen=True, rename="kebab"):
     tray_open: bool = msgspec.field(name="tray_open", default=False)
 
 
+class _DriverStats(msgspec.Struct, frozen=True, rename="kebab"):
+    driver: str = ""
+
+
 class _BlockStats(msgspec.Struct, frozen=True, rename="kebab"):
     node_name: str | None = None
+    driver_specific: _DriverStats | None = None
     parent: _BlockStats | None = None
     backing: _BlockStats | None = None
 
@@ -160,9 +172,27 @@ def nodes_from(reply: object) -> tuple[tuple[Node, ...], tuple[Edge, ...] | None
 
 
 def _node(info: _NodeInfo) -> Node:
-    image = info.image
+    return replace(
+        node_from_image(info.node_name, info.image),
+        driver=info.drv,
+        filename=info.file,
+        read_only=info.ro,
+        encrypted=info.encrypted or info.image.encrypted,
+        detect_zeroes=info.detect_zeroes != "off",
+        cache=Cache(
+            direct=info.cache.direct,
+            no_flush=info.cache.no_flush,
+            writeback=info.cache.writeback,
+        ),
+        # A mirror keeps one of its own, without a name.
+        bitmaps=tuple(bitmap.name for bitmap in info.dirty_bitmaps if bitmap.name),
+    )
+
+
+def node_from_image(name: str, image: ImageInfo) -> Node:
+    """What an image's description says of the node that it belongs to."""
     specific = image.format_specific.data if image.format_specific else {}
-    data_file = specific.get("data-file")
+    data_file, extents = specific.get("data-file"), specific.get("extents")
     recorded = None
     if image.backing_filename is not None:
         recorded = Recorded(
@@ -171,24 +201,24 @@ def _node(info: _NodeInfo) -> Node:
             format=image.backing_filename_format,
         )
     return Node(
-        name=info.node_name,
-        driver=info.drv,
-        filename=info.file,
+        name=name,
+        driver=image.format,
+        filename=image.filename,
         virtual_size=image.virtual_size,
         actual_size=image.actual_size,
-        read_only=info.ro,
-        encrypted=info.encrypted or image.encrypted,
-        detect_zeroes=info.detect_zeroes != "off",
-        cache=Cache(
-            direct=info.cache.direct,
-            no_flush=info.cache.no_flush,
-            writeback=info.cache.writeback,
-        ),
+        encrypted=image.encrypted,
         recorded=recorded,
         data_file=data_file if isinstance(data_file, str) else None,
-        # A mirror keeps one of its own, without a name.
-        bitmaps=tuple(bitmap.name for bitmap in info.dirty_bitmaps if bitmap.name),
+        extents=tuple(_names_of(extents)),
     )
+
+
+def _names_of(extents: object) -> Iterator[str]:
+    """File names of `ImageInfoSpecificVmdk.extents`."""
+    for extent in extents if isinstance(extents, list) else ():
+        name = extent.get("filename") if isinstance(extent, dict) else None
+        if isinstance(name, str):
+            yield name
 
 
 def devices_from(reply: object) -> tuple[Device, ...]:
@@ -207,6 +237,28 @@ def devices_from(reply: object) -> tuple[Device, ...]:
             tray_open=info.tray_open,
         )
         for info in _parse("query-block", reply, list[_BlockInfo])
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InsertedImages:
+    """A disk as a nested `query-block` describes it: its root node, and the images below."""
+
+    root: str
+    image: ImageInfo
+
+
+def images_from_query_block(reply: object) -> tuple[InsertedImages, ...]:
+    """
+    Parse `query-block`, nested: the images of each disk that has a working driver.
+
+    Raises:
+        MalformedReply: It is not a list of BlockInfo.
+    """
+    return tuple(
+        InsertedImages(root=info.inserted.node_name, image=info.inserted.image)
+        for info in _parse("query-block", reply, list[_BlockInfo])
+        if info.inserted is not None
     )
 
 
@@ -258,12 +310,43 @@ def edges_from_debug_graph(reply: object) -> tuple[Edge, ...]:
     Raises:
         MalformedReply: It is not an XDbgBlockGraph.
     """
-    debug = _parse("x-debug-query-block-graph", reply, _DebugGraph)
+    debug = _debug_graph(reply)
     drivers = {node.id: node.name for node in debug.nodes if node.type == "block-driver"}
     return tuple(
         Edge(parent=drivers[edge.parent], child=drivers[edge.child], role=edge.name)
         for edge in debug.edges
         if edge.parent in drivers and edge.child in drivers
+    )
+
+
+def names_from_debug_graph(reply: object) -> tuple[str, ...]:
+    """
+    Names of all nodes by `x-debug-query-block-graph`.
+
+    Raises:
+        MalformedReply: It is not an XDbgBlockGraph.
+    """
+    return tuple(node.name for node in _debug_graph(reply).nodes if node.type == "block-driver")
+
+
+def roots_from_debug_graph(reply: object) -> tuple[tuple[str, str | None], ...]:
+    """
+    Pairs of device (qdev path or drive id) and root node by `x-debug-query-block-graph`.
+
+    The backends that jobs make for themselves are there too, all without a name.
+
+    Raises:
+        MalformedReply: It is not an XDbgBlockGraph.
+    """
+    debug = _debug_graph(reply)
+    names = {node.id: node.name for node in debug.nodes}
+    root_of = {
+        edge.parent: names[edge.child]
+        for edge in debug.edges
+        if edge.name == "root" and edge.child in names
+    }
+    return tuple(
+        (node.name, root_of.get(node.id)) for node in debug.nodes if node.type == "block-backend"
     )
 
 
@@ -274,18 +357,37 @@ def devices_from_debug_graph(reply: object) -> tuple[Device, ...]:
     Raises:
         MalformedReply: It is not an XDbgBlockGraph.
     """
-    debug = _parse("x-debug-query-block-graph", reply, _DebugGraph)
-    names = {node.id: node for node in debug.nodes}
-    root_of = {
-        edge.parent: names[edge.child].name
-        for edge in debug.edges
-        if edge.name == "root" and edge.child in names
-    }
     return tuple(
-        Device(device="", qdev=node.name or None, root=root_of.get(node.id))
-        for node in debug.nodes
-        if node.type == "block-backend"
+        Device(device="", qdev=name or None, root=root)
+        for name, root in roots_from_debug_graph(reply)
     )
+
+
+def _debug_graph(reply: object) -> _DebugGraph:
+    return _parse("x-debug-query-block-graph", reply, _DebugGraph)
+
+
+def drivers_from_blockstats(reply: object) -> dict[str, str]:
+    """
+    Driver by node name, of the nodes for which `query-blockstats` tells it (host files).
+
+    Raises:
+        MalformedReply: It is not a list of BlockStats.
+    """
+    drivers: dict[str, str] = {}
+    for stats in _walk_stats(reply):
+        if stats.node_name and stats.driver_specific and stats.driver_specific.driver:
+            drivers[stats.node_name] = stats.driver_specific.driver
+    return drivers
+
+
+def _walk_stats(reply: object) -> Iterator[_BlockStats]:
+    """Every entry of a reply, parents before children, without recursion."""
+    left = list(_parse("query-blockstats", reply, list[_BlockStats]))
+    while left:
+        stats = left.pop()
+        yield stats
+        left += [below for below in (stats.backing, stats.parent) if below is not None]
 
 
 def edges_from_blockstats(reply: object) -> tuple[Edge, ...]:
@@ -300,20 +402,10 @@ def edges_from_blockstats(reply: object) -> tuple[Edge, ...]:
         MalformedReply: It is not a list of BlockStats.
     """
     edges: dict[tuple[str, str], Edge] = {}
-
-    def walk(stats: _BlockStats) -> None:
+    for stats in _walk_stats(reply):
         # For a filter both lead to the same node, and chain() takes either role.
         for role, below in (("backing", stats.backing), ("file", stats.parent)):
-            if below is None:
-                continue
-            if stats.node_name and below.node_name:
+            if stats.node_name and below is not None and below.node_name:
                 key = (stats.node_name, below.node_name)
                 edges.setdefault(key, Edge(parent=key[0], child=key[1], role=role))
-            walk(below)
-
-    try:
-        for stats in _parse("query-blockstats", reply, list[_BlockStats]):
-            walk(stats)
-    except RecursionError as error:
-        raise MalformedReply("query-blockstats", "nested too deep") from error
     return tuple(edges.values())

@@ -45,6 +45,10 @@ class XmlLayer:
     does not say (before 1.2.10 it gave no backing chain at all)."""
     index: int | None
     """libvirt's number of this source: `vda[index]`, and the N of node `libvirt-N-format`."""
+    data_store: str | None = None
+    """Name of an external data file, which libvirt lists since 10.10."""
+    slice: bool = False
+    """Only a part of the file is the disk (`<slice type='storage'>`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,4 +150,14 @@ def _layer(source: etree._Element, stated: str | None, index: str) -> XmlLayer:
         name=path or source.get("name") or "",
         format=stated,
         index=int(index) if _INDEX.fullmatch(index) else None,
+        data_store=_data_store(source),
+        slice=source.find("slices/slice") is not None,
     )
+
+
+def _data_store(source: etree._Element) -> str | None:
+    for place in ("dataStore/source", "../dataStore/source"):
+        found = source.find(place)
+        if found is not None:
+            return found.get("file") or found.get("dev") or found.get("name") or ""
+    return None

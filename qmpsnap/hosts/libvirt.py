@@ -25,7 +25,7 @@ from qmpsnap.hosts.flushing import FlushUnsupported, flush
 from qmpsnap.hosts.headers import read_headers
 from qmpsnap.hosts.overlay import discard_overlay, prepare_overlay
 from qmpsnap.hosts.reading import Reader, StreamLingers
-from qmpsnap.monitor.base import Event, reading
+from qmpsnap.monitor.base import CommandFailed, Event, reading
 from qmpsnap.monitor.passthrough import (
     LIBVIRT_BLOCK_JOB,
     GuestNotRunning,
@@ -115,6 +115,8 @@ class LibvirtHost:
             except StreamLingers:
                 # libvirt lets its streams end by themselves, and dismisses them a moment later.
                 self._off = "a pull is running, and QEMU can crash when it is read meanwhile"
+            except CommandFailed as error:
+                self._off = f"QEMU cannot list its nodes ({error.description})"
             else:
                 bare = guest_from_graph(graph, guest=domain.name, domain=domain)
                 headers = read_headers(bare.stated())

@@ -21,6 +21,7 @@ from typing import Final
 
 from qmpsnap.errors import Failed, Refused
 from qmpsnap.graph.nodes import Device, Edge, Graph, Job
+from qmpsnap.graph.partial import partial_graph
 from qmpsnap.graph.qmp import (
     devices_from,
     devices_from_debug_graph,
@@ -122,10 +123,13 @@ class Reader:
     def _graph(self, nested_ok: bool, jobs: tuple[Job, ...]) -> Graph:
         try:
             reply = self._monitor.execute("query-named-block-nodes", {"flat": True})
-        except CommandFailed:
+        except CommandFailed as error:
             if not nested_ok:
                 raise
-            reply = self._monitor.execute("query-named-block-nodes")
+            try:
+                reply = self._monitor.execute("query-named-block-nodes")
+            except CommandFailed:
+                return self._partial(error, jobs)
         nodes, edges = nodes_from(reply)
         debug = None
         if edges is None or not nested_ok:
@@ -142,6 +146,15 @@ class Reader:
             edges=edges,
             jobs=jobs,
         )
+
+    def _partial(self, why: CommandFailed, jobs: tuple[Job, ...]) -> Graph:
+        """One corrupt node makes the query fail for all; what can be known without it."""
+        debug = self._try("x-debug-query-block-graph")
+        stats = self._try("query-blockstats")
+        if debug is None or stats is None:
+            raise why
+        blocks = self._monitor.execute("query-block")
+        return partial_graph(blocks, debug, stats, jobs=jobs, why=why.description)
 
     def _edges(self, debug: object, nested_ok: bool) -> tuple[Edge, ...]:
         if debug is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from qmpsnap.errors import Refused
 from qmpsnap.formats.layers import DiskReport, GuestReport
@@ -67,6 +68,28 @@ class FormatUncertain(Refused):
     reason: str
 
 
+_FLAGS: Final = {
+    "unreadable": (
+        "is a node that QEMU cannot describe any more: its image, or one above it, is corrupt",
+        "Shut the guest down, and look at the disk's images with `qemu-img check -f FORMAT`.",
+    ),
+    "encrypted": (
+        "is encrypted",
+        "The overlay would hold in plain what the guest writes; use libvirt's own snapshots with "
+        "a secret for it.",
+    ),
+    "slice": (
+        "is a part of a larger file (offset, size)",
+        "A header cannot record that, so the next start would read the wrong part.",
+    ),
+    "data-file": (
+        "keeps its data in another file (data-file)",
+        "Convert the image to one file first.",
+    ),
+}
+"""Layers that no operation goes near: why, and what to do."""
+
+
 def find_disk(guest: GuestReport, wanted: str) -> DiskReport:
     """
     Find a disk by target, serial, device id or node name.
@@ -115,6 +138,14 @@ def usable(disk: DiskReport) -> DiskReport:
             "files before anything else.",
         )
     for layer in disk.layers:
+        for flag, (reason, advice) in _FLAGS.items():
+            if flag in layer.flags:
+                raise unsuitable(f"{layer.file} {reason}", advice)
+        if layer.verdict is Verdict.UNKNOWN:
+            raise FormatUncertain(layer.file, "nobody states it")
+        if layer.verdict is Verdict.CONFLICT:
+            said = ", ".join(f"{one.witness} says {one.format}" for one in layer.evidence)
+            raise FormatUncertain(layer.file, said)
         if layer.path is None:
             raise unsuitable(
                 f"{layer.file} is not a file on this host",
@@ -124,27 +155,6 @@ def usable(disk: DiskReport) -> DiskReport:
             raise unsuitable(
                 f"QEMU knows {layer.path} by a relative name only",
                 "Start the guest with absolute file names.",
-            )
-        if layer.verdict is Verdict.UNKNOWN:
-            raise FormatUncertain(layer.file, "nobody states it")
-        if layer.verdict is Verdict.CONFLICT:
-            said = ", ".join(f"{one.witness} says {one.format}" for one in layer.evidence)
-            raise FormatUncertain(layer.file, said)
-        if "encrypted" in layer.flags:
-            raise unsuitable(
-                f"{layer.file} is encrypted",
-                "The overlay would hold in plain what the guest writes; use libvirt's own snapshots "
-                "with a secret for it.",
-            )
-        if "slice" in layer.flags:
-            raise unsuitable(
-                f"{layer.file} is a part of a larger file (offset, size)",
-                "A header cannot record that, so the next start would read the wrong part.",
-            )
-        if "data-file" in layer.flags:
-            raise unsuitable(
-                f"{layer.file} keeps its data in another file (data-file)",
-                "Convert the image to one file first.",
             )
     names = [layer.file for layer in disk.layers]
     if len(set(names)) != len(names):

@@ -138,12 +138,24 @@ class TestFallbacks:
         by_stats = chain(Reader(without(qemu("data-file"), DEBUG)).read(), "disk")
         assert by_stats[0].path is None
 
-    @pytest.mark.parametrize("command", [NODES, BLOCK])
-    def test_query_that_every_qemu_has_and_that_fails(self, command: str) -> None:
-        monitor = qemu()
-        monitor.answers[command] = refused(command, "Block device is ejected")
+    def test_query_that_every_qemu_has_and_that_fails(self) -> None:
         with pytest.raises(CommandFailed, match="ejected"):
-            Reader(monitor).read()
+            Reader(qemu(query_block=refused(BLOCK, "Block device is ejected"))).read()
+
+    def test_nodes_that_cannot_be_listed(self) -> None:
+        refuses = qemu(query_named_block_nodes=refused(NODES, "Block device x is ejected"))
+        assert Reader(refuses).read().incomplete == "Block device x is ejected"
+
+    @pytest.mark.parametrize("missing", [DEBUG, STATS])
+    def test_nodes_that_cannot_be_listed_and_nothing_else_to_tell_them(self, missing: str) -> None:
+        monitor = qemu(query_named_block_nodes=refused(NODES, "Block device x is ejected"))
+        with pytest.raises(CommandFailed, match="ejected"):
+            Reader(without(monitor, missing)).read()
+
+    def test_nodes_that_cannot_be_listed_where_nothing_may_nest(self) -> None:
+        monitor = qemu(query_named_block_nodes=refused(NODES, "Block device x is ejected"))
+        with pytest.raises(CommandFailed, match="ejected"):
+            Reader(monitor).read(nested_ok=False)
 
     def test_jobs_that_cannot_be_told(self) -> None:
         with pytest.raises(CommandFailed):

@@ -1,0 +1,120 @@
+"""A guest with a corrupt image: QEMU cannot list its nodes, and the other disks still answer."""
+
+from __future__ import annotations
+
+from qmpsnap.formats.from_graph import guest_from_graph
+from qmpsnap.formats.layers import DiskReport
+from qmpsnap.formats.verdict import Verdict
+from qmpsnap.graph.nodes import Graph
+from qmpsnap.graph.partial import partial_graph
+
+WHY = "Block device vda-0 is ejected"
+
+
+def image(name: str, format_: str, **more: object) -> dict[str, object]:
+    return {"filename": f"/share/{name}", "format": format_, "virtual-size": 1048576, **more}
+
+
+def debug(edges: dict[str, list[tuple[str, str]]], roots: dict[str, str]) -> dict[str, object]:
+    names = list(
+        dict.fromkeys([*edges, *(child for below in edges.values() for _, child in below)])
+    )
+    ids = {name: number for number, name in enumerate(names, start=100)}
+    backends = {name: number for number, name in enumerate(roots)}
+    return {
+        "nodes": [
+            *({"id": ids[name], "type": "block-driver", "name": name} for name in names),
+            *({"id": n, "type": "block-backend", "name": name} for name, n in backends.items()),
+        ],
+        "edges": [
+            *(
+                {"parent": ids[parent], "child": ids[child], "name": role}
+                for parent, below in edges.items()
+                for role, child in below
+            ),
+            *(
+                {"parent": backends[name], "child": ids[root], "name": "root"}
+                for name, root in roots.items()
+            ),
+        ],
+    }
+
+
+EDGES = {
+    "vda-0": [("file", "vda-0-file"), ("backing", "vda-1")],
+    "vda-1": [("file", "vda-1-file")],
+    "vdb-0": [("file", "vdb-0-file"), ("backing", "vdb-1")],
+    "vdb-1": [("file", "vdb-1-file")],
+}
+ROOTS = {"vda": "vda-0", "vdb": "vdb-0"}
+BLOCKS = [
+    {"device": "", "qdev": "vda", "removable": False},
+    {
+        "device": "",
+        "qdev": "vdb",
+        "inserted": {
+            "node-name": "vdb-0",
+            "drv": "qcow2",
+            "image": image(
+                "b.qcow2",
+                "qcow2",
+                **{
+                    "backing-filename": "b.raw",
+                    "backing-filename-format": "raw",
+                    "backing-image": image("b.raw", "raw"),
+                },
+            ),
+        },
+    },
+]
+STATS = [
+    {"node-name": "vda-0", "parent": {"node-name": "vda-0-file", "driver-specific": {"driver": "file"}}},
+    {
+        "node-name": "vdb-0",
+        "parent": {"node-name": "vdb-0-file", "driver-specific": {"driver": "file"}},
+        "backing": {
+            "node-name": "vdb-1",
+            "parent": {"node-name": "vdb-1-file", "driver-specific": {"driver": "file"}},
+        },
+    },
+]  # fmt: skip
+
+
+def graph(edges: dict[str, list[tuple[str, str]]] = EDGES, roots: dict[str, str] = ROOTS) -> Graph:
+    return partial_graph(BLOCKS, debug(edges, roots), STATS, jobs=(), why=WHY)
+
+
+def disks(made: Graph) -> dict[str, DiskReport]:
+    return {disk.disk: disk for disk in guest_from_graph(made).disks}
+
+
+def test_other_disk_has_its_formats_and_files() -> None:
+    found = disks(graph())["vdb"]
+    assert [(one.path, one.format, one.verdict) for one in found.layers] == [
+        ("/share/b.qcow2", "qcow2", Verdict.EXACT),
+        ("/share/b.raw", "raw", Verdict.EXACT),
+    ]
+
+
+def test_corrupt_disk_is_shown_with_its_nodes_and_without_formats() -> None:
+    found = disks(graph())["vda"]
+    assert [(one.node, one.format, one.verdict) for one in found.layers] == [
+        ("vda-0", None, Verdict.UNKNOWN),
+        ("vda-1", None, Verdict.UNKNOWN),
+    ]
+    assert all(one.path is None and "unreadable" in one.flags for one in found.layers)
+
+
+def test_it_is_said_why() -> None:
+    (note,) = guest_from_graph(graph()).notes
+    assert WHY in note
+
+
+def test_filter_of_a_job_in_between_makes_the_pairing_unsure() -> None:
+    """Nested images leave it out, so image and node would be off by one below it."""
+    edges = EDGES | {
+        "vdb-0": [("file", "vdb-0-file"), ("backing", "#block9")],
+        "#block9": [("backing", "vdb-1")],
+    }
+    found = disks(graph(edges))["vdb"]
+    assert {one.verdict for one in found.layers} == {Verdict.UNKNOWN}
