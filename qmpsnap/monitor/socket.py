@@ -154,15 +154,27 @@ class SocketMonitor:
             with suppress(*_ENDINGS):
                 await self._client.disconnect()
             raise NotQmp(self._path, "it hung up right after the negotiation") from error
+        self._ending = asyncio.Lock()
+        self._closing = False
         self._watch = asyncio.create_task(self._notice_end())
 
     async def _notice_end(self) -> None:
         while self._client.runstate is Runstate.RUNNING:
             await self._client.runstate_changed()
-        # Fetches what ended the session; asyncio would print it when nobody does.
-        with suppress(*_ENDINGS):
-            await self._client.disconnect()
-        self.events.put(Event(CONNECTION_LOST))
+        if not self._closing:
+            await self._disconnect()
+            self.events.put(Event(CONNECTION_LOST))
+
+    async def _disconnect(self) -> None:
+        """
+        Fetch what ended the session, once: after `quit`, or when QEMU died, the library raises it.
+
+        Two calls at a time, or a cancelled one, leave an exception behind that nobody fetches,
+        and asyncio prints it.
+        """
+        async with self._ending:
+            with suppress(*_ENDINGS):
+                await self._client.disconnect()
 
     def execute(
         self,
@@ -195,10 +207,9 @@ class SocketMonitor:
         _run(self._close())
 
     async def _close(self) -> None:
-        self._watch.cancel()
-        # After `quit`, or when QEMU died, the library raises what ended the connection.
-        with suppress(*_ENDINGS):
-            await self._client.disconnect()
+        self._closing = True
+        await self._disconnect()
+        await self._watch
 
 
 def _translated(path: str, error: ConnectError | ValueError) -> Unreachable:
