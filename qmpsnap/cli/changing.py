@@ -12,7 +12,7 @@ from qmpsnap.cli import documents, views
 from qmpsnap.cli.output import output_option, printable, say, show
 from qmpsnap.cli.progress import bar
 from qmpsnap.cli.road import GuestCommand, Road
-from qmpsnap.operations import run
+from qmpsnap.operations import outcome, run
 from qmpsnap.operations.requests import CreateRequest, Method, NamedDeleteRequest
 
 
@@ -87,7 +87,7 @@ def default_name() -> str:
     return datetime.datetime.now(tz=datetime.UTC).strftime("%Y%m%d-%H%M%S")
 
 
-def _tell(headline: str, operation: str, done: run.Result, output: str) -> None:
+def _tell(headline: str, operation: str, done: outcome.Result, output: str) -> None:
     for note in done.notes:
         say(f"note: {note}")
     formats = ", ".join(f"{file}: {format_}" for file, format_ in done.file_format.items())

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from qmpsnap.formats.layers import DiskReport, GuestReport, LayerReport
 from qmpsnap.operations.names import snapshots
-from qmpsnap.operations.run import Result
+from qmpsnap.operations.outcome import Result
 
 Document = dict[str, object]
 

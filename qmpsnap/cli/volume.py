@@ -17,7 +17,7 @@ from qmpsnap.cli.output import say
 from qmpsnap.cli.progress import bar
 from qmpsnap.cli.road import GuestCommand, Road
 from qmpsnap.errors import QmpsnapError
-from qmpsnap.operations import run
+from qmpsnap.operations import outcome, run
 from qmpsnap.operations.requests import BadRequest, create_request, delete_request
 from qmpsnap.status import Dialect, Operation
 
@@ -45,7 +45,7 @@ def volume_snapshot_create(
     CREATE_INFO is JSON: {"type": "qcow2", "new_file": NAME, "snapshot_id": ID}.
     """
 
-    def work() -> run.Result:
+    def work() -> outcome.Result:
         request = create_request(volume_id, _dictionary("create_info", create_info))
         with road.open(guest) as host:
             return run.create(host, request)
@@ -76,7 +76,7 @@ def volume_snapshot_delete(
     what lies above file_to_merge (null: everything).
     """
 
-    def work() -> run.Result:
+    def work() -> outcome.Result:
         request = delete_request(volume_id, _dictionary("delete_info", delete_info))
         if not snapshot_id:
             raise BadRequest("volume-snapshot-delete", "the snapshot id is empty", "an id")
@@ -105,11 +105,11 @@ class NotJson(BadRequest):
         super().__init__(where, f"not a JSON object: {reason}", "a JSON object")
 
 
-def _report(operation: Operation, dialect: str, work: Callable[[], run.Result]) -> None:
+def _report(operation: Operation, dialect: str, work: Callable[[], outcome.Result]) -> None:
     """Do the work and print the one line, whatever comes of it."""
     try:
         done = work()
-    except run.Interrupted:
+    except outcome.Interrupted:
         _print(status.running(operation))
         raise
     except QmpsnapError:

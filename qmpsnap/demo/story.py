@@ -17,7 +17,7 @@ from qmpsnap.demo import images
 from qmpsnap.demo.guest import Guest
 from qmpsnap.errors import Failed
 from qmpsnap.formats.layers import DiskReport
-from qmpsnap.operations import run
+from qmpsnap.operations import outcome, run
 from qmpsnap.operations.host import Host
 from qmpsnap.operations.requests import CreateRequest, DeleteRequest
 from qmpsnap.status import Operation
@@ -133,7 +133,7 @@ class _Story:
         done = run.delete(self._host, request)
         self._show(Operation.DELETE, done, before)
 
-    def _show(self, operation: Operation, done: run.Result, before: str) -> None:
+    def _show(self, operation: Operation, done: outcome.Result, before: str) -> None:
         self._narrator.chain(done.disk)
         self._narrator.status(status.success(operation, done.file_format))
         after = self._guest.read_sha256(DISK)

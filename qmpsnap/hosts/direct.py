@@ -98,14 +98,14 @@ class DirectHost:
         A stream that is not dismissed makes the reading dangerous (`StreamLingers`). What it
         ended with is kept for `attach`, so that the same command given again still reports it.
         """
+        notes = []
         for info in jobs_from(self._monitor.execute("query-jobs")):
             if info.id.startswith(_OURS) and info.status == JobStatus.CONCLUDED:
                 self._collected[info.id] = JobView(status=JobStatus.CONCLUDED, error=info.error)
                 self._tell(info.id, "job-dismiss", JobStatus.CONCLUDED)
-        return tuple(
-            f"job {job} of an earlier call had ended: {view.error or 'without an error'}"
-            for job, view in self._collected.items()
-        )
+                how = info.error or "without an error"
+                notes.append(f"job {info.id} of an earlier call had ended: {how}")
+        return tuple(notes)
 
     def prepare(self, plan: CreatePlan) -> Overlay:
         """See `Host.prepare`."""
@@ -189,6 +189,7 @@ class DirectHost:
         if not masks:
             _check_recordable(plan)
         self._remove_strays()
+        self._collected.clear()  # what ended before this job began is of no use any more
         arguments: dict[str, object] = {
             "job-id": job_id(plan),
             "auto-finalize": plan.kind == "active-commit",

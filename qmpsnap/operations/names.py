@@ -45,6 +45,23 @@ class SnapshotNotFound(Refused):
         return ", ".join(self.known) or "none"
 
 
+@dataclass(eq=False)
+class SnapshotAmbiguous(Refused):
+    """Two layers of the chain end in this name."""
+
+    msg = "disk {self.disk} has more than one snapshot {self.name!r}: {self.files_text}"
+    remedy = "Delete by file names: `qmpsnap volume-snapshot-delete`."
+
+    disk: str
+    name: str
+    files: tuple[str, ...]
+
+    @property
+    def files_text(self) -> str:
+        """The files that end in the name."""
+        return ", ".join(self.files)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """One snapshot of a disk."""
@@ -82,12 +99,15 @@ def find_snapshot(disk: DiskReport, name: str) -> Snapshot:
 
     Raises:
         SnapshotNotFound: No layer of the chain belongs to it.
+        SnapshotAmbiguous: More than one does.
     """
     known = snapshots(disk)
-    for snapshot in known:
-        if snapshot.name == name:
-            return snapshot
-    raise SnapshotNotFound(disk.disk, name, tuple(one.name for one in known))
+    found = [snapshot for snapshot in known if snapshot.name == name]
+    if not found:
+        raise SnapshotNotFound(disk.disk, name, tuple(one.name for one in known))
+    if len(found) > 1:
+        raise SnapshotAmbiguous(disk.disk, name, tuple(one.overlay.file for one in found))
+    return found[0]
 
 
 def check_belongs(new_file: str, disk: DiskReport, others: tuple[DiskReport, ...]) -> None:

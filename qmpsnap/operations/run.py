@@ -13,17 +13,24 @@ module holds the order of the steps, and what each interruption leaves behind:
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Final
 
-from qmpsnap.errors import Failed, QmpsnapError, Unknown, Unreachable
+from qmpsnap.errors import QmpsnapError
 from qmpsnap.formats.layers import DiskReport, GuestReport
-from qmpsnap.formats.verdict import Verdict, Witness
-from qmpsnap.operations.disks import find_disk
 from qmpsnap.operations.host import Host
 from qmpsnap.operations.jobs import Action, JobFailed, JobView, next_action
+from qmpsnap.operations.outcome import (
+    ChainUnexpected,
+    HeaderWrong,
+    Interrupted,
+    Result,
+    changing,
+    check_header,
+    fresh,
+    names,
+    paths,
+)
 from qmpsnap.operations.plan_create import plan_create
 from qmpsnap.operations.plan_delete import MergePlan, plan_delete
 from qmpsnap.operations.requests import CreateRequest, DeleteRequest, NamedDeleteRequest
@@ -32,92 +39,8 @@ log = logging.getLogger(__name__)
 
 POLL_S: Final = 2.0
 """Events wake the loop; this is the safety net for one that was lost."""
-XML_LAG_S: Final = 5.0
-"""libvirt's XML was seen 3 to 19 ms behind QEMU; five seconds mean that it will not follow."""
 
 Progress = Callable[[MergePlan, JobView], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """What was done, as a fresh reading shows it."""
-
-    disk: DiskReport
-    """The disk afterwards."""
-    file_format: Mapping[str, str]
-    """Format by bare name of every changed file."""
-    dropped: tuple[str, ...] = ()
-    """Paths of files that left the chain, and that nothing in this guest has open any more. They
-    are still there; another guest may read them."""
-    held: tuple[str, ...] = ()
-    """Paths of files that left the chain, and that this guest has open all the same."""
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(eq=False)
-class Interrupted(Unknown):
-    """Ctrl-C while a job was running. The job goes on in QEMU."""
-
-    msg = "interrupted; the {self.kind} of {self.file} goes on in the guest"
-    remedy = "Give the same command again: it takes up the running job and finishes it."
-
-    kind: str
-    file: str
-
-
-@dataclass(eq=False)
-class OutcomeUnknown(Unknown):
-    """The guest could not be asked any more after something had been changed."""
-
-    msg = "the connection broke during the {self.kind} of {self.file}: {self.reason}"
-    remedy = (
-        "Look at the guest with `qmpsnap chain`. If it still runs, give the same command again: "
-        "it takes up a job that goes on. Remove no file before that."
-    )
-
-    kind: str
-    file: str
-    reason: str
-
-
-@dataclass(eq=False)
-class ChainUnexpected(Failed):
-    """It ended without an error, and the chain is neither the old nor the new one."""
-
-    msg = "after the {self.kind} the chain is {self.found}, and should be {self.expected}"
-    remedy = "Somebody else changed this guest at the same time. Remove no file; look at `qmpsnap chain`."
-
-    kind: str
-    found: str
-    expected: str
-
-
-@dataclass(eq=False)
-class XmlBehind(Failed):
-    """QEMU's graph has changed and libvirt's picture has not followed."""
-
-    msg = "QEMU's chain is {self.chain}, and libvirt's XML has not followed: {self.reason}"
-    remedy = (
-        "Remove no file, and do not restart the guest before `virsh dumpxml` shows the chain that "
-        "QEMU has."
-    )
-
-    reason: str
-    chain: str
-
-
-@dataclass(eq=False)
-class HeaderWrong(Failed):
-    """The graph is right, and the header of the layer above would mislead the next start."""
-
-    msg = "the chain is as it should be, but the header above {self.file} is not: {self.reason}"
-    remedy = (
-        "Do not restart the guest from this file before its header is mended: with the guest off, "
-        "`qemu-img rebase -u -f qcow2 -b BACKING -F FORMAT OVERLAY`."
-    )
-
-    file: str
-    reason: str
 
 
 def create(host: Host, request: CreateRequest) -> Result:
@@ -137,20 +60,18 @@ def create(host: Host, request: CreateRequest) -> Result:
     except (QmpsnapError, KeyboardInterrupt) as error:
         # Whatever was said, the graph decides: a reply that was lost may have been a yes.
         problem = error
-    try:
-        guest, after = _fresh(host, plan.disk)
-    except (Unknown, Unreachable) as error:
-        raise OutcomeUnknown("snapshot", plan.file, str(error)) from error
-    if _paths(after) == (plan.overlay, *_paths(plan.disk)):
-        _check_header(after, after.layers[1].file)
+    with changing("snapshot", plan.file):
+        guest, after = fresh(host, plan.disk)
+    if paths(after) == (plan.overlay, *paths(plan.disk)):
+        check_header(after, after.layers[1].file)
         format_ = after.layers[0].format
         assert format_ is not None  # a fresh overlay's node states it
         return Result(disk=after, file_format={plan.file: format_}, notes=overlay.notes)
-    if _paths(after) != _paths(plan.disk):
-        raise ChainUnexpected("snapshot", _chain(after), f"{plan.file} over {_chain(plan.disk)}")
+    if paths(after) != paths(plan.disk):
+        raise ChainUnexpected("snapshot", names(after), f"{plan.file} over {names(plan.disk)}")
     if overlay.made and plan.overlay not in guest.open_files:
         host.discard(plan)
-    raise problem or ChainUnexpected("snapshot", _chain(after), f"{plan.file} on top")
+    raise problem or ChainUnexpected("snapshot", names(after), f"{plan.file} on top")
 
 
 def delete(
@@ -176,13 +97,12 @@ def delete(
     except KeyboardInterrupt:
         raise Interrupted(plan.kind, plan.top.file) from None
     try:
-        error = _drive(host, plan, job, progress, poll_s)
-        notes = () if error else host.settle(plan)
-        guest, after = _fresh(host, plan.disk)
+        with changing(plan.kind, plan.top.file):
+            error = _drive(host, plan, job, progress, poll_s)
+            notes = () if error else host.settle(plan)
+            guest, after = fresh(host, plan.disk)
     except KeyboardInterrupt:
         raise Interrupted(plan.kind, plan.top.file) from None
-    except (Unknown, Unreachable) as lost:
-        raise OutcomeUnknown(plan.kind, plan.top.file, str(lost)) from lost
     return _proven(plan, guest, after, error, notes)
 
 
@@ -218,18 +138,18 @@ def _proven(
 ) -> Result:
     """Compare a fresh reading with the plan: only the graph tells what really happened."""
     expected = tuple(layer.path for layer in plan.remaining)
-    found = _paths(after)
-    if found == _paths(plan.disk):
+    found = paths(after)
+    if found == paths(plan.disk):
         # A cancel after READY ends with the same events as success, and without an error.
         reason = error or "it ended without an error, but nothing was merged (was it cancelled?)"
-        raise JobFailed(plan.kind, plan.top.file, reason, _chain(after))
+        raise JobFailed(plan.kind, plan.top.file, reason, names(after))
     if error is not None or found != expected:
-        names = " <- ".join(layer.file for layer in reversed(plan.remaining))
+        expected_names = " <- ".join(layer.file for layer in reversed(plan.remaining))
         said = f" (the job ended with: {error})" if error else ""
-        raise ChainUnexpected(plan.kind, _chain(after) + said, names)
+        raise ChainUnexpected(plan.kind, names(after) + said, expected_names)
     if plan.above is not None:
         if plan.base is not None:
-            _check_header(after, plan.base.file)
+            check_header(after, plan.base.file)
         elif after.layers[-1].backing_name is not None:
             raise HeaderWrong(after.layers[-1].file, "it still names a backing file")
     formats = {layer.path: layer.format for layer in after.layers}
@@ -241,35 +161,3 @@ def _proven(
         held=tuple(path for path in left if path in guest.open_files),
         notes=notes,
     )
-
-
-def _check_header(after: DiskReport, file: str) -> None:
-    """The layer above `file` must record its format, and nobody may contradict."""
-    layer = next(layer for layer in after.layers if layer.file == file)
-    says = [one for one in layer.evidence if one.witness is Witness.HEADER]
-    if not says:
-        raise HeaderWrong(file, "it records no backing format")
-    if layer.verdict is Verdict.CONFLICT:
-        raise HeaderWrong(file, f"{says[0].detail}: {says[0].format}, not {layer.format}")
-
-
-def _fresh(host: Host, disk: DiskReport) -> tuple[GuestReport, DiskReport]:
-    """Read again, and give libvirt's XML the time to follow QEMU."""
-    deadline = time.monotonic() + XML_LAG_S
-    while True:
-        guest = host.read()
-        after = find_disk(guest, disk.disk)
-        lagging = after.xml_differs is not None or after.mirror is not None
-        if not lagging:
-            return guest, after
-        if time.monotonic() > deadline:
-            raise XmlBehind(after.xml_differs or f"it still shows a {after.mirror}", _chain(after))
-        time.sleep(0.005)
-
-
-def _paths(disk: DiskReport) -> tuple[str | None, ...]:
-    return tuple(layer.path for layer in disk.layers)
-
-
-def _chain(disk: DiskReport) -> str:
-    return " <- ".join(layer.file for layer in reversed(disk.layers))

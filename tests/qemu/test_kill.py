@@ -15,7 +15,7 @@ import pytest
 
 from qmpsnap.demo import images
 from qmpsnap.hosts.headers import read_header
-from qmpsnap.operations import run
+from qmpsnap.operations import outcome, run
 from qmpsnap.operations.host import Host
 from qmpsnap.operations.requests import CreateRequest, DeleteRequest, NamedDeleteRequest
 from tests.support.operations import MakeRig
@@ -124,7 +124,7 @@ def test_ctrl_c_leaves_the_job_and_the_same_command_takes_it_up(make_rig: MakeRi
         def interrupt(plan: object, view: object) -> None:
             raise KeyboardInterrupt
 
-        with rig.host() as host, pytest.raises(run.Interrupted) as caught:
+        with rig.host() as host, pytest.raises(outcome.Interrupted) as caught:
             run.delete(host, request, interrupt)
         assert caught.value.exit_code == 6
         assert "same command" in caught.value.way_out
@@ -141,7 +141,7 @@ def test_qemu_dies_under_a_job(make_rig: MakeRig) -> None:
     with make_rig("raw") as rig:
         rig.grow(3)
         request = DeleteRequest(disk=SERIAL, file_to_merge=f"{BASE}.s1", merge_target_file=BASE)
-        with rig.host() as host, pytest.raises(run.OutcomeUnknown) as caught:
+        with rig.host() as host, pytest.raises(outcome.OutcomeUnknown) as caught:
             run.delete(host, request, lambda plan, view: rig.kill())
         assert caught.value.exit_code == 6
         assert "Remove no file" in caught.value.way_out

@@ -7,6 +7,7 @@ import pytest
 from qmpsnap.errors import Refused
 from qmpsnap.operations.names import (
     BadSnapshotName,
+    SnapshotAmbiguous,
     SnapshotNotFound,
     check_belongs,
     find_snapshot,
@@ -40,6 +41,12 @@ class TestSnapshots:
     def test_disk_without_snapshots(self) -> None:
         with pytest.raises(SnapshotNotFound, match="it has: none"):
             find_snapshot(samples.disk(1), "s1")
+
+    def test_two_layers_of_the_same_suffix(self) -> None:
+        layers = ("other.s1", "volume-1.s1", "volume-1")
+        disk = samples.disk(layers=tuple(samples.layer(name) for name in layers))
+        with pytest.raises(SnapshotAmbiguous, match=r"other\.s1, volume-1\.s1"):
+            find_snapshot(disk, "s1")
 
 
 class TestOverlayName:

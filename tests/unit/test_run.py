@@ -10,6 +10,7 @@ import pytest
 from qmpsnap.errors import Failed, QmpsnapError, Unknown
 from qmpsnap.formats.layers import DiskReport, GuestReport
 from qmpsnap.formats.verdict import Evidence, Verdict, Witness
+from qmpsnap.hosts.reading import TornReading
 from qmpsnap.monitor.base import (
     CommandFailed,
     CommandTimedOut,
@@ -17,24 +18,24 @@ from qmpsnap.monitor.base import (
     LostInMidCommand,
     LostWhileReading,
 )
-from qmpsnap.operations import run
+from qmpsnap.operations import outcome, run
 from qmpsnap.operations.disks import DiskNotFound
 from qmpsnap.operations.host import Host, Overlay
 from qmpsnap.operations.jobs import JobFailed, JobStatus, JobView
-from qmpsnap.operations.plan_delete import NotInChain
-from qmpsnap.operations.requests import (
-    BadFileName,
-    CreateRequest,
-    DeleteRequest,
-    NamedDeleteRequest,
-)
-from qmpsnap.operations.run import (
+from qmpsnap.operations.outcome import (
     ChainUnexpected,
     HeaderWrong,
     Interrupted,
     OutcomeUnknown,
     Result,
     XmlBehind,
+)
+from qmpsnap.operations.plan_delete import NotInChain
+from qmpsnap.operations.requests import (
+    BadFileName,
+    CreateRequest,
+    DeleteRequest,
+    NamedDeleteRequest,
 )
 from tests.unit import samples
 from tests.unit.fake_host import CONCLUDED, FakeHost, with_layers
@@ -51,6 +52,9 @@ GONE = [
     LostInMidCommand("query-jobs", "gone"),
     CommandTimedOut("query-jobs", 30),
     LostWhileReading("gone"),
+    DiskNotFound("vda", ()),
+    TornReading(10, "a job changed its state"),
+    CommandFailed("job-finalize", "GenericError", "no"),
 ]
 
 
@@ -204,7 +208,7 @@ class TestCreate:
         assert fake.calls.count("read") == 3
 
     def test_xml_that_never_follows(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(run, "XML_LAG_S", 0.0)
+        monkeypatch.setattr(outcome, "XML_LAG_S", 0.0)
         fake = host()
         fake.readings = [lagging(after_create())] * 100
         with pytest.raises(XmlBehind, match="libvirt sees less") as caught:
@@ -492,7 +496,7 @@ class TestInterrupted:
         assert deleted(fake, ACTIVE).disk.mirror is None
 
     def test_xml_that_never_follows(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(run, "XML_LAG_S", 0.0)
+        monkeypatch.setattr(outcome, "XML_LAG_S", 0.0)
         fake = host()
         fake.readings = [lagging(fake.guest, mirror="active-commit")] * 100
         with pytest.raises(XmlBehind, match="it still shows a active-commit"):

@@ -1,0 +1,171 @@
+"""
+What an operation came to: its result, or the way in which it went wrong.
+
+A fresh reading tells which: events and replies may be lost, only the graph says what happened.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from qmpsnap.errors import Failed, QmpsnapError, Unknown
+from qmpsnap.formats.layers import DiskReport, GuestReport
+from qmpsnap.formats.verdict import Verdict, Witness
+from qmpsnap.operations.disks import find_disk
+from qmpsnap.operations.host import Host, NotFlushed
+from qmpsnap.operations.jobs import JobFailed
+
+XML_LAG_S: Final = 5.0
+"""libvirt's XML was seen 3 to 19 ms behind QEMU; five seconds mean that it will not follow."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What was done, as a fresh reading shows it."""
+
+    disk: DiskReport
+    """The disk afterwards."""
+    file_format: Mapping[str, str]
+    """Format by bare name of every changed file."""
+    dropped: tuple[str, ...] = ()
+    """Paths of files that left the chain, and that nothing in this guest has open any more. They
+    are still there; another guest may read them."""
+    held: tuple[str, ...] = ()
+    """Paths of files that left the chain, and that this guest has open all the same."""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(eq=False)
+class Interrupted(Unknown):
+    """Ctrl-C while a job was running. The job goes on in QEMU."""
+
+    msg = "interrupted; the {self.kind} of {self.file} goes on in the guest"
+    remedy = "Give the same command again: it takes up the running job and finishes it."
+
+    kind: str
+    file: str
+
+
+@dataclass(eq=False)
+class OutcomeUnknown(Unknown):
+    """After something had been changed, how it ended could not be seen."""
+
+    msg = "the {self.kind} of {self.file} could not be followed to its end: {self.reason}"
+    remedy = (
+        "Look at the guest with `qmpsnap chain`. If it still runs, give the same command again: "
+        "it takes up a job that goes on. Remove no file before that."
+    )
+
+    kind: str
+    file: str
+    reason: str
+
+
+@dataclass(eq=False)
+class ChainUnexpected(Failed):
+    """It ended without an error, and the chain is neither the old nor the new one."""
+
+    msg = "after the {self.kind} the chain is {self.found}, and should be {self.expected}"
+    remedy = "Somebody else changed this guest at the same time. Remove no file; look at `qmpsnap chain`."
+
+    kind: str
+    found: str
+    expected: str
+
+
+@dataclass(eq=False)
+class XmlBehind(Failed):
+    """QEMU's graph has changed and libvirt's picture has not followed."""
+
+    msg = "QEMU's chain is {self.chain}, and libvirt's XML has not followed: {self.reason}"
+    remedy = (
+        "Remove no file, and do not restart the guest before `virsh dumpxml` shows the chain that "
+        "QEMU has."
+    )
+
+    reason: str
+    chain: str
+
+
+@dataclass(eq=False)
+class HeaderWrong(Failed):
+    """The graph is right, and the header of the layer above would mislead the next start."""
+
+    msg = "the chain is as it should be, but the header above {self.file} is not: {self.reason}"
+    remedy = (
+        "Do not restart the guest from this file before its header is mended: with the guest off, "
+        "`qemu-img rebase -u -f qcow2 -b BACKING -F FORMAT OVERLAY`."
+    )
+
+    file: str
+    reason: str
+
+
+_KNOWN: Final = (JobFailed, ChainUnexpected, XmlBehind, HeaderWrong, NotFlushed, OutcomeUnknown)
+"""Errors that say themselves how the guest was left."""
+
+
+@contextmanager
+def changing(kind: str, file: str) -> Iterator[None]:
+    """
+    Mark a block after the first command that changes something.
+
+    Raises:
+        OutcomeUnknown: In the place of every error that does not say how the guest was left: a
+            reading that fails now (the disk unplugged, the connection lost) is no refusal any
+            more.
+    """
+    try:
+        yield
+    except _KNOWN:
+        raise
+    except QmpsnapError as error:
+        raise OutcomeUnknown(kind, file, str(error)) from error
+
+
+def fresh(host: Host, disk: DiskReport) -> tuple[GuestReport, DiskReport]:
+    """
+    Read again, and give libvirt's XML the time to follow QEMU.
+
+    Raises:
+        XmlBehind: It did not.
+    """
+    deadline = time.monotonic() + XML_LAG_S
+    while True:
+        guest = host.read()
+        after = find_disk(guest, disk.disk)
+        lagging = after.xml_differs is not None or after.mirror is not None
+        if not lagging:
+            return guest, after
+        if time.monotonic() > deadline:
+            raise XmlBehind(after.xml_differs or f"it still shows a {after.mirror}", names(after))
+        time.sleep(0.005)
+
+
+def check_header(after: DiskReport, file: str) -> None:
+    """
+    The layer above `file` must record its format, and nobody may contradict.
+
+    Raises:
+        HeaderWrong: It does not, or somebody does.
+    """
+    layer = next(layer for layer in after.layers if layer.file == file)
+    says = [one for one in layer.evidence if one.witness is Witness.HEADER]
+    if not says:
+        raise HeaderWrong(file, "it records no backing format")
+    if layer.verdict is Verdict.CONFLICT:
+        raise HeaderWrong(file, f"{says[0].detail}: {says[0].format}, not {layer.format}")
+
+
+def paths(disk: DiskReport) -> tuple[str | None, ...]:
+    """The chain as paths, active layer first."""
+    return tuple(layer.path for layer in disk.layers)
+
+
+def names(disk: DiskReport) -> str:
+    """The chain as people read it, base first."""
+    return " <- ".join(layer.file for layer in reversed(disk.layers))
