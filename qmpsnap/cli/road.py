@@ -107,7 +107,7 @@ class Road:
             raise OnlyRecorded("this command")
         if self.qmp is not None:
             with closing(SocketMonitor.connect(self.qmp)) as monitor:
-                yield DirectHost(monitor)
+                yield DirectHost(monitor, pid=monitor.pid)
             return
         with closing(open_connection(self.uri)) as connection:
             domain = find_domain(connection, guest or "")

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from qmpsnap.formats.from_xml import disk_from_xml
@@ -28,6 +29,16 @@ _SLICE: Final = re.compile(r'^json:.*"(offset|size)":')
 _PARTIAL: Final = "an image is corrupt; the other disks are as `query-block` tells"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Marks:
+    """What is known of single layers beside the graph."""
+
+    shared: frozenset[str]
+    """Nodes with more than one reader."""
+    probed: frozenset[str]
+    """Files that QEMU was started with without a format."""
+
+
 def guest_from_graph(
     graph: Graph,
     *,
@@ -35,6 +46,7 @@ def guest_from_graph(
     serials: Mapping[str, str] | None = None,
     domain: XmlDomain | None = None,
     headers: Mapping[str, Header] | None = None,
+    probed: Collection[str] = (),
     notes: tuple[str, ...] = (),
 ) -> GuestReport:
     """
@@ -46,9 +58,10 @@ def guest_from_graph(
         serials: Serial by device id, on the direct road.
         domain: The domain XML, under libvirt; it then also says which disks there are.
         headers: Header by host path, of layers that a node opens as qcow2.
+        probed: Files that QEMU was started with without a format.
         notes: Carried into the report.
     """
-    shared = _shared(graph)
+    marks = _Marks(shared=_shared(graph), probed=frozenset(probed))
     disks = []
     for device in graph.devices:
         xml = _xml_disk(domain, device)
@@ -56,7 +69,7 @@ def guest_from_graph(
             continue  # pflash, and what else QEMU counts as a block device
         if domain is None and not device.name:
             continue  # a backend that no device uses
-        disks.append(_disk(graph, device, xml, serials or {}, headers or {}, shared))
+        disks.append(_disk(graph, device, xml, serials or {}, headers or {}, marks))
     known = {disk.disk for disk in disks}
     disks += [
         disk_from_xml(xml) for xml in (domain.disks if domain else ()) if xml.target not in known
@@ -85,7 +98,7 @@ def _disk(
     xml: XmlDisk | None,
     serials: Mapping[str, str],
     headers: Mapping[str, Header],
-    shared: frozenset[str],
+    marks: _Marks,
 ) -> DiskReport:
     layers = chain(graph, device.root) if device.root else ()
     name = device.name
@@ -93,7 +106,7 @@ def _disk(
     reports: list[LayerReport] = []
     above: Layer | None = None
     for layer, xml_layer in zip(layers, pairs, strict=True):
-        reports.append(_layer(layer, xml_layer, above, headers, shared))
+        reports.append(_layer(layer, xml_layer, above, headers, marks))
         above = layer
     return DiskReport(
         disk=xml.target if xml else name,
@@ -164,7 +177,7 @@ def _layer(
     xml: XmlLayer | None,
     above: Layer | None,
     headers: Mapping[str, Header],
-    shared: frozenset[str],
+    marks: _Marks,
 ) -> LayerReport:
     node, protocol = layer.node, layer.protocol
     path = layer.path
@@ -182,7 +195,7 @@ def _layer(
         verdict=verdict,
         node=node.name,
         virtual_size=node.virtual_size,
-        flags=_flags(layer, header, above, shared),
+        flags=_flags(layer, header, above, marks),
         evidence=stated,
         backing_name=header.backing_file
         if header
@@ -201,7 +214,7 @@ def _nameless(layer: Layer) -> bool:
 
 
 def _flags(
-    layer: Layer, header: Header | None, above: Layer | None, shared: frozenset[str]
+    layer: Layer, header: Header | None, above: Layer | None, marks: _Marks
 ) -> tuple[str, ...]:
     node, nodes = layer.node, (*layer.filters, layer.node)
     recorded = header.backing_file if header else (node.recorded and node.recorded.filename)
@@ -211,8 +224,8 @@ def _flags(
         "encrypted": node.encrypted or node.driver == "luks" or (header and header.encryption),
         "data-file": node.data_file is not None or (header and header.data_file is not None),
         "slice": any(_is_slice(one) for one in (node, *layer.between)),
-        "probed": _probed(layer, above),
-        "shared-base": any(one.name in shared for one in nodes),
+        "probed": _probed(layer, above, marks),
+        "shared-base": any(one.name in marks.shared for one in nodes),
         "detect-zeroes": node.detect_zeroes,
         "implicit-filter": layer.filters and _implicit(layer),
         "filter": layer.filters and not _implicit(layer),
@@ -222,16 +235,18 @@ def _flags(
     return tuple(flag for flag, holds in flags.items() if holds)
 
 
-def _probed(layer: Layer, above: Layer | None) -> bool:
+def _probed(layer: Layer, above: Layer | None, marks: _Marks) -> bool:
     """
-    QEMU opened this file by itself, from a header that names it and does not say its format.
+    Nobody told QEMU the format: no option did, nor the header that names the file.
 
-    It gave the node a name of its own then (`#block123`); whoever names a backing node has also
-    said its driver.
+    QEMU gave the node a name of its own then (`#block123`); whoever names a node has also said
+    its driver.
     """
-    if above is None or above.node.recorded is None or not layer.node.name.startswith("#"):
+    if not layer.node.name.startswith("#"):
         return False
-    return above.node.recorded.format is None
+    if layer.path in marks.probed:
+        return True
+    return above is not None and above.node.recorded is not None and not above.node.recorded.format
 
 
 def _is_slice(node: Node) -> bool:

@@ -6,12 +6,14 @@ import hashlib
 import secrets
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from queue import Empty
 from typing import Final
 
 from qmpsnap.errors import Refused
 from qmpsnap.formats.from_graph import guest_from_graph
 from qmpsnap.formats.layers import GuestReport
+from qmpsnap.graph.command_line import probed_files
 from qmpsnap.graph.drivers import DriverKind, kind_of
 from qmpsnap.graph.nodes import Graph
 from qmpsnap.graph.qmp import jobs_from
@@ -65,9 +67,17 @@ class FormatNotRecordable(Refused):
 class DirectHost:
     """One QEMU over its own QMP socket."""
 
-    def __init__(self, monitor: Monitor) -> None:
-        """Use a connected monitor; closing it stays with the caller."""
+    def __init__(self, monitor: Monitor, *, pid: int | None = None) -> None:
+        """
+        Use a connected monitor; closing it stays with the caller.
+
+        Args:
+            monitor: The monitor.
+            pid: Process of this QEMU, where it is known: its command line tells which drives
+                it was started with without a format.
+        """
         self._monitor = monitor
+        self._probed = probed_files(_command_line(pid)) if pid else frozenset()
         self._reader = Reader(monitor)
         self._flushed = False
         self._flush_error: str | None = None
@@ -88,6 +98,7 @@ class DirectHost:
             guest=self._reader.guest_name(),
             serials=serials,
             headers=read_headers(bare.stated()),
+            probed=self._probed,
             notes=notes,
         )
 
@@ -330,6 +341,15 @@ class DirectHost:
         except CommandFailed as error:
             return error.description
         return None
+
+
+def _command_line(pid: int) -> list[str]:
+    """Empty where it cannot be read: another user's process, or a socket that was handed over."""
+    try:
+        line = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return []
+    return line.decode(errors="surrogateescape").split("\0")
 
 
 def _check_recordable(plan: MergePlan) -> None:

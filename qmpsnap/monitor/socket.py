@@ -11,7 +11,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 import stat
+import struct
 import threading
 from collections.abc import Coroutine, Mapping
 from contextlib import suppress
@@ -52,6 +54,9 @@ logging.getLogger("qemu.qmp").propagate = False
 _ENDINGS: Final = (QMPError, OSError, EOFError, ValueError)
 """What the library raises when a session ends: a server that hung up, a broken socket, and with
 bytes that are no text ValueError from json."""
+
+_UCRED: Final = struct.Struct("3i")
+"""`struct ucred`, unix(7): pid, uid, gid."""
 
 T = TypeVar("T")
 
@@ -117,6 +122,8 @@ class SocketMonitor:
         """Not yet connected; use `connect()`."""
         self._path = os.fspath(path)
         self.events: SimpleQueue[Event] = SimpleQueue()
+        self.pid = 0
+        """Process that made the socket: mostly QEMU itself, else whoever handed it over."""
 
     @classmethod
     def connect(cls, path: str | os.PathLike[str], timeout: float = CONNECT_TIMEOUT_S) -> Self:
@@ -139,7 +146,7 @@ class SocketMonitor:
         # Listening before the first command is sent: a 1 MiB job is over in less than 2 ms.
         self._client.register_listener(_Sink(self.events))
         try:
-            await asyncio.wait_for(self._client.connect(self._path), timeout)
+            await asyncio.wait_for(self._connect(), timeout)
         except TimeoutError:
             raise CannotConnect(
                 self._path,
@@ -147,7 +154,7 @@ class SocketMonitor:
                 "Another client holds this monitor (QEMU serves one at a time): end it, or give "
                 "QEMU a second `-qmp` socket.",
             ) from None
-        except (ConnectError, ValueError) as error:
+        except (ConnectError, OSError, ValueError) as error:
             raise _translated(self._path, error) from error
         except AssertionError as error:
             # qemu.qmp 0.0.6, when the server hangs up right after the negotiation.
@@ -157,6 +164,18 @@ class SocketMonitor:
         self._ending = asyncio.Lock()
         self._closing = False
         self._watch = asyncio.create_task(self._notice_end())
+
+    async def _connect(self) -> None:
+        """Connect with a socket of our own: it can be asked who listens at its other end."""
+        peer = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            await asyncio.get_running_loop().sock_connect(peer, self._path)
+            credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+            self.pid, _, _ = _UCRED.unpack(credentials)
+            await self._client.connect(peer)
+        except BaseException:
+            peer.close()
+            raise
 
     async def _notice_end(self) -> None:
         while self._client.runstate is Runstate.RUNNING:
@@ -212,7 +231,7 @@ class SocketMonitor:
         await self._watch
 
 
-def _translated(path: str, error: ConnectError | ValueError) -> Unreachable:
+def _translated(path: str, error: ConnectError | OSError | ValueError) -> Unreachable:
     """Say in the caller's words why there is no session."""
     cause = error.exc if isinstance(error, ConnectError) else error
     match cause:
