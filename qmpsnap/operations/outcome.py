@@ -18,6 +18,7 @@ from qmpsnap.formats.verdict import Verdict, Witness
 from qmpsnap.operations.disks import find_disk
 from qmpsnap.operations.host import Host, NotFlushed
 from qmpsnap.operations.jobs import JobFailed
+from qmpsnap.operations.rule import by_rule
 
 XML_LAG_S: Final = 5.0
 """libvirt's XML was seen 3 to 19 ms behind QEMU; five seconds mean that it will not follow."""
@@ -127,9 +128,16 @@ def changing(kind: str, file: str) -> Iterator[None]:
         raise OutcomeUnknown(kind, file, str(error)) from error
 
 
-def fresh(host: Host, disk: DiskReport) -> tuple[GuestReport, DiskReport]:
+def fresh(
+    host: Host, disk: DiskReport, made: Mapping[str, str] | None = None
+) -> tuple[GuestReport, DiskReport]:
     """
     Read again, and give libvirt's XML the time to follow QEMU.
+
+    Args:
+        host: Who reads.
+        disk: The disk as it was before.
+        made: Format by path of files that were made meanwhile.
 
     Raises:
         XmlBehind: It did not.
@@ -140,7 +148,8 @@ def fresh(host: Host, disk: DiskReport) -> tuple[GuestReport, DiskReport]:
         after = find_disk(guest, disk.disk)
         lagging = after.xml_differs is not None or after.mirror is not None
         if not lagging:
-            return guest, after
+            before = {one.path: one.format for one in disk.layers if one.path and one.format}
+            return guest, by_rule(after, {**before, **(made or {})})
         if time.monotonic() > deadline:
             raise XmlBehind(after.xml_differs or f"it still shows a {after.mirror}", names(after))
         time.sleep(0.005)

@@ -61,7 +61,7 @@ def create(host: Host, request: CreateRequest) -> Result:
         # Whatever was said, the graph decides: a reply that was lost may have been a yes.
         problem = error
     with changing("snapshot", plan.file):
-        guest, after = fresh(host, plan.disk)
+        guest, after = fresh(host, plan.disk, {plan.overlay: "qcow2"})
     if paths(after) == (plan.overlay, *paths(plan.disk)):
         check_header(after, after.layers[1].file)
         format_ = after.layers[0].format
