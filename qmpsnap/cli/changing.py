@@ -9,6 +9,7 @@ import click
 from rich.console import Group
 
 from qmpsnap.cli import documents, views
+from qmpsnap.cli.allow import allow_option, guards
 from qmpsnap.cli.output import output_option, printable, say, show
 from qmpsnap.cli.progress import bar
 from qmpsnap.cli.road import GuestCommand, Road
@@ -20,9 +21,17 @@ from qmpsnap.operations.requests import CreateRequest, Method, NamedDeleteReques
 @click.argument("guest")
 @click.argument("disk")
 @click.argument("name", required=False)
+@allow_option
 @output_option
 @click.pass_obj
-def create(road: Road, guest: str | None, disk: str, name: str | None, output: str) -> None:
+def create(
+    road: Road,
+    guest: str | None,
+    disk: str,
+    name: str | None,
+    allow: tuple[str, ...],
+    output: str,
+) -> None:
     """
     Take a snapshot of a disk.
 
@@ -31,7 +40,8 @@ def create(road: Road, guest: str | None, disk: str, name: str | None, output: s
     """
     snapshot = name or default_name()
     with road.open(guest) as host:
-        done = run.create(host, CreateRequest(disk=disk, new_file=None, snapshot=snapshot))
+        request = CreateRequest(disk=disk, new_file=None, snapshot=snapshot)
+        done = run.create(host, request, allow=guards(allow))
     _tell(f"snapshot {snapshot} of {done.disk.disk}", "create", done, output)
 
 
@@ -52,6 +62,7 @@ def create(road: Road, guest: str | None, disk: str, name: str | None, output: s
     is_flag=True,
     help="Remove the files that left the chain, once QEMU and libvirt hold them no more.",
 )
+@allow_option
 @output_option
 @click.pass_obj
 def delete(
@@ -61,12 +72,13 @@ def delete(
     name: str,
     method: Method,
     remove_file: bool,
+    allow: tuple[str, ...],
     output: str,
 ) -> None:
     """Delete a snapshot of a disk. The guest keeps what it sees."""
     request = NamedDeleteRequest(disk=disk, snapshot=name, method=method)
     with road.open(guest) as host, bar() as progress:
-        done = run.delete(host, request, progress)
+        done = run.delete(host, request, progress, allow=guards(allow))
     _tell(f"deleted snapshot {name} of {done.disk.disk}", "delete", done, output)
     for path in done.dropped:
         if remove_file:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 import click
 
 from qmpsnap import status
+from qmpsnap.cli.allow import allow_option, guards
 from qmpsnap.cli.output import say
 from qmpsnap.cli.progress import bar
 from qmpsnap.cli.road import GuestCommand, Road
@@ -35,9 +36,15 @@ dialect_option = click.option(
 @click.argument("volume_id")
 @click.argument("create_info")
 @dialect_option
+@allow_option
 @click.pass_obj
 def volume_snapshot_create(
-    road: Road, guest: str | None, volume_id: str, create_info: str, dialect: str
+    road: Road,
+    guest: str | None,
+    volume_id: str,
+    create_info: str,
+    dialect: str,
+    allow: tuple[str, ...],
 ) -> None:
     """
     Take a snapshot with Nova's arguments; print the status body for Cinder.
@@ -48,7 +55,7 @@ def volume_snapshot_create(
     def work() -> outcome.Result:
         request = create_request(volume_id, _dictionary("create_info", create_info))
         with road.open(guest) as host:
-            return run.create(host, request)
+            return run.create(host, request, allow=guards(allow))
 
     _report(Operation.CREATE, dialect, work)
 
@@ -59,6 +66,7 @@ def volume_snapshot_create(
 @click.argument("snapshot_id")
 @click.argument("delete_info")
 @dialect_option
+@allow_option
 @click.pass_obj
 def volume_snapshot_delete(
     road: Road,
@@ -67,6 +75,7 @@ def volume_snapshot_delete(
     snapshot_id: str,
     delete_info: str,
     dialect: str,
+    allow: tuple[str, ...],
 ) -> None:
     """
     Delete a snapshot with Nova's arguments; print the status body for Cinder.
@@ -81,7 +90,7 @@ def volume_snapshot_delete(
         if not snapshot_id:
             raise BadRequest("volume-snapshot-delete", "the snapshot id is empty", "an id")
         with road.open(guest) as host, bar() as progress:
-            return run.delete(host, request, progress)
+            return run.delete(host, request, progress, allow=guards(allow))
 
     _report(Operation.DELETE, dialect, work)
 

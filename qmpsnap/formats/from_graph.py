@@ -129,7 +129,8 @@ def _shared(graph: Graph) -> frozenset[str]:
         for edge in graph.edges
         if edge.role == "backing" and not _is_filter(graph, edge.parent)
     )
-    readers.update(device.root for device in graph.devices if device.root is not None)
+    # A backend without a name is an export's or a job's; who writes through it writes as this disk.
+    readers.update(device.root for device in graph.devices if device.root and device.name)
     return frozenset(name for name, count in readers.items() if count > 1)
 
 

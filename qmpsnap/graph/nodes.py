@@ -57,6 +57,8 @@ class Node:
     """Names of the files that a vmdk's data lies in."""
     bitmaps: tuple[str, ...] = ()
     """Names of dirty bitmaps, persistent or not."""
+    snapshots: tuple[str, ...] = ()
+    """Names of internal snapshots."""
 
     @property
     def kind(self) -> DriverKind:

@@ -44,6 +44,10 @@ class _Bitmap(msgspec.Struct, frozen=True, rename="kebab"):
     name: str = ""
 
 
+class _Snapshot(msgspec.Struct, frozen=True, rename="kebab"):
+    name: str = ""
+
+
 class _Specific(msgspec.Struct, frozen=True, rename="kebab"):
     data: dict[str, object] = {}
 
@@ -60,6 +64,7 @@ class ImageInfo(msgspec.Struct, frozen=True, rename="kebab"):
     backing_filename_format: str | None = None
     encrypted: bool = False
     format_specific: _Specific | None = None
+    snapshots: list[_Snapshot] = []
     backing_image: ImageInfo | None = None
 
 
@@ -210,6 +215,7 @@ def node_from_image(name: str, image: ImageInfo) -> Node:
         recorded=recorded,
         data_file=data_file if isinstance(data_file, str) else None,
         extents=tuple(_names_of(extents)),
+        snapshots=tuple(snapshot.name for snapshot in image.snapshots),
     )
 
 

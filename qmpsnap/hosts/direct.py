@@ -12,7 +12,7 @@ from typing import Final
 
 from qmpsnap.errors import Refused
 from qmpsnap.formats.from_graph import guest_from_graph
-from qmpsnap.formats.layers import GuestReport
+from qmpsnap.formats.layers import DiskReport, GuestReport
 from qmpsnap.graph.command_line import probed_files
 from qmpsnap.graph.drivers import DriverKind, kind_of
 from qmpsnap.graph.nodes import Graph
@@ -21,6 +21,7 @@ from qmpsnap.hosts.flushing import FlushUnsupported, flush
 from qmpsnap.hosts.headers import read_headers
 from qmpsnap.hosts.overlay import discard_overlay, prepare_overlay
 from qmpsnap.hosts.reading import Reader
+from qmpsnap.hosts.surroundings import layer_paths, other_users
 from qmpsnap.monitor.base import (
     CONNECTION_LOST,
     CommandFailed,
@@ -28,6 +29,7 @@ from qmpsnap.monitor.base import (
     Monitor,
     reading,
 )
+from qmpsnap.operations.guards import Surroundings
 from qmpsnap.operations.host import NotFlushed, Overlay
 from qmpsnap.operations.jobs import JobStatus, JobView
 from qmpsnap.operations.plan_create import CreatePlan
@@ -36,6 +38,8 @@ from qmpsnap.operations.plan_delete import MergePlan
 _OURS: Final = "qmpsnap-"
 """What the ids of our jobs and the names of our nodes begin with."""
 _ENDED: Final = frozenset({"concluded", "null"})
+_NO_MIGRATION: Final = frozenset({"none", "completed", "failed", "cancelled"})
+_BETWEEN_HOSTS: Final = frozenset({"inmigrate", "postmigrate", "finish-migrate"})
 _FORBIDDEN: Final = ("Permission conflict", "Conflicts with use")
 """How QEMU words it (block.c) when another user of a node does not share a permission."""
 
@@ -117,6 +121,27 @@ class DirectHost:
                 how = info.error or "without an error"
                 notes.append(f"job {info.id} of an earlier call had ended: {how}")
         return tuple(notes)
+
+    def surroundings(self, disk: DiskReport) -> Surroundings:
+        """See `Host.surroundings`: other processes by `/proc`, and QEMU's own migration."""
+        with reading():
+            readers, notes = other_users(layer_paths(disk), disk.layers[0].path or "")
+            return Surroundings(readers=readers, migration=self._migration(), notes=notes)
+
+    def _migration(self) -> str | None:
+        """Source: MigrationStatus, qapi/migration.json; RunState, qapi/run-state.json."""
+        migration, guest = self._state("query-migrate"), self._state("query-status")
+        if migration is not None and migration not in _NO_MIGRATION:
+            return migration
+        return guest if guest in _BETWEEN_HOSTS else None
+
+    def _state(self, query: str) -> str | None:
+        try:
+            reply = self._monitor.execute(query)
+        except CommandFailed:
+            return None  # qemu-storage-daemon has neither
+        state = reply.get("status") if isinstance(reply, dict) else None
+        return state if isinstance(state, str) else None
 
     def prepare(self, plan: CreatePlan) -> Overlay:
         """See `Host.prepare`."""

@@ -7,8 +7,9 @@ behind its back leaves its XML wrong for ever, and the next start opens the old 
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from queue import Empty
 from typing import Any, Final
@@ -21,10 +22,12 @@ from qmpsnap.formats.from_graph import guest_from_graph
 from qmpsnap.formats.from_xml import guest_from_xml
 from qmpsnap.formats.layers import DiskReport, GuestReport
 from qmpsnap.graph import xml
+from qmpsnap.graph.chain import host_path
 from qmpsnap.hosts.flushing import FlushUnsupported, flush
 from qmpsnap.hosts.headers import read_headers
 from qmpsnap.hosts.overlay import discard_overlay, prepare_overlay
 from qmpsnap.hosts.reading import Reader, StreamLingers
+from qmpsnap.hosts.surroundings import layer_paths, other_users
 from qmpsnap.monitor.base import CommandFailed, Event, reading
 from qmpsnap.monitor.passthrough import (
     LIBVIRT_BLOCK_JOB,
@@ -33,6 +36,7 @@ from qmpsnap.monitor.passthrough import (
     PassthroughOff,
 )
 from qmpsnap.monitor.virt import LibvirtMissing, libvirt_module
+from qmpsnap.operations.guards import Surroundings
 from qmpsnap.operations.host import NotFlushed, Overlay
 from qmpsnap.operations.jobs import JobStatus, JobView
 from qmpsnap.operations.plan_create import CreatePlan
@@ -136,6 +140,53 @@ class LibvirtHost:
         except self._libvirt.libvirtError:
             return disk
         return replace(disk, layers=(replace(disk.layers[0], virtual_size=size), *disk.layers[1:]))
+
+    def surroundings(self, disk: DiskReport) -> Surroundings:
+        """
+        See `Host.surroundings`: other processes by `/proc`, guests that are off by their XML.
+
+        Of a guest that is off, the XML names the active file, whose header names the next one;
+        what lies below that is not followed.
+        """
+        with reading():
+            paths = layer_paths(disk)
+            readers, notes = other_users(paths, disk.layers[0].path or "")
+            found = {path: list(users) for path, users in readers.items()}
+            for guest, path in self._of_guests_that_are_off():
+                if path in paths:
+                    found.setdefault(path, []).append(f"guest {guest}, which is off")
+        return Surroundings(
+            readers={path: tuple(users) for path, users in found.items()},
+            migration=self._migration(),
+            notes=notes,
+        )
+
+    def _of_guests_that_are_off(self) -> Iterator[tuple[str, str]]:
+        connection = self._domain.connect()
+        flags = self._libvirt.VIR_CONNECT_LIST_DOMAINS_INACTIVE
+        for other in self._call("listAllDomains", lambda: connection.listAllDomains(flags)):
+            try:
+                domain = xml.parse(other.XMLDesc(0))
+            except (self._libvirt.libvirtError, xml.MalformedXml):
+                continue  # undefined meanwhile
+            report = guest_from_xml(domain)
+            headers = read_headers(report.stated())
+            for path in report.open_files:
+                yield domain.name, path
+                header = headers.get(path)
+                if header is not None and header.backing_file is not None:
+                    below = host_path(header.backing_file) or ""
+                    yield domain.name, os.path.normpath(os.path.join(os.path.dirname(path), below))
+
+    def _migration(self) -> str | None:
+        """libvirt refuses block jobs meanwhile by itself; said before, it says what is the matter."""
+        outward = self._libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT
+        inward = self._libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN
+        try:
+            operation = self._domain.jobStats().get("operation")
+        except self._libvirt.libvirtError:
+            return None
+        return {outward: "outgoing", inward: "incoming"}.get(operation)
 
     def prepare(self, plan: CreatePlan) -> Overlay:
         """See `Host.prepare`."""

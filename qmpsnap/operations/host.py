@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from qmpsnap.errors import Failed
-from qmpsnap.formats.layers import GuestReport
+from qmpsnap.formats.layers import DiskReport, GuestReport
+from qmpsnap.operations.guards import Surroundings
 from qmpsnap.operations.jobs import JobView
 from qmpsnap.operations.plan_create import CreatePlan
 from qmpsnap.operations.plan_delete import MergePlan
@@ -41,6 +42,9 @@ class Host(Protocol):
 
     def read(self) -> GuestReport:
         """Read the guest afresh."""
+
+    def surroundings(self, disk: DiskReport) -> Surroundings:
+        """Who else uses the files of a disk, and whether the guest is being migrated."""
 
     def prepare(self, plan: CreatePlan) -> Overlay:
         """Make the overlay file, or check the one that is there and correct its header."""

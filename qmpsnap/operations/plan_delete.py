@@ -46,19 +46,6 @@ class WrongOrder(Refused):
 
 
 @dataclass(eq=False)
-class BaseTooSmall(Refused):
-    """The file to commit into is smaller than what would be committed."""
-
-    msg = "{self.base} has {self.base_size} bytes, {self.top} has {self.top_size}"
-    remedy = "The disk was grown after the snapshot: pull instead (`--method pull`, or Nova's way)."
-
-    base: str
-    base_size: int
-    top: str
-    top_size: int
-
-
-@dataclass(eq=False)
 class NothingToPull(Refused):
     """The active file reads through nothing that a pull would remove."""
 
@@ -121,7 +108,7 @@ def plan_delete(guest: GuestReport, request: DeleteRequest | NamedDeleteRequest)
 
     Raises:
         DiskNotFound, DiskAmbiguous, DiskUnsuitable, FormatUncertain: The disk cannot be used.
-        SnapshotNotFound, NotInChain, WrongOrder, BaseTooSmall, NothingToPull: The chain does not
+        SnapshotNotFound, NotInChain, WrongOrder, NothingToPull: The chain does not
             allow what is asked for.
     """
     disk = usable(find_disk(guest, request.disk))
@@ -157,9 +144,6 @@ def _plan_commit(disk: DiskReport, top: int, base: int) -> MergePlan:
     upper, lower = layers[top], layers[base]
     if base <= top:
         raise WrongOrder(lower.file, upper.file, disk.disk, _chain(disk))
-    sizes = (lower.virtual_size, upper.virtual_size)
-    if sizes[0] is not None and sizes[1] is not None and sizes[0] < sizes[1]:
-        raise BaseTooSmall(lower.file, sizes[0], upper.file, sizes[1])
     above = layers[top - 1] if top else None
     return MergePlan(
         kind="commit" if top else "active-commit",

@@ -13,11 +13,12 @@ module holds the order of the steps, and what each interruption leaves behind:
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final
 
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.formats.layers import DiskReport, GuestReport
+from qmpsnap.operations.guards import Guard, check_create, check_merge
 from qmpsnap.operations.host import Host
 from qmpsnap.operations.jobs import Action, JobFailed, JobView, next_action
 from qmpsnap.operations.outcome import (
@@ -43,7 +44,7 @@ POLL_S: Final = 2.0
 Progress = Callable[[MergePlan, JobView], None]
 
 
-def create(host: Host, request: CreateRequest) -> Result:
+def create(host: Host, request: CreateRequest, *, allow: Collection[Guard] = ()) -> Result:
     """
     Take a snapshot of one disk.
 
@@ -53,6 +54,7 @@ def create(host: Host, request: CreateRequest) -> Result:
         OutcomeUnknown: The connection broke before the outcome could be seen.
     """
     plan = plan_create(host.read(), request)
+    check_create(host.surroundings(plan.disk), allow)
     overlay = host.prepare(plan)
     problem: BaseException | None = None
     try:
@@ -79,6 +81,7 @@ def delete(
     request: DeleteRequest | NamedDeleteRequest,
     progress: Progress | None = None,
     *,
+    allow: Collection[Guard] = (),
     poll_s: float = POLL_S,
 ) -> Result:
     """
@@ -93,7 +96,10 @@ def delete(
     """
     plan = plan_delete(host.read(), request)
     try:
-        job = host.attach(plan) or host.start(plan)
+        job = host.attach(plan)
+        if job is None:
+            check_merge(plan, host.surroundings(plan.disk), allow)
+            job = host.start(plan)
     except KeyboardInterrupt:
         raise Interrupted(plan.kind, plan.top.file) from None
     try:

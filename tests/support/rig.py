@@ -90,10 +90,10 @@ class Rig:
         assert said.code == 0, said
         return said
 
-    def delete(self, file_to_merge: str | None, target: str | None) -> Said:
+    def delete(self, file_to_merge: str | None, target: str | None, *options: str) -> Said:
         """Delete a snapshot with Nova's arguments."""
         info = {"type": "qcow2", "file_to_merge": file_to_merge, "merge_target_file": target}
-        return self.cli("volume-snapshot-delete", SERIAL, "some-id", json.dumps(info))
+        return self.cli("volume-snapshot-delete", SERIAL, "some-id", json.dumps(info), *options)
 
     def grow(self, depth: int) -> None:
         """Snapshots until the chain has `depth` layers; the guest writes something in each."""

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from qmpsnap.formats.layers import GuestReport, LayerReport
+from qmpsnap.formats.layers import DiskReport, GuestReport, LayerReport
+from qmpsnap.operations.guards import Surroundings
 from qmpsnap.operations.host import Overlay
 from qmpsnap.operations.jobs import JobStatus, JobView
 from qmpsnap.operations.plan_create import CreatePlan
@@ -30,6 +31,7 @@ class FakeHost:
         self.views = list(views or (CONCLUDED,))
         """How the job is, each time it is looked at; the last one for ever."""
         self.calls: list[str] = []
+        self.around = Surroundings()
         self.files: set[str] = set()
         """Overlay files that were made, and not discarded."""
         self.overlay = Overlay(made=True)
@@ -62,6 +64,9 @@ class FakeHost:
         if self.readings and self.calls.count("read") > 1:
             return self.readings.pop(0)
         return self.guest
+
+    def surroundings(self, disk: DiskReport) -> Surroundings:
+        return self.around
 
     def prepare(self, plan: CreatePlan) -> Overlay:
         self._step("prepare")

@@ -13,10 +13,12 @@ import pytest
 
 import qmpsnap
 from qmpsnap.errors import Failed, QmpsnapError, Refused, Unknown, Unreachable
+from qmpsnap.operations.guards import Guard
 
 FAMILIES = (QmpsnapError, Refused, Failed, Unknown, Unreachable)
 SAMPLES: dict[object, object] = {
     str: "{braces} of a hostile name",
+    Guard: Guard.BITMAPS,
     int: 7,
     float: 1.5,
     str | None: None,

@@ -10,7 +10,6 @@ from qmpsnap.formats.verdict import Verdict
 from qmpsnap.operations.disks import DiskNotFound, DiskUnsuitable, FormatUncertain
 from qmpsnap.operations.names import SnapshotNotFound
 from qmpsnap.operations.plan_delete import (
-    BaseTooSmall,
     MergePlan,
     NothingToPull,
     NotInChain,
@@ -200,14 +199,6 @@ class TestRefuses:
             planned(samples.disk(1), None, None)
         with pytest.raises(NothingToPull, match=r"straight from volume-1\.s1"):
             planned(samples.disk(3), "volume-1.s1", None)
-
-    @pytest.mark.parametrize("top", [0, 1])
-    def test_base_that_is_smaller(self, top: int) -> None:
-        disk = samples.changed_layer(samples.disk(3), 2, virtual_size=samples.MIB - 512)
-        with pytest.raises(BaseTooSmall) as caught:
-            planned(disk, samples.names(3)[top], "volume-1")
-        assert (caught.value.base_size, caught.value.top_size) == (samples.MIB - 512, samples.MIB)
-        assert isinstance(caught.value, Refused)
 
     def test_pull_over_a_smaller_base(self) -> None:
         disk = samples.changed_layer(samples.disk(3), 2, virtual_size=512)

@@ -1,0 +1,21 @@
+"""`--allow`: do what a guard would refuse, by the guard's name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import click
+
+from qmpsnap.operations.guards import Guard
+
+allow_option = click.option(
+    "--allow",
+    multiple=True,
+    type=click.Choice([one.value for one in Guard]),
+    help="Do what would be refused for this reason; may be given several times.",
+)
+
+
+def guards(names: Iterable[str]) -> frozenset[Guard]:
+    """The guards that were named."""
+    return frozenset(Guard(name) for name in names)

@@ -1,0 +1,142 @@
+"""
+What a merge would harm: refused before anything is touched, unless it is asked for by name. Pure.
+
+QEMU protects none of these: another overlay on the file that is written shares the permission to
+write (block.c, bdrv_default_perms_for_cow()), and what only lies in a layer that leaves the chain
+(bitmaps, internal snapshots) goes with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from qmpsnap.errors import Refused
+from qmpsnap.operations.plan_delete import MergePlan
+
+
+class Guard(StrEnum):
+    """Names by which a guard is switched off (`--allow`)."""
+
+    SHARED_BASE = "shared-base"
+    BITMAPS = "bitmaps"
+    INTERNAL_SNAPSHOTS = "internal-snapshots"
+    MIGRATION = "migration"
+    GROW_BASE = "grow-base"
+
+
+@dataclass(eq=False)
+class WouldHarm(Refused):
+    """The operation could be done, and would harm something that has no other copy."""
+
+    msg = "{self.reason}"
+    remedy = "{self.advice} (`--allow {self.guard}` does it all the same.)"
+
+    guard: Guard
+    reason: str
+    advice: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What is around a guest at this moment, as far as it can be seen."""
+
+    readers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Who else has a layer's file open or names it as its own, by path: for people."""
+    migration: str | None = None
+    """State of a migration that is under way."""
+    notes: tuple[str, ...] = ()
+    """What could not be looked at, and why."""
+
+
+def check_merge(plan: MergePlan, around: Surroundings, allowed: Collection[Guard]) -> None:
+    """
+    Refuse a merge that would harm something.
+
+    Raises:
+        WouldHarm: The first guard that holds and is not in `allowed`.
+    """
+    for refusal in _refusals(plan, around):
+        if refusal.guard not in allowed:
+            raise refusal
+
+
+def check_create(around: Surroundings, allowed: Collection[Guard]) -> None:
+    """
+    Refuse a snapshot in the middle of a migration.
+
+    Raises:
+        WouldHarm: A migration is under way, and that is not in `allowed`.
+    """
+    if around.migration is not None and Guard.MIGRATION not in allowed:
+        raise _migrating(around.migration)
+
+
+def _refusals(plan: MergePlan, around: Surroundings) -> list[WouldHarm]:
+    found = []
+    if around.migration is not None:
+        found.append(_migrating(around.migration))
+    if plan.base is not None and plan.kind != "pull":
+        found += _harm_to_readers(plan, around)
+        sizes = plan.base.virtual_size, plan.top.virtual_size
+        if sizes[0] is not None and sizes[1] is not None and sizes[0] < sizes[1]:
+            found.append(
+                WouldHarm(
+                    Guard.GROW_BASE,
+                    f"{plan.base.file} has {sizes[0]} bytes, {plan.top.file} has {sizes[1]}: "
+                    "QEMU would grow it",
+                    "The disk was grown after the snapshot: pull instead (`--method pull`, or "
+                    "Nova's way).",
+                )
+            )
+    for layer in plan.dropped:
+        details = layer.node_details
+        if "bitmaps" in layer.flags:
+            names = ", ".join(details.bitmaps) if details and details.bitmaps else "by its header"
+            found.append(
+                WouldHarm(
+                    Guard.BITMAPS,
+                    f"{layer.file} leaves the chain, and has dirty bitmaps ({names})",
+                    "The next incremental backup would have to be a full one. Make the backup "
+                    "first, then remove the bitmaps (`block-dirty-bitmap-remove`).",
+                )
+            )
+        if details is not None and details.snapshots:
+            found.append(
+                WouldHarm(
+                    Guard.INTERNAL_SNAPSHOTS,
+                    f"{layer.file} leaves the chain, and holds internal snapshots "
+                    f"({', '.join(details.snapshots)})",
+                    "Copy what they hold elsewhere first (`qemu-img convert -f qcow2 -l`).",
+                )
+            )
+    return found
+
+
+def _migrating(state: str) -> WouldHarm:
+    return WouldHarm(
+        Guard.MIGRATION,
+        f"the guest is being migrated ({state})",
+        "Wait until the migration has ended: its target knows the chain as it is now.",
+    )
+
+
+def _harm_to_readers(plan: MergePlan, around: Surroundings) -> list[WouldHarm]:
+    """Whoever reads the base, or a layer that rests on it, would see it change."""
+    assert plan.base is not None
+    found = []
+    for layer in (*plan.dropped, plan.base):
+        others = list(around.readers.get(layer.path or "", ()))
+        if "shared-base" in layer.flags:
+            others.append("another overlay or disk of this guest")
+        if others:
+            found.append(
+                WouldHarm(
+                    Guard.SHARED_BASE,
+                    f"{plan.base.file} would be written, and {layer.file} is also read by "
+                    f"{', '.join(others)}",
+                    "Pull instead (`--method pull`, or Nova's way): it writes the active file only.",
+                )
+            )
+    return found

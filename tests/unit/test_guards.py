@@ -1,0 +1,154 @@
+"""What is refused because it would harm something, and that its name lets it through."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from qmpsnap.formats.layers import DiskReport
+from qmpsnap.operations import run
+from qmpsnap.operations.guards import Guard, Surroundings, WouldHarm, check_create, check_merge
+from qmpsnap.operations.plan_delete import MergePlan, plan_delete
+from qmpsnap.operations.requests import CreateRequest, DeleteRequest
+from tests.unit import samples
+from tests.unit.fake_host import FakeHost
+
+ACTIVE, COMMIT = ("volume-1.s2", "volume-1.s1"), ("volume-1.s1", "volume-1")
+PULL = (None, None)
+
+
+def plan(disk: DiskReport, merge: tuple[str | None, str | None]) -> MergePlan:
+    request = DeleteRequest(disk="1", file_to_merge=merge[0], merge_target_file=merge[1])
+    return plan_delete(samples.guest(disk), request)
+
+
+def guards(made: MergePlan, around: Surroundings | None = None) -> list[Guard]:
+    """All guards that hold, found by allowing one after the other."""
+    found: list[Guard] = []
+    while True:
+        try:
+            check_merge(made, around or Surroundings(), found)
+        except WouldHarm as error:
+            found.append(error.guard)
+        else:
+            return found
+
+
+def details(disk: DiskReport, position: int, **changes: Any) -> DiskReport:
+    node = disk.layers[position].node_details
+    assert node is not None
+    return samples.changed_layer(disk, position, node_details=replace(node, **changes))
+
+
+@pytest.mark.parametrize("merge", [ACTIVE, COMMIT, PULL])
+def test_ordinary_merge_harms_nothing(merge: Any) -> None:
+    assert guards(plan(samples.disk(3), merge)) == []
+
+
+class TestSharedBase:
+    @pytest.mark.parametrize(
+        ("layer", "merge", "expected"),
+        [
+            (2, COMMIT, [Guard.SHARED_BASE]),
+            (1, COMMIT, [Guard.SHARED_BASE]),
+            (0, COMMIT, []),
+            (2, ACTIVE, []),
+            (1, ACTIVE, [Guard.SHARED_BASE]),
+            (2, PULL, []),
+        ],
+    )
+    def test_by_the_graph(self, layer: int, merge: Any, expected: list[Guard]) -> None:
+        disk = samples.changed_layer(samples.disk(3), layer, flags=("shared-base",))
+        assert guards(plan(disk, merge)) == expected
+
+    @pytest.mark.parametrize(
+        ("path", "merge", "expected"),
+        [
+            ("/share/volume-1", COMMIT, [Guard.SHARED_BASE]),
+            ("/share/volume-1.s1", COMMIT, [Guard.SHARED_BASE]),
+            ("/share/volume-1", ACTIVE, []),
+            ("/share/volume-1", PULL, []),
+        ],
+    )
+    def test_by_another_process(self, path: str, merge: Any, expected: list[Guard]) -> None:
+        around = Surroundings(readers={path: ("qemu-nbd (pid 7)",)})
+        assert guards(plan(samples.disk(3), merge), around) == expected
+
+    def test_names_who_reads(self) -> None:
+        around = Surroundings(readers={"/share/volume-1": ("qemu-nbd (pid 7)",)})
+        with pytest.raises(WouldHarm, match=r"read by qemu-nbd \(pid 7\)") as caught:
+            check_merge(plan(samples.disk(3), COMMIT), around, ())
+        assert "--allow shared-base" in caught.value.way_out
+        assert (caught.value.exit_code, caught.value.changed) == (4, "no")
+
+
+class TestLost:
+    @pytest.mark.parametrize(("merge", "lost"), [(COMMIT, {1}), (ACTIVE, {0}), (PULL, {1, 2})])
+    def test_bitmaps_of_layers_that_leave(self, merge: Any, lost: set[int]) -> None:
+        for position in range(3):
+            disk = samples.changed_layer(samples.disk(3), position, flags=("bitmaps",))
+            assert guards(plan(disk, merge)) == ([Guard.BITMAPS] if position in lost else [])
+
+    @pytest.mark.parametrize(("merge", "lost"), [(COMMIT, {1}), (ACTIVE, {0}), (PULL, {1, 2})])
+    def test_internal_snapshots_of_layers_that_leave(self, merge: Any, lost: set[int]) -> None:
+        for position in range(3):
+            disk = details(samples.disk(3), position, snapshots=("before",))
+            expected = [Guard.INTERNAL_SNAPSHOTS] if position in lost else []
+            assert guards(plan(disk, merge)) == expected
+
+    def test_names_what_would_be_lost(self) -> None:
+        disk = details(samples.disk(3), 1, bitmaps=("daily",))
+        disk = samples.changed_layer(disk, 1, flags=("bitmaps",))
+        with pytest.raises(WouldHarm, match=r"volume-1\.s1 leaves .* \(daily\)"):
+            check_merge(plan(disk, COMMIT), Surroundings(), ())
+
+
+@pytest.mark.parametrize(("merge", "expected"), [(COMMIT, [Guard.GROW_BASE]), (PULL, [])])
+def test_base_that_is_smaller(merge: Any, expected: list[Guard]) -> None:
+    disk = samples.changed_layer(samples.disk(3), 2, virtual_size=samples.MIB - 512)
+    assert guards(plan(disk, merge)) == expected
+
+
+class TestMigration:
+    AROUND = Surroundings(migration="active")
+
+    def test_of_a_merge(self) -> None:
+        assert guards(plan(samples.disk(3), PULL), self.AROUND) == [Guard.MIGRATION]
+
+    def test_of_a_create(self) -> None:
+        with pytest.raises(WouldHarm, match="migrated"):
+            check_create(self.AROUND, ())
+        check_create(self.AROUND, (Guard.MIGRATION,))
+
+
+class TestInTheLoop:
+    """Nothing is sent before the guards have been asked."""
+
+    def host(self) -> FakeHost:
+        fake = FakeHost(samples.guest(samples.disk(3)))
+        fake.around = Surroundings(migration="active")
+        return fake
+
+    def test_delete(self) -> None:
+        fake = self.host()
+        request = DeleteRequest(disk="1", file_to_merge=None, merge_target_file=None)
+        with pytest.raises(WouldHarm):
+            run.delete(fake, request, poll_s=0)
+        assert not {"start", "settle"} & {*fake.calls}
+        run.delete(fake, request, allow={Guard.MIGRATION}, poll_s=0)
+
+    def test_delete_that_takes_up_a_running_job(self) -> None:
+        fake = self.host()
+        fake.left_running = True
+        request = DeleteRequest(disk="1", file_to_merge=None, merge_target_file=None)
+        run.delete(fake, request, poll_s=0)
+
+    def test_create(self) -> None:
+        fake = self.host()
+        request = CreateRequest(disk="1", new_file="volume-1.new", snapshot="new")
+        with pytest.raises(WouldHarm):
+            run.create(fake, request)
+        assert not {"prepare", "switch"} & {*fake.calls}
+        run.create(fake, request, allow={Guard.MIGRATION})
