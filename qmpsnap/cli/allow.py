@@ -14,8 +14,11 @@ allow_option = click.option(
     type=click.Choice([one.value for one in Guard]),
     help="Do what would be refused for this reason; may be given several times.",
 )
+force_option = click.option(
+    "--force", is_flag=True, help="Go on where there may be too little space: --allow space."
+)
 
 
-def guards(names: Iterable[str]) -> frozenset[Guard]:
+def guards(names: Iterable[str], *, force: bool = False) -> frozenset[Guard]:
     """The guards that were named."""
-    return frozenset(Guard(name) for name in names)
+    return frozenset(Guard(name) for name in names) | ({Guard.SPACE} if force else set())

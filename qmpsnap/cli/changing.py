@@ -9,7 +9,7 @@ import click
 from rich.console import Group
 
 from qmpsnap.cli import documents, views
-from qmpsnap.cli.allow import allow_option, guards
+from qmpsnap.cli.allow import allow_option, force_option, guards
 from qmpsnap.cli.output import output_option, printable, say, show
 from qmpsnap.cli.progress import bar
 from qmpsnap.cli.road import GuestCommand, Road
@@ -55,7 +55,7 @@ def create(
     default="auto",
     show_default=True,
     help="commit: the newer data goes down into the older file. pull (newest snapshot only): the "
-    "older data comes up into the active file. auto: commit.",
+    "older data comes up into the active file. auto: commit, unless a pull moves much less.",
 )
 @click.option(
     "--remove-file",
@@ -63,6 +63,7 @@ def create(
     help="Remove the files that left the chain, once QEMU and libvirt hold them no more.",
 )
 @allow_option
+@force_option
 @output_option
 @click.pass_obj
 def delete(
@@ -73,12 +74,13 @@ def delete(
     method: Method,
     remove_file: bool,
     allow: tuple[str, ...],
+    force: bool,
     output: str,
 ) -> None:
     """Delete a snapshot of a disk. The guest keeps what it sees."""
     request = NamedDeleteRequest(disk=disk, snapshot=name, method=method)
     with road.open(guest) as host, bar() as progress:
-        done = run.delete(host, request, progress, allow=guards(allow))
+        done = run.delete(host, request, progress, allow=guards(allow, force=force))
     _tell(f"deleted snapshot {name} of {done.disk.disk}", "delete", done, output)
     for path in done.dropped:
         if remove_file:

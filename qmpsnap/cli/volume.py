@@ -13,7 +13,7 @@ from collections.abc import Callable
 import click
 
 from qmpsnap import status
-from qmpsnap.cli.allow import allow_option, guards
+from qmpsnap.cli.allow import allow_option, force_option, guards
 from qmpsnap.cli.output import say
 from qmpsnap.cli.progress import bar
 from qmpsnap.cli.road import GuestCommand, Road
@@ -67,6 +67,7 @@ def volume_snapshot_create(
 @click.argument("delete_info")
 @dialect_option
 @allow_option
+@force_option
 @click.pass_obj
 def volume_snapshot_delete(
     road: Road,
@@ -76,6 +77,7 @@ def volume_snapshot_delete(
     delete_info: str,
     dialect: str,
     allow: tuple[str, ...],
+    force: bool,
 ) -> None:
     """
     Delete a snapshot with Nova's arguments; print the status body for Cinder.
@@ -90,7 +92,7 @@ def volume_snapshot_delete(
         if not snapshot_id:
             raise BadRequest("volume-snapshot-delete", "the snapshot id is empty", "an id")
         with road.open(guest) as host, bar() as progress:
-            return run.delete(host, request, progress, allow=guards(allow))
+            return run.delete(host, request, progress, allow=guards(allow, force=force))
 
     _report(Operation.DELETE, dialect, work)
 

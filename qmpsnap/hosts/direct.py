@@ -21,7 +21,7 @@ from qmpsnap.hosts.flushing import FlushUnsupported, flush
 from qmpsnap.hosts.headers import read_headers
 from qmpsnap.hosts.overlay import discard_overlay, prepare_overlay
 from qmpsnap.hosts.reading import Reader
-from qmpsnap.hosts.surroundings import layer_paths, other_users
+from qmpsnap.hosts.surroundings import layer_paths, other_users, space_of
 from qmpsnap.monitor.base import (
     CONNECTION_LOST,
     CommandFailed,
@@ -125,8 +125,16 @@ class DirectHost:
     def surroundings(self, disk: DiskReport) -> Surroundings:
         """See `Host.surroundings`: other processes by `/proc`, and QEMU's own migration."""
         with reading():
-            readers, notes = other_users(layer_paths(disk), disk.layers[0].path or "")
-            return Surroundings(readers=readers, migration=self._migration(), notes=notes)
+            paths = layer_paths(disk)
+            readers, notes = other_users(paths, disk.layers[0].path or "")
+            allocated, free = space_of(paths)
+            return Surroundings(
+                readers=readers,
+                migration=self._migration(),
+                allocated=allocated,
+                free=free,
+                notes=notes,
+            )
 
     def _migration(self) -> str | None:
         """Source: MigrationStatus, qapi/migration.json; RunState, qapi/run-state.json."""

@@ -27,7 +27,7 @@ from qmpsnap.hosts.flushing import FlushUnsupported, flush
 from qmpsnap.hosts.headers import read_headers
 from qmpsnap.hosts.overlay import discard_overlay, prepare_overlay
 from qmpsnap.hosts.reading import Reader, StreamLingers
-from qmpsnap.hosts.surroundings import layer_paths, other_users
+from qmpsnap.hosts.surroundings import layer_paths, other_users, space_of
 from qmpsnap.monitor.base import CommandFailed, Event, reading
 from qmpsnap.monitor.passthrough import (
     LIBVIRT_BLOCK_JOB,
@@ -155,9 +155,12 @@ class LibvirtHost:
             for guest, path in self._of_guests_that_are_off():
                 if path in paths:
                     found.setdefault(path, []).append(f"guest {guest}, which is off")
+        allocated, free = space_of(paths)
         return Surroundings(
             readers={path: tuple(users) for path, users in found.items()},
             migration=self._migration(),
+            allocated=allocated,
+            free=free,
             notes=notes,
         )
 

@@ -8,6 +8,7 @@ descriptors of running processes (`/proc`), so a guest that is off is not seen.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -56,6 +57,26 @@ def other_users(
 def layer_paths(disk: DiskReport) -> tuple[str, ...]:
     """Host files of a disk's layers."""
     return tuple(layer.path for layer in disk.layers if layer.path is not None)
+
+
+def space_of(paths: Collection[str]) -> tuple[dict[str, int], dict[str, int]]:
+    """
+    Measure files on this host.
+
+    Returns:
+        Allocated bytes, and bytes left on the file system, by path; of regular files only: a
+        block device neither grows nor shares its room.
+    """
+    allocated, free = {}, {}
+    for path in paths:
+        try:
+            status, system = os.stat(path), os.statvfs(path)
+        except OSError:
+            continue
+        if stat.S_ISREG(status.st_mode):
+            allocated[path] = status.st_blocks * 512
+            free[path] = system.f_bavail * system.f_frsize
+    return allocated, free
 
 
 def _identity(path: str | Path) -> tuple[int, int] | None:

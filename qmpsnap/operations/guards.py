@@ -14,6 +14,7 @@ from enum import StrEnum
 
 from qmpsnap.errors import Refused
 from qmpsnap.operations.plan_delete import MergePlan
+from qmpsnap.operations.space import growth
 
 
 class Guard(StrEnum):
@@ -24,6 +25,7 @@ class Guard(StrEnum):
     INTERNAL_SNAPSHOTS = "internal-snapshots"
     MIGRATION = "migration"
     GROW_BASE = "grow-base"
+    SPACE = "space"
 
 
 @dataclass(eq=False)
@@ -46,6 +48,10 @@ class Surroundings:
     """Who else has a layer's file open or names it as its own, by path: for people."""
     migration: str | None = None
     """State of a migration that is under way."""
+    allocated: Mapping[str, int] = field(default_factory=dict)
+    """Bytes that each layer's file takes on the host, by path; regular files only."""
+    free: Mapping[str, int] = field(default_factory=dict)
+    """Bytes that the file system of each layer has left, by path."""
     notes: tuple[str, ...] = ()
     """What could not be looked at, and why."""
 
@@ -90,6 +96,7 @@ def _refusals(plan: MergePlan, around: Surroundings) -> list[WouldHarm]:
                     "Nova's way).",
                 )
             )
+    found += _no_room(plan, around)
     for layer in plan.dropped:
         details = layer.node_details
         if "bitmaps" in layer.flags:
@@ -112,6 +119,21 @@ def _refusals(plan: MergePlan, around: Surroundings) -> list[WouldHarm]:
                 )
             )
     return found
+
+
+def _no_room(plan: MergePlan, around: Surroundings) -> list[WouldHarm]:
+    free = around.free.get(plan.written.path or "")
+    grows = growth(plan.dropped, plan.written, around.allocated)
+    if free is None or grows is None or grows.needed <= free:
+        return []
+    return [
+        WouldHarm(
+            Guard.SPACE,
+            f"{plan.written.file} may grow by {grows.needed} bytes, and its file system has "
+            f"{free} left",
+            "Make room first; a merge that runs out of space fails, and what it has written stays.",
+        )
+    ]
 
 
 def _migrating(state: str) -> WouldHarm:

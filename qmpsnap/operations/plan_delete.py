@@ -9,8 +9,8 @@ state.
 from __future__ import annotations
 
 import os.path
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Final, Literal
 
 from qmpsnap.errors import Refused
 from qmpsnap.formats.layers import DiskReport, GuestReport, LayerReport
@@ -59,6 +59,10 @@ class NothingToPull(Refused):
     below: str
 
 
+WORTH_A_PULL: Final = 64 * 1024 * 1024
+"""Bytes that a pull must save: after a commit the volume has its own file and name again, after
+a pull the overlay's."""
+
 MergeKind = Literal["commit", "active-commit", "pull"]
 
 
@@ -83,9 +87,11 @@ class MergePlan:
     backing_name: str | None
     """What that header must say."""
     dropped: tuple[LayerReport, ...]
-    """Layers that leave the chain."""
+    """Layers that leave the chain; their data moves."""
     remaining: tuple[LayerReport, ...]
     """The chain afterwards."""
+    why: str = ""
+    """Why it is this kind of merge, where another one was possible."""
 
     @property
     def written(self) -> LayerReport:
@@ -125,7 +131,8 @@ def plan_delete(guest: GuestReport, request: DeleteRequest | NamedDeleteRequest)
                     "Delete it by commit (`--method commit`).",
                 )
             return _plan_pull(disk, None)
-        return _plan_commit(disk, top, base)
+        commit = _plan_commit(disk, top, base)
+        return commit if request.method == "commit" else _cheaper(disk, commit)
     if request.merge_target_file is None:
         base_name = request.file_to_merge
         return _plan_pull(
@@ -137,6 +144,30 @@ def plan_delete(guest: GuestReport, request: DeleteRequest | NamedDeleteRequest)
         _position(disk, "file_to_merge", request.file_to_merge),
         _position(disk, "merge_target_file", request.merge_target_file),
     )
+
+
+def _cheaper(disk: DiskReport, commit: MergePlan) -> MergePlan:
+    """
+    Choose between a commit and a pull, where both are possible.
+
+    With more than two layers only a commit keeps the names of the other snapshots right.
+    """
+    if len(disk.layers) != 2:
+        return commit
+    active, base = disk.layers
+    up, down = _allocated(base), _allocated(active)
+    if "shared-base" in base.flags:
+        return replace(_plan_pull(disk, None), why=f"{base.file} is read by others too")
+    if up is None or down is None:
+        return replace(commit, why="how much each way would move is not known")
+    if up + WORTH_A_PULL < down:
+        why = f"it moves {up} bytes at most, a commit {down}"
+        return replace(_plan_pull(disk, None), why=why)
+    return replace(commit, why=f"it moves {down} bytes at most, a pull {up}")
+
+
+def _allocated(layer: LayerReport) -> int | None:
+    return layer.node_details.actual_size if layer.node_details else None
 
 
 def _plan_commit(disk: DiskReport, top: int, base: int) -> MergePlan:

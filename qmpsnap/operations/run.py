@@ -165,5 +165,5 @@ def _proven(
         file_format={layer.file: formats[layer.path] or "" for layer in plan.reported},
         dropped=tuple(path for path in left if path not in guest.open_files),
         held=tuple(path for path in left if path in guest.open_files),
-        notes=notes,
+        notes=(*((f"chose {plan.kind}: {plan.why}",) if plan.why else ()), *notes),
     )

@@ -88,7 +88,11 @@ def test_a_full_file_system_is_no_success(connection: Any, full_share: Path, kin
         rig.create("s2")
         before = rig.files()
         target = BASE if kind == "commit" else None
-        said = rig.delete(f"{BASE}.s1" if target else None, target)
+        top = f"{BASE}.s1" if target else None
+        refused = rig.delete(top, target)
+        assert refused.code == 4, refused
+        assert "may grow by" in refused.err
+        said = rig.delete(top, target, "--force")
         assert said.code == 5, said
         assert "No space left" in said.err
         assert said.status == {"status": "error_deleting", "progress": "0%"}
