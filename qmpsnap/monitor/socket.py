@@ -16,6 +16,7 @@ import stat
 import struct
 import threading
 from collections.abc import Coroutine, Mapping
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -42,6 +43,9 @@ from qmpsnap.monitor.base import (
 CONNECT_TIMEOUT_S: Final = 5.0
 """A monitor socket serves one client at a time; a second one connects and then just waits for
 the greeting. Five seconds tell the two apart."""
+
+CANCEL_TIMEOUT_S: Final = 5.0
+"""How long after Ctrl-C a command may take to let go."""
 
 REPLY_LIMIT: Final = 256 * 1024 * 1024
 """Bytes. qemu.qmp drops the connection over a longer reply; its own default of 10 MiB is less
@@ -92,13 +96,26 @@ def _loop() -> asyncio.AbstractEventLoop:
 
 
 def _run(work: Coroutine[object, object, T]) -> T:
-    """Run a coroutine on the loop thread; Ctrl-C in the caller cancels it."""
-    future = asyncio.run_coroutine_threadsafe(work, _loop())
+    """
+    Run a coroutine on the loop thread; Ctrl-C in the caller cancels it, and waits for its end.
+
+    What a cancelled coroutine raises in the end is taken here, or asyncio would print it.
+    """
+    answer: Future[T] = Future()
+
+    async def deliver() -> None:
+        try:
+            answer.set_result(await work)
+        except BaseException as error:  # handed to the caller's thread
+            answer.set_exception(error)
+
+    running = asyncio.run_coroutine_threadsafe(deliver(), _loop())
     try:
-        return future.result()
-    except BaseException:
-        future.cancel()
-        raise
+        return answer.result()
+    finally:
+        if not answer.done():
+            running.cancel()
+            wait([answer], CANCEL_TIMEOUT_S)
 
 
 class _Sink(EventListener):
@@ -146,7 +163,8 @@ class SocketMonitor:
         # Listening before the first command is sent: a 1 MiB job is over in less than 2 ms.
         self._client.register_listener(_Sink(self.events))
         try:
-            await asyncio.wait_for(self._connect(), timeout)
+            async with asyncio.timeout(timeout):
+                await self._connect()
         except TimeoutError:
             raise CannotConnect(
                 self._path,
@@ -208,9 +226,8 @@ class SocketMonitor:
         self, command: str, arguments: Mapping[str, object], timeout: float
     ) -> object:
         try:
-            reply: object = await asyncio.wait_for(
-                self._client.execute(command, dict(arguments)), timeout
-            )
+            async with asyncio.timeout(timeout):
+                reply: object = await self._client.execute(command, dict(arguments))
         except TimeoutError:
             raise CommandTimedOut(command, timeout) from None
         except ExecuteError as error:
