@@ -17,6 +17,7 @@ from qmpsnap.errors import QmpsnapError, Refused
 from qmpsnap.formats.layers import GuestReport
 from qmpsnap.hosts.direct import DirectHost
 from qmpsnap.hosts.libvirt import LibvirtHost
+from qmpsnap.hosts.offline import OfflineHost
 from qmpsnap.hosts.recording import record_domain, record_socket
 from qmpsnap.hosts.replay import OnlyRecorded, ReplayHost
 from qmpsnap.monitor.socket import SocketMonitor
@@ -111,7 +112,12 @@ class Road:
             return
         with closing(open_connection(self.uri)) as connection:
             domain = find_domain(connection, guest or "")
-            with closing(LibvirtHost(domain, passthrough=self.passthrough)) as host:
+            host: LibvirtHost | OfflineHost = (
+                LibvirtHost(domain, passthrough=self.passthrough)
+                if domain.isActive()
+                else OfflineHost(domain)
+            )
+            with closing(host):
                 yield host
 
 

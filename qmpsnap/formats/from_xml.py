@@ -34,8 +34,8 @@ def disk_from_xml(disk: XmlDisk, headers: Mapping[str, Header] | None = None) ->
         said = header_says(above.backing_format, f"header of {above_name}") if above else None
         evidence = tuple(one for one in (xml_says(xml), said) if one is not None)
         format_, verdict = judge(evidence)
-        # Only a file that libvirt itself says is qcow2 has a header worth reading.
-        own = (headers or {}).get(xml.path or "") if xml.format == "qcow2" else None
+        # Only a file that somebody states to be qcow2 has a header worth reading.
+        own = (headers or {}).get(xml.path or "") if format_ == "qcow2" else None
         name = xml.name.rpartition("/")[2] if xml.path else xml.name
         layers.append(
             LayerReport(

@@ -1,0 +1,158 @@
+"""
+QEMU's block layer without a guest: a QEMU with no machine and a chain open, by QMP.
+
+It takes the same locks as a QEMU with a guest: while it has the active file open for writing, a
+guest that somebody starts meanwhile ends with "Failed to get write lock". Every node is given with
+its driver; nothing is opened because a header says so.
+
+Not qemu-storage-daemon: it has no way to flush a node while a job holds it (no human monitor).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from qmpsnap.errors import Refused
+from qmpsnap.monitor.socket import SocketMonitor
+
+PROGRAM: Final = "qemu-system-x86_64"
+_PR_SET_PDEATHSIG: Final = 1
+
+
+@dataclass(eq=False)
+class QemuMissing(Refused):
+    """There is no QEMU that could work on the disks of a guest that is off."""
+
+    msg = "{self.program} is not installed, or cannot be run"
+    remedy = "On Debian: `apt-get install qemu-system-x86`."
+
+    program: str
+
+
+@dataclass(eq=False)
+class CannotOpen(Refused):
+    """The chain cannot be opened as it is said to be, or somebody else has it open."""
+
+    msg = "the chain of {self.file} cannot be opened: {self.reason}"
+    remedy = (
+        "Nothing was changed. When a lock is in the way, the guest has just been started, or "
+        "another program uses the file."
+    )
+
+    file: str
+    reason: str
+
+
+@contextmanager
+def opened(layers: Sequence[tuple[str, str]]) -> Iterator[SocketMonitor]:
+    """
+    Open a chain for the length of a block, as a guest's device would.
+
+    The process ends with the block, and with this process, however that ends: a job then stops
+    where it is, and the chain is as it was before the job.
+
+    Args:
+        layers: (host file, format) in chain order.
+
+    Yields:
+        A monitor. The nodes are `layer-N` and `layer-N-file`, the active one being `layer-0`.
+
+    Raises:
+        QemuMissing: There is no such program.
+        CannotOpen: A file cannot be opened in its format, or is locked.
+    """
+    program = shutil.which(PROGRAM)
+    if program is None:
+        raise QemuMissing(PROGRAM)
+    with tempfile.TemporaryDirectory(prefix="qmpsnap-") as folder:
+        path = f"{folder}/qmp"
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(path)
+            listening.listen(1)
+            number = listening.fileno()
+            command = [
+                *(program, "-M", "none", "-nodefaults", "-no-user-config", "-display", "none"),
+                *("-chardev", f"socket,id=qmp,fd={number},server=on,wait=off"),
+                *("-mon", "chardev=qmp,mode=control"),
+                *(part for node in _nodes(layers) for part in ("-blockdev", json.dumps(node))),
+            ]
+            said = Path(folder, "stderr")
+            with said.open("wb") as errors:
+                process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=errors,
+                    pass_fds=(number,),
+                    preexec_fn=_end_with_parent,
+                )
+        try:
+            monitor = _connected(process, path, said, layers[0][0])
+            try:
+                _hold(monitor, f"{folder}/nbd")
+                yield monitor
+            finally:
+                monitor.close()
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _hold(monitor: SocketMonitor, path: str) -> None:
+    """
+    Export the active layer to nobody.
+
+    A node that no device or export uses is not locked when it is raw, and a job cannot pivot it.
+    """
+    address = {"type": "unix", "data": {"path": path}}
+    monitor.execute("nbd-server-start", {"addr": address})
+    export = {"type": "nbd", "id": "held", "node-name": "layer-0", "writable": True}
+    monitor.execute("block-export-add", export)
+
+
+def _end_with_parent() -> None:
+    """Source: prctl(2), PR_SET_PDEATHSIG; kept over execve()."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _connected(process: subprocess.Popen[bytes], path: str, said: Path, file: str) -> SocketMonitor:
+    """It opens the nodes before it answers, so what cannot be opened shows as an end."""
+    try:
+        return SocketMonitor.connect(path)
+    except Refused as error:
+        process.kill()
+        process.wait()
+        raise CannotOpen(file, said.read_text(errors="replace").strip() or str(error)) from error
+
+
+def _nodes(layers: Sequence[tuple[str, str]]) -> Iterator[dict[str, object]]:
+    """`-blockdev` objects, lower layers first; the active one is open for writing."""
+    for position in reversed(range(len(layers))):
+        path, format_ = layers[position]
+        lower = position > 0
+        yield {
+            "driver": "file",
+            "node-name": f"layer-{position}-file",
+            "filename": path,
+            "auto-read-only": True,
+        }
+        over: dict[str, object] = {
+            "driver": format_,
+            "node-name": f"layer-{position}",
+            "file": f"layer-{position}-file",
+            "read-only": lower,
+        }
+        if format_ != "raw":
+            over["backing"] = f"layer-{position + 1}" if position + 1 < len(layers) else None
+        yield over

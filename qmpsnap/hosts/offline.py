@@ -1,0 +1,247 @@
+"""
+A guest of libvirt that is off: the same operations, by QEMU's block layer without a guest.
+
+    create   prepare the overlay ─► point the definition to it
+    delete   open the chain (a QEMU without a machine) ─► the same job as with a guest
+             active commit: point the definition to the base; then let the chain go
+
+It holds QEMU's locks, so a guest that is started in the middle does not start. Whatever
+is killed, the definition names a chain with all data: after an active commit the overlay that it
+still names reads the same through its changed base.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lxml import etree
+
+from qmpsnap.errors import Failed, Refused
+from qmpsnap.formats.from_headers import next_below, with_chain
+from qmpsnap.formats.from_xml import guest_from_xml
+from qmpsnap.formats.layers import DiskReport, GuestReport
+from qmpsnap.formats.qcow2 import BadHeader, Header
+from qmpsnap.graph import xml
+from qmpsnap.hosts.block_layer import opened
+from qmpsnap.hosts.direct import DirectHost
+from qmpsnap.hosts.headers import read_header
+from qmpsnap.hosts.overlay import discard_overlay, prepare_overlay
+from qmpsnap.hosts.surroundings import layer_paths, other_users, space_of
+from qmpsnap.monitor.virt import libvirt_module
+from qmpsnap.operations.guards import Surroundings
+from qmpsnap.operations.host import Overlay
+from qmpsnap.operations.jobs import JobView
+from qmpsnap.operations.plan_create import CreatePlan
+from qmpsnap.operations.plan_delete import MergePlan
+
+
+@dataclass(eq=False)
+class GuestStarted(Refused):
+    """Somebody started the guest after it had been seen to be off."""
+
+    msg = "the guest {self.guest!r} has been started"
+    remedy = "Give the same command again: it works on the running guest then."
+
+    guest: str
+
+
+@dataclass(eq=False)
+class CannotRedefine(Failed):
+    """libvirt did not take the changed definition; the guest would start as before."""
+
+    msg = "libvirt refused the changed definition of {self.guest!r}: {self.reason}"
+    remedy = "Mend the cause, then give the same command again. Remove no file before that."
+    changed = "no"
+
+    guest: str
+    reason: str
+
+
+class OfflineHost:
+    """One guest that is defined and does not run."""
+
+    def __init__(self, domain: Any) -> None:
+        """
+        Use a `virDomain`.
+
+        Raises:
+            LibvirtMissing: libvirt-python is not installed.
+        """
+        self._domain = domain
+        self._libvirt = libvirt_module()
+        self._open = ExitStack()
+        self._direct: DirectHost | None = None
+
+    def read(self) -> GuestReport:
+        """
+        See `Host.read`: the definition, and the headers on disk.
+
+        Raises:
+            GuestStarted: It runs by now.
+            MalformedXml: The definition cannot be read.
+        """
+        if self._domain.isActive():
+            raise GuestStarted(self._domain.name())
+        domain = xml.parse(self._definition())
+        headers = {
+            path: header for disk in domain.disks for path, header in _followed(disk).items()
+        }
+        domain = replace(domain, disks=tuple(with_chain(disk, headers) for disk in domain.disks))
+        note = "the guest is off: formats by its definition and the headers of its files"
+        report = guest_from_xml(domain, headers=headers, notes=(note,))
+        return replace(report, disks=tuple(self._named(disk) for disk in report.disks))
+
+    def _definition(self) -> str:
+        flags = self._libvirt.VIR_DOMAIN_XML_INACTIVE | self._libvirt.VIR_DOMAIN_XML_SECURE
+        return str(self._domain.XMLDesc(flags))
+
+    def _named(self, disk: DiskReport) -> DiskReport:
+        """Give the layers the names of the nodes that they will be opened by."""
+        if not disk.layers:
+            return disk
+        layers = tuple(
+            replace(
+                layer, node=f"layer-{n}", top_node=f"layer-{n}", protocol_node=f"layer-{n}-file"
+            )
+            for n, layer in enumerate(disk.layers)
+        )
+        active = layers[0]
+        if active.virtual_size is None and active.format == "raw":
+            size = self._domain.blockInfo(disk.disk)[0]
+            layers = (replace(active, virtual_size=int(size)), *layers[1:])
+        return replace(disk, layers=layers, root="layer-0")
+
+    def surroundings(self, disk: DiskReport) -> Surroundings:
+        """See `Host.surroundings`: every process that has a layer open is somebody else."""
+        paths = layer_paths(disk)
+        readers, notes = other_users(paths, "")
+        allocated, free = space_of(paths)
+        return Surroundings(readers=readers, allocated=allocated, free=free, notes=notes)
+
+    def prepare(self, plan: CreatePlan) -> Overlay:
+        """See `Host.prepare`; from here on the chain is locked."""
+        self._lock(plan.disk)
+        return prepare_overlay(plan)
+
+    def discard(self, plan: CreatePlan) -> None:
+        """See `Host.discard`."""
+        discard_overlay(plan)
+
+    def switch(self, plan: CreatePlan) -> None:
+        """
+        Point the definition to the overlay.
+
+        Raises:
+            CannotRedefine: libvirt did not take it.
+        """
+        self._point_to(plan.disk, plan.overlay, "qcow2")
+        self.close()
+
+    def attach(self, plan: MergePlan) -> None:
+        """See `Host.attach`: a job here ends with the process that started it."""
+
+    def start(self, plan: MergePlan) -> str:
+        """
+        See `Host.start`.
+
+        Raises:
+            CannotOpen: The chain is locked by somebody else, or not as it is said to be.
+        """
+        return self._lock(plan.disk).start(plan)
+
+    def _lock(self, disk: DiskReport) -> DirectHost:
+        """Open the chain for writing, as a guest would."""
+        layers = [(layer.path or "", layer.format or "") for layer in disk.layers]
+        self._direct = DirectHost(self._open.enter_context(opened(layers)))
+        return self._direct
+
+    @property
+    def _engine(self) -> DirectHost:
+        assert self._direct is not None  # start() has opened it
+        return self._direct
+
+    def view(self, job: str) -> JobView:
+        """See `Host.view`."""
+        return self._engine.view(job)
+
+    def wait(self, job: str, timeout: float) -> None:
+        """See `Host.wait`."""
+        self._engine.wait(job, timeout)
+
+    def pivot(self, job: str) -> bool:
+        """See `Host.pivot`."""
+        return self._engine.pivot(job)
+
+    def finalize(self, plan: MergePlan, job: str) -> None:
+        """See `Host.finalize`."""
+        self._engine.finalize(plan, job)
+
+    def dismiss(self, job: str) -> None:
+        """See `Host.dismiss`."""
+        self._engine.dismiss(job)
+
+    def settle(self, plan: MergePlan) -> tuple[str, ...]:
+        """
+        See `Host.settle`; point the definition to a base that has become active.
+
+        Raises:
+            NotFlushed: What was merged may not be on disk.
+            CannotRedefine: libvirt did not take the definition; the one it has is still right.
+        """
+        notes = self._engine.settle(plan)
+        if plan.kind == "active-commit" and plan.base is not None:
+            self._point_to(plan.disk, plan.base.path or "", plan.base.format or "")
+        self.close()
+        return notes
+
+    def _point_to(self, disk: DiskReport, path: str, format_: str) -> None:
+        text = pointed_to(self._definition(), disk.disk, path, format_)
+        try:
+            self._domain.connect().defineXML(text)
+        except self._libvirt.libvirtError as error:
+            raise CannotRedefine(self._domain.name(), str(error)) from error
+
+    def close(self) -> None:
+        """Let the chain go; a job that still runs is cancelled."""
+        self._open.close()
+        self._direct = None
+
+
+def pointed_to(definition: str, target: str, path: str, format_: str) -> str:
+    """
+    Change the active file of one disk in a definition.
+
+    What it says of the chain below is taken out: it was true of the old file, and libvirt would
+    believe it rather than the headers.
+    """
+    parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False)
+    root = etree.fromstring(definition.encode(), parser)
+    for disk in root.iterfind("./devices/disk"):
+        element = disk.find("target")
+        source, driver = disk.find("source"), disk.find("driver")
+        if element is None or element.get("dev") != target or source is None:
+            continue
+        source.set("file", path)
+        if driver is None:
+            driver = etree.SubElement(disk, "driver", name="qemu")
+        driver.set("type", format_)
+        for below in disk.findall("backingStore"):
+            disk.remove(below)
+    return etree.tostring(root, encoding="unicode")
+
+
+def _followed(disk: xml.XmlDisk) -> dict[str, Header]:
+    """Headers of a chain by path, as far as each is stated to be qcow2 by the one above."""
+    headers: dict[str, Header] = {}
+    active = disk.layers[0] if disk.layers else None
+    path, stated = (active.path, active.format) if active else (None, None)
+    while path is not None and stated == "qcow2" and path not in headers:
+        try:
+            headers[path] = read_header(path)
+        except (OSError, BadHeader):
+            break
+        header = headers[path]
+        path, stated = next_below(path, header), header.backing_format
+    return headers
