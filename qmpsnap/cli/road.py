@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 
@@ -17,6 +18,7 @@ from qmpsnap.errors import QmpsnapError, Refused
 from qmpsnap.formats.layers import GuestReport
 from qmpsnap.hosts.direct import DirectHost
 from qmpsnap.hosts.libvirt import LibvirtHost
+from qmpsnap.hosts.looking import LookingHost
 from qmpsnap.hosts.recording import record_domain, record_socket
 from qmpsnap.hosts.replay import OnlyRecorded, ReplayHost
 from qmpsnap.monitor.socket import SocketMonitor
@@ -53,6 +55,11 @@ class Road:
         return self.connect or os.environ.get("LIBVIRT_DEFAULT_URI") or DEFAULT_URI
 
     @property
+    def source(self) -> str:
+        """Where a guest is looked for, in words: a socket, a transcript or a URI."""
+        return self.qmp or self.replay or self.uri
+
+    @property
     def names_guest(self) -> bool:
         """Whether a guest is named; a socket and a transcript say which one it is."""
         return self.qmp is None and self.replay is None
@@ -69,6 +76,35 @@ class Road:
             return ReplayHost(parse(_text_of(self.replay), self.replay)).read()
         with self.open(guest) as host:
             return host.read()
+
+    @contextmanager
+    def looking(self, guest: str | None) -> Iterator[tuple[Callable[[], GuestReport], str]]:
+        """
+        Give a way to read a guest, again and again, that changes nothing in it, and its host.
+
+        The host is empty for this one.
+
+        Raises:
+            Unreachable: It cannot be reached; one of its subclasses says why.
+            BadTranscript, NoTranscript: The transcript cannot be used.
+        """
+        if self.replay is not None:
+            yield ReplayHost(parse(_text_of(self.replay), self.replay)).read, ""
+        elif self.qmp is not None:
+            with closing(SocketMonitor.connect(self.qmp)) as monitor:
+                yield LookingHost(monitor, pid=monitor.pid).read, ""
+        else:
+            with self.open(guest) as host:
+                yield host.read, host_of(self.uri)
+
+    def connection(self) -> Any:
+        """
+        Open the libvirt connection; closing it is the caller's.
+
+        Raises:
+            LibvirtMissing, LibvirtUnreachable: There is none to be had.
+        """
+        return open_connection(self.uri)
 
     def record(self, guest: str | None, path: str) -> None:
         """
@@ -113,6 +149,12 @@ class Road:
             domain = find_domain(connection, guest or "")
             with closing(LibvirtHost(domain, passthrough=self.passthrough)) as host:
                 yield host
+
+
+def host_of(uri: str) -> str:
+    """The host that a libvirt URI leads to; empty for this one."""
+    host = urlsplit(uri).hostname or ""
+    return "" if host in ("localhost", "127.0.0.1", "::1") else host
 
 
 def _text_of(path: str) -> str:
