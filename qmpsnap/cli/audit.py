@@ -98,62 +98,76 @@ def audit(
     if road.replay is not None:
         raise click.UsageError("a transcript is one guest: `qmpsnap --replay TRANSCRIPT verify`")
     paths = _distinct([*([road.qmp] if road.qmp else []), *sockets])
-    failures: list[tuple[str, Exception]] = []
-    not_audited: list[NotAudited] = []
-    targets = [_by_socket(path) for path in paths]
-    with _domains(road, bool(paths), timeout, failures) as domains:
-        for domain in domains:
-            if domain.running:
-                targets.append(_by_libvirt(road, domain))
-            else:
-                not_audited.append(
-                    NotAudited(guest=domain.name, source=road.uri, reason="not running")
-                )
+    outcome = _Outcome()
+    with _domains(road, bool(paths), timeout, outcome) as domains:
+        # libvirt's guests first: where one has a socket as well, libvirt's view of it counts.
+        targets = [_by_libvirt(road, domain) for domain in domains if domain.running]
+        targets += [_by_socket(path) for path in paths]
         results = together([one.look for one in targets], threads=jobs, limit_s=timeout)
-    audited = [Audited(guest=None, source=source, seen=None) for source, _ in failures]
-    found = [_unreadable(source, None, error) for source, error in failures]
-    known: dict[tuple[str, str | None], str] = {}
-    # libvirt's guests first: where one has a socket as well, libvirt's view of it counts.
-    pairs = sorted(zip(targets, results, strict=True), key=lambda pair: pair[0].source != road.uri)
-    for target, result in pairs:
-        if isinstance(result, GuestNotRunning):
-            not_audited.append(
-                NotAudited(guest=target.name, source=target.source, reason="not running")
+    for target, result in zip(targets, results, strict=True):
+        outcome.take(target, result)
+    read = [one.seen for one in outcome.audited if one.seen is not None]
+    outcome.found += across_guests(read)
+    code = tell(output, outcome.audited, outcome.found, outcome.not_audited)
+    ctx.exit(UNREACHABLE if outcome.audited and not read else code)
+
+
+class _Outcome:
+    """What came of all guests."""
+
+    def __init__(self) -> None:
+        self.audited: list[Audited] = []
+        self.not_audited: list[NotAudited] = []
+        self.found: list[Finding] = []
+        self._known: dict[tuple[str, str | None], str] = {}
+
+    def take(self, target: _Target, result: _Answer | Exception) -> None:
+        """Add one guest's answer, or why there is none."""
+        if isinstance(result, GuestNotRunning):  # it ended while others were looked at
+            self.leave_out(target.name, target.source)
+        elif isinstance(result, Exception):
+            self.fail(target.name, target.source, result)
+        elif not self._is_known(target, result):
+            self.found += result.found
+            self.audited.append(
+                Audited(guest=result.seen.guest, source=target.source, seen=result.seen)
             )
-            continue
-        if isinstance(result, Exception):
-            found.append(_unreadable(target.source, target.name, result))
-            audited.append(Audited(guest=target.name, source=target.source, seen=None))
-            continue
-        if result.uuid is not None:
-            same = known.setdefault((result.uuid, result.seen.guest), target.source)
-            if same != target.source:
-                say(f"note: {target.source} is a guest that was read by {same} as well")
-                continue
-        found += result.found
-        audited.append(Audited(guest=result.seen.guest, source=target.source, seen=result.seen))
-    found += across_guests([one.seen for one in audited if one.seen is not None])
-    code = tell(output, audited, found, not_audited)
-    reached = not audited or any(one.seen is not None for one in audited)
-    ctx.exit(code if reached else UNREACHABLE)
+
+    def _is_known(self, target: _Target, answer: _Answer) -> bool:
+        """Whether the same guest has answered by another way; then this answer does not count."""
+        if answer.uuid is None:
+            return False
+        key = (answer.uuid, answer.seen.report.guest)
+        by = self._known.setdefault(key, target.source)
+        if by == target.source:
+            return False
+        say(f"note: {target.source} is a guest that was read by {by} as well")
+        return True
+
+    def leave_out(self, guest: str, source: str) -> None:
+        """Take note of a guest that is off."""
+        self.not_audited.append(NotAudited(guest=guest, source=source, reason="not running"))
+
+    def fail(self, guest: str | None, source: str, error: Exception) -> None:
+        """Take note of a guest, or a whole connection, that could not be read."""
+        message, remedy = str(error), rules.GUEST_UNREADABLE.remedy
+        if isinstance(error, QmpsnapError):
+            remedy = error.way_out or remedy
+        else:
+            # A fault of this tool must not hide what is wrong with the other guests.
+            log.error("%s: %s", guest or source, error, exc_info=error)
+            message = f"{type(error).__name__}: {error}"
+        self.audited.append(Audited(guest=guest, source=source, seen=None))
+        self.found.append(
+            Finding(
+                rule=rules.GUEST_UNREADABLE, guest=guest or source, message=message, remedy=remedy
+            )
+        )
 
 
 def _distinct(paths: Sequence[str]) -> list[str]:
     """One of each; a socket serves one client at a time."""
     return list({os.path.realpath(path): path for path in paths}.values())
-
-
-def _unreadable(source: str, guest: str | None, error: Exception) -> Finding:
-    message, remedy = str(error), rules.GUEST_UNREADABLE.remedy
-    if isinstance(error, QmpsnapError):
-        remedy = error.way_out or remedy
-    else:
-        # A fault of this tool must not hide what is wrong with the other guests.
-        log.error("%s: %s", guest or source, error, exc_info=error)
-        message = f"{type(error).__name__}: {error}"
-    return Finding(
-        rule=rules.GUEST_UNREADABLE, guest=guest or source, message=message, remedy=remedy
-    )
 
 
 def _by_socket(path: str) -> _Target:
@@ -189,7 +203,7 @@ class _Domain:
 
 @contextmanager
 def _domains(
-    road: Road, has_sockets: bool, timeout: float, failures: list[tuple[str, Exception]]
+    road: Road, has_sockets: bool, timeout: float, outcome: _Outcome
 ) -> Iterator[list[_Domain]]:
     """Connect to libvirt for the length of a block, if it is asked for, and list its guests."""
     if road.connect is None and has_sockets:
@@ -197,10 +211,13 @@ def _domains(
         return
     (answer,) = together([lambda: _listed(road)], threads=1, limit_s=timeout)
     if isinstance(answer, Exception):
-        failures.append((road.uri, answer))
+        outcome.fail(None, road.uri, answer)
         yield []
         return
     connection, domains = answer
+    for domain in domains:
+        if not domain.running:
+            outcome.leave_out(domain.name, road.uri)
     with closing(connection):
         yield domains
 

@@ -113,9 +113,8 @@ def _summary(
     )
     yield f"{_many(len(read), 'guest')}, {_many(disks, 'disk')}: {counted or 'no findings'}"
     if len(read) < len(audited):
-        yield f"{_many(len(audited) - len(read), 'guest or connection')} could not be read"
-    reasons = sorted({one.reason for one in not_audited})
-    for reason in reasons:
+        yield f"could not be read: {len(audited) - len(read)}"
+    for reason in sorted({one.reason for one in not_audited}):
         names = [one.guest for one in not_audited if one.reason == reason]
         yield f"not audited, {reason}: {_many(len(names), 'guest')} ({', '.join(names)})"
 
@@ -127,6 +126,8 @@ def _many(number: int, word: str) -> str:
 def _view(found: Sequence[Finding]) -> RenderableType:
     """Blocks that fit a narrow terminal; in a pipe, one line each."""
     if sys.stdout.isatty():
+        if not found:
+            return "no findings"
         return Group(*(_block(one) for one in found))
     rows = [
         (one.severity.value, one.id, one.guest, one.disk, one.file, one.message, one.remedy)

@@ -21,10 +21,10 @@ def file_facts(report: GuestReport) -> dict[str, FileFacts]:
     """Look at every file that a guest's disks have open under an absolute name, by path."""
     stated = report.stated()
     paths = {layer.path for disk in report.disks for layer in disk.layers}
-    beyond = {file.path for disk in report.disks for file in disk.files}
+    paths |= {file.path for disk in report.disks for file in disk.files}
     return {
-        path: _facts(path, stated.get(path) if path in paths else None)
-        for path in paths | beyond
+        path: _facts(path, stated.get(path))
+        for path in paths
         if path is not None and os.path.isabs(path)
     }
 

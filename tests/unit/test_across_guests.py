@@ -92,7 +92,9 @@ def test_what_has_no_path_is_no_file() -> None:
 
 
 def test_a_loop_counts_once() -> None:
-    assert found(seen("a", disk("x", "x"))) == []
+    loop = seen("a", disk("x", "x"))
+    assert found(loop) == []
+    assert found(loop, seen("b", disk("b.1", "x"))) == [("file-active-and-base", "a")]
 
 
 def test_a_data_file_is_written_too() -> None:

@@ -76,7 +76,7 @@ def run(*found: Finding, complete: bool = True, not_audited: tuple[str, ...] = (
     """The one run of a log, as a reader of its text gets it."""
     log = sarif(found, version="1.2.3", complete=complete, not_audited=not_audited)
     text = json.dumps(log)
-    text.encode()
+    json.dumps(json.loads(text), ensure_ascii=False).encode()  # no lone surrogates
     jsonschema.validate(json.loads(text), SCHEMA)
     return json.loads(text)["runs"][0]
 
@@ -133,6 +133,15 @@ def test_hostile_names(file: str, uri: str) -> None:
 def test_what_is_no_file_of_this_host_has_no_uri(file: str | None) -> None:
     (result,) = run(one(file))["results"]
     assert "physicalLocation" not in result["locations"][0]
+
+
+def test_names_that_are_not_utf_8_in_texts() -> None:
+    found = Finding(
+        rule=rules.DATA_FILE, guest="a\udcff", disk="\ud800", message="m\udc80", remedy="r"
+    )
+    (result,) = run(found)["results"]
+    assert result["message"]["text"] == "m\\udc80. r"
+    assert result["properties"]["guest"] == "a\\udcff"
 
 
 def test_fingerprints_outlive_a_restart() -> None:
