@@ -3,6 +3,7 @@ Write the pages of the reference that follow from the code.
 
     docs/reference/cli.md                      from the click commands
     docs/reference/exit-codes-and-errors.md    from the error classes
+    docs/reference/findings.md                 from the table of rules
 
     python docs/generate.py            write what is stale
     python docs/generate.py --check    write nothing; exit code 1 when something is stale
@@ -26,6 +27,7 @@ import click
 import qmpsnap
 from qmpsnap.cli.main import cli
 from qmpsnap.errors import Failed, QmpsnapError, Refused, Unknown, Unreachable
+from qmpsnap.findings.finding import RULES, Rule
 
 REFERENCE: Final = Path(__file__).resolve().parent / "reference"
 
@@ -35,7 +37,7 @@ EXIT_CODES: Final = {
     0: "done",
     1: "failed: it ran and stopped; the message says in which state the chain was left",
     2: "usage: the command line, or a JSON argument, is not understood",
-    3: "`doctor` found something missing that is needed",
+    3: "`verify` or `audit` found an error or a warning; `doctor` found something missing",
     4: "refused: nothing that changes the guest or its files was done",
     5: "the block job failed; the chain is as it was",
     6: "interrupted, or the connection broke: look before acting",
@@ -54,6 +56,7 @@ def pages() -> dict[Path, str]:
     return {
         REFERENCE / "cli.md": command_line(),
         REFERENCE / "exit-codes-and-errors.md": errors(),
+        REFERENCE / "findings.md": findings(),
     }
 
 
@@ -258,6 +261,48 @@ def _row(error: type[QmpsnapError]) -> str:
 def _template(text: str) -> str:
     """`{self.path!r}` as `{path}`."""
     return _as_text(re.sub(r"\{self\.(\w+)[^}]*\}", r"{\1}", text))
+
+
+# Findings.
+
+
+def findings() -> str:
+    """Render the page of all findings."""
+    lines = [
+        "# Findings",
+        "",
+        NOTICE,
+        "",
+        "What `qmpsnap verify` and `qmpsnap audit` find. The ids are stable; severities and texts "
+        "may change. How to run an audit: [Audit a host](../howto/audit-a-host.md). The forms of "
+        "`-o json` and `-o sarif`: [JSON](json.md#findings).",
+        "",
+        "| severity | meaning | exit code |",
+        "|---|---|---|",
+        "| `error` | somebody reads or writes the wrong bytes, or will at the next start | 3 |",
+        "| `warning` | it may be meant so; whoever did not mean it has the same problem | 3 |",
+        "| `note` | worth knowing | 0 |",
+        "",
+        "Commands in remedies are for a guest that is off. A finding says them with names. "
+        "FORMAT stands where nobody states a format beyond doubt: it is the one that the file was "
+        "made with, which whoever made it knows and its bytes do not tell.",
+        "",
+        "| id | severity | what it is |",
+        "|---|---|---|",
+        *(
+            f"| [`{rule.id}`](#{rule.id}) | {rule.severity} | {_cell(rule.title)} |"
+            for rule in RULES
+        ),
+    ]
+    for rule in RULES:
+        lines += _rule(rule)
+    return "\n".join(lines) + "\n"
+
+
+def _rule(rule: Rule) -> Iterator[str]:
+    yield from ("", f"## {rule.id}", "")
+    yield f"**{rule.severity.capitalize()}.** {_as_text(rule.title)}."
+    yield from ("", _as_text(rule.help), "", f"*What to do.* {_as_text(rule.remedy)}")
 
 
 # Markdown.

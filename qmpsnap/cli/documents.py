@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
+from qmpsnap.findings.finding import Finding, Severity
 from qmpsnap.formats.layers import DiskReport, GuestReport, LayerReport
 from qmpsnap.operations.names import snapshots
 from qmpsnap.operations.outcome import Result
@@ -115,4 +117,30 @@ def result(operation: str, done: Result) -> Document:
         "held": list(done.held),
         "notes": list(done.notes),
         "disk": _disk(done.disk),
+    }
+
+
+def findings(
+    audited: Sequence[Document], not_audited: Sequence[Document], found: Sequence[Finding]
+) -> Document:
+    """`qmpsnap.findings/1`: what `verify` and `audit` found, and where they looked."""
+    counted = Counter(one.severity for one in found)
+    return {
+        "schema": "qmpsnap.findings/1",
+        "audited": list(audited),
+        "not_audited": list(not_audited),
+        "findings": [
+            {
+                "id": one.id,
+                "severity": one.severity.value,
+                "guest": one.guest,
+                "disk": one.disk,
+                "file": one.file,
+                "node": one.node,
+                "message": one.message,
+                "remedy": one.remedy,
+            }
+            for one in found
+        ],
+        "count": {severity.value: counted[severity] for severity in Severity},
     }

@@ -9,7 +9,7 @@ from importlib.metadata import version
 
 import click
 
-from qmpsnap.cli import changing, demo, doctor, reading, volume
+from qmpsnap.cli import audit, changing, demo, doctor, reading, verify, volume
 from qmpsnap.cli.output import complain, say
 from qmpsnap.cli.road import Road
 from qmpsnap.errors import QmpsnapError
@@ -71,6 +71,8 @@ for command in (
     reading.chain,
     reading.list_,
     reading.record,
+    verify.verify,
+    audit.audit,
     changing.create,
     changing.delete,
     volume.volume_snapshot_create,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from qmpsnap.hosts.recording import record_domain, record_socket
 from qmpsnap.hosts.replay import OnlyRecorded, ReplayHost
 from qmpsnap.monitor.socket import SocketMonitor
 from qmpsnap.monitor.transcript import parse
-from qmpsnap.monitor.virt import find_domain, open_connection
+from qmpsnap.monitor.virt import find_domain, host_of, is_active, open_connection
 from qmpsnap.operations.host import Host
 
 DEFAULT_URI = "qemu:///system"
@@ -54,6 +54,11 @@ class Road:
         return self.connect or os.environ.get("LIBVIRT_DEFAULT_URI") or DEFAULT_URI
 
     @property
+    def source(self) -> str:
+        """Where a guest is looked for, in words: a socket, a transcript or a URI."""
+        return self.qmp or self.replay or self.uri
+
+    @property
     def names_guest(self) -> bool:
         """Whether a guest is named; a socket and a transcript say which one it is."""
         return self.qmp is None and self.replay is None
@@ -66,10 +71,37 @@ class Road:
             Unreachable: It cannot be reached; one of its subclasses says why.
             BadTranscript, NoTranscript: The transcript cannot be used.
         """
+        with self.looking(guest) as (read, _host):
+            return read()
+
+    @contextmanager
+    def looking(self, guest: str | None) -> Iterator[tuple[Callable[[], GuestReport], str]]:
+        """
+        Give a way to read a guest, again and again, that changes nothing in it, and its host.
+
+        The host is empty for this one.
+
+        Raises:
+            Unreachable: It cannot be reached; one of its subclasses says why.
+            BadTranscript, NoTranscript: The transcript cannot be used.
+        """
         if self.replay is not None:
-            return ReplayHost(parse(_text_of(self.replay), self.replay)).read()
-        with self.open(guest) as host:
-            return host.read()
+            yield ReplayHost(parse(_text_of(self.replay), self.replay)).read, ""
+        elif self.qmp is not None:
+            with closing(SocketMonitor.connect(self.qmp)) as monitor:
+                yield DirectHost(monitor, pid=monitor.pid, collects=False).read, ""
+        else:
+            with self.open(guest) as host:
+                yield host.read, host_of(self.uri)
+
+    def connection(self) -> Any:
+        """
+        Open the libvirt connection; closing it is the caller's.
+
+        Raises:
+            LibvirtMissing, LibvirtUnreachable: There is none to be had.
+        """
+        return open_connection(self.uri)
 
     def record(self, guest: str | None, path: str) -> None:
         """
@@ -114,7 +146,7 @@ class Road:
             domain = find_domain(connection, guest or "")
             host: LibvirtHost | OfflineHost = (
                 LibvirtHost(domain, passthrough=self.passthrough)
-                if domain.isActive()
+                if is_active(domain)
                 else OfflineHost(domain)
             )
             with closing(host):

@@ -71,7 +71,7 @@ class FormatNotRecordable(Refused):
 class DirectHost:
     """One QEMU over its own QMP socket."""
 
-    def __init__(self, monitor: Monitor, *, pid: int | None = None) -> None:
+    def __init__(self, monitor: Monitor, *, pid: int | None = None, collects: bool = True) -> None:
         """
         Use a connected monitor; closing it stays with the caller.
 
@@ -79,7 +79,10 @@ class DirectHost:
             monitor: The monitor.
             pid: Process of this QEMU, where it is known: its command line tells which drives
                 it was started with without a format.
+            collects: Whether reading dismisses our own jobs that have ended. Who only looks must
+                not: another call may be about to read the job's error.
         """
+        self._collects = collects
         self._monitor = monitor
         self._probed = probed_files(_command_line(pid)) if pid else frozenset()
         self._reader = Reader(monitor)
@@ -93,7 +96,7 @@ class DirectHost:
             return self._read()
 
     def _read(self) -> GuestReport:
-        notes = self._collect_ended()
+        notes = self._collect_ended() if self._collects else ()
         graph = self._reader.read()
         serials = self._reader.serials(graph)
         bare = guest_from_graph(graph, serials=serials)

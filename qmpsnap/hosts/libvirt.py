@@ -17,10 +17,11 @@ from typing import Any, Final
 from lxml import etree
 from lxml.builder import E  # type: ignore[import-not-found]
 
-from qmpsnap.errors import Failed, QmpsnapError, Unknown
+from qmpsnap.errors import Failed, QmpsnapError, Refused, Unknown
 from qmpsnap.formats.from_graph import guest_from_graph
 from qmpsnap.formats.from_xml import guest_from_xml
 from qmpsnap.formats.layers import DiskReport, GuestReport
+from qmpsnap.formats.qcow2 import Header
 from qmpsnap.graph import xml
 from qmpsnap.graph.chain import host_path
 from qmpsnap.hosts.flushing import FlushUnsupported, flush
@@ -35,7 +36,7 @@ from qmpsnap.monitor.passthrough import (
     PassthroughMonitor,
     PassthroughOff,
 )
-from qmpsnap.monitor.virt import LibvirtMissing, libvirt_module
+from qmpsnap.monitor.virt import LibvirtMissing, host_of, libvirt_module
 from qmpsnap.operations.guards import Surroundings
 from qmpsnap.operations.host import NotFlushed, Overlay
 from qmpsnap.operations.jobs import JobStatus, JobView
@@ -73,6 +74,16 @@ class LibvirtLost(Unknown):
     reason: str
 
 
+@dataclass(eq=False)
+class OnAnotherHost(Refused):
+    """The guest can be looked at, but its files are not here."""
+
+    msg = "the guest runs on {self.host}, and its files are there"
+    remedy = "Run qmpsnap on that host."
+
+    host: str
+
+
 class LibvirtHost:
     """One running guest of an open libvirt connection."""
 
@@ -91,6 +102,7 @@ class LibvirtHost:
         self._libvirt = libvirt_module()
         self._monitor = PassthroughMonitor(domain)
         self._reader = Reader(self._monitor) if passthrough else None
+        self._remote = host_of(domain.connect().getURI())
         self._off = "passthrough is switched off (--no-passthrough)"
         self._ended: JobView | None = None
         self._reason: str | None = None
@@ -123,13 +135,17 @@ class LibvirtHost:
                 self._off = f"QEMU cannot list its nodes ({error.description})"
             else:
                 bare = guest_from_graph(graph, guest=domain.name, domain=domain)
-                headers = read_headers(bare.stated())
+                headers = self._headers(bare)
                 return guest_from_graph(graph, guest=domain.name, domain=domain, headers=headers)
-        headers = read_headers(guest_from_xml(domain).stated())
+        headers = self._headers(guest_from_xml(domain))
         report = guest_from_xml(
             domain, headers=headers, notes=(f"formats by XML alone: {self._off}",)
         )
         return replace(report, disks=tuple(self._with_size(disk) for disk in report.disks))
+
+    def _headers(self, bare: GuestReport) -> dict[str, Header]:
+        """Of a guest on another host, the file of the same name here is another file."""
+        return {} if self._remote else read_headers(bare.stated())
 
     def _with_size(self, disk: DiskReport) -> DiskReport:
         """Without QMP only libvirt knows the size of a raw active file."""
@@ -145,9 +161,13 @@ class LibvirtHost:
         """
         See `Host.surroundings`: other processes by `/proc`, guests that are off by their XML.
 
+        Every operation asks this first, so here it ends for a guest of another host.
+
         Of a guest that is off, the XML names the active file, whose header names the next one;
         what lies below that is not followed.
         """
+        if self._remote:
+            raise OnAnotherHost(self._remote)
         with reading():
             paths = layer_paths(disk)
             readers, notes = other_users(paths, disk.layers[0].path or "")

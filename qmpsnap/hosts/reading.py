@@ -54,11 +54,12 @@ class StreamLingers(Refused):
     """A stream that has ended, or may end at any moment, makes reading dangerous."""
 
     msg = (
-        "the stream job {self.job!r} of another client has ended or will, and waits to be "
+        "the stream job {self.job!r} has ended or will, and waits to be "
         "dismissed: reading all nodes now can crash this QEMU"
     )
     remedy = (
-        "Wait until the client that started it has dismissed it (`job-dismiss`), then try again."
+        "Wait until the client that started it has dismissed it (`job-dismiss`), then try again. "
+        "After an interrupted `qmpsnap delete`, give the same delete again: it takes the job up."
     )
 
     job: str

@@ -12,6 +12,7 @@ import threading
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
+from urllib.parse import urlsplit
 
 from qmpsnap.errors import Unreachable
 
@@ -136,3 +137,22 @@ def find_domain(connection: Any, guest: str) -> Any:
     except libvirt.libvirtError as error:
         raise LibvirtUnreachable("libvirt", str(error)) from error
     raise GuestNotFound(guest, uri, known)
+
+
+def is_active(domain: Any) -> bool:
+    """
+    Whether a guest runs.
+
+    Raises:
+        LibvirtUnreachable: The connection, or the guest, is gone.
+    """
+    try:
+        return bool(domain.isActive())
+    except libvirt_module().libvirtError as error:
+        raise LibvirtUnreachable("libvirt", str(error)) from error
+
+
+def host_of(uri: str) -> str:
+    """The host that a libvirt URI leads to; empty for this one."""
+    host = urlsplit(uri).hostname or ""
+    return "" if host in ("localhost", "127.0.0.1", "::1") else host

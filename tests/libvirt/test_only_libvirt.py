@@ -199,3 +199,18 @@ def test_a_ready_active_commit_is_taken_up(make_rig: MakeRig) -> None:
         assert said.code == 0, said
         assert rig.files() == [BASE]
         assert rig.guest.read_sha256(DISK) == content
+
+
+def test_guest_of_another_host_is_looked_at_only(
+    make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with make_rig("qcow2") as rig:
+        rig.grow(2)
+        monkeypatch.setattr("qmpsnap.hosts.libvirt.host_of", lambda _uri: "far.example.org")
+        said = rig.cli("chain", "-o", "json")
+        details = [one["detail"] for one in said.json["disks"][0]["layers"][1]["evidence"]]
+        assert f"header of {BASE}.s1, as QEMU opened it" in details
+        for refused in (rig.cli("create", DISK, "a"), rig.delete(f"{BASE}.s1", BASE)):
+            assert refused.code == 4
+            assert "far.example.org" in refused.err
+        assert sorted(path.name for path in rig.folder.iterdir()) == [BASE, f"{BASE}.s1"]

@@ -6,11 +6,12 @@ import io
 import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from qmpsnap.cli.main import run
+from qmpsnap.demo.disks import DiskSpec
 from qmpsnap.demo.guest import Guest
 from qmpsnap.formats.layers import DiskReport
 from qmpsnap.formats.verdict import Verdict
@@ -116,3 +117,13 @@ def assert_sound(disk: DiskReport) -> None:
             header = read_header(layer.path)
             assert header.backing_file == (below.file if below else None)
             assert header.backing_format == (below.format if below else None)
+
+
+def unlocked(disk: DiskSpec) -> DiskSpec:
+    """The disk without QEMU's image locks, which would keep two guests apart."""
+    return replace(
+        disk,
+        blockdevs=tuple(
+            {**one, "locking": "off"} if one["driver"] == "file" else one for one in disk.blockdevs
+        ),
+    )

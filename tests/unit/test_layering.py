@@ -12,8 +12,19 @@ import pytest
 import qmpsnap
 
 ROOT = Path(qmpsnap.__file__).parent
-ORDER = ("errors", "monitor", "graph", "formats", "operations", "hosts", "status", "demo", "cli")
-PURE = ("errors", "graph", "formats", "status", "operations")
+ORDER = (
+    "errors",
+    "monitor",
+    "graph",
+    "formats",
+    "findings",
+    "operations",
+    "hosts",
+    "status",
+    "demo",
+    "cli",
+)
+PURE = ("errors", "graph", "formats", "findings", "status", "operations")
 """What decides: no sockets, processes, threads or files in here."""
 IMPURE = {
     "asyncio",

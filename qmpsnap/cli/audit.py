@@ -1,0 +1,254 @@
+"""`audit`: all guests of a libvirt connection, and every QMP socket given, at the same time."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import click
+
+from qmpsnap.cli.findings import Audited, NotAudited, findings_output, tell
+from qmpsnap.cli.output import say
+from qmpsnap.cli.road import GuestCommand, Road
+from qmpsnap.errors import QmpsnapError
+from qmpsnap.findings import finding as rules
+from qmpsnap.findings.across_guests import across_guests
+from qmpsnap.findings.facts import Seen
+from qmpsnap.findings.finding import Finding
+from qmpsnap.hosts.direct import DirectHost
+from qmpsnap.hosts.libvirt import LibvirtHost
+from qmpsnap.hosts.looking import look
+from qmpsnap.hosts.together import together
+from qmpsnap.monitor.base import CommandFailed
+from qmpsnap.monitor.passthrough import GuestNotRunning
+from qmpsnap.monitor.socket import SocketMonitor
+from qmpsnap.monitor.virt import LibvirtUnreachable, host_of, libvirt_module
+
+log = logging.getLogger(__name__)
+
+UNREACHABLE: Final = 7
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Answer:
+    """What one guest's thread came back with."""
+
+    seen: Seen
+    found: tuple[Finding, ...]
+    uuid: str | None
+    """None where QEMU was given none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Target:
+    """One guest to look at."""
+
+    name: str
+    source: str
+    look: Callable[[], _Answer]
+
+
+@click.command(cls=GuestCommand)
+@click.option(
+    "--socket",
+    "sockets",
+    metavar="PATH",
+    multiple=True,
+    help="A QMP socket to audit as well; may be given several times.",
+)
+@click.option(
+    "--jobs",
+    type=click.IntRange(1, 64),
+    default=8,
+    show_default=True,
+    help="How many guests to look at at the same time.",
+)
+@click.option(
+    "--timeout",
+    metavar="SECONDS",
+    type=click.FloatRange(0.1, 3600),
+    default=30.0,
+    show_default=True,
+    help="Give each guest this long; one that does not answer does not hold up the others.",
+)
+@findings_output
+@click.pass_context
+def audit(
+    ctx: click.Context,
+    guest: str | None,
+    sockets: tuple[str, ...],
+    jobs: int,
+    timeout: float,
+    output: str,
+) -> None:
+    """
+    Compare all witnesses for every running guest of a host, and tell what is wrong.
+
+    Looks at all guests of --connect, at every --socket and at --qmp; without any of them, at the
+    guests of the default libvirt URI. Files that one guest writes and another one uses are found
+    as well. Reads only.
+
+    Exit code 3 when there is an error or a warning, 0 when there is nothing or notes alone, 7
+    when nothing could be reached. What each finding means is in docs/reference/findings.md.
+    """
+    road: Road = ctx.obj
+    if road.replay is not None:
+        raise click.UsageError("a transcript is one guest: `qmpsnap --replay TRANSCRIPT verify`")
+    paths = _distinct([*([road.qmp] if road.qmp else []), *sockets])
+    outcome = _Outcome()
+    with _domains(road, bool(paths), timeout, outcome) as domains:
+        # libvirt's guests first: where one has a socket as well, libvirt's view of it counts.
+        targets = [_by_libvirt(road, domain) for domain in domains if domain.running]
+        targets += [_by_socket(path) for path in paths]
+        results = together([one.look for one in targets], threads=jobs, limit_s=timeout)
+    for target, result in zip(targets, results, strict=True):
+        outcome.take(target, result)
+    read = [one.seen for one in outcome.audited if one.seen is not None]
+    outcome.found += across_guests(read)
+    code = tell(output, outcome.audited, outcome.found, outcome.not_audited)
+    ctx.exit(UNREACHABLE if outcome.audited and not read else code)
+
+
+class _Outcome:
+    """What came of all guests."""
+
+    def __init__(self) -> None:
+        self.audited: list[Audited] = []
+        self.not_audited: list[NotAudited] = []
+        self.found: list[Finding] = []
+        self._known: dict[tuple[str, str | None], str] = {}
+
+    def take(self, target: _Target, result: _Answer | Exception) -> None:
+        """Add one guest's answer, or why there is none."""
+        if isinstance(result, GuestNotRunning):  # it ended while others were looked at
+            self.leave_out(target.name, target.source)
+        elif isinstance(result, Exception):
+            self.fail(target.name, target.source, result)
+        elif not self._is_known(target, result):
+            self.found += result.found
+            self.audited.append(
+                Audited(guest=result.seen.guest, source=target.source, seen=result.seen)
+            )
+
+    def _is_known(self, target: _Target, answer: _Answer) -> bool:
+        """Whether the same guest has answered by another way; then this answer does not count."""
+        if answer.uuid is None:
+            return False
+        key = (answer.uuid, answer.seen.report.guest)
+        by = self._known.setdefault(key, target.source)
+        if by == target.source:
+            return False
+        say(f"note: {target.source} is a guest that was read by {by} as well")
+        return True
+
+    def leave_out(self, guest: str, source: str) -> None:
+        """Take note of a guest that is off."""
+        self.not_audited.append(NotAudited(guest=guest, source=source, reason="not running"))
+
+    def fail(self, guest: str | None, source: str, error: Exception) -> None:
+        """Take note of a guest, or a whole connection, that could not be read."""
+        message, remedy = str(error), rules.GUEST_UNREADABLE.remedy
+        if isinstance(error, QmpsnapError):
+            remedy = error.way_out or remedy
+        else:
+            # A fault of this tool must not hide what is wrong with the other guests.
+            log.error("%s: %s", guest or source, error, exc_info=error)
+            message = f"{type(error).__name__}: {error}"
+        self.audited.append(Audited(guest=guest, source=source, seen=None))
+        self.found.append(
+            Finding(
+                rule=rules.GUEST_UNREADABLE, guest=guest or source, message=message, remedy=remedy
+            )
+        )
+
+
+def _distinct(paths: Sequence[str]) -> list[str]:
+    """One of each; a socket serves one client at a time."""
+    return list({os.path.realpath(path): path for path in paths}.values())
+
+
+def _by_socket(path: str) -> _Target:
+    def work() -> _Answer:
+        with closing(SocketMonitor.connect(path)) as monitor:
+            host = DirectHost(monitor, pid=monitor.pid, collects=False)
+            seen, found = look(host.read, name=path)
+            return _Answer(seen=seen, found=found, uuid=_uuid(monitor))
+
+    return _Target(name=path, source=path, look=work)
+
+
+_NO_UUID: Final = "00000000-0000-0000-0000-000000000000"
+
+
+def _uuid(monitor: SocketMonitor) -> str | None:
+    try:
+        reply = monitor.execute("query-uuid")
+    except CommandFailed:
+        return None
+    uuid = reply.get("UUID") if isinstance(reply, dict) else None
+    return uuid if isinstance(uuid, str) and uuid != _NO_UUID else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Domain:
+    """One guest that libvirt knows."""
+
+    name: str
+    uuid: str
+    running: bool
+    handle: Any
+
+
+@contextmanager
+def _domains(
+    road: Road, has_sockets: bool, timeout: float, outcome: _Outcome
+) -> Iterator[list[_Domain]]:
+    """Connect to libvirt for the length of a block, if it is asked for, and list its guests."""
+    if road.connect is None and has_sockets:
+        yield []
+        return
+    (answer,) = together([lambda: _listed(road)], threads=1, limit_s=timeout)
+    if isinstance(answer, Exception):
+        outcome.fail(None, road.uri, answer)
+        yield []
+        return
+    connection, domains = answer
+    for domain in domains:
+        if not domain.running:
+            outcome.leave_out(domain.name, road.uri)
+    with closing(connection):
+        yield domains
+
+
+def _listed(road: Road) -> tuple[Any, list[_Domain]]:
+    connection = road.connection()
+    libvirt = libvirt_module()
+    try:
+        return connection, _domains_of(connection, libvirt)
+    except libvirt.libvirtError as error:
+        connection.close()
+        raise LibvirtUnreachable(road.uri, str(error)) from error
+
+
+def _domains_of(connection: Any, libvirt: Any) -> list[_Domain]:
+    return [
+        _Domain(name=one.name(), uuid=one.UUIDString(), running=running, handle=one)
+        for running, flag in (
+            (True, libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE),
+            (False, libvirt.VIR_CONNECT_LIST_DOMAINS_INACTIVE),
+        )
+        for one in connection.listAllDomains(flag)
+    ]
+
+
+def _by_libvirt(road: Road, domain: _Domain) -> _Target:
+    def work() -> _Answer:
+        with closing(LibvirtHost(domain.handle, passthrough=road.passthrough)) as host:
+            seen, found = look(host.read, name=domain.name, host=host_of(road.uri))
+        return _Answer(seen=seen, found=found, uuid=domain.uuid)
+
+    return _Target(name=domain.name, source=road.uri, look=work)

@@ -1,0 +1,146 @@
+"""What `verify` and `audit` share: how findings are shown, and the exit code."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any, Final, TypeVar
+
+import click
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.text import Text
+
+from qmpsnap.cli import documents
+from qmpsnap.cli.output import Format, printable, say, show, table
+from qmpsnap.findings.facts import Seen
+from qmpsnap.findings.finding import RULES, Finding, Severity
+from qmpsnap.findings.sarif import sarif
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+FINDINGS: Final = 3
+SARIF: Final = "sarif"
+
+_ORDER: Final = {rule.id: number for number, rule in enumerate(RULES)}
+_STYLE: Final = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "dim"}
+
+findings_output = click.option(
+    "-o",
+    "--output",
+    type=click.Choice([*(one.value for one in Format), SARIF]),
+    default=Format.TABLE.value,
+    show_default=True,
+    help="How to print the findings.",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audited:
+    """One guest that was to be looked at."""
+
+    guest: str | None
+    source: str
+    """libvirt URI, socket or transcript."""
+    seen: Seen | None
+    """None when it could not be read; then there is a finding."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotAudited:
+    """One guest that was left out on purpose."""
+
+    guest: str
+    source: str
+    reason: str
+
+
+def tell(
+    output: str,
+    audited: Sequence[Audited],
+    found: Sequence[Finding],
+    not_audited: Sequence[NotAudited] = (),
+) -> int:
+    """Print the findings, the worst first; returns the exit code."""
+    ordered = sorted(found, key=lambda one: _ORDER[one.id])
+    if output == SARIF:
+        remarks = [f"{one.guest} was not audited: {one.reason}" for one in not_audited]
+        document = sarif(
+            ordered,
+            version=version("qmpsnap"),
+            complete=all(one.seen is not None for one in audited),
+            not_audited=remarks,
+        )
+        click.echo(json.dumps(document, indent=2))
+    else:
+        document = documents.findings(
+            [_guest(one) for one in audited],
+            [
+                {"guest": one.guest, "source": one.source, "reason": one.reason}
+                for one in not_audited
+            ],
+            ordered,
+        )
+        show(document, output, lambda: _view(ordered))
+    for line in _summary(audited, ordered, not_audited):
+        say(line)
+    return FINDINGS if any(one.matters for one in ordered) else 0
+
+
+def _guest(one: Audited) -> documents.Document:
+    return {
+        "guest": one.guest,
+        "source": one.source,
+        "read": one.seen is not None,
+        "disks": len(one.seen.report.disks) if one.seen else 0,
+    }
+
+
+def _summary(
+    audited: Sequence[Audited], found: Sequence[Finding], not_audited: Sequence[NotAudited]
+) -> Iterator[str]:
+    """Yield what to say beside the findings."""
+    read = [one for one in audited if one.seen is not None]
+    disks = sum(len(one.seen.report.disks) for one in read if one.seen)
+    numbers = [sum(one.severity is severity for one in found) for severity in Severity]
+    counted = ", ".join(
+        _many(number, severity.value)
+        for severity, number in zip(Severity, numbers, strict=True)
+        if number
+    )
+    yield f"{_many(len(read), 'guest')}, {_many(disks, 'disk')}: {counted or 'no findings'}"
+    if len(read) < len(audited):
+        yield f"could not be read: {len(audited) - len(read)}"
+    for reason in sorted({one.reason for one in not_audited}):
+        names = [one.guest for one in not_audited if one.reason == reason]
+        yield f"not audited, {reason}: {_many(len(names), 'guest')} ({', '.join(names)})"
+
+
+def _many(number: int, word: str) -> str:
+    return f"{number} {word}" + ("" if number == 1 else "s")
+
+
+def _view(found: Sequence[Finding]) -> RenderableType:
+    """Blocks that fit a narrow terminal; in a pipe, one line each."""
+    if sys.stdout.isatty():
+        if not found:
+            return "no findings"
+        return Group(*(_block(one) for one in found))
+    rows = [
+        (one.severity.value, one.id, one.guest, one.disk, one.file, one.message, one.remedy)
+        for one in found
+    ]
+    return table(("SEVERITY", "FINDING", "GUEST", "DISK", "FILE", "WHAT", "WHAT TO DO"), rows)
+
+
+def _block(one: Finding) -> RenderableType:
+    where = " ".join(printable(name) for name in (one.guest, one.disk) if name)
+    head = Text.assemble(
+        (one.severity.value, _STYLE[one.severity]), " ", (one.id, "bold"), "  ", where
+    )
+    lines = [Text(printable(text)) for text in (one.file, one.message) if text]
+    remedy = Text(printable(one.remedy), style="dim")
+    return Group(head, Padding(Group(*lines, remedy), (0, 0, 1, 2)))

@@ -1,0 +1,41 @@
+"""`verify`: compare all witnesses for one guest."""
+
+from __future__ import annotations
+
+import click
+
+from qmpsnap.cli.findings import Audited, findings_output, tell
+from qmpsnap.cli.road import GuestCommand, Road
+from qmpsnap.findings.across_guests import across_guests
+from qmpsnap.findings.finding import Finding
+from qmpsnap.hosts.looking import look
+from qmpsnap.operations.disks import find_disk
+
+
+@click.command(cls=GuestCommand)
+@click.argument("guest")
+@click.argument("disk", required=False)
+@findings_output
+@click.pass_context
+def verify(ctx: click.Context, guest: str | None, disk: str | None, output: str) -> None:
+    """
+    Compare all witnesses for a guest's disks, and tell what is wrong or will be at the next start.
+
+    Reads only. DISK is a target (vda), a serial (the volume id), a device id or a node name.
+
+    Exit code 3 when there is an error or a warning, 0 when there is nothing or notes alone. What
+    each finding means is in docs/reference/findings.md.
+    """
+    road: Road = ctx.obj
+    with road.looking(guest) as (read, host):
+        seen, found = look(read, name=guest, live=road.replay is None, host=host)
+    found += across_guests([seen])
+    if disk is not None and (seen.report.disks or not found):  # a loop hides all disks
+        found = _only(found, find_disk(seen.report, disk).disk)
+    audited = Audited(guest=seen.guest, source=road.source, seen=seen)
+    ctx.exit(tell(output, [audited], found))
+
+
+def _only(found: tuple[Finding, ...], disk: str) -> tuple[Finding, ...]:
+    """Those of one disk, and those of the guest as a whole."""
+    return tuple(one for one in found if one.disk in (disk, None))

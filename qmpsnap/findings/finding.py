@@ -1,0 +1,274 @@
+"""One finding, and the table of all rules that can make one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+
+class Severity(StrEnum):
+    """How bad it is; the words are those of SARIF's `level`."""
+
+    ERROR = "error"
+    """Somebody reads or writes the wrong bytes, or will at the next start."""
+    WARNING = "warning"
+    """It may be meant so. Whoever did not mean it has the same problem."""
+    NOTE = "note"
+    """Worth knowing; it does not change the exit code."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """One kind of finding. Ids are stable; severities and texts may change."""
+
+    id: str
+    severity: Severity
+    title: str
+    help: str
+    """What it means, and when it is harmless."""
+    remedy: str
+    """What to do in general; a finding says it with names where it can."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that is wrong with one file, disk or guest."""
+
+    rule: Rule
+    guest: str | None
+    disk: str | None = None
+    file: str | None = None
+    """Path, or the name that the protocol gives."""
+    node: str | None = None
+    message: str
+    remedy: str
+
+    @property
+    def id(self) -> str:
+        """The rule's stable name."""
+        return self.rule.id
+
+    @property
+    def severity(self) -> Severity:
+        """The rule's severity."""
+        return self.rule.severity
+
+    @property
+    def matters(self) -> bool:
+        """Whether it makes the exit code 3."""
+        return self.severity is not Severity.NOTE
+
+
+FORMAT_CONFLICT: Final = Rule(
+    id="format-conflict",
+    severity=Severity.ERROR,
+    title="The witnesses of a layer's format contradict each other",
+    help="QEMU, libvirt's XML or the header above name different formats for one file. One of "
+    "them will be obeyed at the next start. A file that was raw and is open as qcow2 without "
+    "anybody having converted it is an attack under way: the guest wrote that header.",
+    remedy="Find out from whoever made the file which format it was made with; its bytes do not "
+    "tell. Then correct the witness that is wrong, with the guest off.",
+)
+FORMAT_UNKNOWN: Final = Rule(
+    id="format-unknown",
+    severity=Severity.ERROR,
+    title="Nobody states a layer's format",
+    help="The layer's driver states no format (quorum, a driver that is not known here), or "
+    "libvirt's XML gives none and there is no QMP.",
+    remedy="Read the guest through QMP, and give the format where the disk is defined.",
+)
+OPENED_BY_PROBING: Final = Rule(
+    id="opened-by-probing",
+    severity=Severity.ERROR,
+    title="QEMU guessed a file's format from its bytes",
+    help="QEMU opened the file without having been told its format: as a backing file whose "
+    "overlay records none, or by `-drive` without `format=`. The bytes of a raw file are the "
+    "guest's, so the guest chooses what QEMU takes it for.",
+    remedy="Give the format, at the drive (`format=raw`) or in the header of the layer above "
+    "(`qemu-img rebase -u -f qcow2 -b BACKING -F FORMAT OVERLAY`, with the guest off). FORMAT is "
+    "the one that the file was made with, not the one that was guessed.",
+)
+BACKING_FORMAT_MISSING: Final = Rule(
+    id="backing-format-missing",
+    severity=Severity.ERROR,
+    title="A header names a backing file without its format",
+    help="Whoever opens the overlay next has to guess the format of the file below from bytes that "
+    "may be a guest's. QEMU does; libvirt 9.0 does too, refuses to go on over a backing file that "
+    "it finds like this, and opens a data file.",
+    remedy="With the guest off: `qemu-img rebase -u -f qcow2 -b BACKING -F FORMAT OVERLAY`.",
+)
+BACKING_FORMAT_PROTOCOL: Final = Rule(
+    id="backing-format-protocol",
+    severity=Severity.ERROR,
+    title="A header names a protocol in the place of the backing format",
+    help="QEMU writes `file` over a base that it has open without a raw node. QEMU itself then "
+    "reads the bytes as they are; libvirt 9.0 takes it for a licence to probe, and a guest that "
+    "wrote a qcow2 header with a data file into its raw disk reads a file of the host.",
+    remedy="With the guest off: `qemu-img rebase -u -f qcow2 -b BACKING -F raw OVERLAY`.",
+)
+BACKING_NOT_RECORDED: Final = Rule(
+    id="backing-not-recorded",
+    severity=Severity.ERROR,
+    title="QEMU has a backing file open that the header does not name",
+    help="`blockdev-snapshot` attaches a backing file without writing it into the overlay's "
+    "header. After the next start the guest sees the overlay alone: the rest of its data is "
+    "gone.",
+    remedy="With the guest off, before anything starts it again: "
+    "`qemu-img rebase -u -f qcow2 -b BACKING -F FORMAT OVERLAY`.",
+)
+BACKING_NAME_DIFFERS: Final = Rule(
+    id="backing-name-differs",
+    severity=Severity.WARNING,
+    title="The header names another backing file than QEMU has open",
+    help="The next start follows the header, unless the whole chain is given on the command line "
+    "or in the XML. Harmless where both names lead to the same file: names in a header are "
+    "compared and never looked up.",
+    remedy="Where they are not the same file, with the guest off: "
+    "`qemu-img rebase -u -f qcow2 -b BACKING -F FORMAT OVERLAY`.",
+)
+CHAIN_DIFFERS: Final = Rule(
+    id="chain-differs",
+    severity=Severity.ERROR,
+    title="libvirt sees another chain than QEMU has",
+    help="Somebody changed the chain behind libvirt's back, by QMP. libvirt never notices; its "
+    "next snapshot or commit fails, and the next start opens the old files.",
+    remedy="Correct the disk in the guest's definition, so that it starts with the files that "
+    "QEMU has open now, and restart the guest.",
+)
+CHAIN_LOOP: Final = Rule(
+    id="chain-loop",
+    severity=Severity.ERROR,
+    title="A chain leads back into itself",
+    help="A file stands in its own chain twice, or a header names a file that lies above it. "
+    "QEMU will not open such a chain again.",
+    remedy="Find out from the backups or from whoever changed the chain which file is the base; "
+    "then, with the guest off, `qemu-img rebase -u -f qcow2 -b BACKING -F FORMAT OVERLAY` for "
+    "the header that is wrong.",
+)
+IMAGE_HEADER_IN_RAW: Final = Rule(
+    id="image-header-in-raw",
+    severity=Severity.WARNING,
+    title="A raw file begins like an image of another format",
+    help="The file is raw: its bytes are the guest's, and a guest may keep what it likes in them. "
+    "But a tool that probes will take it for that image, and open what the header names. It is "
+    "the trace of an attack, or an image that was attached with the wrong format. A whole-disk "
+    "LUKS volume that the guest made itself is harmless.",
+    remedy="Never let qemu-img, Cinder or libvirt open the file without `-f raw` or its like. If "
+    "the file was made as that image, the guest is attached with the wrong format.",
+)
+DATA_FILE: Final = Rule(
+    id="data-file",
+    severity=Severity.WARNING,
+    title="A qcow2 keeps its data in another file",
+    help="The header names the data file, and QEMU opens it whatever it is. Seldom meant; it is "
+    "how CVE-2024-32498 reads files of the host.",
+    remedy="If nobody made it so on purpose, shut the guest down and look who wrote the header. "
+    "Otherwise convert it to one file, with the guest off: "
+    "`qemu-img convert -f qcow2 -O qcow2 FILE NEW`.",
+)
+FILE_BEYOND_CHAIN: Final = Rule(
+    id="file-beyond-chain",
+    severity=Severity.WARNING,
+    title="A file is reachable from a disk and is no layer of its chain",
+    help="The extents of a vmdk, the images of a quorum, a filter's log: the guest reads or "
+    "writes them. Harmless where the disk was set up like that.",
+    remedy="If nobody set it up on purpose, shut the guest down and look who wrote the header "
+    "that names the file.",
+)
+BACKING_OUTSIDE_FOLDER: Final = Rule(
+    id="backing-outside-folder",
+    severity=Severity.WARNING,
+    title="A backing file lies outside of the volume's folder",
+    help="A volume's chain lies in one folder of its share. A name that leads elsewhere was "
+    "written by somebody else, perhaps by a guest. Harmless for a shared base of images, such as "
+    "Nova's `_base`.",
+    remedy="Check who wrote the header of the layer above. If the file does not belong to the "
+    "volume, shut the guest down.",
+)
+FILE_ACTIVE_AND_BASE: Final = Rule(
+    id="file-active-and-base",
+    severity=Severity.ERROR,
+    title="A file is written through one disk and is a base of another",
+    help="A base must not change below its overlays. What the one guest writes, the other reads "
+    "as damage to its own disk.",
+    remedy="Stop both guests. Whichever disk is to keep its data is then given a file of its "
+    "own: `qemu-img convert -f FORMAT -O qcow2 FILE NEW`.",
+)
+FILE_ACTIVE_TWICE: Final = Rule(
+    id="file-active-twice",
+    severity=Severity.WARNING,
+    title="A file is the active layer of two disks",
+    help="Two writers destroy a qcow2, and any file system that does not expect it. Harmless for "
+    "a raw disk that is shared on purpose by a cluster.",
+    remedy="Unless it is shared on purpose, stop all but one of the guests.",
+)
+NODE_UNREADABLE: Final = Rule(
+    id="node-unreadable",
+    severity=Severity.ERROR,
+    title="QEMU cannot describe a layer any more",
+    help="QEMU found the image, or one above it, corrupt while the guest ran, and closed it.",
+    remedy="Shut the guest down, and look at the image with `qemu-img check -f FORMAT FILE`.",
+)
+HEADER_INVALID: Final = Rule(
+    id="header-invalid",
+    severity=Severity.ERROR,
+    title="A file that is open as qcow2 has no qcow2 header on disk",
+    help="The running QEMU has read the header already; the next one will not open the file. "
+    "Something wrote over it, or another file now has its name.",
+    remedy="Keep the guest running until its data is copied from inside, or until the file is "
+    "put back; `qemu-img check -f qcow2 FILE` says more.",
+)
+GUEST_UNREADABLE: Final = Rule(
+    id="guest-unreadable",
+    severity=Severity.ERROR,
+    title="A guest, or a whole connection, could not be read",
+    help="Nothing is known about these disks. The other guests were audited all the same.",
+    remedy="Mend the cause, and audit again.",
+)
+GUEST_PARTLY_READ: Final = Rule(
+    id="guest-partly-read",
+    severity=Severity.WARNING,
+    title="A guest could not be read fully",
+    help="Some findings need what was missing: without QMP nobody knows how a file is open.",
+    remedy="Mend the cause, and look again.",
+)
+RAW_SLICE: Final = Rule(
+    id="raw-slice",
+    severity=Severity.NOTE,
+    title="A layer is only a part of its file",
+    help="The disk is opened with an offset or a size. No header can record that, so an overlay "
+    "would read the wrong part at the next start.",
+    remedy="Take no snapshot of this disk; qmpsnap refuses to.",
+)
+FILE_NOT_CHECKED: Final = Rule(
+    id="file-not-checked",
+    severity=Severity.NOTE,
+    title="A file could not be read here",
+    help="Its header, or what a raw file begins with, was not looked at.",
+    remedy="Run as a user that may read the file, on the host that has it.",
+)
+
+RULES: Final = (
+    FORMAT_CONFLICT,
+    FORMAT_UNKNOWN,
+    OPENED_BY_PROBING,
+    BACKING_FORMAT_MISSING,
+    BACKING_FORMAT_PROTOCOL,
+    BACKING_NOT_RECORDED,
+    CHAIN_DIFFERS,
+    CHAIN_LOOP,
+    FILE_ACTIVE_AND_BASE,
+    NODE_UNREADABLE,
+    HEADER_INVALID,
+    GUEST_UNREADABLE,
+    IMAGE_HEADER_IN_RAW,
+    DATA_FILE,
+    FILE_BEYOND_CHAIN,
+    BACKING_OUTSIDE_FOLDER,
+    BACKING_NAME_DIFFERS,
+    FILE_ACTIVE_TWICE,
+    GUEST_PARTLY_READ,
+    RAW_SLICE,
+    FILE_NOT_CHECKED,
+)
