@@ -9,7 +9,7 @@ import click
 from rich.console import Group
 
 from qmpsnap.cli import documents, views
-from qmpsnap.cli.allow import allow_option, force_option, guards
+from qmpsnap.cli.options import allow_option, force_option, guards, verify_option
 from qmpsnap.cli.output import output_option, printable, say, show
 from qmpsnap.cli.progress import bar
 from qmpsnap.cli.road import GuestCommand, Road
@@ -64,6 +64,7 @@ def create(
 )
 @allow_option
 @force_option
+@verify_option
 @output_option
 @click.pass_obj
 def delete(
@@ -75,12 +76,13 @@ def delete(
     remove_file: bool,
     allow: tuple[str, ...],
     force: bool,
+    verify: bool,
     output: str,
 ) -> None:
     """Delete a snapshot of a disk. The guest keeps what it sees."""
     request = NamedDeleteRequest(disk=disk, snapshot=name, method=method)
     with road.open(guest) as host, bar() as progress:
-        done = run.delete(host, request, progress, allow=guards(allow, force=force))
+        done = run.delete(host, request, progress, allow=guards(allow, force=force), verify=verify)
     _tell(f"deleted snapshot {name} of {done.disk.disk}", "delete", done, output)
     for path in done.dropped:
         if remove_file:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import click
 
 from qmpsnap import status
-from qmpsnap.cli.allow import allow_option, force_option, guards
+from qmpsnap.cli.options import allow_option, force_option, guards, verify_option
 from qmpsnap.cli.output import say
 from qmpsnap.cli.progress import bar
 from qmpsnap.cli.road import GuestCommand, Road
@@ -68,6 +68,7 @@ def volume_snapshot_create(
 @dialect_option
 @allow_option
 @force_option
+@verify_option
 @click.pass_obj
 def volume_snapshot_delete(
     road: Road,
@@ -78,6 +79,7 @@ def volume_snapshot_delete(
     dialect: str,
     allow: tuple[str, ...],
     force: bool,
+    verify: bool,
 ) -> None:
     """
     Delete a snapshot with Nova's arguments; print the status body for Cinder.
@@ -92,7 +94,9 @@ def volume_snapshot_delete(
         if not snapshot_id:
             raise BadRequest("volume-snapshot-delete", "the snapshot id is empty", "an id")
         with road.open(guest) as host, bar() as progress:
-            return run.delete(host, request, progress, allow=guards(allow, force=force))
+            return run.delete(
+                host, request, progress, allow=guards(allow, force=force), verify=verify
+            )
 
     _report(Operation.DELETE, dialect, work)
 

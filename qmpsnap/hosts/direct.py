@@ -12,11 +12,12 @@ from typing import Final
 
 from qmpsnap.errors import Refused
 from qmpsnap.formats.from_graph import guest_from_graph
-from qmpsnap.formats.layers import DiskReport, GuestReport
+from qmpsnap.formats.layers import DiskReport, GuestReport, LayerReport
 from qmpsnap.graph.command_line import probed_files
 from qmpsnap.graph.drivers import DriverKind, kind_of
 from qmpsnap.graph.nodes import Graph
 from qmpsnap.graph.qmp import jobs_from
+from qmpsnap.hosts.content import digest_of_layers
 from qmpsnap.hosts.flushing import FlushUnsupported, flush
 from qmpsnap.hosts.headers import read_headers
 from qmpsnap.hosts.overlay import discard_overlay, prepare_overlay
@@ -39,6 +40,8 @@ _OURS: Final = "qmpsnap-"
 """What the ids of our jobs and the names of our nodes begin with."""
 _ENDED: Final = frozenset({"concluded", "null"})
 _NO_MIGRATION: Final = frozenset({"none", "completed", "failed", "cancelled"})
+_PAUSED: Final = frozenset({"paused", "prelaunch", "shutdown", "guest-panicked"})
+"""RunState, qapi/run-state.json; not those that QEMU leaves by itself."""
 _BETWEEN_HOSTS: Final = frozenset({"inmigrate", "postmigrate", "finish-migrate"})
 _FORBIDDEN: Final = ("Permission conflict", "Conflicts with use")
 """How QEMU words it (block.c) when another user of a node does not share a permission."""
@@ -153,6 +156,19 @@ class DirectHost:
             return None  # qemu-storage-daemon has neither
         state = reply.get("status") if isinstance(reply, dict) else None
         return state if isinstance(state, str) else None
+
+    def is_still(self, disk: DiskReport) -> bool:
+        """See `Host.is_still`."""
+        if self._state("query-status") not in _PAUSED:
+            return False
+        try:
+            return flush(self._monitor, disk.layers[0]) is None
+        except FlushUnsupported:
+            return False
+
+    def digest(self, layers: tuple[LayerReport, ...]) -> str:
+        """See `Host.digest`."""
+        return digest_of_layers(layers)
 
     def prepare(self, plan: CreatePlan) -> Overlay:
         """See `Host.prepare`."""

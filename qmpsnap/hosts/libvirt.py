@@ -20,10 +20,11 @@ from lxml.builder import E  # type: ignore[import-not-found]
 from qmpsnap.errors import Failed, QmpsnapError, Refused, Unknown
 from qmpsnap.formats.from_graph import guest_from_graph
 from qmpsnap.formats.from_xml import guest_from_xml
-from qmpsnap.formats.layers import DiskReport, GuestReport
+from qmpsnap.formats.layers import DiskReport, GuestReport, LayerReport
 from qmpsnap.formats.qcow2 import Header
 from qmpsnap.graph import xml
 from qmpsnap.graph.chain import host_path
+from qmpsnap.hosts.content import digest_of_layers
 from qmpsnap.hosts.flushing import FlushUnsupported, flush
 from qmpsnap.hosts.headers import read_headers
 from qmpsnap.hosts.overlay import discard_overlay, prepare_overlay
@@ -211,6 +212,18 @@ class LibvirtHost:
             return None
         return {outward: "outgoing", inward: "incoming"}.get(operation)
 
+    def is_still(self, disk: DiskReport) -> bool:
+        """See `Host.is_still`."""
+        state, _reason = self._call("state", self._domain.state)
+        if state not in (self._libvirt.VIR_DOMAIN_PAUSED, self._libvirt.VIR_DOMAIN_CRASHED):
+            return False
+        self._flush(disk, disk.layers[0])
+        return True
+
+    def digest(self, layers: tuple[LayerReport, ...]) -> str:
+        """See `Host.digest`."""
+        return digest_of_layers(layers)
+
     def prepare(self, plan: CreatePlan) -> Overlay:
         """See `Host.prepare`."""
         return prepare_overlay(plan)
@@ -387,30 +400,36 @@ class LibvirtHost:
         gone, 3 times of 3; after a resize to the same size nothing was lost.
         """
         if plan.kind == "pull":
-            try:
-                self._resize_to_same(plan)
-            except LibvirtRefused as error:
-                # With an NBD export or a backup on the disk nobody may resize; a flush by HMP
-                # changes nothing that libvirt tracks.
-                self._flush_by_hmp(plan, error)
+            self._flush(plan.disk, plan.top)
         return ()
 
-    def _resize_to_same(self, plan: MergePlan) -> None:
-        disk, size = plan.disk.disk, plan.top.virtual_size
-        if size is None:
-            size = int(self._call("blockInfo", lambda: self._domain.blockInfo(disk))[0])
-        flags = self._libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES
-        self._call("blockResize", lambda: self._domain.blockResize(disk, size, flags))
+    def _flush(self, disk: DiskReport, layer: LayerReport) -> None:
+        """
+        Flush a disk's active layer, by a resize to the size that it has.
 
-    def _flush_by_hmp(self, plan: MergePlan, refused: LibvirtRefused) -> None:
-        if self._reader is None:
-            raise NotFlushed(plan.top.file, refused.reason) from refused
+        Raises:
+            NotFlushed: Neither that nor a flush by HMP was possible.
+        """
+        size = layer.virtual_size
+        if size is None:
+            size = int(self._call("blockInfo", lambda: self._domain.blockInfo(disk.disk))[0])
+        flags = self._libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES
         try:
-            problem = flush(self._monitor, plan.top)
+            self._call("blockResize", lambda: self._domain.blockResize(disk.disk, size, flags))
+        except LibvirtRefused as error:
+            # With an NBD export or a backup on the disk nobody may resize; a flush by HMP changes
+            # nothing that libvirt tracks.
+            self._flush_by_hmp(layer, error)
+
+    def _flush_by_hmp(self, layer: LayerReport, refused: LibvirtRefused) -> None:
+        if self._reader is None:
+            raise NotFlushed(layer.file, refused.reason) from refused
+        try:
+            problem = flush(self._monitor, layer)
         except (FlushUnsupported, PassthroughOff) as error:
             problem = str(error)
         if problem is not None:
-            raise NotFlushed(plan.top.file, problem) from refused
+            raise NotFlushed(layer.file, problem) from refused
 
     def close(self) -> None:
         """Stop listening; connection and guest go on."""

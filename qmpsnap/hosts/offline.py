@@ -21,10 +21,11 @@ from lxml import etree
 from qmpsnap.errors import Failed, Refused
 from qmpsnap.formats.from_headers import next_below, with_chain
 from qmpsnap.formats.from_xml import guest_from_xml
-from qmpsnap.formats.layers import DiskReport, GuestReport
+from qmpsnap.formats.layers import DiskReport, GuestReport, LayerReport
 from qmpsnap.formats.qcow2 import BadHeader, Header
 from qmpsnap.graph import xml
 from qmpsnap.hosts.block_layer import opened
+from qmpsnap.hosts.content import digest_of_layers
 from qmpsnap.hosts.direct import DirectHost
 from qmpsnap.hosts.headers import read_header
 from qmpsnap.hosts.overlay import discard_overlay, prepare_overlay
@@ -119,6 +120,14 @@ class OfflineHost:
         readers, notes = other_users(paths, "")
         allocated, free = space_of(paths)
         return Surroundings(readers=readers, allocated=allocated, free=free, notes=notes)
+
+    def is_still(self, disk: DiskReport) -> bool:
+        """See `Host.is_still`: it is off."""
+        return not self._domain.isActive()
+
+    def digest(self, layers: tuple[LayerReport, ...]) -> str:
+        """See `Host.digest`."""
+        return digest_of_layers(layers)
 
     def prepare(self, plan: CreatePlan) -> Overlay:
         """See `Host.prepare`; from here on the chain is locked."""

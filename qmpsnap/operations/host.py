@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from qmpsnap.errors import Failed
-from qmpsnap.formats.layers import DiskReport, GuestReport
+from qmpsnap.formats.layers import DiskReport, GuestReport, LayerReport
 from qmpsnap.operations.guards import Surroundings
 from qmpsnap.operations.jobs import JobView
 from qmpsnap.operations.plan_create import CreatePlan
@@ -45,6 +45,16 @@ class Host(Protocol):
 
     def surroundings(self, disk: DiskReport) -> Surroundings:
         """Who else uses the files of a disk, and whether the guest is being migrated."""
+
+    def is_still(self, disk: DiskReport) -> bool:
+        """
+        Whether the guest cannot write to a disk now, and all that it wrote is in the files.
+
+        True for a guest that is off, and for one that is paused (it is flushed then).
+        """
+
+    def digest(self, layers: tuple[LayerReport, ...]) -> str:
+        """Hash what a reader of the first of these layers sees."""
 
     def prepare(self, plan: CreatePlan) -> Overlay:
         """Make the overlay file, or check the one that is there and correct its header."""

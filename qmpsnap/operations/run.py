@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from typing import Final
 
 from qmpsnap.errors import QmpsnapError
@@ -34,6 +35,7 @@ from qmpsnap.operations.outcome import (
 )
 from qmpsnap.operations.plan_create import plan_create
 from qmpsnap.operations.plan_delete import MergePlan, plan_delete
+from qmpsnap.operations.proof import Proof
 from qmpsnap.operations.requests import CreateRequest, DeleteRequest, NamedDeleteRequest
 
 log = logging.getLogger(__name__)
@@ -82,6 +84,7 @@ def delete(
     progress: Progress | None = None,
     *,
     allow: Collection[Guard] = (),
+    verify: bool = False,
     poll_s: float = POLL_S,
 ) -> Result:
     """
@@ -93,12 +96,15 @@ def delete(
         Interrupted: Ctrl-C; the job goes on, and the same call attaches to it.
         OutcomeUnknown: The connection broke while the job ran.
         HeaderWrong, ChainUnexpected: It ran, and the outcome is not what it should be.
+        ContentDiffers: It ran, and what is read is not what was read before.
     """
     plan = plan_delete(host.read(), request)
+    proof = None
     try:
         job = host.attach(plan)
         if job is None:
             check_merge(plan, host.surroundings(plan.disk), allow)
+            proof = Proof.begin(host, plan) if verify else None
             job = host.start(plan)
     except KeyboardInterrupt:
         raise Interrupted(plan.kind, plan.top.file) from None
@@ -109,7 +115,11 @@ def delete(
             guest, after = fresh(host, plan.disk)
     except KeyboardInterrupt:
         raise Interrupted(plan.kind, plan.top.file) from None
-    return _proven(plan, guest, after, error, notes)
+    done = _proven(plan, guest, after, error, notes)
+    if not verify:
+        return done
+    said = proof.end(host, plan, after) if proof else "not verified: it was begun by another call"
+    return replace(done, notes=(*done.notes, said))
 
 
 def _drive(

@@ -267,3 +267,13 @@ def test_definition_that_libvirt_refuses(off: Off, monkeypatch: pytest.MonkeyPat
     monkeypatch.undo()
     assert off.rig.delete(f"{BASE}.s1", BASE).code == 0
     assert off.content() == content
+
+
+def test_every_kind_can_be_verified(off: Off) -> None:
+    off.grow(4)
+    content = off.content()
+    for top, base in ((f"{BASE}.s1", BASE), (f"{BASE}.s3", f"{BASE}.s2"), (None, None)):
+        said = off.rig.delete(top, base, "--verify")
+        assert said.code == 0, said
+        assert "verified: all" in said.err
+    assert off.content() == content

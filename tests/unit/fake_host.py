@@ -32,6 +32,10 @@ class FakeHost:
         """How the job is, each time it is looked at; the last one for ever."""
         self.calls: list[str] = []
         self.around = Surroundings()
+        self.still = True
+        self.digests: list[str] = []
+        """What each reading of a content gives."""
+        self.digested: list[tuple[str, ...]] = []
         self.files: set[str] = set()
         """Overlay files that were made, and not discarded."""
         self.overlay = Overlay(made=True)
@@ -67,6 +71,13 @@ class FakeHost:
 
     def surroundings(self, disk: DiskReport) -> Surroundings:
         return self.around
+
+    def is_still(self, disk: DiskReport) -> bool:
+        return self.still
+
+    def digest(self, layers: tuple[LayerReport, ...]) -> str:
+        self.digested.append(tuple(layer.file for layer in layers))
+        return self.digests.pop(0)
 
     def prepare(self, plan: CreatePlan) -> Overlay:
         self._step("prepare")

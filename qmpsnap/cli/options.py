@@ -1,4 +1,4 @@
-"""`--allow`: do what a guard would refuse, by the guard's name."""
+"""Options of a merge: `--allow` and `--force` for the guards, `--verify`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ allow_option = click.option(
 )
 force_option = click.option(
     "--force", is_flag=True, help="Go on where there may be too little space: --allow space."
+)
+verify_option = click.option(
+    "--verify",
+    is_flag=True,
+    help="Read what the merge must not change before and after it, and compare.",
 )
 
 

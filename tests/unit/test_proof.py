@@ -1,0 +1,82 @@
+"""`--verify`: what is compared for each kind of merge, and what a difference becomes."""
+
+from __future__ import annotations
+
+import pytest
+
+from qmpsnap.operations import run
+from qmpsnap.operations.outcome import Result
+from qmpsnap.operations.proof import ContentDiffers, GuestMayWrite
+from qmpsnap.operations.requests import DeleteRequest
+from tests.unit import samples
+from tests.unit.fake_host import FakeHost
+
+COMMIT, ACTIVE, PULL = ("volume-1.s2", "volume-1.s1"), ("volume-1.s3", "volume-1.s1"), (None, None)
+Merge = tuple[str | None, str | None]
+
+
+def host(*digests: str) -> FakeHost:
+    fake = FakeHost(samples.guest(samples.disk(4)))
+    fake.digests = list(digests)
+    return fake
+
+
+def delete(fake: FakeHost, merge: Merge) -> Result:
+    request = DeleteRequest(disk="1", file_to_merge=merge[0], merge_target_file=merge[1])
+    return run.delete(fake, request, verify=True, poll_s=0)
+
+
+@pytest.mark.parametrize(
+    ("merge", "before", "after"),
+    [
+        (COMMIT, ("s2", "s1", ""), ("s1", "")),
+        (ACTIVE, ("s3", "s2", "s1", ""), ("s1", "")),
+        (PULL, ("s3", "s2", "s1", ""), ("s3",)),
+        ((None, "volume-1.s1"), ("s3", "s2", "s1", ""), ("s3", "s1", "")),
+    ],
+)
+def test_what_is_read(merge: Merge, before: tuple[str, ...], after: tuple[str, ...]) -> None:
+    if merge[0] is None and merge[1] is not None:
+        merge = (merge[1], None)  # a pull down to a base
+    fake = host("aa", "aa")
+    done = delete(fake, merge)
+    names = [tuple(f"volume-1.{one}".rstrip(".") for one in part) for part in (before, after)]
+    assert fake.digested == names
+    assert "verified: all" in done.notes[-1]
+    assert "aa" in done.notes[-1]
+
+
+@pytest.mark.parametrize("merge", [COMMIT, ACTIVE, PULL])
+def test_difference(merge: Merge) -> None:
+    with pytest.raises(ContentDiffers, match="aa became bb") as caught:
+        delete(host("aa", "bb"), merge)
+    assert (caught.value.exit_code, caught.value.changed) == (1, "yes")
+
+
+@pytest.mark.parametrize("merge", [ACTIVE, PULL])
+def test_guest_that_may_write(merge: Merge) -> None:
+    fake = host()
+    fake.still = False
+    with pytest.raises(GuestMayWrite):
+        delete(fake, merge)
+    assert "start" not in fake.calls
+
+
+def test_commit_below_a_guest_that_writes() -> None:
+    fake = host("aa", "aa")
+    fake.still = False
+    assert delete(fake, COMMIT).notes
+
+
+def test_job_of_an_earlier_call() -> None:
+    fake = host()
+    fake.left_running = True
+    assert delete(fake, COMMIT).notes[-1] == "not verified: it was begun by another call"
+    assert fake.digested == []
+
+
+def test_not_asked_for() -> None:
+    fake = host()
+    request = DeleteRequest(disk="1", file_to_merge=None, merge_target_file=None)
+    run.delete(fake, request, poll_s=0)
+    assert fake.digested == []
