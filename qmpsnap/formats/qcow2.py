@@ -65,7 +65,8 @@ class Header:
     backing_format: str | None = None
     """None as well where no backing file is named."""
     data_file: str | None = None
-    """External data file; an empty name when only the feature bit is there."""
+    """External data file; an empty name when only the feature bit is there. QEMU opens it only where
+    that bit is set, but tells the name in any case."""
     encryption: str | None = None
     """`aes`, `luks` or None."""
     bitmaps: int = 0
@@ -121,7 +122,7 @@ def parse(data: bytes, name: str) -> Header:
             raise bad("the backing file name lies outside of the header")
         backing = _text(data[name_offset : name_offset + name_size]) or None
     extensions = _extensions(data, header_length, name_offset or first_cluster, name)
-    data_file = extensions.get(_DATA_FILE_NAME)
+    data_file = extensions.get(_DATA_FILE_NAME) if version == 3 else None
     if incompatible & _INCOMPATIBLE_DATA_FILE and data_file is None:
         data_file = b""
     backing_format = extensions.get(_BACKING_FORMAT, b"")

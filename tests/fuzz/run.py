@@ -16,11 +16,12 @@ import signal
 import sys
 import tempfile
 import traceback
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
+from itertools import accumulate, chain
 from pathlib import Path
 from time import process_time
 from types import FrameType
@@ -197,21 +198,25 @@ class Cuts:
         self.texts: Final = [
             replies.transcript(replies.lines_of(name, "debug")) for name in recordings.NAMES
         ]
-        every = [(text, at) for text in self.texts for at in range(len(text))]
-        self.lines: Final = [(text, at) for text, at in every if text[at] == "\n"]
-        self._places: Final = self.lines + every
+        self._ends: Final = list(accumulate(len(text) for text in self.texts))
+        whole = "".join(self.texts)
+        self.lines: Final = [at for at, character in enumerate(whole) if character == "\n"]
 
     def seeds(self, first: int, cases: int) -> Iterator[int]:
         """All ends of lines, and at least `cases` other places, evenly spread."""
         if cases == 1:
             return iter((first,))
         lines = len(self.lines)
-        return chain(range(lines), range(lines, len(self._places), len(self._places) // cases or 1))
+        places = self._ends[-1]
+        return chain(range(lines), range(lines, lines + places, places // cases or 1))
 
     def case(self, seed: int) -> str:
         """Cut at one place of all."""
-        text, at = self._places[seed]
-        return text[:at]
+        lines = len(self.lines)
+        at = self.lines[seed] if seed < lines else seed - lines
+        number = bisect_right(self._ends, at)
+        text = self.texts[number]
+        return text[: at - self._ends[number] + len(text)]
 
 
 def run(kind: str, first: int, cases: int) -> Figures:

@@ -92,6 +92,9 @@ ODD: Final[tuple[Json, ...]] = (
 NOT_JSON: Final = (float("nan"), float("inf"), float("-inf"))
 """Python writes and reads them, JSON has none."""
 
+TOO_MANY: Final = 10_000
+"""Places in a value that does not grow any more."""
+
 _MARK: Final = "\ue000"
 _MARKED: Final = re.compile(r'"\\ue000([a-z]+):([0-9]+)"')
 
@@ -153,11 +156,11 @@ def mutate(rng: random.Random, value: dict[str, Json]) -> None:
     match rng.randrange(10):
         case 0:
             _drop(container, key)
-        case 1:
+        case 1 if len(places) < TOO_MANY:
             _repeat(rng, container, key)
         case 2 | 3:
             _set(container, key, hostile(rng))
-        case 4:
+        case 4 if len(places) < TOO_MANY:
             inner = _get(container, key)
             _set(container, key, rng.choice(([inner], {"x": inner}, [inner, inner])))
         case 5:
