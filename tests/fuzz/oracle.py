@@ -82,6 +82,10 @@ CHAIN_SCHEMA: Final = _object(
 _VALIDATOR: Final = jsonschema.Draft202012Validator(CHAIN_SCHEMA)
 
 
+_OUT: Final = io.StringIO()
+"""One for all: click keeps every stream that it has ever written to."""
+
+
 class Said:
     """What the replies of a transcript say, in the plainest words."""
 
@@ -304,15 +308,16 @@ def check_error(error: QmpsnapError) -> str:
     Returns:
         All that was printed.
     """
-    with _printed() as text:
+    with _printed() as out:
         complain(error, None)
-    check_printable(text.getvalue())
+    text = out.getvalue()
+    check_printable(text)
     with _printed() as out:
         complain(error, "json")
     document = json.loads(out.getvalue(), parse_constant=_no_constant)
     assert document["error"] == type(error).__name__
     assert document["changed"] == "no", "a reading changes nothing"
-    return text.getvalue() + out.getvalue()
+    return text + out.getvalue()
 
 
 def check_printable(text: str) -> None:
@@ -323,9 +328,10 @@ def check_printable(text: str) -> None:
 
 @contextlib.contextmanager
 def _printed() -> Iterator[io.StringIO]:
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
-        yield out
+    _OUT.seek(0)
+    _OUT.truncate()
+    with contextlib.redirect_stdout(_OUT), contextlib.redirect_stderr(_OUT):
+        yield _OUT
 
 
 def _no_constant(name: str) -> None:
