@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import random
 import re
+from copy import deepcopy
 from typing import Final
 
 Json = object
@@ -109,7 +110,7 @@ def hostile(rng: random.Random) -> Json:
     if kind < 15:
         return rng.choice(INTEGERS)
     if kind < 17:
-        return rng.choice(ODD)
+        return deepcopy(rng.choice(ODD))  # it may be mutated further
     if kind < 18:
         return rng.choice(NOT_JSON)
     name, limit = rng.choice((("list", 5000), ("object", 5000), ("digits", 6000)))
@@ -157,7 +158,7 @@ def mutate(rng: random.Random, value: dict[str, Json]) -> None:
         case 0:
             _drop(container, key)
         case 1 if len(places) < TOO_MANY:
-            _repeat(rng, container, key)
+            _repeat(rng, container, key, TOO_MANY // len(places))
         case 2 | 3:
             _set(container, key, hostile(rng))
         case 4 if len(places) < TOO_MANY:
@@ -195,9 +196,11 @@ def _as_elsewhere(
     _set(container, key, rng.choice(simple or [hostile(rng)]))
 
 
-def _repeat(rng: random.Random, container: dict[str, Json] | list[Json], key: str | int) -> None:
+def _repeat(
+    rng: random.Random, container: dict[str, Json] | list[Json], key: str | int, most: int
+) -> None:
     if isinstance(container, list) and isinstance(key, int):
-        copies = rng.choice((1, 1, 1, 2, 200))
+        copies = min(rng.choice((1, 1, 1, 2, 200)), most)
         container[key:key] = [container[key]] * copies
     elif isinstance(container, dict):
         container[f"{key}2"] = container[str(key)]
