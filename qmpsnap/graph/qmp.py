@@ -8,7 +8,7 @@ fields that are missing or of another type are an error that names the place.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Final, TypeVar
 
 import msgspec
@@ -340,13 +340,10 @@ def edges_from_blockstats(reply: object) -> tuple[Edge, ...]:
     edges: dict[Edge, None] = {}
 
     def walk(stats: _BlockStats) -> None:
-        told = set()
         for role, below in (("backing", stats.backing), ("file", stats.parent)):
             if below is None:
                 continue
-            # For a filter both lead to the same node, and chain() takes either role.
-            if stats.node_name and below.node_name and below.node_name not in told:
-                told.add(below.node_name)
+            if stats.node_name and below.node_name:
                 edges[Edge(parent=stats.node_name, child=below.node_name, role=role)] = None
             walk(below)
 
@@ -355,4 +352,10 @@ def edges_from_blockstats(reply: object) -> tuple[Edge, ...]:
             walk(stats)
     except RecursionError as error:
         raise MalformedReply("query-blockstats", "nested too deep") from error
-    return _unambiguous("query-blockstats", edges)
+    told = _unambiguous("query-blockstats", edges)
+    # For a filter both lead to the same node, and chain() takes either role.
+    return tuple(
+        edge
+        for edge in told
+        if edge.role == "backing" or replace(edge, role="backing") not in edges
+    )

@@ -385,3 +385,11 @@ class TestAmbiguous:
         assert len(edges_from_blockstats([one, one])) == 2
         with pytest.raises(MalformedReply, match="two children in the role 'backing'"):
             edges_from_blockstats([one, other])
+
+    def test_blockstats_that_take_a_filter_for_none(self) -> None:
+        below = {"node-name": "b"}
+        one = {"node-name": "a", "backing": below, "parent": below}
+        other = {"node-name": "a", "backing": below, "parent": {"node-name": "c"}}
+        assert len(edges_from_blockstats([one, one])) == 1
+        with pytest.raises(MalformedReply, match="two children in the role 'file'"):
+            edges_from_blockstats([one, other])
