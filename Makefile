@@ -11,7 +11,7 @@ export QMPSNAP_REQUIRE ?= qemu,libvirt
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types unit qemu libvirt clean
+.PHONY: help setup demo test lint types unit fuzz nightly qemu libvirt clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -28,10 +28,12 @@ test: setup ## every check
 lint: setup ## ruff: rules and formatting
 types: setup ## mypy, strict
 unit: setup ## tests that need nothing but Python
+fuzz: setup ## mutated replies, XMLs and headers
+nightly: setup ## the same with 100,000 cases of each: half an hour
 qemu: setup ## tests with a real QEMU
 libvirt: setup ## tests with libvirt's QEMU driver
 
-lint types unit qemu libvirt:
+lint types unit fuzz nightly qemu libvirt:
 	$(TOX) run -e $@ -- $(ARGS)
 
 clean: ## remove .venv, .tox and every cache

@@ -59,10 +59,12 @@ def printable(text: object) -> str:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console that does not read markup in names, and does not fold lines in a pipe."""
+    """A console that reads no markup or `:emoji:` in names, and does not fold lines in a pipe."""
     file = sys.stderr if stderr else sys.stdout
     width = None if file.isatty() else PIPE_WIDTH
-    return Console(file=file, width=width, markup=False, highlight=False, soft_wrap=False)
+    return Console(
+        file=file, width=width, markup=False, emoji=False, highlight=False, soft_wrap=False
+    )
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> Table:

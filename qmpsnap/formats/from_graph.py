@@ -25,6 +25,7 @@ from qmpsnap.graph.files import files_of
 from qmpsnap.graph.nodes import Device, Graph, Node
 from qmpsnap.graph.xml import XmlDisk, XmlDomain, XmlLayer
 
+_LIBVIRT: Final = re.compile(r"libvirt-([0-9]{1,9})-")
 _SLICE: Final = re.compile(r'^json:.*"(offset|size)":')
 _PARTIAL: Final = "an image is corrupt; the other disks are as `query-block` tells"
 
@@ -167,10 +168,8 @@ def _names(names: object) -> str:
 
 def _libvirt_index(layer: Layer) -> int | None:
     """The N of `libvirt-N-format`, `libvirt-N-storage` or `libvirt-N-slice-sto`."""
-    parts = layer.node.name.split("-")
-    if len(parts) >= 3 and parts[0] == "libvirt" and parts[1].isdecimal():
-        return int(parts[1])
-    return None
+    match = _LIBVIRT.match(layer.node.name)
+    return int(match[1]) if match else None
 
 
 def _layer(

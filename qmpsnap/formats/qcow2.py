@@ -24,8 +24,9 @@ from qmpsnap.errors import Refused
 
 MAGIC: Final = b"QFI\xfb"
 READ_SIZE: Final = 8192
-"""Bytes of a file that `parse()` wants to see: QEMU puts extensions and names right behind the
-header, and a name is at most 1023 bytes long."""
+"""Bytes of a file that `parse()` wants to see: QEMU puts extensions and the backing file's name
+right behind the header, whatever the cluster size. The names are at most 1023 bytes (backing file)
+and 4095 (data file) long, the rest takes about 1000."""
 
 _V2: Final = struct.Struct(">4sIQIIQIIQQIIQ")
 _V3_TAIL: Final = struct.Struct(">QQQII")
@@ -36,7 +37,9 @@ _BITMAPS: Final = 0x23852875
 _INCOMPATIBLE_DATA_FILE: Final = 1 << 2
 _INCOMPATIBLE_KNOWN: Final = 0b11111
 """Dirty, corrupt, data file, compression type, extended L2."""
+_AUTOCLEAR_BITMAPS: Final = 1 << 0
 _NAME_LIMIT: Final = 1023
+_FORMAT_LIMIT: Final = 15
 _ENCRYPTION: Final = {0: None, 1: "aes", 2: "luks"}
 
 
@@ -60,12 +63,15 @@ class Header:
     """Bytes."""
     backing_file: str | None = None
     backing_format: str | None = None
+    """None as well where no backing file is named."""
     data_file: str | None = None
-    """External data file; an empty name when only the feature bit is there."""
+    """External data file; an empty name when only the feature bit is there. QEMU opens it only where
+    that bit is set, but tells the name in any case."""
     encryption: str | None = None
     """`aes`, `luks` or None."""
     bitmaps: int = 0
-    """Number of persistent bitmaps."""
+    """Number of persistent bitmaps; those that a program without bitmaps has outdated, and that
+    QEMU drops, do not count."""
 
 
 def parse(data: bytes, name: str) -> Header:
@@ -94,11 +100,11 @@ def parse(data: bytes, name: str) -> Header:
         raise bad(f"{cluster_bits} cluster bits are not between 9 and 21")
     if method not in _ENCRYPTION:
         raise bad(f"encryption method {method} is unknown")
-    incompatible, header_length = 0, _V2.size
+    incompatible, autoclear, header_length = 0, 0, _V2.size
     if version == 3:
         if len(data) < _V2.size + _V3_TAIL.size:
             raise bad(f"it ends after {len(data)} bytes")
-        incompatible, _, _, _, header_length = _V3_TAIL.unpack_from(data, _V2.size)
+        incompatible, _, autoclear, _, header_length = _V3_TAIL.unpack_from(data, _V2.size)
         if header_length < _V2.size + _V3_TAIL.size or header_length % 8:
             raise bad(f"a header length of {header_length} is not possible")
         if incompatible & ~_INCOMPATIBLE_KNOWN:
@@ -116,16 +122,18 @@ def parse(data: bytes, name: str) -> Header:
             raise bad("the backing file name lies outside of the header")
         backing = _text(data[name_offset : name_offset + name_size]) or None
     extensions = _extensions(data, header_length, name_offset or first_cluster, name)
-    data_file = extensions.get(_DATA_FILE_NAME)
+    data_file = extensions.get(_DATA_FILE_NAME) if version == 3 else None
     if incompatible & _INCOMPATIBLE_DATA_FILE and data_file is None:
         data_file = b""
-    bitmaps = extensions.get(_BITMAPS, b"")
-    backing_format = extensions.get(_BACKING_FORMAT)
+    backing_format = extensions.get(_BACKING_FORMAT, b"")
+    if len(backing_format) > _FORMAT_LIMIT:
+        raise bad(f"a format name of {len(backing_format)} bytes is longer than {_FORMAT_LIMIT}")
+    bitmaps = extensions.get(_BITMAPS, b"") if autoclear & _AUTOCLEAR_BITMAPS else b""
     return Header(
         version=version,
         virtual_size=size,
         backing_file=backing,
-        backing_format=(_text(backing_format) or None) if backing_format else None,
+        backing_format=(_text(backing_format) or None) if backing else None,
         data_file=None if data_file is None else _text(data_file),
         encryption=_ENCRYPTION[method],
         bitmaps=int.from_bytes(bitmaps[:4]) if len(bitmaps) >= 4 else 0,
@@ -136,12 +144,16 @@ def _extensions(data: bytes, start: int, end: int, name: str) -> dict[int, bytes
     """Collect the header extensions; the last of a kind counts, as for QEMU (block/qcow2.c)."""
     found: dict[int, bytes] = {}
     at = start
-    while at + _EXTENSION.size <= min(end, len(data)):
+    room = min(end, len(data))
+    while at < end:
+        if at + _EXTENSION.size > room:
+            # What follows may name a backing format or a data file: not seen is not absent.
+            raise BadHeader(name, f"its extensions do not end within {room} bytes")
         kind, length = _EXTENSION.unpack_from(data, at)
         if kind == 0:
             return found
         at += _EXTENSION.size
-        if at + length > min(end, len(data)):
+        if at + length > room:
             raise BadHeader(name, f"extension {kind:#010x} of {length} bytes runs past its room")
         found[kind] = data[at : at + length]
         at += (length + 7) // 8 * 8

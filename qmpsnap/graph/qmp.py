@@ -7,9 +7,9 @@ fields that are missing or of another type are an error that names the place.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Annotated, Final, TypeVar
 
 import msgspec
 
@@ -17,6 +17,8 @@ from qmpsnap.errors import Failed
 from qmpsnap.graph.nodes import Cache, Device, Edge, Job, Node, Recorded
 
 T = TypeVar("T")
+
+_DEBUG: Final = "x-debug-query-block-graph"
 
 
 @dataclass(eq=False)
@@ -32,6 +34,9 @@ class MalformedReply(Failed):
 
 
 # The wire forms. QAPI spells most keys with dashes; what it does not is named in full.
+
+_Size = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+"""Bytes: QAPI's `int` has 64 bits, and no image has less than nothing."""
 
 
 class _Cache(msgspec.Struct, frozen=True, rename="kebab"):
@@ -57,8 +62,8 @@ class ImageInfo(msgspec.Struct, frozen=True, rename="kebab"):
 
     filename: str = ""
     format: str = ""
-    virtual_size: int | None = None
-    actual_size: int | None = None
+    virtual_size: _Size | None = None
+    actual_size: _Size | None = None
     backing_filename: str | None = None
     full_backing_filename: str | None = None
     backing_filename_format: str | None = None
@@ -147,8 +152,24 @@ class _BlockJobInfo(msgspec.Struct, frozen=True, rename="kebab"):
 def _parse(command: str, reply: object, shape: type[T]) -> T:
     try:
         return msgspec.convert(reply, shape)
-    except (msgspec.ValidationError, RecursionError) as error:
+    except (msgspec.ValidationError, RecursionError, UnicodeEncodeError) as error:
+        # The last one: a key with half a character in it (`"\ud800"`).
         raise MalformedReply(command, str(error)) from error
+
+
+def _unambiguous(command: str, edges: Iterable[Edge]) -> tuple[Edge, ...]:
+    """
+    Refuse two children in one role: which of them is read through would be a guess.
+
+    QEMU gives each child of a node a role of its own (a quorum: `children.0`, `children.1`, …).
+    """
+    told: dict[tuple[str, str], str] = {}
+    edges = tuple(edges)
+    for edge in edges:
+        if told.setdefault((edge.parent, edge.role), edge.child) != edge.child:
+            reason = f"node {edge.parent!r} has two children in the role {edge.role!r}"
+            raise MalformedReply(command, reason)
+    return edges
 
 
 def nodes_from(reply: object) -> tuple[tuple[Node, ...], tuple[Edge, ...] | None]:
@@ -160,7 +181,8 @@ def nodes_from(reply: object) -> tuple[tuple[Node, ...], tuple[Edge, ...] | None
         it does not.
 
     Raises:
-        MalformedReply: It is not a list of BlockDeviceInfo, or a node name repeats.
+        MalformedReply: It is not a list of BlockDeviceInfo, a node name repeats, or a node has
+            two children in one role.
     """
     command = "query-named-block-nodes"
     infos = _parse(command, reply, list[_NodeInfo])
@@ -173,7 +195,8 @@ def nodes_from(reply: object) -> tuple[tuple[Node, ...], tuple[Edge, ...] | None
         for child in info.children or ()
     ]
     told = bool(infos) and all(info.children is not None for info in infos)
-    return tuple(_node(info) for info in infos), tuple(edges) if told else None
+    nodes = tuple(_node(info) for info in infos)
+    return nodes, _unambiguous(command, edges) if told else None
 
 
 def _node(info: _NodeInfo) -> Node:
@@ -203,7 +226,7 @@ def node_from_image(name: str, image: ImageInfo) -> Node:
         recorded = Recorded(
             filename=image.backing_filename,
             full_filename=image.full_backing_filename,
-            format=image.backing_filename_format,
+            format=image.backing_filename_format or None,
         )
     return Node(
         name=name,
@@ -314,14 +337,18 @@ def edges_from_debug_graph(reply: object) -> tuple[Edge, ...]:
     Edges of block jobs and of devices are left out; they are not part of a chain.
 
     Raises:
-        MalformedReply: It is not an XDbgBlockGraph.
+        MalformedReply: It is not an XDbgBlockGraph, an id or a node name repeats, or a node has
+            two children in one role.
     """
     debug = _debug_graph(reply)
     drivers = {node.id: node.name for node in debug.nodes if node.type == "block-driver"}
-    return tuple(
-        Edge(parent=drivers[edge.parent], child=drivers[edge.child], role=edge.name)
-        for edge in debug.edges
-        if edge.parent in drivers and edge.child in drivers
+    return _unambiguous(
+        _DEBUG,
+        (
+            Edge(parent=drivers[edge.parent], child=drivers[edge.child], role=edge.name)
+            for edge in debug.edges
+            if edge.parent in drivers and edge.child in drivers
+        ),
     )
 
 
@@ -361,7 +388,7 @@ def devices_from_debug_graph(reply: object) -> tuple[Device, ...]:
     Roots by `x-debug-query-block-graph`: for hosts where a nested `query-block` is dangerous.
 
     Raises:
-        MalformedReply: It is not an XDbgBlockGraph.
+        MalformedReply: It is not an XDbgBlockGraph, or an id or a node name repeats.
     """
     return tuple(
         Device(device="", qdev=name or None, root=root)
@@ -370,7 +397,13 @@ def devices_from_debug_graph(reply: object) -> tuple[Device, ...]:
 
 
 def _debug_graph(reply: object) -> _DebugGraph:
-    return _parse("x-debug-query-block-graph", reply, _DebugGraph)
+    debug = _parse(_DEBUG, reply, _DebugGraph)
+    names = [node.name for node in debug.nodes if node.type == "block-driver"]
+    if len({node.id for node in debug.nodes}) != len(debug.nodes):
+        raise MalformedReply(_DEBUG, "an id stands there twice")
+    if len(set(names)) != len(names):
+        raise MalformedReply(_DEBUG, "a node name stands there twice")
+    return debug
 
 
 def drivers_from_blockstats(reply: object) -> dict[str, str]:
@@ -405,13 +438,17 @@ def edges_from_blockstats(reply: object) -> tuple[Edge, ...]:
     the two are the same node.
 
     Raises:
-        MalformedReply: It is not a list of BlockStats.
+        MalformedReply: It is not a list of BlockStats, or a node has two children in one role.
     """
-    edges: dict[tuple[str, str], Edge] = {}
+    edges: dict[Edge, None] = {}
     for stats in _walk_stats(reply):
-        # For a filter both lead to the same node, and chain() takes either role.
         for role, below in (("backing", stats.backing), ("file", stats.parent)):
             if stats.node_name and below is not None and below.node_name:
-                key = (stats.node_name, below.node_name)
-                edges.setdefault(key, Edge(parent=key[0], child=key[1], role=role))
-    return tuple(edges.values())
+                edges[Edge(parent=stats.node_name, child=below.node_name, role=role)] = None
+    told = _unambiguous("query-blockstats", edges)
+    # For a filter both lead to the same node, and chain() takes either role.
+    return tuple(
+        edge
+        for edge in told
+        if edge.role == "backing" or replace(edge, role="backing") not in edges
+    )

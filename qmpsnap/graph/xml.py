@@ -84,8 +84,16 @@ def parse(text: str) -> XmlDomain:
         MalformedXml: Not well formed, a DOCTYPE, too deep or too large for the parser's limits,
             or not a `<domain>`.
     """
+    # The text was decoded before, so whatever encoding it declares is not that of these bytes. A
+    # comment would cut a text in two, of which only the first part is read.
     parser = etree.XMLParser(
-        resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False
+        encoding="utf-8",
+        resolve_entities=False,
+        no_network=True,
+        load_dtd=False,
+        huge_tree=False,
+        remove_comments=True,
+        remove_pis=True,
     )
     try:
         root = etree.fromstring(text.encode(), parser)
@@ -148,7 +156,7 @@ def _layer(source: etree._Element, stated: str | None, index: str) -> XmlLayer:
     return XmlLayer(
         path=path,
         name=path or source.get("name") or "",
-        format=stated,
+        format=stated or None,
         index=int(index) if _INDEX.fullmatch(index) else None,
         data_store=_data_store(source),
         slice=source.find("slices/slice") is not None,

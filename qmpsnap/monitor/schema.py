@@ -52,7 +52,7 @@ def features_from(reply: object) -> Features:
     for item in reply if isinstance(reply, list) else []:
         try:
             entities.append(msgspec.convert(item, _Entity))
-        except msgspec.ValidationError:
+        except (msgspec.ValidationError, UnicodeEncodeError):
             continue  # enums and alternates have members of another shape
     types = {
         entity.name: frozenset(member.name for member in entity.members)

@@ -22,6 +22,7 @@ def header(
     size: int = 64 * MIB,
     method: int = 0,
     incompatible: int = 0,
+    autoclear: int = 0,
     header_length: int | None = None,
     name_offset: int | None = None,
     name_size: int | None = None,
@@ -50,7 +51,7 @@ def header(
     )
     if version == 3:
         tail = length if header_length is None else header_length
-        fixed += struct.pack(">QQQII", incompatible, 0, 0, 4, tail)
+        fixed += struct.pack(">QQQII", incompatible, 0, autoclear, 4, tail)
     return fixed + body + backing
 
 

@@ -283,6 +283,25 @@ class TestLibvirt:
         assert [layer.index for layer in vda.layers] == [3, 4, 5]
         assert said(vda.layers[2]) == {"qmp": "raw", "xml": "raw", "header": "raw"}
 
+    @pytest.mark.parametrize("number", ["9" * 10, "9" * 5000, "\u0663", ""])
+    def test_node_with_a_number_that_libvirt_does_not_give(self, number: str) -> None:
+        def name(old: str | None) -> str:
+            return f"libvirt-{number}-format" if old == "libvirt-3-format" else old or ""
+
+        made = recordings.graph("libvirt-running")
+        made = replace(
+            made,
+            devices=tuple(replace(one, root=name(one.root) or None) for one in made.devices),
+            nodes={name(key): replace(one, name=name(key)) for key, one in made.nodes.items()},
+            edges=tuple(
+                replace(one, parent=name(one.parent), child=name(one.child)) for one in made.edges
+            ),
+        )
+        domain = parse(recordings.xml("libvirt-running"))
+        vda, *_ = guest_from_graph(made, domain=domain).disks
+        assert [layer.index for layer in vda.layers] == [None, 4, 5]
+        assert vda.xml_differs is not None
+
     def test_network_disk_and_empty_cdrom(self) -> None:
         _, vdd, sda = libvirt()
         assert [(one.path, one.protocol, one.format) for one in vdd.layers] == [

@@ -328,3 +328,68 @@ class TestMalformed:
         }
         assert edges_from_debug_graph(told) == ()
         assert devices_from_debug_graph(told) == (Device(device="", qdev="vda", root=None),)
+
+    @pytest.mark.parametrize("size", [-1, 2**63, 10**400])
+    @pytest.mark.parametrize("key", ["virtual-size", "actual-size"])
+    def test_size_that_no_image_has(self, key: str, size: int) -> None:
+        with pytest.raises(MalformedReply, match=key):
+            nodes_from([{"node-name": "a", "drv": "raw", "image": {key: size}}])
+
+    @pytest.mark.parametrize("parse", [nodes_from, devices_from, jobs_from, edges_from_blockstats])
+    def test_key_with_half_a_character(self, parse: Any) -> None:
+        with pytest.raises(MalformedReply, match="surrogates"):
+            parse(
+                [{"\ud800": 1, "node-name": "a", "drv": "raw", "id": "", "type": "", "status": ""}]
+            )
+
+    def test_empty_backing_format_states_nothing(self) -> None:
+        image = {"backing-filename": "b", "backing-filename-format": ""}
+        nodes, _ = nodes_from([{"node-name": "a", "drv": "qcow2", "image": image}])
+        assert nodes[0].recorded == Recorded(filename="b", full_filename=None, format=None)
+
+
+class TestAmbiguous:
+    """What is told twice, and differently: choosing would be guessing."""
+
+    @pytest.mark.parametrize("role", ["backing", "file"])
+    def test_two_children_in_one_role(self, role: str) -> None:
+        children = [{"child": role, "node-name": name} for name in ("b", "c")]
+        with pytest.raises(MalformedReply, match=f"node 'a' has two children in the role '{role}'"):
+            nodes_from([{"node-name": "a", "drv": "qcow2", "children": children}])
+
+    def test_the_same_child_twice_is_no_contradiction(self) -> None:
+        children = [{"child": "file", "node-name": "b"}] * 2
+        _, edges = nodes_from([{"node-name": "a", "drv": "qcow2", "children": children}])
+        assert edges is not None
+        assert {(edge.parent, edge.child) for edge in edges} == {("a", "b")}
+
+    def test_two_children_in_one_role_of_the_debug_graph(self) -> None:
+        told = recordings.replies("qcow2-chain")["x-debug-query-block-graph"]
+        edge = next(edge for edge in told["edges"] if edge["name"] == "backing")
+        told["edges"].append(edge | {"child": edge["parent"]})
+        with pytest.raises(MalformedReply, match="two children in the role 'backing'"):
+            edges_from_debug_graph(told)
+
+    @pytest.mark.parametrize("parse", [edges_from_debug_graph, devices_from_debug_graph])
+    @pytest.mark.parametrize(("key", "reason"), [("id", "an id"), ("name", "a node name")])
+    def test_debug_graph_with_twins(self, parse: Any, key: str, reason: str) -> None:
+        told = recordings.replies("qcow2-chain")["x-debug-query-block-graph"]
+        first, second = [node for node in told["nodes"] if node["type"] == "block-driver"][:2]
+        second[key] = first[key]
+        with pytest.raises(MalformedReply, match=f"{reason} stands there twice"):
+            parse(told)
+
+    def test_blockstats_that_contradict_themselves(self) -> None:
+        one = {"node-name": "a", "backing": {"node-name": "b"}, "parent": {"node-name": "c"}}
+        other = {"node-name": "a", "backing": {"node-name": "c"}, "parent": {"node-name": "b"}}
+        assert len(edges_from_blockstats([one, one])) == 2
+        with pytest.raises(MalformedReply, match="two children in the role 'backing'"):
+            edges_from_blockstats([one, other])
+
+    def test_blockstats_that_take_a_filter_for_none(self) -> None:
+        below = {"node-name": "b"}
+        one = {"node-name": "a", "backing": below, "parent": below}
+        other = {"node-name": "a", "backing": below, "parent": {"node-name": "c"}}
+        assert len(edges_from_blockstats([one, one])) == 1
+        with pytest.raises(MalformedReply, match="two children in the role 'file'"):
+            edges_from_blockstats([one, other])

@@ -202,8 +202,6 @@ class TestRefused:
             "<domain/><domain/>",
             "<domain>&unknown;</domain>",
             "<domain name='\udcff'/>",
-            "<?xml version='1.0' encoding='nonsense'?><domain/>",
-            "<?xml version='1.0' encoding='UTF-16'?><domain/>",
         ],
     )
     def test_not_well_formed(self, text: str) -> None:
@@ -259,3 +257,19 @@ class TestRefused:
     def test_any_text(self, text: str) -> None:
         with suppress(MalformedXml):
             parse(f"<domain>{text}</domain>")
+
+
+class TestTextIsReadWhole:
+    @pytest.mark.parametrize("encoding", ["UTF-8", "ISO-8859-1", "UTF-16", "nonsense"])
+    def test_declared_encoding_is_not_that_of_a_decoded_text(self, encoding: str) -> None:
+        text = f"<?xml version='1.0' encoding='{encoding}'?><domain><name>\u00e9</name></domain>"
+        assert parse(text).name == "\u00e9"
+
+    def test_comment_in_a_text_does_not_end_it(self) -> None:
+        text = "<domain><name>web<!-- x -->1<?x y?>2</name></domain>"
+        assert parse(text).name == "web12"
+
+    def test_empty_format_is_none(self) -> None:
+        source = "<driver type=''/><source file='/share/a'/><target dev='vda'/>"
+        found = parse(f"<domain><devices><disk>{source}</disk></devices></domain>")
+        assert found.disks[0].layers[0].format is None

@@ -32,6 +32,7 @@ FULL: Final = header(
         (FEATURE_NAMES, b"\0\0dirty bit".ljust(48, b"\0")),
     ],
     incompatible=4,
+    autoclear=1,
 )
 
 
@@ -70,9 +71,10 @@ class TestReads:
     def test_data_file_bit_without_a_name(self) -> None:
         assert parse(header(incompatible=4), "a").data_file == ""
 
-    def test_data_file_name_without_the_bit(self) -> None:
-        found = parse(header(extensions=[(DATA_FILE, b"secret")]), "a")
-        assert found.data_file == "secret"
+    @pytest.mark.parametrize(("version", "expected"), [(2, None), (3, "secret")])
+    def test_data_file_name_without_the_bit(self, version: int, expected: str | None) -> None:
+        found = parse(header(version=version, extensions=[(DATA_FILE, b"secret")]), "a")
+        assert found.data_file == expected
 
     @pytest.mark.parametrize("bit", range(5))
     def test_known_incompatible_features(self, bit: int) -> None:
@@ -81,22 +83,31 @@ class TestReads:
 
     @pytest.mark.parametrize("data", [b"", b"\0\0\0"])
     def test_bitmaps_extension_that_is_too_short_counts_none(self, data: bytes) -> None:
-        assert parse(header(extensions=[(BITMAPS, data)]), "a").bitmaps == 0
+        assert parse(header(extensions=[(BITMAPS, data)], autoclear=1), "a").bitmaps == 0
+
+    def test_outdated_bitmaps_do_not_count_as_for_qemu(self) -> None:
+        bitmaps = [(BITMAPS, struct.pack(">IIQQ", 2, 0, 48, 0x50000))]
+        assert parse(header(extensions=bitmaps, autoclear=1), "a").bitmaps == 2
+        assert parse(header(extensions=bitmaps, autoclear=2), "a").bitmaps == 0
+        assert parse(header(extensions=bitmaps, version=2), "a").bitmaps == 0
+
+    def test_format_without_a_backing_file_is_none_as_for_qemu(self) -> None:
+        assert parse(header(extensions=[(BACKING_FORMAT, b"raw")]), "a").backing_format is None
 
     def test_unknown_extensions_are_stepped_over(self) -> None:
         unknown = [(0x12345678, b"x" * size) for size in (0, 1, 7, 8, 9)]
-        found = parse(header(extensions=[*unknown, (BACKING_FORMAT, b"qcow2")]), "a")
+        found = parse(header(backing=b"b", extensions=[*unknown, (BACKING_FORMAT, b"qcow2")]), "a")
         assert found.backing_format == "qcow2"
 
     def test_what_follows_the_end_of_the_extensions_is_no_extension(self) -> None:
-        data = header() + extension(BACKING_FORMAT, b"raw")
-        assert parse(data, "a").backing_format is None
+        data = header(incompatible=4) + extension(DATA_FILE, b"x")
+        assert parse(data, "a").data_file == ""
 
     def test_longer_header_of_a_later_version(self) -> None:
         # QEMU 5.1 and later: 112 bytes, with the compression type
-        body = b"\0" * 8 + extension(BACKING_FORMAT, b"raw") + b"\0" * 8
-        found = parse(header(header_length=112, ended=False) + body, "a")
-        assert found.backing_format == "raw"
+        body = b"\0" * 8 + extension(DATA_FILE, b"x") + b"\0" * 8
+        found = parse(header(header_length=112, ended=False, incompatible=4) + body, "a")
+        assert found.data_file == "x"
 
     def test_last_extension_of_a_kind_counts_as_for_qemu(self) -> None:
         # `qemu-img info -f qcow2` of 7.2 shows the last one: that is what the next start believes.
@@ -121,7 +132,7 @@ class TestReads:
 
     @given(st.binary(min_size=1, max_size=200).filter(lambda name: b"\0" not in name))
     def test_names_are_bytes(self, name: bytes) -> None:
-        data = header(backing=name, extensions=[(DATA_FILE, name)])
+        data = header(backing=name, extensions=[(DATA_FILE, name)], incompatible=4)
         found = parse(data, "a")
         for text in (found.backing_file, found.data_file):
             assert text is not None
@@ -206,6 +217,34 @@ class TestRefuses:
         struct.pack_into(">I", data, 108, 17)  # 8 bytes of data and 8 of the end are there
         with pytest.raises(BadHeader, match="runs past"):
             parse(bytes(data), "a")
+
+    def test_extensions_that_go_on_past_what_was_read(self) -> None:
+        # QEMU would read on, and find a data file
+        fills = READ_SIZE - 104 - 8
+        data = header(extensions=[(0x12345678, b"x" * fills), (DATA_FILE, b"x")])
+        with pytest.raises(BadHeader, match="do not end within 8192 bytes"):
+            parse(data[:READ_SIZE], "a")
+        with pytest.raises(BadHeader, match="do not end within 104 bytes"):
+            parse(header(ended=False), "a")
+
+    def test_extensions_may_end_with_the_first_cluster(self) -> None:
+        data = header(
+            cluster_bits=9, extensions=[(DATA_FILE, b"x" * 400)], ended=False, incompatible=4
+        )
+        assert len(data) == 512
+        assert parse(data, "a").data_file == "x" * 400
+
+    def test_extensions_may_end_with_the_name(self) -> None:
+        data = header(backing=b"base", extensions=[(BACKING_FORMAT, b"raw")], ended=False)
+        assert parse(data, "a").backing_format == "raw"
+
+    def test_longest_format_name(self) -> None:
+        def made(length: int) -> bytes:
+            return header(backing=b"b", extensions=[(BACKING_FORMAT, b"f" * length)])
+
+        assert parse(made(15), "a").backing_format == "f" * 15
+        with pytest.raises(BadHeader, match="16 bytes"):
+            parse(made(16), "a")
 
     def test_says_of_which_file(self) -> None:
         with pytest.raises(BadHeader, match=r"^/share/x has no valid qcow2 header: ") as caught:

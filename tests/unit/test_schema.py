@@ -58,7 +58,8 @@ def test_reply_of_another_shape_tells_nothing(reply: object) -> None:
 
 
 def test_one_odd_entry_does_not_hide_the_others() -> None:
-    assert features_from([7, *REPLY, {"name": None}]) == features_from(REPLY)
+    odd = [{"name": None}, {"\ud800": 1, "name": "a", "meta-type": "command"}]
+    assert features_from([7, *REPLY, *odd]) == features_from(REPLY)
 
 
 def test_read() -> None:

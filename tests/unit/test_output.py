@@ -1,0 +1,18 @@
+"""Text for a terminal: names are shown as they are, and nothing in them acts."""
+
+from __future__ import annotations
+
+import pytest
+
+from qmpsnap.cli.output import show_text, table
+
+
+@pytest.mark.parametrize("name", [":smile:", "a:fire:b", "[red]x[/red]", "[link=http://x]x[/link]"])
+def test_names_are_no_markup(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    show_text(table(("FILE",), [(name,)], title=name))
+    assert capsys.readouterr().out == f"{name}\nFILE\n{name}\n"
+
+
+def test_control_characters_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+    show_text(table(("FILE",), [("a\x1b[2J\n\u202e\udc80\ud800",)]))
+    assert capsys.readouterr().out == "FILE\na\\x1b[2J\\n\\u202e\\x80\\ud800\n"
