@@ -11,7 +11,7 @@ export QMPSNAP_REQUIRE ?= qemu,libvirt
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types unit qemu libvirt clean
+.PHONY: help setup demo test lint types unit replay qemu layouts libvirt record clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -28,10 +28,13 @@ test: setup ## every check
 lint: setup ## ruff: rules and formatting
 types: setup ## mypy, strict
 unit: setup ## tests that need nothing but Python
+replay: setup ## recordings of real guests of every version, read again
 qemu: setup ## tests with a real QEMU
+layouts: setup ## every layout of disks on a real QEMU
 libvirt: setup ## tests with libvirt's QEMU driver
+record: setup ## write fixtures/ anew, with the QEMU in PATH
 
-lint types unit qemu libvirt:
+lint types unit replay qemu layouts libvirt record:
 	$(TOX) run -e $@ -- $(ARGS)
 
 clean: ## remove .venv, .tox and every cache
