@@ -3,6 +3,7 @@ Write the pages of the reference that follow from the code.
 
     docs/reference/cli.md                      from the click commands
     docs/reference/exit-codes-and-errors.md    from the error classes
+    docs/reference/layouts.md                  from fixtures/ and tests/layouts/
 
     python docs/generate.py            write what is stale
     python docs/generate.py --check    write nothing; exit code 1 when something is stale
@@ -51,9 +52,12 @@ CHANGED: Final = {
 
 def pages() -> dict[Path, str]:
     """Return the text of every generated page, by its path."""
+    from docs import layouts  # found only once the checkout is on sys.path
+
     return {
         REFERENCE / "cli.md": command_line(),
         REFERENCE / "exit-codes-and-errors.md": errors(),
+        REFERENCE / "layouts.md": layouts.page(NOTICE),
     }
 
 
@@ -291,4 +295,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(REFERENCE.parents[1]))
     sys.exit(main(sys.argv[1:]))

@@ -229,7 +229,7 @@ LAYOUTS: Final = (
         truth={"vda": (("top", "qcow2"), ("base", "raw"))},
     ),
     Layout(
-        name="qcow2-in-qcow2",
+        name="raw-holds-qcow2",
         about="A raw disk that holds a qcow2 as data, opened as the raw it is",
         files=(Image(name="disk", format="qcow2"),),
         arguments=(opened("raw", "disk"), *disk("disk")),

@@ -286,8 +286,8 @@ LAYOUTS: Final = (
         truth={"vda": (("json:{}", "raw"),)},
     ),
     Layout(
-        name="relative-json-like-name",
-        about="A relative name that begins like a protocol",
+        name="protocol-like-name",
+        about="A file whose name begins like a protocol",
         files=(Image(name="nbd:disk", format="raw"),),
         arguments=(
             {"driver": "raw", "node-name": "disk", "file": file("nbd:disk", "disk-file")},

@@ -248,8 +248,8 @@ LAYOUTS: Final = (
         },
     ),
     Layout(
-        name="same-name-in-two-folders",
-        about="Two disks whose files are called alike up to the last letter",
+        name="names-alike",
+        about="Two disks whose files are called alike but for the last letter",
         files=(
             Image(name="disk", format="raw"),
             Image(name="disk2", format="qcow2"),
