@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from tests.layouts.layout import (
+    MIB,
     Do,
     File,
     Filled,
@@ -21,15 +22,17 @@ from tests.layouts.layout import (
     opened,
 )
 
+_SIZE: Final = 4 * MIB
+"""A backup copies one in a single request, whatever its speed."""
 _FILES: Final = (
-    Filled(name="base"),
-    Filled(name="mid", format="qcow2", backing="base"),
-    Filled(name="top", format="qcow2", backing="mid", backing_format="qcow2"),
+    Filled(name="base", size=_SIZE),
+    Filled(name="mid", size=_SIZE, format="qcow2", backing="base"),
+    Filled(name="top", size=_SIZE, format="qcow2", backing="mid", backing_format="qcow2"),
 )
 _EMPTY: Final = (
-    Filled(name="base"),
-    Image(name="mid", format="qcow2", backing="base", backing_format="raw"),
-    Image(name="top", format="qcow2", backing="mid", backing_format="qcow2"),
+    _FILES[0],
+    Image(name="mid", format="qcow2", size=_SIZE, backing="base", backing_format="raw"),
+    Image(name="top", format="qcow2", size=_SIZE, backing="mid", backing_format="qcow2"),
 )
 """A stream leaves out what the layer on top has."""
 _HALF: Final = (*_FILES[:2], _EMPTY[2])
@@ -48,7 +51,7 @@ def _job(name: str, about: str, *then: Step, truth: Truth = _UNCHANGED, **more: 
     return Layout(
         name=name,
         about=about,
-        files=(*files, Image(name="target", format="qcow2")),
+        files=(*files, Image(name="target", format="qcow2", size=_SIZE)),
         arguments=_NODES,
         then=then,
         truth=truth,

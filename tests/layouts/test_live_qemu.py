@@ -15,7 +15,7 @@ from qmpsnap.hosts.recording import record_socket
 from qmpsnap.monitor.schema import Features, features_from
 from tests.layouts.catalogue import LAYOUTS
 from tests.layouts.layout import LOOP, Layout
-from tests.layouts.running import DidNotStart, Kept, NotHere, running
+from tests.layouts.running import Kept, NotHere, Refusal, running
 from tests.layouts.truth import flagged, told
 from tests.support import fixtures
 
@@ -67,6 +67,10 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Kept:
     return Kept(tmp_path_factory.mktemp("kept"))
 
 
+_KINDS = ("driver", "file format")
+"""Of which QEMU and qemu-img say that it is unknown."""
+
+
 def _case(layout: Layout) -> object:
     marks = [pytest.mark.xfail(strict=True, reason=layout.wrong)] if layout.wrong else []
     return pytest.param(layout, id=layout.name, marks=marks)
@@ -86,9 +90,12 @@ def test_the_report_is_the_truth(
                 record_socket(guest.monitor, said)
     except NotHere as error:
         pytest.skip(str(error))
-    except DidNotStart as error:
-        if any(f"Unknown driver '{driver}'" in str(error) for driver in layout.drivers):
-            pytest.skip(f"a module of this QEMU is not installed: {error}")
+    except Refusal as error:
+        # The schema tells every driver that there is, built in or not.
+        if any(
+            f"Unknown {kind} '{one}'" in str(error) for kind in _KINDS for one in layout.drivers
+        ):
+            pytest.skip(f"QEMU {qemu.version} is built without, or a module is missing: {error}")
         raise
     folder = fixtures.place("qemu", qemu.version)
     transcript = folder / f"{layout.name}.jsonl"
