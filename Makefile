@@ -11,7 +11,7 @@ export QMPSNAP_REQUIRE ?= qemu,libvirt
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types unit fuzz nightly qemu libvirt clean
+.PHONY: help setup demo test lint types unit fuzz nightly replay qemu layouts libvirt record clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -30,10 +30,13 @@ types: setup ## mypy, strict
 unit: setup ## tests that need nothing but Python
 fuzz: setup ## mutated replies, XMLs and headers
 nightly: setup ## the same with 100,000 cases of each: half an hour
+replay: setup ## recordings of real guests of every version, read again
 qemu: setup ## tests with a real QEMU
+layouts: setup ## every layout of disks on a real QEMU
 libvirt: setup ## tests with libvirt's QEMU driver
+record: setup ## write fixtures/ anew, with the QEMU in PATH
 
-lint types unit fuzz nightly qemu libvirt:
+lint types unit fuzz nightly replay qemu layouts libvirt record:
 	$(TOX) run -e $@ -- $(ARGS)
 
 clean: ## remove .venv, .tox and every cache

@@ -4,6 +4,7 @@ Write the pages of the reference that follow from the code.
     docs/reference/cli.md                      from the click commands
     docs/reference/exit-codes-and-errors.md    from the error classes
     docs/reference/findings.md                 from the table of rules
+    docs/reference/layouts.md                  from fixtures/ and tests/layouts/
 
     python docs/generate.py            write what is stale
     python docs/generate.py --check    write nothing; exit code 1 when something is stale
@@ -53,10 +54,13 @@ CHANGED: Final = {
 
 def pages() -> dict[Path, str]:
     """Return the text of every generated page, by its path."""
+    from docs import layouts  # found only once the checkout is on sys.path
+
     return {
         REFERENCE / "cli.md": command_line(),
         REFERENCE / "exit-codes-and-errors.md": errors(),
         REFERENCE / "findings.md": findings(),
+        REFERENCE / "layouts.md": layouts.page(NOTICE),
     }
 
 
@@ -336,4 +340,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(REFERENCE.parents[1]))
     sys.exit(main(sys.argv[1:]))

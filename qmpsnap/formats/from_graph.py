@@ -8,6 +8,7 @@ libvirt's own numbering (`<source index='3'>` is node `libvirt-3-format`), not b
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -26,7 +27,6 @@ from qmpsnap.graph.nodes import Device, Graph, Node
 from qmpsnap.graph.xml import XmlDisk, XmlDomain, XmlLayer
 
 _LIBVIRT: Final = re.compile(r"libvirt-([0-9]{1,9})-")
-_SLICE: Final = re.compile(r'^json:.*"(offset|size)":')
 _PARTIAL: Final = "an image is corrupt; the other disks are as `query-block` tells"
 
 
@@ -250,8 +250,18 @@ def _probed(layer: Layer, above: Layer | None, marks: _Marks) -> bool:
 
 
 def _is_slice(node: Node) -> bool:
-    """A raw node that shows a part of its file only; QEMU tells it in the node's name alone."""
-    return node.driver == "raw" and bool(_SLICE.search(node.filename))
+    """
+    A raw node that shows a part of its file only; QEMU tells it in the node's name alone.
+
+    Its own options stand at the top; `size` further down is another driver's (null-co has one).
+    """
+    if node.driver != "raw" or not node.filename.startswith("json:"):
+        return False
+    try:
+        options = json.loads(node.filename.removeprefix("json:"))
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(options, dict) and bool({"offset", "size"} & options.keys())
 
 
 def _implicit(layer: Layer) -> bool:
