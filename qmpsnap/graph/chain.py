@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from qmpsnap.errors import Failed
 from qmpsnap.graph.drivers import DriverKind
 from qmpsnap.graph.nodes import Graph, Node
+from qmpsnap.graph.sources import source_name
 
 
 @dataclass(eq=False)
@@ -59,7 +60,7 @@ class Layer:
         path = self.path
         if path is not None:
             return path.rpartition("/")[2]
-        return (self.protocol or self.node).filename
+        return source_name((self.protocol or self.node).filename)
 
 
 _LOCAL = frozenset({"file", "host_device", "host_cdrom"})

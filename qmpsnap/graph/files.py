@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from qmpsnap.graph.chain import Layer, host_path, node_path
 from qmpsnap.graph.drivers import DriverKind
 from qmpsnap.graph.nodes import Graph, Node
+from qmpsnap.graph.sources import source_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +45,7 @@ def files_of(graph: Graph, layers: tuple[Layer, ...]) -> tuple[OpenFile, ...]:
         mine = [
             OpenFile(
                 path=node_path(node),
-                name=node_path(node) or node.filename,
+                name=node_path(node) or source_name(node.filename),
                 protocol=node.driver,
                 node=node.name,
                 role=role,
