@@ -63,6 +63,7 @@ def guest_from_graph(
         jobs=graph.jobs,
         open_files=frozenset(path for path in paths if path is not None),
         notes=notes,
+        graph=graph,
     )
 
 
