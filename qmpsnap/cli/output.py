@@ -34,16 +34,32 @@ class Format(StrEnum):
     YAML = "yaml"
 
 
+class Drawing(StrEnum):
+    """Values of `--output` where there is something to draw."""
+
+    DOT = "dot"
+    SVG = "svg"
+
+
 def output_option(function: F) -> F:
     """Add `-o`/`--output` to a command."""
+    return _output(Format)(function)
+
+
+def drawing_option(function: F) -> F:
+    """Add `-o`/`--output` to a command that can draw its result as well."""
+    return _output((*Format, *Drawing))(function)
+
+
+def _output(values: Iterable[StrEnum]) -> Callable[[F], F]:
     return click.option(
         "-o",
         "--output",
-        type=click.Choice([one.value for one in Format]),
+        type=click.Choice([one.value for one in values]),
         default=Format.TABLE.value,
         show_default=True,
         help="How to print the result.",
-    )(function)
+    )
 
 
 def printable(text: object) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import click
 
 from qmpsnap.cli import documents, views
-from qmpsnap.cli.output import output_option, say, show
+from qmpsnap.cli.graphviz import svg
+from qmpsnap.cli.output import Drawing, drawing_option, output_option, say, show
+from qmpsnap.cli.picture import picture
 from qmpsnap.cli.road import GuestCommand, Road
 from qmpsnap.formats.layers import GuestReport
 from qmpsnap.operations.disks import find_disk
@@ -31,16 +33,23 @@ def disks(road: Road, guest: str | None, output: str) -> None:
 @click.command(cls=GuestCommand)
 @click.argument("guest")
 @click.argument("disk", required=False)
-@output_option
+@drawing_option
 @click.pass_obj
 def chain(road: Road, guest: str | None, disk: str | None, output: str) -> None:
     """
     Show every layer of a guest's disks with format, witnesses and verdict.
 
     DISK is a target (vda), a serial (the volume id), a device id or a node name.
+
+    dot and svg draw all block nodes and jobs with them, and, without DISK, what is on no disk;
+    svg needs Graphviz.
     """
     report = _read(road, guest)
     chosen = (find_disk(report, disk),) if disk else report.disks
+    if output in (*Drawing,):
+        drawn = picture(report, chosen)
+        click.echo(svg(drawn) if output == Drawing.SVG else drawn, nl=False)
+        return
     show(documents.chain(report, chosen), output, lambda: views.chain(chosen))
 
 

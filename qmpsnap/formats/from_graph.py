@@ -84,6 +84,7 @@ def guest_from_graph(
         jobs=graph.jobs,
         open_files=frozenset(path for path in paths if path),
         notes=notes,
+        graph=graph,
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from qmpsnap.formats.verdict import Evidence, Verdict
 from qmpsnap.graph.files import OpenFile
-from qmpsnap.graph.nodes import Device, Job, Node
+from qmpsnap.graph.nodes import Device, Graph, Job, Node
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +80,8 @@ class GuestReport:
     """Host files that any node of the guest has open, on a disk or not."""
     notes: tuple[str, ...] = ()
     """What could not be read, and why: for example passthrough that is off."""
+    graph: Graph | None = None
+    """What the disks were read from; None when only the XML was read."""
 
     def stated(self) -> dict[str, str]:
         """Format by host path, of every layer whose format is stated."""

@@ -137,18 +137,30 @@ class Graph:
     jobs: tuple[Job, ...] = ()
     incomplete: str | None = None
     """QEMU's words when it could not list its nodes: then some have no driver here."""
+    job_edges: tuple[Edge, ...] = ()
+    """From a job's id to the nodes that it works on; empty where QEMU was not asked."""
+    _below: Mapping[str, tuple[Edge, ...]] = field(init=False, repr=False, compare=False)
+    """Edges by parent: a walk down a chain must not search all edges at each node."""
+
+    def __post_init__(self) -> None:
+        """Sort the edges by their parents, once."""
+        below: dict[str, list[Edge]] = {}
+        for edge in self.edges:
+            below.setdefault(edge.parent, []).append(edge)
+        # The one way to fill a field of a frozen value from its others.
+        object.__setattr__(self, "_below", {name: tuple(some) for name, some in below.items()})
 
     def child(self, parent: str, *roles: str) -> Node | None:
         """The first child of `parent` in one of `roles`, tried in their order."""
         for role in roles:
-            for edge in self.edges:
-                if edge.parent == parent and edge.role == role:
+            for edge in self.children(parent):
+                if edge.role == role:
                     return self.nodes.get(edge.child)
         return None
 
     def children(self, parent: str) -> tuple[Edge, ...]:
         """All edges below `parent`."""
-        return tuple(edge for edge in self.edges if edge.parent == parent)
+        return self._below.get(parent, ())
 
     def missing(self) -> frozenset[str]:
         """Names that an edge or a device mentions and no node carries: the reading is torn."""

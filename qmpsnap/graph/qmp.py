@@ -383,6 +383,23 @@ def roots_from_debug_graph(reply: object) -> tuple[tuple[str, str | None], ...]:
     )
 
 
+def job_edges_from_debug_graph(reply: object) -> tuple[Edge, ...]:
+    """
+    Edges from jobs, by their ids, to the nodes they work on (`source`, `base`, `main node`, …).
+
+    Raises:
+        MalformedReply: It is not an XDbgBlockGraph.
+    """
+    debug = _parse("x-debug-query-block-graph", reply, _DebugGraph)
+    jobs = {node.id: node.name for node in debug.nodes if node.type == "block-job"}
+    drivers = {node.id: node.name for node in debug.nodes if node.type == "block-driver"}
+    return tuple(
+        Edge(parent=jobs[edge.parent], child=drivers[edge.child], role=edge.name)
+        for edge in debug.edges
+        if edge.parent in jobs and edge.child in drivers
+    )
+
+
 def devices_from_debug_graph(reply: object) -> tuple[Device, ...]:
     """
     Roots by `x-debug-query-block-graph`: for hosts where a nested `query-block` is dangerous.

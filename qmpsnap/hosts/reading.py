@@ -5,7 +5,8 @@ One reading of a guest through its monitor: a constant number of queries, one co
     query-named-block-nodes   flat; edges from `children` (QEMU 10.1 and later)
     query-block               the devices and their root nodes
     x-debug-query-block-graph edges of an older QEMU: flat, and in every version from 4.0 on;
-                              query-blockstats (stable, nested) where it has been taken out
+                              query-blockstats (stable, nested) where it has been taken out;
+                              asked of every QEMU while a job runs: which nodes it works on
     query-jobs                again: a job that changed in between may have torn the reading
 
 All of them run in QEMU's main loop. Through libvirt a nested reply that is too large (10 MiB) or
@@ -27,6 +28,7 @@ from qmpsnap.graph.qmp import (
     devices_from_debug_graph,
     edges_from_blockstats,
     edges_from_debug_graph,
+    job_edges_from_debug_graph,
     jobs_from,
     lingering_streams,
     nodes_from,
@@ -133,7 +135,7 @@ class Reader:
                 return self._partial(error, jobs)
         nodes, edges = nodes_from(reply)
         debug = None
-        if edges is None or not nested_ok:
+        if edges is None or not nested_ok or jobs:
             debug = self._try("x-debug-query-block-graph")
         if edges is None:
             edges = self._edges(debug, nested_ok)
@@ -146,6 +148,7 @@ class Reader:
             nodes={node.name: node for node in nodes},
             edges=edges,
             jobs=jobs,
+            job_edges=job_edges_from_debug_graph(debug) if debug is not None else (),
         )
 
     def _partial(self, why: CommandFailed, jobs: tuple[Job, ...]) -> Graph:

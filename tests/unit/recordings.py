@@ -20,6 +20,7 @@ from qmpsnap.graph.qmp import (
     devices_from,
     edges_from_blockstats,
     edges_from_debug_graph,
+    job_edges_from_debug_graph,
     jobs_from,
     nodes_from,
 )
@@ -76,6 +77,7 @@ def graph(name: str, source: Source = "debug") -> Graph:
         nodes={node.name: node for node in nodes},
         edges=edges,
         jobs=jobs_from(recording["query-jobs"]),
+        job_edges=job_edges_from_debug_graph(recording["x-debug-query-block-graph"]),
     )
 
 
