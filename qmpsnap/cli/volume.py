@@ -13,11 +13,14 @@ from collections.abc import Callable
 import click
 
 from qmpsnap import status
+from qmpsnap.cli import quiescing
 from qmpsnap.cli.output import say
 from qmpsnap.cli.progress import bar
+from qmpsnap.cli.quiescing import quiesce_options
 from qmpsnap.cli.road import GuestCommand, Road
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.operations import outcome, run
+from qmpsnap.operations.create import create
 from qmpsnap.operations.requests import BadRequest, create_request, delete_request
 from qmpsnap.status import Dialect, Operation
 
@@ -34,10 +37,17 @@ dialect_option = click.option(
 @click.argument("guest")
 @click.argument("volume_id")
 @click.argument("create_info")
+@quiesce_options
 @dialect_option
 @click.pass_obj
 def volume_snapshot_create(
-    road: Road, guest: str | None, volume_id: str, create_info: str, dialect: str
+    road: Road,
+    guest: str | None,
+    volume_id: str,
+    create_info: str,
+    quiesce: str,
+    freeze_timeout: float,
+    dialect: str,
 ) -> None:
     """
     Take a snapshot with Nova's arguments; print the status body for Cinder.
@@ -48,7 +58,7 @@ def volume_snapshot_create(
     def work() -> outcome.Result:
         request = create_request(volume_id, _dictionary("create_info", create_info))
         with road.open(guest) as host:
-            return run.create(host, request)
+            return create(host, request, quiescing.quiesce(quiesce, freeze_timeout))
 
     _report(Operation.CREATE, dialect, work)
 

@@ -16,6 +16,7 @@ from qmpsnap.errors import Failed, QmpsnapError, Refused, Unknown, Unreachable
 
 FAMILIES = (QmpsnapError, Refused, Failed, Unknown, Unreachable)
 SAMPLES: dict[object, object] = {
+    bool: True,
     str: "{braces} of a hostile name",
     int: 7,
     float: 1.5,
