@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import datetime
 import os
+from collections.abc import Sequence
 
 import click
 from rich.console import Group
 
-from qmpsnap.cli import documents, views
+from qmpsnap.cli import documents, quiescing, views
 from qmpsnap.cli.options import allow_option, force_option, guards, verify_option
 from qmpsnap.cli.output import output_option, printable, say, show
 from qmpsnap.cli.progress import bar
+from qmpsnap.cli.quiescing import quiesce_options
 from qmpsnap.cli.road import GuestCommand, Road
 from qmpsnap.operations import outcome, run
+from qmpsnap.operations.create import create_all
 from qmpsnap.operations.requests import CreateRequest, Method, NamedDeleteRequest
 
 
@@ -22,6 +25,13 @@ from qmpsnap.operations.requests import CreateRequest, Method, NamedDeleteReques
 @click.argument("disk")
 @click.argument("name", required=False)
 @allow_option
+@click.option(
+    "--also",
+    metavar="DISK",
+    multiple=True,
+    help="One more disk, at the same moment; may be given again. All of them, or none.",
+)
+@quiesce_options
 @output_option
 @click.pass_obj
 def create(
@@ -29,20 +39,26 @@ def create(
     guest: str | None,
     disk: str,
     name: str | None,
+    also: tuple[str, ...],
+    quiesce: str,
+    freeze_timeout: float,
     allow: tuple[str, ...],
     output: str,
 ) -> None:
     """
-    Take a snapshot of a disk.
+    Take a snapshot of a disk, or of several at one moment.
 
     What the guest writes from now on goes to a new file beside the active one, <volume>.<NAME>.
     Without NAME, the time of day (UTC) names it.
     """
     snapshot = name or default_name()
+    requests = [CreateRequest(disk=one, new_file=None, snapshot=snapshot) for one in (disk, *also)]
     with road.open(guest) as host:
-        request = CreateRequest(disk=disk, new_file=None, snapshot=snapshot)
-        done = run.create(host, request, allow=guards(allow))
-    _tell(f"snapshot {snapshot} of {done.disk.disk}", "create", done, output)
+        quiescence = quiescing.quiesce(quiesce, freeze_timeout)
+        done = create_all(host, requests, quiescence, allow=guards(allow))
+    _tell(
+        f"snapshot {snapshot} of {', '.join(one.disk.disk for one in done)}", "create", done, output
+    )
 
 
 @click.command(cls=GuestCommand)
@@ -83,7 +99,7 @@ def delete(
     request = NamedDeleteRequest(disk=disk, snapshot=name, method=method)
     with road.open(guest) as host, bar() as progress:
         done = run.delete(host, request, progress, allow=guards(allow, force=force), verify=verify)
-    _tell(f"deleted snapshot {name} of {done.disk.disk}", "delete", done, output)
+    _tell(f"deleted snapshot {name} of {done.disk.disk}", "delete", (done,), output)
     for path in done.dropped:
         if remove_file:
             try:
@@ -103,12 +119,15 @@ def default_name() -> str:
     return datetime.datetime.now(tz=datetime.UTC).strftime("%Y%m%d-%H%M%S")
 
 
-def _tell(headline: str, operation: str, done: outcome.Result, output: str) -> None:
-    for note in done.notes:
+def _tell(headline: str, operation: str, done: Sequence[outcome.Result], output: str) -> None:
+    for note in dict.fromkeys(note for one in done for note in one.notes):
         say(f"note: {note}")
-    formats = ", ".join(f"{file}: {format_}" for file, format_ in done.file_format.items())
+    changed = [f"{file}: {format_}" for one in done for file, format_ in one.file_format.items()]
+    text = f"{headline} (changed: {', '.join(changed)})"
+    if done[0].frozen_s is not None:
+        text += f"; {done[0].consistency}-consistent, frozen for {done[0].frozen_s:.3f} s"
     show(
         documents.result(operation, done),
         output,
-        lambda: Group(printable(f"{headline} (changed: {formats})"), views.chain((done.disk,))),
+        lambda: Group(printable(text), views.chain([one.disk for one in done])),
     )

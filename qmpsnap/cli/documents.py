@@ -107,16 +107,28 @@ def snapshot_list(guest: GuestReport, chosen: Iterable[DiskReport]) -> Document:
     }
 
 
-def result(operation: str, done: Result) -> Document:
-    """`qmpsnap.result/1`: what a create or delete for people did."""
+def result(operation: str, done: Sequence[Result]) -> Document:
+    """`qmpsnap.result/1`: what a create or delete for people did, on one or several disks."""
     return {
         "schema": "qmpsnap.result/1",
         "operation": operation,
-        "file_format": dict(done.file_format),
-        "dropped": list(done.dropped),
-        "held": list(done.held),
-        "notes": list(done.notes),
-        "disk": _disk(done.disk),
+        "file_format": {name: format_ for one in done for name, format_ in one.file_format.items()},
+        "dropped": [path for one in done for path in one.dropped],
+        "held": [path for one in done for path in one.held],
+        "notes": list(dict.fromkeys(note for one in done for note in one.notes)),
+        "consistency": done[0].consistency,
+        "frozen_s": done[0].frozen_s,
+        "disk": _disk(done[0].disk),
+        "volumes": [
+            {
+                "file_format": dict(one.file_format),
+                "dropped": list(one.dropped),
+                "held": list(one.held),
+                "notes": list(one.notes),
+                "disk": _disk(one.disk),
+            }
+            for one in done
+        ],
     }
 
 

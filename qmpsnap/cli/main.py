@@ -33,6 +33,11 @@ Exit codes: 0 done · 1 failed · 2 usage · 3 findings · 4 refused, nothing to
     "--qmp", metavar="SOCKET", help="Talk to QEMU on its own QMP socket; leave GUEST out."
 )
 @click.option(
+    "--agent",
+    metavar="SOCKET",
+    help="With --qmp: the socket of the guest agent's channel, for --quiesce.",
+)
+@click.option(
     "-c",
     "--connect",
     metavar="URI",
@@ -52,6 +57,7 @@ Exit codes: 0 done · 1 failed · 2 usage · 3 findings · 4 refused, nothing to
 def cli(
     ctx: click.Context,
     qmp: str | None,
+    agent: str | None,
     connect: str | None,
     replay: str | None,
     no_passthrough: bool,
@@ -60,10 +66,14 @@ def cli(
     """Take the global options; see `HELP`."""
     if sum(road is not None for road in (qmp, connect, replay)) > 1:
         raise click.UsageError("--qmp, --connect and --replay are different roads: give one")
+    if agent is not None and qmp is None:
+        raise click.UsageError("--agent goes with --qmp; libvirt finds the agent itself")
     if verbose:
         level = logging.DEBUG if verbose > 1 else logging.INFO
         logging.basicConfig(level=level, stream=sys.stderr, format="%(name)s: %(message)s")
-    ctx.obj = Road(qmp=qmp, connect=connect, replay=replay, passthrough=not no_passthrough)
+    ctx.obj = Road(
+        qmp=qmp, agent=agent, connect=connect, replay=replay, passthrough=not no_passthrough
+    )
 
 
 for command in (

@@ -47,6 +47,8 @@ class Road:
     connect: str | None = None
     replay: str | None = None
     passthrough: bool = True
+    agent: str | None = None
+    """Socket of the guest agent, on the direct road."""
 
     @property
     def uri(self) -> str:
@@ -140,7 +142,7 @@ class Road:
             raise OnlyRecorded("this command")
         if self.qmp is not None:
             with closing(SocketMonitor.connect(self.qmp)) as monitor:
-                yield DirectHost(monitor, pid=monitor.pid)
+                yield DirectHost(monitor, pid=monitor.pid, agent=self.agent)
             return
         with closing(open_connection(self.uri)) as connection:
             domain = find_domain(connection, guest or "")

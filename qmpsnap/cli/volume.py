@@ -13,12 +13,15 @@ from collections.abc import Callable
 import click
 
 from qmpsnap import status
+from qmpsnap.cli import quiescing
 from qmpsnap.cli.options import allow_option, force_option, guards, verify_option
 from qmpsnap.cli.output import say
 from qmpsnap.cli.progress import bar
+from qmpsnap.cli.quiescing import quiesce_options
 from qmpsnap.cli.road import GuestCommand, Road
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.operations import outcome, run
+from qmpsnap.operations.create import create
 from qmpsnap.operations.requests import BadRequest, create_request, delete_request
 from qmpsnap.status import Dialect, Operation
 
@@ -35,6 +38,7 @@ dialect_option = click.option(
 @click.argument("guest")
 @click.argument("volume_id")
 @click.argument("create_info")
+@quiesce_options
 @dialect_option
 @allow_option
 @click.pass_obj
@@ -43,6 +47,8 @@ def volume_snapshot_create(
     guest: str | None,
     volume_id: str,
     create_info: str,
+    quiesce: str,
+    freeze_timeout: float,
     dialect: str,
     allow: tuple[str, ...],
 ) -> None:
@@ -55,7 +61,8 @@ def volume_snapshot_create(
     def work() -> outcome.Result:
         request = create_request(volume_id, _dictionary("create_info", create_info))
         with road.open(guest) as host:
-            return run.create(host, request, allow=guards(allow))
+            quiescence = quiescing.quiesce(quiesce, freeze_timeout)
+            return create(host, request, quiescence, allow=guards(allow))
 
     _report(Operation.CREATE, dialect, work)
 

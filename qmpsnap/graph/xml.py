@@ -18,6 +18,8 @@ from lxml import etree
 from qmpsnap.errors import Failed
 
 _LUKS: Final = "encryption[@format='luks']"
+_AGENT: Final = "org.qemu.guest_agent.0"
+"""Name of the channel, by convention of QEMU and libvirt."""
 _INDEX: Final = re.compile(r"[0-9]{1,9}")
 
 
@@ -74,6 +76,8 @@ class XmlDomain:
 
     name: str
     disks: tuple[XmlDisk, ...]
+    agent_socket: str | None = None
+    """Host's end of the guest agent's channel."""
 
 
 def parse(text: str) -> XmlDomain:
@@ -108,7 +112,12 @@ def parse(text: str) -> XmlDomain:
         for element in root.iterfind("./devices/disk")
         if element.find("target") is not None
     )
-    return XmlDomain(name=root.findtext("name") or "", disks=disks)
+    channel = root.find(f"./devices/channel/target[@name='{_AGENT}']/../source")
+    return XmlDomain(
+        name=root.findtext("name") or "",
+        disks=disks,
+        agent_socket=channel.get("path") if channel is not None else None,
+    )
 
 
 def _has_doctype(root: etree._Element) -> bool:

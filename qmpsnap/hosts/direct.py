@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty
@@ -21,6 +22,7 @@ from qmpsnap.hosts.content import digest_of_layers
 from qmpsnap.hosts.flushing import FlushUnsupported, flush
 from qmpsnap.hosts.headers import read_headers
 from qmpsnap.hosts.overlay import discard_overlay, prepare_overlay
+from qmpsnap.hosts.quiescing import SocketQuiescer
 from qmpsnap.hosts.reading import Reader
 from qmpsnap.hosts.surroundings import layer_paths, other_users, space_of
 from qmpsnap.monitor.base import (
@@ -31,7 +33,7 @@ from qmpsnap.monitor.base import (
     reading,
 )
 from qmpsnap.operations.guards import Surroundings
-from qmpsnap.operations.host import NotFlushed, Overlay
+from qmpsnap.operations.host import NotFlushed, Overlay, Thawed
 from qmpsnap.operations.jobs import JobStatus, JobView
 from qmpsnap.operations.plan_create import CreatePlan
 from qmpsnap.operations.plan_delete import MergePlan
@@ -74,12 +76,20 @@ class FormatNotRecordable(Refused):
 class DirectHost:
     """One QEMU over its own QMP socket."""
 
-    def __init__(self, monitor: Monitor, *, pid: int | None = None, collects: bool = True) -> None:
+    def __init__(
+        self,
+        monitor: Monitor,
+        *,
+        agent: str | None = None,
+        pid: int | None = None,
+        collects: bool = True,
+    ) -> None:
         """
         Use a connected monitor; closing it stays with the caller.
 
         Args:
-            monitor: The monitor.
+            monitor: The guest's.
+            agent: Path of the socket that leads to its guest agent.
             pid: Process of this QEMU, where it is known: its command line tells which drives
                 it was started with without a format.
             collects: Whether reading dismisses our own jobs that have ended. Who only looks must
@@ -88,6 +98,8 @@ class DirectHost:
         self._collects = collects
         self._monitor = monitor
         self._probed = probed_files(_command_line(pid)) if pid else frozenset()
+        self._quiescer = SocketQuiescer(agent)
+        self._opened: dict[str, str] = {}
         self._reader = Reader(monitor)
         self._flushed = False
         self._flush_error: str | None = None
@@ -190,16 +202,22 @@ class DirectHost:
         """See `Host.discard`."""
         discard_overlay(plan)
 
-    def switch(self, plan: CreatePlan) -> None:
+    def open(self, plans: Sequence[CreatePlan]) -> None:
         """
-        Open the overlay without its backing file, then put it on in one transaction.
+        See `Host.open`: open the overlays without their backing files.
 
-        `blockdev-snapshot` attaches the active node as it is open now; what the header says is
+        `blockdev-snapshot` attaches the active node as it is open then; what the header says is
         not consulted, which is why `prepare` has checked it.
         """
+        self._opened.clear()
+        for plan in plans:
+            prefix = f"{_OURS}{secrets.token_hex(4)}"
+            self._opened[plan.overlay] = f"{prefix}-format"  # before: a Ctrl-C may come between
+            self._open(plan, prefix)
+
+    def _open(self, plan: CreatePlan, prefix: str) -> None:
         active = plan.active.node_details
         assert active is not None  # this road reads QMP
-        prefix = f"{_OURS}{secrets.token_hex(4)}"
         cache = {"direct": active.cache.direct, "no-flush": active.cache.no_flush}
         self._monitor.execute(
             "blockdev-add",
@@ -217,14 +235,36 @@ class DirectHost:
                 },
             },
         )
-        data = {"node": active.name, "overlay": f"{prefix}-format"}
-        try:
-            self._monitor.execute(
-                "transaction", {"actions": [{"type": "blockdev-snapshot", "data": data}]}
-            )
-        except CommandFailed:
-            self._delete_node(f"{prefix}-format")
-            raise
+
+    def switch(self, plans: Sequence[CreatePlan]) -> None:
+        """See `Host.switch`: one transaction, which QEMU carries out as a whole or not at all."""
+        actions = [
+            {
+                "type": "blockdev-snapshot",
+                "data": {"node": plan.active.node, "overlay": self._opened[plan.overlay]},
+            }
+            for plan in plans
+        ]
+        self._monitor.execute("transaction", {"actions": actions})
+
+    def retract(self, plans: Sequence[CreatePlan]) -> None:
+        """
+        See `Host.retract`.
+
+        QEMU answers in order: what was sent before, and interrupted, is over by now. It does not
+        delete a node that is in use.
+        """
+        for name in self._opened.values():
+            self._delete_node(name)
+        self._opened.clear()
+
+    def freeze(self, limit_s: float) -> int:
+        """See `Host.freeze`."""
+        return self._quiescer.freeze(limit_s)
+
+    def thaw(self, limit_s: float) -> Thawed:
+        """See `Host.thaw`."""
+        return self._quiescer.thaw(limit_s)
 
     def attach(self, plan: MergePlan) -> str | None:
         """See `Host.attach`: our jobs carry an id that follows from the plan."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from queue import Empty
 from typing import Any, Final
@@ -28,6 +28,7 @@ from qmpsnap.hosts.content import digest_of_layers
 from qmpsnap.hosts.flushing import FlushUnsupported, flush
 from qmpsnap.hosts.headers import read_headers
 from qmpsnap.hosts.overlay import discard_overlay, prepare_overlay
+from qmpsnap.hosts.quiescing import DomainQuiescer
 from qmpsnap.hosts.reading import Reader, StreamLingers
 from qmpsnap.hosts.surroundings import layer_paths, other_users, space_of
 from qmpsnap.monitor.base import CommandFailed, Event, reading
@@ -39,7 +40,7 @@ from qmpsnap.monitor.passthrough import (
 )
 from qmpsnap.monitor.virt import LibvirtMissing, host_of, libvirt_module
 from qmpsnap.operations.guards import Surroundings
-from qmpsnap.operations.host import NotFlushed, Overlay
+from qmpsnap.operations.host import NotFlushed, Overlay, Thawed
 from qmpsnap.operations.jobs import JobStatus, JobView
 from qmpsnap.operations.plan_create import CreatePlan
 from qmpsnap.operations.plan_delete import MergePlan
@@ -109,6 +110,8 @@ class LibvirtHost:
         self._reason: str | None = None
         self._ready = False
         self._vanished: float | None = None
+        self._quiescer = DomainQuiescer(domain)
+        self._snapshot_xml = ""
 
     def read(self) -> GuestReport:
         """
@@ -232,35 +235,53 @@ class LibvirtHost:
         """See `Host.discard`."""
         discard_overlay(plan)
 
-    def switch(self, plan: CreatePlan) -> None:
+    def open(self, plans: Sequence[CreatePlan]) -> None:
         """
-        `virDomainSnapshotCreateXML` with the overlay that `prepare` has seen to.
+        See `Host.open`: libvirt opens the overlays itself; what it is told is made up here.
 
-        The disk is named by its target, not by its path as Nova does: a path may stand in two
+        The disks are named by their targets, not by paths as Nova does: a path may stand in two
         disks.
         """
+        chosen = {plan.disk.disk for plan in plans}
         targets = [disk.target for disk in self._xml().disks]
-        others = [target for target in targets if target != plan.disk.disk]
         document = E.domainsnapshot(
             E.disks(
-                E.disk(
-                    E.driver(type="qcow2"),
-                    E.source(file=plan.overlay),
-                    name=plan.disk.disk,
-                    snapshot="external",
-                    type="file",
+                *(
+                    E.disk(
+                        E.driver(type="qcow2"),
+                        E.source(file=plan.overlay),
+                        name=plan.disk.disk,
+                        snapshot="external",
+                        type="file",
+                    )
+                    for plan in plans
                 ),
-                *(E.disk(name=target, snapshot="no") for target in others),
+                *(E.disk(name=name, snapshot="no") for name in targets if name not in chosen),
             )
         )
+        self._snapshot_xml = etree.tostring(document, encoding="unicode")
+
+    def switch(self, plans: Sequence[CreatePlan]) -> None:
+        """See `Host.switch`: one `virDomainSnapshotCreateXML`, which is one transaction."""
         flags = (
             self._libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY
             | self._libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA
             | self._libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_REUSE_EXT
             | self._libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_ATOMIC
         )
-        text = etree.tostring(document, encoding="unicode")
+        text = self._snapshot_xml
         self._call("snapshotCreateXML", lambda: self._domain.snapshotCreateXML(text, flags))
+
+    def retract(self, plans: Sequence[CreatePlan]) -> None:
+        """See `Host.retract`: libvirt does so itself."""
+
+    def freeze(self, limit_s: float) -> int:
+        """See `Host.freeze`."""
+        return self._quiescer.freeze(limit_s)
+
+    def thaw(self, limit_s: float) -> Thawed:
+        """See `Host.thaw`."""
+        return self._quiescer.thaw(limit_s)
 
     def _xml(self) -> xml.XmlDomain:
         return xml.parse(self._call("XMLDesc", lambda: self._domain.XMLDesc(0)))

@@ -12,6 +12,7 @@ still names reads the same through its changed base.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
@@ -32,10 +33,11 @@ from qmpsnap.hosts.overlay import discard_overlay, prepare_overlay
 from qmpsnap.hosts.surroundings import layer_paths, other_users, space_of
 from qmpsnap.monitor.virt import libvirt_module
 from qmpsnap.operations.guards import Surroundings
-from qmpsnap.operations.host import Overlay
+from qmpsnap.operations.host import Overlay, Thawed
 from qmpsnap.operations.jobs import JobView
 from qmpsnap.operations.plan_create import CreatePlan
 from qmpsnap.operations.plan_delete import MergePlan
+from qmpsnap.operations.quiesce import CannotFreeze
 
 
 @dataclass(eq=False)
@@ -138,15 +140,35 @@ class OfflineHost:
         """See `Host.discard`."""
         discard_overlay(plan)
 
-    def switch(self, plan: CreatePlan) -> None:
+    def open(self, plans: Sequence[CreatePlan]) -> None:
+        """See `Host.open`: the overlays need no opening."""
+
+    def switch(self, plans: Sequence[CreatePlan]) -> None:
         """
-        Point the definition to the overlay.
+        Point the definition to the overlays, all in one.
 
         Raises:
             CannotRedefine: libvirt did not take it.
         """
-        self._point_to(plan.disk, plan.overlay, "qcow2")
+        self._point_to({plan.disk.disk: (plan.overlay, "qcow2") for plan in plans})
         self.close()
+
+    def retract(self, plans: Sequence[CreatePlan]) -> None:
+        """See `Host.retract`: let the chains go."""
+        self.close()
+
+    def freeze(self, limit_s: float) -> int:
+        """
+        See `Host.freeze`.
+
+        Raises:
+            CannotFreeze: Always: nothing writes, and there is nobody to ask.
+        """
+        raise CannotFreeze("the guest is off")
+
+    def thaw(self, limit_s: float) -> Thawed:
+        """See `Host.thaw`."""
+        return Thawed(count=0)
 
     def attach(self, plan: MergePlan) -> None:
         """See `Host.attach`: a job here ends with the process that started it."""
@@ -201,12 +223,12 @@ class OfflineHost:
         """
         notes = self._engine.settle(plan)
         if plan.kind == "active-commit" and plan.base is not None:
-            self._point_to(plan.disk, plan.base.path or "", plan.base.format or "")
+            self._point_to({plan.disk.disk: (plan.base.path or "", plan.base.format or "")})
         self.close()
         return notes
 
-    def _point_to(self, disk: DiskReport, path: str, format_: str) -> None:
-        text = pointed_to(self._definition(), disk.disk, path, format_)
+    def _point_to(self, active: Mapping[str, tuple[str, str]]) -> None:
+        text = pointed_to(self._definition(), active)
         try:
             self._domain.connect().defineXML(text)
         except self._libvirt.libvirtError as error:
@@ -218,20 +240,25 @@ class OfflineHost:
         self._direct = None
 
 
-def pointed_to(definition: str, target: str, path: str, format_: str) -> str:
+def pointed_to(definition: str, active: Mapping[str, tuple[str, str]]) -> str:
     """
-    Change the active file of one disk in a definition.
+    Change the active files in a definition.
 
     What it says of the chain below is taken out: it was true of the old file, and libvirt would
     believe it rather than the headers.
+
+    Args:
+        definition: The domain's inactive XML.
+        active: Path and format by target.
     """
     parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False)
     root = etree.fromstring(definition.encode(), parser)
     for disk in root.iterfind("./devices/disk"):
-        element = disk.find("target")
-        source, driver = disk.find("source"), disk.find("driver")
-        if element is None or element.get("dev") != target or source is None:
+        target, source, driver = disk.find("target"), disk.find("source"), disk.find("driver")
+        name = str(target.get("dev")) if target is not None else ""
+        if name not in active or source is None:
             continue
+        path, format_ = active[name]
         source.set("file", path)
         if driver is None:
             driver = etree.SubElement(disk, "driver", name="qemu")

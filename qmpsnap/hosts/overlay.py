@@ -92,7 +92,11 @@ def _make(plan: CreatePlan) -> None:
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.link(temporary, plan.overlay)
-        _sync_folder(folder)
+        try:
+            _sync_folder(folder)
+        except BaseException:
+            discard_overlay(plan)
+            raise
     except FileExistsError as error:
         advice = "Another program made it just now; look at it, then try again."
         raise OverlayUnsuitable(plan.overlay, "it is there already", advice) from error

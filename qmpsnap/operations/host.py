@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,6 +22,16 @@ class Overlay:
     """Made by us: removed again when the switch fails."""
     notes: tuple[str, ...] = ()
     """Corrections, in words: a wrong backing format in a header that was there already."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thawed:
+    """How a thaw went that is confirmed."""
+
+    count: int
+    """Filesystems that were frozen until then."""
+    problem: str | None = None
+    """What an agent said that has thawed in the end: Windows, when its ten seconds were over."""
 
 
 @dataclass(eq=False)
@@ -62,8 +73,32 @@ class Host(Protocol):
     def discard(self, plan: CreatePlan) -> None:
         """Remove an overlay file that `prepare` made and nobody uses."""
 
-    def switch(self, plan: CreatePlan) -> None:
-        """Put the overlay on the disk. On an error the graph is as before."""
+    def open(self, plans: Sequence[CreatePlan]) -> None:
+        """Do all that can be done before the switch, so that a guest is not frozen for it."""
+
+    def switch(self, plans: Sequence[CreatePlan]) -> None:
+        """Put all overlays on their disks at one moment, or none. On an error none is."""
+
+    def retract(self, plans: Sequence[CreatePlan]) -> None:
+        """Close what `open` opened and `switch` did not put on."""
+
+    def freeze(self, limit_s: float) -> int:
+        """
+        Freeze the guest's filesystems; returns how many.
+
+        From here on they are thawed after at most twice the limit, even if this process ends.
+
+        Raises:
+            CannotFreeze: They are not frozen; or, with `asked`, may be.
+        """
+
+    def thaw(self, limit_s: float) -> Thawed:
+        """
+        Thaw them until none is frozen. Ctrl-C comes through when that is over.
+
+        Raises:
+            NotThawed: It is not confirmed; a helper goes on trying.
+        """
 
     def attach(self, plan: MergePlan) -> str | None:
         """The job of this very plan, left running by an earlier call; None when there is none."""

@@ -7,10 +7,10 @@ A fresh reading tells which: events and replies may be lost, only the graph says
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from qmpsnap.errors import Failed, QmpsnapError, Unknown
 from qmpsnap.formats.layers import DiskReport, GuestReport
@@ -38,6 +38,10 @@ class Result:
     held: tuple[str, ...] = ()
     """Paths of files that left the chain, and that this guest has open all the same."""
     notes: tuple[str, ...] = ()
+    consistency: Literal["filesystem", "crash"] | None = None
+    """What the snapshot holds, of a create: frozen filesystems, or what a power cut would leave."""
+    frozen_s: float | None = None
+    """How long the guest was frozen for it."""
 
 
 @dataclass(eq=False)
@@ -128,15 +132,26 @@ def changing(kind: str, file: str) -> Iterator[None]:
         raise OutcomeUnknown(kind, file, str(error)) from error
 
 
-def fresh(
-    host: Host, disk: DiskReport, made: Mapping[str, str] | None = None
-) -> tuple[GuestReport, DiskReport]:
+def fresh(host: Host, disk: DiskReport) -> tuple[GuestReport, DiskReport]:
     """
-    Read again, and give libvirt's XML the time to follow QEMU.
+    Read one disk again; see `fresh_all`.
+
+    Raises:
+        XmlBehind: libvirt's XML did not follow.
+    """
+    guest, (after,) = fresh_all(host, (disk,))
+    return guest, after
+
+
+def fresh_all(
+    host: Host, disks: Sequence[DiskReport], made: Mapping[str, str] | None = None
+) -> tuple[GuestReport, tuple[DiskReport, ...]]:
+    """
+    Read disks again, all in one reading, and give libvirt's XML the time to follow QEMU.
 
     Args:
         host: Who reads.
-        disk: The disk as it was before.
+        disks: The disks as they were before.
         made: Format by path of files that were made meanwhile.
 
     Raises:
@@ -145,14 +160,22 @@ def fresh(
     deadline = time.monotonic() + XML_LAG_S
     while True:
         guest = host.read()
-        after = find_disk(guest, disk.disk)
-        lagging = after.xml_differs is not None or after.mirror is not None
+        afters = tuple(find_disk(guest, disk.disk) for disk in disks)
+        lagging = [one for one in afters if one.xml_differs is not None or one.mirror is not None]
         if not lagging:
-            before = {one.path: one.format for one in disk.layers if one.path and one.format}
-            return guest, by_rule(after, {**before, **(made or {})})
+            return guest, tuple(
+                by_rule(after, {**_formats(disk), **(made or {})})
+                for disk, after in zip(disks, afters, strict=True)
+            )
         if time.monotonic() > deadline:
-            raise XmlBehind(after.xml_differs or f"it still shows a {after.mirror}", names(after))
+            behind = lagging[0]
+            reason = behind.xml_differs or f"it still shows a {behind.mirror}"
+            raise XmlBehind(reason, names(behind))
         time.sleep(0.005)
+
+
+def _formats(disk: DiskReport) -> dict[str, str]:
+    return {one.path: one.format for one in disk.layers if one.path and one.format}
 
 
 def check_header(after: DiskReport, file: str) -> None:

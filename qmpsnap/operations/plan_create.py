@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import os.path
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from qmpsnap.errors import Refused
 from qmpsnap.formats.layers import DiskReport, GuestReport, LayerReport
 from qmpsnap.operations.disks import DiskUnsuitable, FormatUncertain, find_disk, usable
 from qmpsnap.operations.names import check_belongs, overlay_name
 from qmpsnap.operations.requests import BadFileName, CreateRequest
 
 _BACKABLE: Final = frozenset({"raw", "qcow2", "qed", "vmdk", "vdi", "vhdx", "vpc", "luks"})
+
+
+@dataclass(eq=False)
+class DiskTwice(Refused):
+    """Two of the disks to take a snapshot of are the same one."""
+
+    msg = "disk {self.disk} is named twice: as {self.first!r} and as {self.second!r}"
+    remedy = "Name each disk once; `qmpsnap disks` lists them."
+
+    disk: str
+    first: str
+    second: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +47,31 @@ class CreatePlan:
     def file(self) -> str:
         """Bare name of the overlay."""
         return os.path.basename(self.overlay)
+
+
+def plan_creates(guest: GuestReport, requests: Iterable[CreateRequest]) -> tuple[CreatePlan, ...]:
+    """
+    Plan one new overlay for each of several disks.
+
+    Raises:
+        Refused: See `plan_create`; for any of them.
+        DiskTwice: Two requests are about the same disk.
+        BadFileName: Two overlays would be the same file.
+    """
+    plans: list[CreatePlan] = []
+    asked: dict[str, str] = {}
+    for request in requests:
+        plan = plan_create(guest, request)
+        name = plan.disk.disk
+        if name in asked:
+            raise DiskTwice(name, asked[name], request.disk)
+        asked[name] = request.disk
+        for other in plans:
+            if other.overlay == plan.overlay:
+                reason = f"it would be the new file of {other.disk.disk} as well"
+                raise BadFileName("new_file", plan.file, reason)
+        plans.append(plan)
+    return tuple(plans)
 
 
 def plan_create(guest: GuestReport, request: CreateRequest) -> CreatePlan:

@@ -4,8 +4,8 @@ The one loop: carry a plan out on a host, and prove the outcome by a fresh readi
 Everything that decides is in the plans and in `jobs`; everything that acts is behind `Host`. This
 module holds the order of the steps, and what each interruption leaves behind:
 
-    create   prepare the overlay file ─► switch the guest ─► read again
-             before the switch: at most an unused, empty overlay, which the next try takes
+    create   (in `create`) prepare the overlays ─► open ─► switch ─► read again
+             before the switch: at most unused, empty overlays, which the next try takes
     delete   start the job ─► wait ─► (pivot | flush, finalize) ─► dismiss ─► read again
              at any time: the job goes on in QEMU; the same command attaches to it again
 """
@@ -17,9 +17,9 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Final
 
-from qmpsnap.errors import QmpsnapError
 from qmpsnap.formats.layers import DiskReport, GuestReport
-from qmpsnap.operations.guards import Guard, check_create, check_merge
+from qmpsnap.operations.create import create
+from qmpsnap.operations.guards import Guard, check_merge
 from qmpsnap.operations.host import Host
 from qmpsnap.operations.jobs import Action, JobFailed, JobView, next_action
 from qmpsnap.operations.outcome import (
@@ -33,10 +33,11 @@ from qmpsnap.operations.outcome import (
     names,
     paths,
 )
-from qmpsnap.operations.plan_create import plan_create
 from qmpsnap.operations.plan_delete import MergePlan, plan_delete
 from qmpsnap.operations.proof import Proof
-from qmpsnap.operations.requests import CreateRequest, DeleteRequest, NamedDeleteRequest
+from qmpsnap.operations.requests import DeleteRequest, NamedDeleteRequest
+
+__all__ = ["Progress", "create", "delete"]
 
 log = logging.getLogger(__name__)
 
@@ -44,38 +45,6 @@ POLL_S: Final = 2.0
 """Events wake the loop; this is the safety net for one that was lost."""
 
 Progress = Callable[[MergePlan, JobView], None]
-
-
-def create(host: Host, request: CreateRequest, *, allow: Collection[Guard] = ()) -> Result:
-    """
-    Take a snapshot of one disk.
-
-    Raises:
-        Refused: Nothing was touched.
-        Failed: The overlay could not be made or put on; the chain is as it was.
-        OutcomeUnknown: The connection broke before the outcome could be seen.
-    """
-    plan = plan_create(host.read(), request)
-    check_create(host.surroundings(plan.disk), allow)
-    overlay = host.prepare(plan)
-    problem: BaseException | None = None
-    try:
-        host.switch(plan)
-    except (QmpsnapError, KeyboardInterrupt) as error:
-        # Whatever was said, the graph decides: a reply that was lost may have been a yes.
-        problem = error
-    with changing("snapshot", plan.file):
-        guest, after = fresh(host, plan.disk, {plan.overlay: "qcow2"})
-    if paths(after) == (plan.overlay, *paths(plan.disk)):
-        check_header(after, after.layers[1].file)
-        format_ = after.layers[0].format
-        assert format_ is not None  # a fresh overlay's node states it
-        return Result(disk=after, file_format={plan.file: format_}, notes=overlay.notes)
-    if paths(after) != paths(plan.disk):
-        raise ChainUnexpected("snapshot", names(after), f"{plan.file} over {names(plan.disk)}")
-    if overlay.made and plan.overlay not in guest.open_files:
-        host.discard(plan)
-    raise problem or ChainUnexpected("snapshot", names(after), f"{plan.file} on top")
 
 
 def delete(

@@ -8,12 +8,12 @@ reply was lost.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from qmpsnap.formats.layers import DiskReport, GuestReport, LayerReport
 from qmpsnap.operations.guards import Surroundings
-from qmpsnap.operations.host import Overlay
+from qmpsnap.operations.host import Overlay, Thawed
 from qmpsnap.operations.jobs import JobStatus, JobView
 from qmpsnap.operations.plan_create import CreatePlan
 from qmpsnap.operations.plan_delete import MergePlan
@@ -52,6 +52,16 @@ class FakeHost:
         """Raised when a step is done: its reply was lost."""
         self.readings: list[GuestReport] = []
         """Shown by the next readings after a change, before the guest as it is."""
+        self.nodes: set[str] = set()
+        """Overlays that are open, and not on a disk."""
+        self.filesystems = 2
+        """How many the guest can freeze."""
+        self.frozen = 0
+        """How many are frozen now."""
+        self.was_frozen: list[int] = []
+        """How many were at each switch."""
+        self.thaws: Thawed | None = None
+        """What a thaw comes to; None: that all is well."""
         self._plan: MergePlan | None = None
 
     def _step(self, name: str) -> None:
@@ -88,11 +98,36 @@ class FakeHost:
         self._step("discard")
         self.files.discard(plan.overlay)
 
-    def switch(self, plan: CreatePlan) -> None:
+    def open(self, plans: Sequence[CreatePlan]) -> None:
+        self._step("open")
+        self.nodes |= {plan.overlay for plan in plans}
+        self._done("open")
+
+    def switch(self, plans: Sequence[CreatePlan]) -> None:
         self._step("switch")
-        overlay = samples.layer(plan.file, virtual_size=plan.virtual_size)
-        self.becomes(samples.linked([overlay, *plan.disk.layers]))
+        self.was_frozen.append(self.frozen)
+        for plan in plans:
+            overlay = samples.layer(plan.file, virtual_size=plan.virtual_size)
+            layers = samples.linked([overlay, *plan.disk.layers])
+            self.guest = with_layers(self.guest, layers, plan.disk.disk)
+            self.nodes.remove(plan.overlay)
         self._done("switch")
+
+    def retract(self, plans: Sequence[CreatePlan]) -> None:
+        self._step("retract")
+        self.nodes -= {plan.overlay for plan in plans}
+
+    def freeze(self, limit_s: float) -> int:
+        self._step("freeze")
+        self.frozen = self.filesystems
+        self._done("freeze")
+        return self.frozen
+
+    def thaw(self, limit_s: float) -> Thawed:
+        self._step("thaw")
+        thawed, self.frozen = self.thaws or Thawed(count=self.frozen), 0
+        self._done("thaw")
+        return thawed
 
     def attach(self, plan: MergePlan) -> str | None:
         self._step("attach")
@@ -139,7 +174,10 @@ class FakeHost:
         self.guest = with_layers(self.guest, layers)
 
 
-def with_layers(guest: GuestReport, layers: Iterable[LayerReport]) -> GuestReport:
-    """The guest with other layers on its first disk."""
-    first = replace(guest.disks[0], layers=tuple(layers))
-    return replace(guest, disks=(first, *guest.disks[1:]))
+def with_layers(
+    guest: GuestReport, layers: Iterable[LayerReport], name: str | None = None
+) -> GuestReport:
+    """The guest with other layers on one disk, by default the first."""
+    name, layers = name or guest.disks[0].disk, tuple(layers)
+    disks = (replace(one, layers=layers) if one.disk == name else one for one in guest.disks)
+    return replace(guest, disks=tuple(disks))

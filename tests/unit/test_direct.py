@@ -541,13 +541,17 @@ class TestSwitch:
         node = replace(node, cache=Cache(**cache), detect_zeroes=bool(cache))
         return replace(made, active=replace(made.active, node_details=node))
 
+    def switched(self, host: DirectHost, *plans: CreatePlan) -> None:
+        host.open(plans)
+        host.switch(plans)
+
     @pytest.mark.parametrize(
         ("cache", "zeroes"),
         [({}, "off"), ({"direct": True}, "on"), ({"no_flush": True}, "on")],
     )
     def test_one_transaction(self, cache: dict[str, bool], zeroes: str) -> None:
         monitor = qemu()
-        DirectHost(monitor).switch(self.make(**cache))
+        self.switched(DirectHost(monitor), self.make(**cache))
         (add, added), (transaction, actions) = changes(monitor)
         name = str(added["node-name"])
         expected_cache = {"direct": cache.get("direct", False), "no-flush": "no_flush" in cache}
@@ -568,27 +572,60 @@ class TestSwitch:
         data = {"node": "volume-1.s1-node", "overlay": name}
         assert actions == {"actions": [{"type": "blockdev-snapshot", "data": data}]}
 
+    def test_several_disks_are_one_transaction(self) -> None:
+        monitor = qemu()
+        plans = [self.make(), replace(self.make(), overlay="/share/volume-2.new")]
+        self.switched(DirectHost(monitor), *plans)
+        first, second = monitor.arguments_of("blockdev-add")
+        (transaction,) = monitor.arguments_of("transaction")
+        actions = transaction["actions"]
+        assert isinstance(actions, list)
+        assert [one["data"]["overlay"] for one in actions] == [
+            first["node-name"],
+            second["node-name"],
+        ]
+
     def test_node_names_are_new_each_time(self) -> None:
         monitor = qemu()
         host = DirectHost(monitor)
-        host.switch(self.make())
-        host.switch(self.make())
+        self.switched(host, self.make())
+        self.switched(host, self.make())
         first, second = monitor.arguments_of("blockdev-add")
         assert first["node-name"] != second["node-name"]
         assert len(str(first["node-name"])) < 32  # QEMU's limit for node names
 
     def test_transaction_that_fails_leaves_no_node_behind(self) -> None:
         monitor = qemu(transaction=refused("transaction", "no"))
+        host = DirectHost(monitor)
         with pytest.raises(CommandFailed, match="no"):
-            DirectHost(monitor).switch(self.make())
+            self.switched(host, self.make())
+        host.retract([self.make()])
         (added,) = monitor.arguments_of("blockdev-add")
         assert monitor.arguments_of("blockdev-del") == [{"node-name": added["node-name"]}]
 
     def test_overlay_that_cannot_be_opened(self) -> None:
         monitor = qemu(blockdev_add=refused("blockdev-add", "Could not open"))
         with pytest.raises(CommandFailed, match="Could not open"):
-            DirectHost(monitor).switch(self.make())
+            self.switched(DirectHost(monitor), self.make())
         assert "transaction" not in monitor.commands()
+
+    def test_second_overlay_that_cannot_be_opened_leaves_no_node_behind(self) -> None:
+        opened: list[object] = []
+
+        def add(given: Mapping[str, object]) -> object:
+            opened.append(given["node-name"])
+            if len(opened) == 2:
+                raise CommandFailed("blockdev-add", "GenericError", "no")
+            return {}
+
+        monitor = qemu(blockdev_add=add)
+        host = DirectHost(monitor)
+        plans = [self.make(), replace(self.make(), overlay="/share/volume-2.new")]
+        with pytest.raises(CommandFailed):
+            self.switched(host, *plans)
+        host.retract(plans)
+        deleted = [one["node-name"] for one in monitor.arguments_of("blockdev-del")]
+        assert set(opened) <= set(deleted)
 
 
 class TestRead:

@@ -17,6 +17,7 @@ from qmpsnap.operations.guards import Guard
 
 FAMILIES = (QmpsnapError, Refused, Failed, Unknown, Unreachable)
 SAMPLES: dict[object, object] = {
+    bool: True,
     str: "{braces} of a hostile name",
     Guard: Guard.BITMAPS,
     int: 7,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from qmpsnap.errors import Refused
-from qmpsnap.hosts.overlay import OverlayUnsuitable, discard_overlay, prepare_overlay
+from qmpsnap.hosts.overlay import CannotMake, OverlayUnsuitable, discard_overlay, prepare_overlay
 from qmpsnap.operations.plan_create import CreatePlan, plan_create
 from qmpsnap.operations.requests import CreateRequest
 from tests.unit import samples
@@ -97,3 +97,24 @@ def test_discard_touches_the_link_and_not_its_target(plan: CreatePlan, tmp_path:
     os.symlink(target, plan.overlay)
     discard_overlay(plan)
     assert target.exists()
+
+
+@pytest.mark.parametrize("error", [OSError("no space left"), KeyboardInterrupt()])
+def test_overlay_whose_folder_cannot_be_synced_does_not_stay(
+    plan: CreatePlan, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    """`OpenNebula#4653`: a failed try left a file that stood in the way of the next one."""
+
+    def make(path: str, **_given: object) -> None:
+        Path(path).write_bytes(b"")
+
+    def fail(_folder: str) -> None:
+        assert os.path.exists(plan.overlay)
+        raise error
+
+    Path(plan.active.path or "").touch()
+    monkeypatch.setattr("qmpsnap.hosts.qemu_img.create_overlay", make)
+    monkeypatch.setattr("qmpsnap.hosts.overlay._sync_folder", fail)
+    with pytest.raises((CannotMake, KeyboardInterrupt)):
+        prepare_overlay(plan)
+    assert [path.name for path in Path(plan.overlay).parent.iterdir()] == ["volume-1"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from qmpsnap.errors import Failed, QmpsnapError, Unknown
+from qmpsnap.errors import QmpsnapError, Unknown
 from qmpsnap.formats.layers import DiskReport, GuestReport
 from qmpsnap.formats.verdict import Evidence, Verdict, Witness
 from qmpsnap.hosts.reading import TornReading
@@ -20,7 +20,7 @@ from qmpsnap.monitor.base import (
 )
 from qmpsnap.operations import outcome, run
 from qmpsnap.operations.disks import DiskNotFound
-from qmpsnap.operations.host import Host, Overlay
+from qmpsnap.operations.host import Host
 from qmpsnap.operations.jobs import JobFailed, JobStatus, JobView
 from qmpsnap.operations.outcome import (
     ChainUnexpected,
@@ -32,15 +32,12 @@ from qmpsnap.operations.outcome import (
 )
 from qmpsnap.operations.plan_delete import NotInChain
 from qmpsnap.operations.requests import (
-    BadFileName,
-    CreateRequest,
     DeleteRequest,
     NamedDeleteRequest,
 )
 from tests.unit import samples
 from tests.unit.fake_host import CONCLUDED, FakeHost, with_layers
 
-CREATE = CreateRequest(disk="1", new_file="volume-1.new", snapshot="new")
 COMMIT = DeleteRequest(disk="1", file_to_merge="volume-1.s1", merge_target_file="volume-1")
 ACTIVE = DeleteRequest(disk="1", file_to_merge="volume-1.s2", merge_target_file="volume-1")
 PULL = DeleteRequest(disk="1", file_to_merge=None, merge_target_file=None)
@@ -73,156 +70,6 @@ def deleted(fake: FakeHost, request: DeleteRequest = COMMIT) -> Result:
 def test_fake_is_a_host() -> None:
     fake: Host = host()
     assert fake.read() == samples.guest(samples.disk(3))
-
-
-class TestCreate:
-    @pytest.mark.parametrize("base", ["raw", "qcow2"])
-    @pytest.mark.parametrize("depth", range(1, 9))
-    def test_done(self, depth: int, base: str) -> None:
-        fake = host(depth=depth, base=base)
-        result = run.create(fake, CREATE)
-        assert samples.files(result.disk) == ["volume-1.new", *samples.names(depth)]
-        assert result.file_format == {"volume-1.new": "qcow2"}
-        assert (result.dropped, result.notes) == ((), ())
-        assert fake.calls == ["read", "prepare", "switch", "read"]
-        assert fake.files == {"/share/volume-1.new"}
-
-    def test_corrections_are_told(self) -> None:
-        fake = host()
-        fake.overlay = Overlay(made=False, notes=("corrected",))
-        assert run.create(fake, CREATE).notes == ("corrected",)
-
-    def test_refused_plan_touches_nothing(self) -> None:
-        fake = host()
-        with pytest.raises(BadFileName):
-            run.create(fake, replace(CREATE, new_file="volume-1.s1"))
-        assert fake.calls == ["read"]
-
-    def test_overlay_that_cannot_be_made(self) -> None:
-        fake = host()
-        fake.fails["prepare"] = CommandFailed("a", "b", "c")
-        with pytest.raises(CommandFailed):
-            run.create(fake, CREATE)
-        assert fake.calls == ["read", "prepare"]
-
-    @pytest.mark.parametrize(
-        "error",
-        [
-            CommandFailed("transaction", "GenericError", "no"),
-            LostInMidCommand("transaction", "gone"),
-            CommandTimedOut("transaction", 30),
-            KeyboardInterrupt(),
-        ],
-    )
-    def test_overlay_that_we_made_is_discarded_when_the_guest_did_not_take_it(
-        self, error: BaseException
-    ) -> None:
-        fake = host()
-        fake.fails["switch"] = error
-        with pytest.raises(type(error)) as caught:
-            run.create(fake, CREATE)
-        assert caught.value is error
-        assert fake.calls == ["read", "prepare", "switch", "read", "discard"]
-        assert fake.files == set()
-
-    def test_overlay_that_was_there_before_is_kept(self) -> None:
-        fake = host()
-        fake.overlay = Overlay(made=False)
-        fake.fails["switch"] = CommandFailed("transaction", "GenericError", "no")
-        with pytest.raises(CommandFailed):
-            run.create(fake, CREATE)
-        assert "discard" not in fake.calls
-        assert fake.files == {"/share/volume-1.new"}
-
-    @pytest.mark.parametrize(
-        "error",
-        [
-            LostInMidCommand("transaction", "gone"),
-            CommandTimedOut("transaction", 30),
-            KeyboardInterrupt(),
-        ],
-    )
-    def test_reply_that_was_lost_and_would_have_been_a_yes(self, error: BaseException) -> None:
-        fake = host()
-        fake.fails_after["switch"] = error
-        assert run.create(fake, CREATE).file_format == {"volume-1.new": "qcow2"}
-        assert fake.files == {"/share/volume-1.new"}
-
-    @pytest.mark.parametrize("gone", GONE)
-    def test_guest_that_is_gone_afterwards(self, gone: QmpsnapError) -> None:
-        class Dies(FakeHost):
-            def switch(self, plan: Any) -> None:
-                self.fails["read"] = gone
-                raise LostInMidCommand("transaction", "gone")
-
-        fake = Dies(samples.guest(samples.disk(3)))
-        with pytest.raises(OutcomeUnknown, match=r"snapshot of volume-1\.new") as caught:
-            run.create(fake, CREATE)
-        assert (caught.value.exit_code, caught.value.changed) == (6, "unknown")
-        assert fake.files == {"/share/volume-1.new"}
-
-    def test_guest_that_is_gone_before_changes_nothing(self) -> None:
-        fake = host()
-        fake.fails["read"] = ConnectionLost("query-jobs", "gone")
-        with pytest.raises(ConnectionLost) as caught:
-            run.create(fake, CREATE)
-        assert caught.value.exit_code == 7
-
-    @pytest.mark.parametrize("depth", [1, 2])
-    def test_chain_that_is_neither_the_old_nor_the_new_one(self, depth: int) -> None:
-        fake = host()
-        fake.readings = [samples.guest(samples.disk(depth))]
-        with pytest.raises(ChainUnexpected) as caught:
-            run.create(fake, CREATE)
-        assert isinstance(caught.value, Failed)
-        assert "discard" not in fake.calls
-
-    def test_switch_that_did_nothing_without_an_error(self) -> None:
-        fake = host()
-        fake.readings = [fake.guest]
-        with pytest.raises(ChainUnexpected, match=r"volume-1\.new on top"):
-            run.create(fake, CREATE)
-        assert fake.files == set()
-
-    def test_header_without_a_format(self) -> None:
-        fake = host()
-        fake.readings = [after_create(evidence=())]
-        with pytest.raises(HeaderWrong, match=r"above volume-1\.s2 is not: it records no backing"):
-            run.create(fake, CREATE)
-        assert "discard" not in fake.calls
-
-    def test_header_with_another_format(self) -> None:
-        said = (
-            Evidence(witness=Witness.QMP, format="qcow2", detail=""),
-            Evidence(witness=Witness.HEADER, format="raw", detail="header of volume-1.new"),
-        )
-        fake = host()
-        fake.readings = [after_create(evidence=said, verdict=Verdict.CONFLICT)]
-        with pytest.raises(HeaderWrong, match=r"header of volume-1\.new: raw, not qcow2"):
-            run.create(fake, CREATE)
-
-    def test_xml_that_follows_a_moment_later(self) -> None:
-        fake = host()
-        fake.readings = [lagging(after_create())]
-        assert run.create(fake, CREATE).disk.xml_differs is None
-        assert fake.calls.count("read") == 3
-
-    def test_xml_that_never_follows(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(outcome, "XML_LAG_S", 0.0)
-        fake = host()
-        fake.readings = [lagging(after_create())] * 100
-        with pytest.raises(XmlBehind, match="libvirt sees less") as caught:
-            run.create(fake, CREATE)
-        assert isinstance(caught.value, Failed)
-        assert "discard" not in fake.calls
-
-
-def after_create(**changes: Any) -> GuestReport:
-    """The guest after `CREATE`, with changes to the layer below the overlay."""
-    layers = samples.linked([samples.layer("volume-1.new"), *samples.disk(3).layers])
-    return with_layers(
-        samples.guest(samples.disk(3)), (layers[0], replace(layers[1], **changes), *layers[2:])
-    )
 
 
 def lagging(guest: GuestReport, **changes: Any) -> GuestReport:

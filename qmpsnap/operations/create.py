@@ -1,0 +1,148 @@
+"""
+Create: overlays on one or several disks, all of them or none.
+
+    prepare the files ─► open them ─► (freeze) switch all (thaw) ─► read again
+
+Before the switch there are at most unused, empty overlays, which are taken back on an error. A
+process that is killed leaves them, and the next try takes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
+
+from qmpsnap.errors import QmpsnapError
+from qmpsnap.formats.layers import DiskReport
+from qmpsnap.operations.guards import Guard, check_create
+from qmpsnap.operations.host import Host, Overlay
+from qmpsnap.operations.outcome import (
+    ChainUnexpected,
+    Result,
+    changing,
+    check_header,
+    fresh_all,
+    names,
+    paths,
+)
+from qmpsnap.operations.plan_create import CreatePlan, plan_creates
+from qmpsnap.operations.quiesce import Moment, NotConsistent, Policy, Quiesce, held
+from qmpsnap.operations.requests import CreateRequest
+
+_NEVER = Quiesce()
+
+
+def create(
+    host: Host,
+    request: CreateRequest,
+    quiesce: Quiesce = _NEVER,
+    *,
+    allow: Collection[Guard] = (),
+) -> Result:
+    """
+    Take a snapshot of one disk.
+
+    Raises:
+        QmpsnapError: See `create_all`.
+    """
+    (result,) = create_all(host, (request,), quiesce, allow=allow)
+    return result
+
+
+def create_all(
+    host: Host,
+    requests: Iterable[CreateRequest],
+    quiesce: Quiesce = _NEVER,
+    *,
+    allow: Collection[Guard] = (),
+) -> tuple[Result, ...]:
+    """
+    Take a snapshot of several disks at one moment; returns one result for each, in order.
+
+    Raises:
+        Refused: Nothing was touched.
+        CannotFreeze: A freeze was required and could not be had; nothing is left behind.
+        Failed: The overlays could not be made or put on; every chain is as it was.
+        NotConsistent, NotThawed: The snapshot is there; the freeze was not what it should be.
+        OutcomeUnknown: The connection broke before the outcome could be seen.
+    """
+    plans = plan_creates(host.read(), requests)
+    for plan in plans:
+        check_create(host.surroundings(plan.disk), allow)
+    overlays = _prepared(host, plans)
+    moment = Moment()
+    problem: BaseException | None = None
+    try:
+        host.open(plans)
+        held(host, quiesce, lambda: host.switch(plans), moment)
+    except (QmpsnapError, KeyboardInterrupt) as error:
+        # Whatever was said, the graph decides: a reply that was lost may have been a yes.
+        problem = error
+        with suppress(QmpsnapError):
+            host.retract(plans)
+    files = ", ".join(plan.file for plan in plans)
+    with changing("snapshot", files):
+        made = {plan.overlay: "qcow2" for plan in plans}
+        guest, afters = fresh_all(host, [plan.disk for plan in plans], made)
+    if all(_is_new(plan, after) for plan, after in zip(plans, afters, strict=True)):
+        for plan, after in zip(plans, afters, strict=True):
+            check_header(after, plan.active.file)
+        _check_consistent(quiesce, moment, files)
+        return tuple(
+            _result(plan, overlay, after, moment)
+            for plan, overlay, after in zip(plans, overlays, afters, strict=True)
+        )
+    found = "; ".join(names(after) for after in afters)
+    if any(paths(after) != paths(plan.disk) for plan, after in zip(plans, afters, strict=True)):
+        wanted = "; ".join(f"{plan.file} over {names(plan.disk)}" for plan in plans)
+        raise ChainUnexpected("snapshot", found, wanted)
+    _discard(host, plans, overlays, guest.open_files)
+    if moment.not_thawed is not None:
+        raise moment.not_thawed from problem
+    raise problem or ChainUnexpected("snapshot", found, f"{files} on top")
+
+
+def _prepared(host: Host, plans: Sequence[CreatePlan]) -> list[Overlay]:
+    """Make or check all overlay files; if one cannot be had, those that were made go again."""
+    overlays: list[Overlay] = []
+    try:
+        for plan in plans:
+            overlays.append(host.prepare(plan))
+    except BaseException:
+        _discard(host, plans, overlays, frozenset())
+        raise
+    return overlays
+
+
+def _discard(
+    host: Host, plans: Sequence[CreatePlan], overlays: Sequence[Overlay], held_open: frozenset[str]
+) -> None:
+    for plan, overlay in zip(plans, overlays, strict=False):
+        if overlay.made and plan.overlay not in held_open:
+            host.discard(plan)
+
+
+def _is_new(plan: CreatePlan, after: DiskReport) -> bool:
+    return paths(after) == (plan.overlay, *paths(plan.disk))
+
+
+def _check_consistent(quiesce: Quiesce, moment: Moment, files: str) -> None:
+    """What was required must have been had. With `try`, the notes say it."""
+    if quiesce.policy is not Policy.REQUIRE:
+        return
+    if moment.not_thawed is not None:
+        raise moment.not_thawed
+    if moment.consistency != "filesystem":
+        raise NotConsistent(files, moment.broken or "it was interrupted")
+
+
+def _result(plan: CreatePlan, overlay: Overlay, after: DiskReport, moment: Moment) -> Result:
+    format_ = after.layers[0].format
+    assert format_ is not None  # a fresh overlay's node states it
+    return Result(
+        disk=after,
+        file_format={plan.file: format_},
+        notes=(*overlay.notes, *moment.notes),
+        consistency=moment.consistency,
+        frozen_s=moment.frozen_s,
+    )

@@ -1,0 +1,157 @@
+"""
+Freeze the guest's filesystems for the moment of the switch, and thaw them whatever happens.
+
+    ready? ─► freeze ─► switch ─► thaw until nothing is frozen
+    any error, any Ctrl-C from `freeze` on: thaw all the same
+
+`filesystem` is only said of a snapshot when the freeze is proven to have held: as many filesystems
+were thawed as had been frozen, and nobody reported an error.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final, Literal
+
+from qmpsnap.errors import Failed, Refused
+from qmpsnap.operations.host import Host
+
+Consistency = Literal["filesystem", "crash"]
+
+LIMIT_S: Final = 10.0
+"""Seconds; Windows' VSS does not hold its writes for longer either."""
+
+
+class Policy(StrEnum):
+    """Whether to freeze."""
+
+    NEVER = "never"
+    TRY = "try"
+    """If it cannot be done, a crash-consistent snapshot, with a note."""
+    REQUIRE = "require"
+    """If it cannot be done, none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quiesce:
+    """What is asked for."""
+
+    policy: Policy = Policy.NEVER
+    limit_s: float = LIMIT_S
+    """How long the guest may take to freeze, and how long it may then stay frozen."""
+
+
+@dataclass(eq=False)
+class CannotFreeze(Refused):
+    """The guest's filesystems could not be frozen, and a consistent snapshot was required."""
+
+    msg = "the guest's filesystems were not frozen: {self.reason}"
+    remedy = (
+        "Check that qemu-guest-agent runs in the guest and that its channel is there, or do "
+        "without: `--quiesce try`."
+    )
+
+    reason: str
+    asked: bool = False
+    """Whether the agent was asked to, so that it may have begun, or may do it later."""
+
+
+@dataclass(eq=False)
+class NotThawed(Failed):
+    """The guest may still be frozen: its agent did not confirm the thaw."""
+
+    msg = "the guest has not confirmed that its filesystems are thawed: {self.reason}"
+    remedy = (
+        "A helper process goes on trying for ten minutes. By hand: `virsh domfsthaw GUEST`, or "
+        "restart qemu-guest-agent in the guest; `qmpsnap chain` shows whether there is a snapshot."
+    )
+    changed = "unknown"
+
+    reason: str
+
+
+@dataclass(eq=False)
+class NotConsistent(Failed):
+    """The snapshot was taken, but the freeze that was required did not hold."""
+
+    msg = "there is a snapshot ({self.files}), but the guest was not frozen all the while: {self.reason}"
+    remedy = "It is crash-consistent. Delete it and take another one, or keep it as it is."
+
+    files: str
+    reason: str
+
+
+@dataclass(slots=True, kw_only=True)
+class Moment:
+    """How it went; filled in while it goes."""
+
+    frozen: int = 0
+    """Filesystems."""
+    frozen_s: float | None = None
+    """Seconds from the agent's reply to the freeze until its reply to the thaw."""
+    notes: list[str] = field(default_factory=list)
+    broken: str | None = None
+    """Why a freeze that was there is not proven to have held."""
+    not_thawed: NotThawed | None = None
+
+    @property
+    def consistency(self) -> Consistency:
+        """What can be said of a snapshot taken in this moment."""
+        return "filesystem" if self.frozen and self.broken is None else "crash"
+
+
+def held(host: Host, quiesce: Quiesce, switch: Callable[[], None], moment: Moment) -> None:
+    """
+    Do the switch, frozen as asked for.
+
+    Raises:
+        CannotFreeze: Required and not possible; the switch was not tried, the guest is thawed.
+        NotThawed: The same, and whether the guest is thawed is not known.
+        BaseException: Whatever `switch` raises. The guest has been thawed; `moment` has how.
+    """
+    if quiesce.policy is Policy.NEVER:
+        switch()
+        return
+    asked = True  # set before: a Ctrl-C may come before the reply
+    begun: float | None = None
+    try:
+        try:
+            moment.frozen = host.freeze(quiesce.limit_s)
+            begun = time.monotonic()
+            if not moment.frozen:
+                raise CannotFreeze("it has none that can be frozen", asked=True)
+        except CannotFreeze as error:
+            asked = False
+            if error.asked:
+                _thaw(host, quiesce, moment, None)
+            if quiesce.policy is Policy.REQUIRE:
+                raise (moment.not_thawed or error) from error
+            moment.notes.append(f"{error}; the snapshot is crash-consistent")
+        switch()
+    finally:
+        if asked:
+            _thaw(host, quiesce, moment, begun)
+
+
+def _thaw(host: Host, quiesce: Quiesce, moment: Moment, begun: float | None) -> None:
+    try:
+        thawed = host.thaw(quiesce.limit_s)
+    except NotThawed as error:
+        moment.not_thawed = error
+        moment.broken = error.reason
+        moment.notes.append(str(error))
+        return
+    except KeyboardInterrupt:
+        moment.broken = "it was interrupted"
+        raise
+    if begun is not None:
+        moment.frozen_s = time.monotonic() - begun
+    if thawed.problem is not None:
+        moment.broken = thawed.problem
+    elif thawed.count < moment.frozen:
+        moment.broken = f"of {moment.frozen} frozen filesystems {thawed.count} were still frozen"
+    if moment.broken and moment.frozen:
+        moment.notes.append(f"the freeze did not hold: {moment.broken}")

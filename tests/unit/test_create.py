@@ -1,0 +1,377 @@
+"""Create, on a host in memory: what each outcome and each interruption becomes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from qmpsnap.errors import Failed, QmpsnapError
+from qmpsnap.formats.layers import GuestReport
+from qmpsnap.formats.verdict import Evidence, Verdict, Witness
+from qmpsnap.monitor.base import (
+    CommandFailed,
+    CommandTimedOut,
+    ConnectionLost,
+    LostInMidCommand,
+)
+from qmpsnap.operations import outcome
+from qmpsnap.operations.create import create, create_all
+from qmpsnap.operations.host import Overlay, Thawed
+from qmpsnap.operations.outcome import (
+    ChainUnexpected,
+    HeaderWrong,
+    OutcomeUnknown,
+    XmlBehind,
+)
+from qmpsnap.operations.plan_create import CreatePlan, DiskTwice
+from qmpsnap.operations.quiesce import (
+    CannotFreeze,
+    NotConsistent,
+    NotThawed,
+    Policy,
+    Quiesce,
+)
+from qmpsnap.operations.requests import BadFileName, CreateRequest
+from tests.unit import samples
+from tests.unit.fake_host import FakeHost, with_layers
+from tests.unit.test_run import GONE, host, lagging
+
+CREATE = CreateRequest(disk="1", new_file="volume-1.new", snapshot="new")
+INTERRUPTIONS = [
+    CommandFailed("transaction", "GenericError", "no"),
+    LostInMidCommand("transaction", "gone"),
+    CommandTimedOut("transaction", 30),
+    KeyboardInterrupt(),
+]
+
+
+class TestCreate:
+    @pytest.mark.parametrize("base", ["raw", "qcow2"])
+    @pytest.mark.parametrize("depth", range(1, 9))
+    def test_done(self, depth: int, base: str) -> None:
+        fake = host(depth=depth, base=base)
+        result = create(fake, CREATE)
+        assert samples.files(result.disk) == ["volume-1.new", *samples.names(depth)]
+        assert result.file_format == {"volume-1.new": "qcow2"}
+        assert (result.dropped, result.notes) == ((), ())
+        assert fake.calls == ["read", "prepare", "open", "switch", "read"]
+        assert fake.files == {"/share/volume-1.new"}
+
+    def test_corrections_are_told(self) -> None:
+        fake = host()
+        fake.overlay = Overlay(made=False, notes=("corrected",))
+        assert create(fake, CREATE).notes == ("corrected",)
+
+    def test_refused_plan_touches_nothing(self) -> None:
+        fake = host()
+        with pytest.raises(BadFileName):
+            create(fake, replace(CREATE, new_file="volume-1.s1"))
+        assert fake.calls == ["read"]
+
+    def test_overlay_that_cannot_be_made(self) -> None:
+        fake = host()
+        fake.fails["prepare"] = CommandFailed("a", "b", "c")
+        with pytest.raises(CommandFailed):
+            create(fake, CREATE)
+        assert fake.calls == ["read", "prepare"]
+
+    @pytest.mark.parametrize("error", INTERRUPTIONS)
+    def test_overlay_that_we_made_is_discarded_when_the_guest_did_not_take_it(
+        self, error: BaseException
+    ) -> None:
+        fake = host()
+        fake.fails["switch"] = error
+        with pytest.raises(type(error)) as caught:
+            create(fake, CREATE)
+        assert caught.value is error
+        assert fake.calls == ["read", "prepare", "open", "switch", "retract", "read", "discard"]
+        assert (fake.files, fake.nodes) == (set(), set())
+
+    def test_overlay_that_was_there_before_is_kept(self) -> None:
+        fake = host()
+        fake.overlay = Overlay(made=False)
+        fake.fails["switch"] = CommandFailed("transaction", "GenericError", "no")
+        with pytest.raises(CommandFailed):
+            create(fake, CREATE)
+        assert "discard" not in fake.calls
+        assert fake.files == {"/share/volume-1.new"}
+
+    @pytest.mark.parametrize("error", INTERRUPTIONS[1:])
+    def test_reply_that_was_lost_and_would_have_been_a_yes(self, error: BaseException) -> None:
+        fake = host()
+        fake.fails_after["switch"] = error
+        assert create(fake, CREATE).file_format == {"volume-1.new": "qcow2"}
+        assert fake.files == {"/share/volume-1.new"}
+
+    @pytest.mark.parametrize("gone", GONE)
+    def test_guest_that_is_gone_afterwards(self, gone: QmpsnapError) -> None:
+        class Dies(FakeHost):
+            def switch(self, plans: Any) -> None:
+                self.fails["read"] = gone
+                raise LostInMidCommand("transaction", "gone")
+
+        fake = Dies(samples.guest(samples.disk(3)))
+        with pytest.raises(OutcomeUnknown, match=r"snapshot of volume-1\.new") as caught:
+            create(fake, CREATE)
+        assert (caught.value.exit_code, caught.value.changed) == (6, "unknown")
+        assert fake.files == {"/share/volume-1.new"}
+
+    def test_guest_that_is_gone_before_changes_nothing(self) -> None:
+        fake = host()
+        fake.fails["read"] = ConnectionLost("query-jobs", "gone")
+        with pytest.raises(ConnectionLost) as caught:
+            create(fake, CREATE)
+        assert caught.value.exit_code == 7
+
+    @pytest.mark.parametrize("depth", [1, 2])
+    def test_chain_that_is_neither_the_old_nor_the_new_one(self, depth: int) -> None:
+        fake = host()
+        fake.readings = [samples.guest(samples.disk(depth))]
+        with pytest.raises(ChainUnexpected) as caught:
+            create(fake, CREATE)
+        assert isinstance(caught.value, Failed)
+        assert "discard" not in fake.calls
+
+    def test_switch_that_did_nothing_without_an_error(self) -> None:
+        fake = host()
+        fake.readings = [fake.guest]
+        with pytest.raises(ChainUnexpected, match=r"volume-1\.new on top"):
+            create(fake, CREATE)
+        assert fake.files == set()
+
+    def test_header_without_a_format(self) -> None:
+        fake = host()
+        fake.readings = [after_create(evidence=())]
+        with pytest.raises(HeaderWrong, match=r"above volume-1\.s2 is not: it records no backing"):
+            create(fake, CREATE)
+        assert "discard" not in fake.calls
+
+    def test_header_with_another_format(self) -> None:
+        said = (
+            Evidence(witness=Witness.QMP, format="qcow2", detail=""),
+            Evidence(witness=Witness.HEADER, format="raw", detail="header of volume-1.new"),
+        )
+        fake = host()
+        fake.readings = [after_create(evidence=said, verdict=Verdict.CONFLICT)]
+        with pytest.raises(HeaderWrong, match=r"header of volume-1\.new: raw, not qcow2"):
+            create(fake, CREATE)
+
+    def test_xml_that_follows_a_moment_later(self) -> None:
+        fake = host()
+        fake.readings = [lagging(after_create())]
+        assert create(fake, CREATE).disk.xml_differs is None
+        assert fake.calls.count("read") == 3
+
+    def test_xml_that_never_follows(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(outcome, "XML_LAG_S", 0.0)
+        fake = host()
+        fake.readings = [lagging(after_create())] * 100
+        with pytest.raises(XmlBehind, match="libvirt sees less") as caught:
+            create(fake, CREATE)
+        assert isinstance(caught.value, Failed)
+        assert "discard" not in fake.calls
+
+
+def after_create(**changes: Any) -> GuestReport:
+    """The guest after `CREATE`, with changes to the layer below the overlay."""
+    layers = samples.linked([samples.layer("volume-1.new"), *samples.disk(3).layers])
+    return with_layers(
+        samples.guest(samples.disk(3)), (layers[0], replace(layers[1], **changes), *layers[2:])
+    )
+
+
+BOTH = (
+    CREATE,
+    CreateRequest(disk="vdb", new_file=None, snapshot="new"),
+)
+REQUIRE = Quiesce(policy=Policy.REQUIRE)
+TRY = Quiesce(policy=Policy.TRY)
+
+
+def two_disks() -> FakeHost:
+    layers = samples.linked([samples.layer("volume-2.s1"), samples.layer("volume-2", "raw")])
+    second = samples.disk(disk="vdb", serial="2", layers=layers, root="volume-2.s1-node")
+    return FakeHost(samples.guest(samples.disk(3), second))
+
+
+class TestSeveralDisks:
+    """`qmpbackup#5`, `OpenNebula#5523`: several disks are one unit, or are not."""
+
+    def test_one_switch_for_all_and_one_result_for_each(self) -> None:
+        fake = two_disks()
+        first, second = create_all(fake, BOTH)
+        assert fake.calls == ["read", "prepare", "prepare", "open", "switch", "read"]
+        assert first.file_format == {"volume-1.new": "qcow2"}
+        assert second.file_format == {"volume-2.new": "qcow2"}
+        assert samples.files(second.disk) == ["volume-2.new", "volume-2.s1", "volume-2"]
+
+    def test_second_overlay_that_cannot_be_made_takes_the_first_with_it(self) -> None:
+        class Full(FakeHost):
+            def prepare(self, plan: CreatePlan) -> Overlay:
+                if plan.disk.disk == "vdb":
+                    raise CommandFailed("a", "b", "no space")
+                return super().prepare(plan)
+
+        fake = Full(two_disks().guest)
+        with pytest.raises(CommandFailed, match="no space"):
+            create_all(fake, BOTH)
+        assert fake.files == set()
+        assert "switch" not in fake.calls
+
+    @pytest.mark.parametrize("error", INTERRUPTIONS)
+    @pytest.mark.parametrize("step", ["open", "switch"])
+    def test_failure_half_way_leaves_no_file_and_no_node(
+        self, step: str, error: BaseException
+    ) -> None:
+        fake = two_disks()
+        fake.fails[step] = error
+        with pytest.raises(type(error)):
+            create_all(fake, BOTH)
+        assert (fake.files, fake.nodes) == (set(), set())
+        assert fake.guest == two_disks().guest
+
+    def test_one_of_two_is_no_success(self) -> None:
+        fake = two_disks()
+        layers = samples.linked([samples.layer("volume-1.new"), *samples.disk(3).layers])
+        fake.readings = [with_layers(fake.guest, layers)]
+        with pytest.raises(ChainUnexpected, match=r"volume-2\.new over volume-2"):
+            create_all(fake, BOTH)
+
+    def test_disk_that_is_named_twice(self) -> None:
+        fake = two_disks()
+        with pytest.raises(DiskTwice, match="as '1' and as 'vda'"):
+            create_all(fake, (CREATE, replace(CREATE, disk="vda", new_file="volume-1.other")))
+        assert fake.calls == ["read"]
+
+    def test_two_disks_that_would_get_one_file(self) -> None:
+        fake = two_disks()
+        with pytest.raises(BadFileName, match="the new file of vda as well"):
+            create_all(fake, [replace(one, new_file="fresh") for one in BOTH])
+        assert fake.calls == ["read"]
+
+
+class TestQuiesce:
+    @pytest.mark.parametrize("quiesce", [TRY, REQUIRE])
+    def test_frozen_for_the_switch_alone(self, quiesce: Quiesce) -> None:
+        fake = host()
+        result = create(fake, CREATE, quiesce)
+        assert fake.calls == ["read", "prepare", "open", "freeze", "switch", "thaw", "read"]
+        assert (fake.was_frozen, fake.frozen) == ([2], 0)
+        assert (result.consistency, result.notes) == ("filesystem", ())
+        assert result.frozen_s is not None
+
+    def test_not_asked_for(self) -> None:
+        fake = host()
+        result = create(fake, CREATE)
+        assert not {"freeze", "thaw"} & set(fake.calls)
+        assert (result.consistency, result.frozen_s) == ("crash", None)
+
+    @pytest.mark.parametrize("error", INTERRUPTIONS)
+    @pytest.mark.parametrize("quiesce", [TRY, REQUIRE])
+    def test_thaw_after_every_error_of_the_switch(
+        self, quiesce: Quiesce, error: BaseException
+    ) -> None:
+        """`OpenNebula: no ensure around the thaw`."""
+        fake = host()
+        fake.fails["switch"] = error
+        with pytest.raises(type(error)):
+            create(fake, CREATE, quiesce)
+        assert (fake.frozen, fake.files, fake.nodes) == (0, set(), set())
+        assert "thaw" in fake.calls
+
+    def test_thaw_after_a_ctrl_c_that_hides_the_reply_to_the_freeze(self) -> None:
+        fake = host()
+        fake.fails_after["freeze"] = KeyboardInterrupt()
+        with pytest.raises(KeyboardInterrupt):
+            create(fake, CREATE, TRY)
+        assert (fake.frozen, fake.files, fake.nodes) == (0, set(), set())
+        assert "switch" not in fake.calls
+
+    def test_ctrl_c_during_the_thaw_is_no_proof_that_it_held(self) -> None:
+        fake = host()
+        fake.fails_after["thaw"] = KeyboardInterrupt()
+        result = create(fake, CREATE, TRY)
+        assert result.consistency == "crash"
+
+    def test_reply_that_was_lost_while_frozen(self) -> None:
+        fake = host()
+        fake.fails_after["switch"] = LostInMidCommand("transaction", "gone")
+        assert create(fake, CREATE, REQUIRE).consistency == "filesystem"
+
+    @pytest.mark.parametrize("asked", [False, True])
+    def test_try_without_a_freeze_is_crash_consistent_and_says_so(self, asked: bool) -> None:
+        fake = host()
+        fake.fails["freeze"] = CannotFreeze("no agent", asked=asked)
+        result = create(fake, CREATE, TRY)
+        assert result.consistency == "crash"
+        (note,) = result.notes
+        assert "no agent; the snapshot is crash-consistent" in note
+        # What was asked for may come late: it is thawed before the switch.
+        expected = ["freeze", "thaw", "switch"] if asked else ["freeze", "switch"]
+        assert fake.calls[3:-1] == expected
+
+    @pytest.mark.parametrize("asked", [False, True])
+    def test_require_without_a_freeze_is_refused_and_nothing_is_left(self, asked: bool) -> None:
+        fake = host()
+        fake.fails["freeze"] = CannotFreeze("no agent", asked=asked)
+        with pytest.raises(CannotFreeze) as caught:
+            create(fake, CREATE, REQUIRE)
+        assert (caught.value.exit_code, caught.value.changed) == (4, "no")
+        assert (fake.files, fake.nodes) == (set(), set())
+        assert "switch" not in fake.calls
+        assert ("thaw" in fake.calls) == asked
+
+    def test_nothing_that_can_be_frozen_is_no_freeze(self) -> None:
+        fake = host()
+        fake.filesystems = 0
+        assert create(fake, CREATE, TRY).consistency == "crash"
+        with pytest.raises(CannotFreeze, match="it has none"):
+            create(fake, replace(CREATE, new_file="volume-1.two"), REQUIRE)
+
+    def test_half_frozen_and_not_thawed_is_not_called_refused(self) -> None:
+        fake = host()
+        fake.fails["freeze"] = CannotFreeze("no reply", asked=True)
+        fake.fails["thaw"] = NotThawed("no reply")
+        with pytest.raises(NotThawed) as caught:
+            create(fake, CREATE, REQUIRE)
+        assert (caught.value.exit_code, caught.value.changed) == (1, "unknown")
+        assert (fake.files, fake.nodes) == (set(), set())
+
+    @pytest.mark.parametrize(
+        ("thaws", "why"),
+        [
+            (Thawed(count=1), "of 2 frozen filesystems 1 were still frozen"),
+            (Thawed(count=0), "of 2 frozen filesystems 0 were still frozen"),
+            (Thawed(count=2, problem="limited up to 10 seconds"), "limited up to 10 seconds"),
+        ],
+    )
+    def test_freeze_that_did_not_hold(self, thaws: Thawed, why: str) -> None:
+        """`Windows 10 s`: its VSS thaws by itself, and tells it only at the thaw."""
+        fake = host()
+        fake.thaws = thaws
+        result = create(fake, CREATE, TRY)
+        assert result.consistency == "crash"
+        assert why in result.notes[0]
+        with pytest.raises(NotConsistent, match=r"volume-1\.two") as caught:
+            create(fake, replace(CREATE, new_file="volume-1.two"), REQUIRE)
+        assert why in str(caught.value)
+        assert "/share/volume-1.two" in fake.files  # it is in the chain
+
+    def test_thaw_that_is_not_confirmed(self) -> None:
+        fake = host()
+        fake.fails["thaw"] = NotThawed("no reply")
+        result = create(fake, CREATE, TRY)
+        assert result.consistency == "crash"
+        assert "has not confirmed that its filesystems are thawed: no reply" in result.notes[0]
+        with pytest.raises(NotThawed):
+            create(fake, replace(CREATE, new_file="volume-1.two"), REQUIRE)
+
+    def test_error_of_the_switch_does_not_hide_a_guest_that_may_be_frozen(self) -> None:
+        fake = host()
+        fake.fails["switch"] = CommandFailed("transaction", "GenericError", "no")
+        fake.fails["thaw"] = NotThawed("no reply")
+        with pytest.raises(NotThawed):
+            create(fake, CREATE, TRY)
+        assert (fake.files, fake.nodes) == (set(), set())
