@@ -5,6 +5,7 @@ Write the pages of the reference that follow from the code.
     docs/reference/exit-codes-and-errors.md    from the error classes
     docs/reference/findings.md                 from the table of rules
     docs/reference/layouts.md                  from fixtures/ and tests/layouts/
+    docs/reference/situations.md               from the tests that are marked as situations
 
     python docs/generate.py            write what is stale
     python docs/generate.py --check    write nothing; exit code 1 when something is stale
@@ -54,13 +55,14 @@ CHANGED: Final = {
 
 def pages() -> dict[Path, str]:
     """Return the text of every generated page, by its path."""
-    from docs import layouts  # found only once the checkout is on sys.path
+    from docs import layouts, situations  # found only once the checkout is on sys.path
 
     return {
         REFERENCE / "cli.md": command_line(),
         REFERENCE / "exit-codes-and-errors.md": errors(),
         REFERENCE / "findings.md": findings(),
         REFERENCE / "layouts.md": layouts.page(NOTICE),
+        REFERENCE / "situations.md": situations.page(NOTICE),
     }
 
 

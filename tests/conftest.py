@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 
 # Hypothesis' plugin imports it at the end of the session otherwise, when other threads are at
 # work; CPython 3.11 then fails now and then in ast.parse() ("recursion depth mismatch").
 import hypothesis  # noqa: F401
 import pytest
+
+from qmpsnap.cli.main import run
 
 _NEEDS: dict[str, tuple[Callable[[], object], str]] = {
     "qemu": (
@@ -39,6 +41,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="write the expected reports anew; with tests/replay, from the recordings",
     )
+
+
+@pytest.fixture(autouse=True)
+def _situation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Hold a test that is marked as a situation to the exit code that it states."""
+    marker = request.node.get_closest_marker("situation")
+    if marker is None:
+        yield
+        return
+    codes: list[int] = []
+
+    def noting(arguments: list[str]) -> int:
+        codes.append(run(arguments))
+        return codes[-1]
+
+    monkeypatch.setattr("tests.support.rig.run", noting)
+    yield
+    assert marker.kwargs["code"] in codes, f"no command ended with {marker.kwargs['code']}: {codes}"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -24,6 +24,7 @@ from qmpsnap.hosts.offline import OfflineHost
 from qmpsnap.operations import run
 from qmpsnap.operations.requests import DeleteRequest
 from tests.support.rig import BASE, DISK, MIB, SERIAL, SIZE, Rig
+from tests.support.situations import situation
 
 DOMAIN = """
 <domain type='qemu'><name>{name}</name><memory unit='MiB'>32</memory>
@@ -195,6 +196,13 @@ def test_guest_cannot_be_started_in_the_middle(off: Off, monkeypatch: pytest.Mon
     assert off.content() == content
 
 
+@situation(
+    "The guest is off, and somebody else has its chain open",
+    happens="refused: the lock cannot be had",
+    code=4,
+    then="End the other user.",
+    pain=4,
+)
 def test_chain_that_is_in_use_is_refused(off: Off) -> None:
     off.grow(2)
     disk = off.rig.disk()
@@ -216,6 +224,13 @@ def test_file_that_is_not_what_its_header_says(off: Off, tmp_path: Path) -> None
         pass
 
 
+@situation(
+    "The guest is off, and a header names a file of another folder",
+    happens="the file is not opened; refused",
+    code=4,
+    then="Look at the chain; rebase it by hand if it is right.",
+    pain=3,
+)
 @pytest.mark.parametrize("name", ["../victim", "/etc/hostname", "json:{}"])
 def test_backing_file_elsewhere_is_not_followed(off: Off, name: str) -> None:
     off.grow(2)

@@ -18,6 +18,7 @@ from qmpsnap.monitor import virt
 from tests.libvirt.conftest import libvirt_rig
 from tests.support.operations import MakeRig
 from tests.support.rig import BASE, DISK, MIB, Rig, assert_sound
+from tests.support.situations import situation
 
 
 def _by_xml(rig: Rig, command: str, *arguments: str) -> Any:
@@ -76,6 +77,13 @@ def full_share(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+@situation(
+    "The file system of the target is too small for the merge",
+    happens="refused beforehand; with `--force` the job fails, and the chain is as it was",
+    code=4,
+    then="Make room, then give the same command again.",
+    pain=6,
+)
 @pytest.mark.parametrize("kind", ["commit", "pull"])
 def test_a_full_file_system_is_no_success(connection: Any, full_share: Path, kind: str) -> None:
     images.create_raw(full_share / BASE, 32 * MIB)
@@ -102,6 +110,13 @@ def test_a_full_file_system_is_no_success(connection: Any, full_share: Path, kin
         assert "failed" not in printed
 
 
+@situation(
+    "No space for a new overlay",
+    happens="nothing is left behind; the guest was not touched",
+    code=1,
+    then="Make room, then give the same command again.",
+    pain=6,
+)
 def test_a_full_file_system_leaves_no_half_made_overlay(connection: Any, full_share: Path) -> None:
     images.create_raw(full_share / BASE, 32 * MIB)
     with libvirt_rig(connection, full_share, "raw") as rig:
@@ -124,6 +139,12 @@ def test_a_guest_that_is_off(connection: Any, make_rig: MakeRig) -> None:
         assert said.out == ""
 
 
+@situation(
+    "No guest has this name",
+    happens="nothing is sent; the message lists the guests",
+    code=7,
+    then="Name one of them.",
+)
 def test_a_guest_that_nobody_knows(connection: Any, make_rig: MakeRig) -> None:
     with make_rig("raw") as rig:
         known = rig.names[0]
@@ -136,6 +157,13 @@ def test_a_guest_that_nobody_knows(connection: Any, make_rig: MakeRig) -> None:
         assert known in said.err
 
 
+@situation(
+    "A snapshot was taken by QMP, and libvirt does not know of it",
+    happens="reported as a conflict with both chains; operations are refused",
+    code=4,
+    then="Restart the guest with the right files before anything else.",
+    pain=2,
+)
 def test_a_snapshot_behind_libvirts_back_is_seen(make_rig: MakeRig) -> None:
     with make_rig("raw") as rig:
         overlay = rig.folder / "behind"

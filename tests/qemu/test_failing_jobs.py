@@ -16,6 +16,7 @@ from qmpsnap.operations.requests import DeleteRequest
 from tests.qemu.conftest import direct_rig
 from tests.support.operations import MakeRig
 from tests.support.rig import BASE, DISK, MIB, SERIAL, SIZE, assert_sound
+from tests.support.situations import situation
 
 TOP, ACTIVE = f"{BASE}.s1", f"{BASE}.s2"
 
@@ -58,6 +59,13 @@ def _fill(folder: Path) -> None:
     other.unlink()
 
 
+@situation(
+    "The job fails: no space, or an input/output error",
+    happens="the job ends with the error, and is dismissed after the error was read; the chain is as it was",
+    code=5,
+    then="Mend the cause, then give the same command again.",
+    pain=1,
+)
 @pytest.mark.parametrize(("errno", "words"), [(28, "No space left"), (5, "Input/output error")])
 @pytest.mark.parametrize("kind", ["commit", "pull"])
 def test_a_failed_job_is_no_success(tmp_path: Path, kind: str, errno: int, words: str) -> None:

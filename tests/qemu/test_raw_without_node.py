@@ -12,6 +12,7 @@ import pytest
 from qmpsnap.demo import images
 from tests.support.operations import MakeRig
 from tests.support.rig import BASE, DISK, Rig, assert_sound
+from tests.support.situations import situation
 
 BASE_IS = "raw-without-node"
 
@@ -52,6 +53,13 @@ def test_pull_and_commit_above_the_base(make_rig: MakeRig) -> None:
         _holds(rig, content)
 
 
+@situation(
+    "QEMU before 9.0 would record `file` as the backing format, over a base without a raw node",
+    happens="refused",
+    code=4,
+    then="Delete the newest snapshots first, or pull all; or use QEMU 9.0.",
+    pain=3,
+)
 @pytest.mark.parametrize("kind", ["commit", "pull"])
 def test_a_header_that_would_say_file_is_refused(make_rig: MakeRig, kind: str) -> None:
     """QEMU before 9.0 writes the protocol's name over such a base."""

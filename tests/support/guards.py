@@ -10,6 +10,7 @@ from pathlib import Path
 from qmpsnap.hosts import qemu_img
 from tests.support.operations import MakeRig
 from tests.support.rig import BASE, DISK, Rig, assert_sound
+from tests.support.situations import situation
 
 
 def refused(rig: Rig, guard: str, *words: str) -> None:
@@ -50,6 +51,13 @@ def read_by_another_process(path: Path, format: str) -> Iterator[None]:
 class Guards:
     """Each refuses alone; no other guard holds in the same guest."""
 
+    @situation(
+        "Another guest, a backup or an NBD server reads the file that would be written",
+        happens="refused",
+        code=4,
+        then="Pull instead, or end the other reader.",
+        pain=4,
+    )
     def test_another_process_reads_the_base(self, make_rig: MakeRig) -> None:
         with make_rig("qcow2") as rig:
             rig.grow(3)
@@ -68,6 +76,13 @@ class Guards:
             with read_by_another_process(rig.folder / BASE, "raw"):
                 assert rig.delete(BASE, None).code == 0
 
+    @situation(
+        "A layer that would leave the chain has dirty bitmaps",
+        happens="refused",
+        code=4,
+        then="Make the backup first, then remove the bitmaps.",
+        pain=8,
+    )
     def test_bitmap_that_would_be_lost(self, make_rig: MakeRig) -> None:
         """peers.md: a persistent bitmap on the overlay is gone after an active commit."""
         with make_rig("raw") as rig:
@@ -78,6 +93,13 @@ class Guards:
             )
             refused_then_done(rig, "bitmaps", "(daily)")
 
+    @situation(
+        "A layer that would leave the chain holds internal snapshots",
+        happens="refused",
+        code=4,
+        then="Copy what they hold elsewhere first.",
+        pain=4,
+    )
     def test_internal_snapshot_that_would_be_lost(self, make_rig: MakeRig) -> None:
         with make_rig("raw") as rig:
             rig.grow(1)
@@ -89,6 +111,12 @@ class Guards:
             rig.create("s1")
             refused_then_done(rig, "internal-snapshots", "(before)")
 
+    @situation(
+        "The disk was grown after the snapshot",
+        happens="a commit, which would grow the base, is refused",
+        code=4,
+        then="Pull instead, or `--allow grow-base`.",
+    )
     def test_base_that_is_smaller(self, make_rig: MakeRig) -> None:
         with make_rig("raw") as rig:
             rig.grow(2)

@@ -21,6 +21,7 @@ from qmpsnap.operations import run
 from qmpsnap.operations.jobs import JobView
 from qmpsnap.operations.requests import DeleteRequest, NamedDeleteRequest
 from tests.support.rig import BASE, DISK, MIB, SERIAL, SIZE, Rig, assert_sound
+from tests.support.situations import situation
 
 MakeRig = Callable[..., AbstractContextManager[Rig]]
 
@@ -160,6 +161,13 @@ class Operations:
 class Durability:
     """A merge that is reported as done survives the end of QEMU in the next moment."""
 
+    @situation(
+        "QEMU is killed right after a pull",
+        happens="nothing is lost: what was pulled has been flushed before the delete is reported",
+        code=0,
+        then="Start the guest again.",
+        pain=7,
+    )
     @pytest.mark.parametrize("round_", range(3))
     def test_pull_then_kill(self, make_rig: MakeRig, round_: int) -> None:
         with make_rig("raw", size=16 * MIB) as rig:
@@ -177,6 +185,13 @@ class Durability:
 class Cancelled:
     """Somebody else cancels the job."""
 
+    @situation(
+        "Somebody else cancels a mirror that is ready: QEMU sends the events of a success",
+        happens="the graph shows that nothing was merged; reported as failed",
+        code=5,
+        then="Give the same command again.",
+        pain=1,
+    )
     def test_cancel_after_ready_is_no_success(
         self, make_rig: MakeRig, cancel: Callable[[Rig], None]
     ) -> None:

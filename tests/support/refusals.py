@@ -13,6 +13,7 @@ from qmpsnap.hosts import qemu_img
 from qmpsnap.hosts.headers import read_header
 from tests.support.operations import MakeRig
 from tests.support.rig import BASE, DISK, MIB, SERIAL, SIZE, Rig, assert_sound
+from tests.support.situations import situation
 
 NEW = f"{BASE}.new"
 CREATE = {"type": "qcow2", "new_file": NEW, "snapshot_id": "new"}
@@ -21,6 +22,12 @@ CREATE = {"type": "qcow2", "new_file": NEW, "snapshot_id": "new"}
 class Refusals:
     """Refused before anything is touched."""
 
+    @situation(
+        "A dictionary for `volume-snapshot-create` that is wrong, or names another folder or volume",
+        happens="refused; the status `error` is printed",
+        code=4,
+        then="Mend the dictionary; nothing was touched.",
+    )
     @pytest.mark.parametrize(
         ("change", "words"),
         [
@@ -49,6 +56,12 @@ class Refusals:
             assert sorted(os.listdir(rig.folder)) == before
             assert rig.files() == [BASE]
 
+    @situation(
+        "A dictionary for `volume-snapshot-delete` that is wrong, or does not fit the chain",
+        happens="refused; the status `error_deleting` is printed",
+        code=4,
+        then="Mend the dictionary; look at the chain.",
+    )
     @pytest.mark.parametrize(
         ("info", "words"),
         [
@@ -88,6 +101,12 @@ class Refusals:
             assert said.status == {"status": "error_deleting", "progress": "0%"}
             assert rig.files() == before
 
+    @situation(
+        "The argument is not JSON",
+        happens="refused; the status line is printed",
+        code=2,
+        then="Mend the call.",
+    )
     @pytest.mark.parametrize("text", ["{", "[]", "7", '"x"', "null", "[" * 100_000])
     def test_not_a_dictionary(self, make_rig: MakeRig, text: str) -> None:
         with make_rig("raw") as rig:
@@ -95,6 +114,12 @@ class Refusals:
             assert said.code == 2, said
             assert said.status == {"status": "error", "progress": "0%"}
 
+    @situation(
+        "The guest has no such disk",
+        happens="refused; the message lists its disks",
+        code=4,
+        then="Name one of them.",
+    )
     def test_a_disk_that_is_not_there(self, make_rig: MakeRig) -> None:
         with make_rig("raw") as rig:
             said = rig.cli("volume-snapshot-create", "4321", json.dumps(CREATE))
@@ -119,6 +144,13 @@ class HandedOverOverlays:
         said = rig.cli("volume-snapshot-create", SERIAL, json.dumps(CREATE))
         return said.code, said.err
 
+    @situation(
+        "The handed-over overlay records no backing format, or a wrong one",
+        happens="its header is corrected before it is used, and a note says so",
+        code=0,
+        then="Nothing.",
+        pain=3,
+    )
     @pytest.mark.parametrize("recorded", ["raw", "qcow2", None])
     def test_is_taken_with_the_right_format(self, make_rig: MakeRig, recorded: str | None) -> None:
         with make_rig("raw") as rig:
@@ -140,6 +172,13 @@ class HandedOverOverlays:
             assert header.backing_file == str(rig.folder / BASE)
             assert header.backing_format == "raw"
 
+    @situation(
+        "The volume service hands over a file that is no empty overlay of this disk",
+        happens="refused; the file is left as it is",
+        code=4,
+        then="Have it made anew, or remove it.",
+        pain=4,
+    )
     @pytest.mark.parametrize(
         "what",
         [

@@ -1,0 +1,104 @@
+"""The page of situations: what happens, exit code, what to do; from the tests that show it."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+
+HEAD: Final = """\
+# Situations
+
+What happens when something is not as it should be, and what to do then. Each row is shown by the test that is named, on the road or roads that it runs on; a test fails when no command of it ends with the exit code that stands here.
+
+| situation | what happens | exit code | what to do | shown by |
+|---|---|---|---|---|
+"""
+
+PAINS: Final = (
+    "Failed merge taken for success",
+    "The manager's record, QEMU and the storage differ after a merge",
+    "Wrong or missing format of a base",
+    "Data lost by deleting the wrong image",
+    "A pivot that is not ready, an active commit that never converges",
+    "No space in the middle of a merge",
+    "The tool is killed half-way",
+    "Bitmaps lost",
+    "A freeze that hangs, a thaw that fails",
+    "Several disks, not as one",
+    "Permissions and owners",
+    "libvirt's snapshot metadata",
+    "json: names and automatic node names",
+    "No view of progress",
+    "Encrypted and unusual images",
+)
+"""The fifteen pains of the users of other tools, in their order; docs/explanation/pains.md."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """One marked test."""
+
+    title: str
+    happens: str
+    code: int
+    then: str
+    pain: int | None
+    test: str
+    file: str
+
+
+def page(notice: str) -> str:
+    """Render the page."""
+    found = list(situations())
+    rows = "".join(
+        f"| {one.title} | {one.happens} | {one.code} | {one.then} | "
+        f"[`{one.test}`](../../{one.file}) |\n"
+        for one in sorted(found, key=lambda one: (one.code, one.title))
+    )
+    answered = "".join(
+        f"| {number} | {pain} | {_shown(found, number)} |\n"
+        for number, pain in enumerate(PAINS, start=1)
+    )
+    return (
+        f"{notice}\n\n{HEAD}{rows}\n## The pains of other tools\n\n"
+        "What users of other snapshot tools complain of most, and the tests that show what happens "
+        f"here.\n\n| | pain | shown by |\n|---|---|---|\n{answered}"
+    )
+
+
+def _shown(found: list[Situation], number: int) -> str:
+    names = [f"[`{one.test}`](../../{one.file})" for one in found if one.pain == number]
+    return ", ".join(sorted(names)) or "-"
+
+
+def situations() -> Iterator[Situation]:
+    """Find the marked tests, without importing them."""
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.FunctionDef):
+                continue
+            for decorator in node.decorator_list:
+                if (
+                    isinstance(decorator, ast.Call)
+                    and isinstance(decorator.func, ast.Name)
+                    and decorator.func.id == "situation"
+                ):
+                    yield _situation(decorator, node.name, str(path.relative_to(ROOT)))
+
+
+def _situation(call: ast.Call, test: str, file: str) -> Situation:
+    values = {one.arg: ast.literal_eval(one.value) for one in call.keywords}
+    return Situation(
+        title=ast.literal_eval(call.args[0]),
+        happens=values["happens"],
+        code=values["code"],
+        then=values["then"],
+        pain=values.get("pain"),
+        test=test,
+        file=file,
+    )
