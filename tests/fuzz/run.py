@@ -232,7 +232,7 @@ def run(kind: str, first: int, cases: int) -> Figures:
         secret.flush()
         make, check, seeds = _kind(kind, first, cases, secret.name)
         for seed in seeds:
-            resource.setrlimit(resource.RLIMIT_CPU, (int(process_time()) + CASE_S, -1))
+            signal.setitimer(signal.ITIMER_PROF, CASE_S)
             made: str | bytes = ""
             try:
                 made = make(seed)
@@ -276,7 +276,7 @@ def _out_of_time(signal_number: int, frame: object) -> None:
 
 def main() -> None:
     """The command."""
-    signal.signal(signal.SIGXCPU, _out_of_time)
+    signal.signal(signal.SIGPROF, _out_of_time)
     kind, first, cases = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     run(kind, first, 1)
