@@ -49,7 +49,7 @@ from tests.unit import recordings
 
 MEMORY: Final = 256 * 1024 * 1024
 """Bytes of address space that the whole process may have."""
-WORK: Final = 4_000_000
+WORK: Final = 1_300_000
 """Calls of functions that reading one case may take; the costliest measured took a tenth."""
 CASE_S: Final = 20
 """Seconds of processor time for one case, should it be stuck without a call."""
