@@ -7,7 +7,7 @@ from typing import Final
 
 import click
 
-_AMOUNT: Final = re.compile(r"(\d{1,20})([KMGT]?)(?:i?B)?(?:/s)?", re.IGNORECASE)
+_AMOUNT: Final = re.compile(r"([0-9]{1,20})([KMGT]?)(?:i?B)?(?:/s)?", re.IGNORECASE)
 _POWERS: Final = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 

@@ -143,7 +143,7 @@ class FakeHost:
     def cancel(self, job: str) -> bool:
         assert job == JOB
         self._step("cancel")
-        self.views = [self.views[0], *self.cancelled]
+        self.views = list(self.cancelled) or self.views
         return self.can_cancel
 
     def pause(self, job: str) -> None:
