@@ -10,13 +10,14 @@ import click
 from rich.console import Group
 
 from qmpsnap.cli import documents, quiescing, views
-from qmpsnap.cli.options import allow_option, force_option, guards, verify_option
+from qmpsnap.cli.options import allow_option, force_option, guards, merge_options, verify_option
 from qmpsnap.cli.output import output_option, printable, say, show
-from qmpsnap.cli.progress import bar
+from qmpsnap.cli.progress import shown
 from qmpsnap.cli.quiescing import quiesce_options
 from qmpsnap.cli.road import GuestCommand, Road
 from qmpsnap.operations import outcome, run
 from qmpsnap.operations.create import create_all
+from qmpsnap.operations.options import MergeOptions
 from qmpsnap.operations.requests import CreateRequest, Method, NamedDeleteRequest
 
 
@@ -81,6 +82,7 @@ def create(
 @allow_option
 @force_option
 @verify_option
+@merge_options
 @output_option
 @click.pass_obj
 def delete(
@@ -93,12 +95,21 @@ def delete(
     allow: tuple[str, ...],
     force: bool,
     verify: bool,
+    options: MergeOptions,
     output: str,
 ) -> None:
     """Delete a snapshot of a disk. The guest keeps what it sees."""
     request = NamedDeleteRequest(disk=disk, snapshot=name, method=method)
-    with road.open(guest) as host, bar() as progress:
-        done = run.delete(host, request, progress, allow=guards(allow, force=force), verify=verify)
+    with road.open(guest) as host, shown() as screen:
+        done = run.delete(
+            host,
+            request,
+            screen.progress,
+            options=options,
+            tell=screen.tell,
+            allow=guards(allow, force=force),
+            verify=verify,
+        )
     _tell(f"deleted snapshot {name} of {done.disk.disk}", "delete", (done,), output)
     for path in done.dropped:
         if remove_file:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from qmpsnap.findings.finding import Finding, Severity
 from qmpsnap.formats.layers import DiskReport, GuestReport, LayerReport
+from qmpsnap.operations.jobs import JobReport
 from qmpsnap.operations.names import snapshots
 from qmpsnap.operations.outcome import Result
+from qmpsnap.operations.pace import Rates
 
 Document = dict[str, object]
 
@@ -129,6 +131,28 @@ def result(operation: str, done: Sequence[Result]) -> Document:
             }
             for one in done
         ],
+    }
+
+
+def jobs(found: Iterable[JobReport], rates: Mapping[str, Rates]) -> Document:
+    """`qmpsnap.jobs/1`: every block job of a guest."""
+    return {"schema": "qmpsnap.jobs/1", "jobs": [_job(one, rates.get(one.id)) for one in found]}
+
+
+def _job(job: JobReport, rates: Rates | None) -> Document:
+    return {
+        "id": job.id,
+        "type": job.type,
+        "disk": job.disk,
+        "status": job.view.status.value,
+        "current": job.view.current,
+        "total": job.view.total,
+        "rate": round(rates.copying) if rates else None,
+        "seconds_left": round(rates.left_s) if rates and rates.left_s is not None else None,
+        "bandwidth": job.bandwidth,
+        "io_status": job.view.io_status.value,
+        "error": job.view.error,
+        "ours": job.ours,
     }
 
 

@@ -9,7 +9,7 @@ from importlib.metadata import version
 
 import click
 
-from qmpsnap.cli import audit, changing, demo, doctor, reading, verify, volume
+from qmpsnap.cli import audit, changing, demo, doctor, jobs, reading, verify, volume
 from qmpsnap.cli.output import complain, say
 from qmpsnap.cli.road import Road
 from qmpsnap.errors import QmpsnapError
@@ -85,6 +85,12 @@ for command in (
     audit.audit,
     changing.create,
     changing.delete,
+    jobs.jobs,
+    jobs.wait,
+    jobs.cancel,
+    jobs.pause,
+    jobs.resume,
+    jobs.set_speed,
     volume.volume_snapshot_create,
     volume.volume_snapshot_delete,
     doctor.doctor,

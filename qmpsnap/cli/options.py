@@ -1,12 +1,18 @@
-"""Options of a merge: `--allow` and `--force` for the guards, `--verify`."""
+"""Options of a merge: guards (`--allow`, `--force`), `--verify`, and how its job is to run."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import wraps
+from typing import Any, TypeVar
 
 import click
 
+from qmpsnap.cli.units import BytesPerSecond
 from qmpsnap.operations.guards import Guard
+from qmpsnap.operations.options import MergeOptions, OnError
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 allow_option = click.option(
     "--allow",
@@ -27,3 +33,38 @@ verify_option = click.option(
 def guards(names: Iterable[str], *, force: bool = False) -> frozenset[Guard]:
     """The guards that were named."""
     return frozenset(Guard(name) for name in names) | ({Guard.SPACE} if force else set())
+
+
+def merge_options(function: F) -> F:
+    """Add `--bandwidth`, `--on-error` and `--timeout`; the command takes them as `options`."""
+
+    @click.option(
+        "--bandwidth",
+        metavar="BYTES",
+        type=BytesPerSecond(),
+        help="Copy at most so many bytes a second; may end in K, M or G. `set-speed` changes it "
+        "while the job runs.",
+    )
+    @click.option(
+        "--on-error",
+        type=click.Choice([one.value for one in OnError]),
+        default=OnError.FAIL.value,
+        show_default=True,
+        help="When there is no space, or on an I/O error: fail ends, the chain as it was. pause "
+        "(not under libvirt) waits for `resume`.",
+    )
+    @click.option(
+        "--timeout",
+        metavar="SECONDS",
+        type=click.FloatRange(0, min_open=True),
+        help="Cancel after so long, the chain as it was; when it is changing the chain just then, "
+        "wait for the end of that.",
+    )
+    @wraps(function)
+    def command(
+        *args: Any, bandwidth: int | None, on_error: str, timeout: float | None, **others: Any
+    ) -> Any:
+        wishes = MergeOptions(bandwidth=bandwidth, on_error=OnError(on_error), timeout_s=timeout)
+        return function(*args, options=wishes, **others)
+
+    return command  # type: ignore[return-value]

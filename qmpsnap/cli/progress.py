@@ -1,47 +1,102 @@
-"""Progress of a block job, on stderr: a bar on a terminal, nothing in a pipe."""
+"""
+Progress of a block job, on stderr: a bar on a terminal, a line every few seconds in a pipe.
+
+A short job says nothing in a pipe.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskID,
-    TaskProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
-from qmpsnap.cli.output import printable
+from qmpsnap.cli.output import printable, say
+from qmpsnap.cli.units import seconds_text
 from qmpsnap.operations.jobs import JobView
+from qmpsnap.operations.notices import Notice
+from qmpsnap.operations.pace import Pace
 from qmpsnap.operations.plan_delete import MergePlan
-from qmpsnap.operations.run import Progress as Callback
+from qmpsnap.operations.space import bytes_text
+
+EVERY_S: Final = 5.0
+"""Seconds between two lines in a pipe."""
+
+Update = Callable[[str, JobView], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What `run.delete` calls while a job runs."""
+
+    update: Update
+    tell: Callable[[Notice], None]
+
+    def progress(self, plan: MergePlan, view: JobView) -> None:
+        """Show how far a merge is."""
+        self.update(f"{plan.kind} {plan.top.file}", view)
 
 
 @contextmanager
-def bar() -> Iterator[Callback | None]:
-    """Give a callback for `run.delete`; None where nobody would see it."""
+def shown() -> Iterator[Shown]:
+    """Show progress for the length of a block."""
     if not sys.stderr.isatty():
-        yield None
+        yield Shown(_lines(), lambda notice: say(str(notice)))
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[pace]}", markup=False),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task: TaskID | None = None
+    console = Console(stderr=True, markup=False, emoji=False, highlight=False)
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=None, pace="", visible=False)
+        pace = Pace()
 
-        def update(plan: MergePlan, view: JobView) -> None:
-            nonlocal task
-            if task is None:
-                text = printable(f"{plan.kind} {plan.top.file}").replace("[", "\\[")
-                task = progress.add_task(text, total=None)
-            progress.update(task, completed=view.current, total=view.total or None)
+        def update(name: str, view: JobView) -> None:
+            nonlocal pace
+            pace = pace.seen(view, time.monotonic())
+            bar.update(
+                task,
+                description=printable(name),
+                completed=view.current,
+                total=view.total or None,
+                pace=pace_text(pace, view),
+                visible=True,
+            )
 
-        yield update
+        yield Shown(update, lambda notice: console.print(printable(notice)))
+
+
+def _lines() -> Update:
+    pace = Pace()
+    said = time.monotonic()
+
+    def update(name: str, view: JobView) -> None:
+        nonlocal pace, said
+        now = time.monotonic()
+        pace = pace.seen(view, now)
+        if now - said >= EVERY_S and view.total:
+            said = now
+            amount = f"{bytes_text(view.current)} of {bytes_text(view.total)}"
+            percent = 100 * view.current // view.total
+            say(f"{name}: {percent} % ({amount}) {pace_text(pace, view)}".rstrip())
+
+    return update
+
+
+def pace_text(pace: Pace, view: JobView) -> str:
+    """Rate and time left, in words; the state where the job does not run."""
+    rates = pace.rates
+    if view.status != "running" or rates is None:
+        return str(view.status)
+    left = rates.left_s
+    return f"{bytes_text(rates.copying)}/s, " + (
+        f"{seconds_text(left)} left" if left is not None else "no end in sight"
+    )

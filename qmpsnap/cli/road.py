@@ -141,13 +141,21 @@ class Road:
         if self.replay is not None:
             raise OnlyRecorded("this command")
         if self.qmp is not None:
-            with closing(SocketMonitor.connect(self.qmp)) as monitor:
-                yield DirectHost(monitor, pid=monitor.pid, agent=self.agent)
+            socket = self.qmp
+            with closing(SocketMonitor.connect(socket)) as monitor:
+                direct = DirectHost(
+                    monitor,
+                    agent=self.agent,
+                    pid=monitor.pid,
+                    connect=lambda: SocketMonitor.connect(socket),
+                )
+                with closing(direct):
+                    yield direct
             return
         with closing(open_connection(self.uri)) as connection:
             domain = find_domain(connection, guest or "")
             host: LibvirtHost | OfflineHost = (
-                LibvirtHost(domain, passthrough=self.passthrough)
+                LibvirtHost(domain, passthrough=self.passthrough, connect=self.connection)
                 if is_active(domain)
                 else OfflineHost(domain)
             )

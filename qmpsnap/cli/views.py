@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 
 from qmpsnap.cli.output import printable, table
+from qmpsnap.cli.units import seconds_text
 from qmpsnap.formats.layers import DiskReport, GuestReport, LayerReport
 from qmpsnap.graph.files import OpenFile
+from qmpsnap.operations.jobs import IoStatus, JobReport
 from qmpsnap.operations.names import snapshots
-
-KIB = 1024
+from qmpsnap.operations.pace import Rates
+from qmpsnap.operations.space import bytes_text
 
 
 def size(value: int | None) -> str:
-    """Bytes in the largest binary unit that keeps them whole, or nearly."""
-    if value is None:
-        return "-"
-    amount = float(value)
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if amount < KIB or unit == "TiB":
-            return f"{amount:.4g} {unit}"
-        amount /= KIB
-    raise AssertionError  # the loop ends at TiB
+    """Bytes in the largest binary unit that keeps them above 1."""
+    return "-" if value is None else bytes_text(value)
 
 
 def disks(guest: GuestReport) -> Table:
@@ -98,3 +93,28 @@ def snapshot_list(chosen: Iterable[DiskReport]) -> Table:
         for one in snapshots(disk)
     ]
     return table(("DISK", "SNAPSHOT", "DATA IN", "FORMAT", "WRITTEN SINCE IN"), rows)
+
+
+def jobs(found: Iterable[JobReport], rates: Mapping[str, Rates]) -> Table:
+    """One row a job."""
+    rows = [_job(one, rates.get(one.id)) for one in found]
+    return table(("JOB", "TYPE", "DISK", "STATUS", "DONE", "RATE", "LEFT", "LIMIT", ""), rows)
+
+
+def _job(job: JobReport, rates: Rates | None) -> tuple[object, ...]:
+    view = job.view
+    left = rates.left_s if rates else None
+    remarks = [] if view.io_status is IoStatus.OK else [f"stopped: {view.io_status}"]
+    remarks += [view.error] if view.error else []
+    remarks += ["qmpsnap's"] if job.ours else []
+    return (
+        job.id,
+        job.type,
+        job.disk,
+        view.status,
+        f"{100 * view.current // view.total} % of {size(view.total)}" if view.total else None,
+        f"{bytes_text(rates.copying)}/s" if rates else None,
+        seconds_text(left) if left is not None else None,
+        f"{size(job.bandwidth)}/s" if job.bandwidth else None,
+        ", ".join(remarks),
+    )

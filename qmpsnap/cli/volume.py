@@ -14,14 +14,15 @@ import click
 
 from qmpsnap import status
 from qmpsnap.cli import quiescing
-from qmpsnap.cli.options import allow_option, force_option, guards, verify_option
+from qmpsnap.cli.options import allow_option, force_option, guards, merge_options, verify_option
 from qmpsnap.cli.output import say
-from qmpsnap.cli.progress import bar
+from qmpsnap.cli.progress import shown
 from qmpsnap.cli.quiescing import quiesce_options
 from qmpsnap.cli.road import GuestCommand, Road
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.operations import outcome, run
 from qmpsnap.operations.create import create
+from qmpsnap.operations.options import MergeOptions
 from qmpsnap.operations.requests import BadRequest, create_request, delete_request
 from qmpsnap.status import Dialect, Operation
 
@@ -76,6 +77,7 @@ def volume_snapshot_create(
 @allow_option
 @force_option
 @verify_option
+@merge_options
 @click.pass_obj
 def volume_snapshot_delete(
     road: Road,
@@ -87,6 +89,7 @@ def volume_snapshot_delete(
     allow: tuple[str, ...],
     force: bool,
     verify: bool,
+    options: MergeOptions,
 ) -> None:
     """
     Delete a snapshot with Nova's arguments; print the status body for Cinder.
@@ -100,9 +103,15 @@ def volume_snapshot_delete(
         request = delete_request(volume_id, _dictionary("delete_info", delete_info))
         if not snapshot_id:
             raise BadRequest("volume-snapshot-delete", "the snapshot id is empty", "an id")
-        with road.open(guest) as host, bar() as progress:
+        with road.open(guest) as host, shown() as screen:
             return run.delete(
-                host, request, progress, allow=guards(allow, force=force), verify=verify
+                host,
+                request,
+                screen.progress,
+                options=options,
+                tell=screen.tell,
+                allow=guards(allow, force=force),
+                verify=verify,
             )
 
     _report(Operation.DELETE, dialect, work)

@@ -147,6 +147,8 @@ class _BlockJobInfo(msgspec.Struct, frozen=True, rename="kebab"):
     status: str = ""
     auto_finalize: bool = True
     auto_dismiss: bool = True
+    speed: int = 0
+    io_status: str = "ok"
 
 
 def _parse(command: str, reply: object, shape: type[T]) -> T:
@@ -328,6 +330,53 @@ def lingering_streams(reply: object) -> tuple[str, ...]:
         and not info.auto_dismiss
         and (info.status == "concluded" or info.auto_finalize)
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockJob:
+    """
+    What only `query-block-jobs` tells of a job.
+
+    Source: BlockJobInfo, qapi/block-core.json.
+    """
+
+    speed: int
+    """Bytes a second that it may copy; 0 for no limit."""
+    io_status: str
+    """BlockDeviceIoStatus: `ok`, or why the job has paused itself."""
+
+
+def block_jobs_from(reply: object) -> dict[str, BlockJob]:
+    """
+    Parse `query-block-jobs`: details by the id of the job.
+
+    Raises:
+        MalformedReply: It is not a list of BlockJobInfo.
+    """
+    return {
+        info.device: BlockJob(speed=info.speed, io_status=info.io_status)
+        for info in _parse("query-block-jobs", reply, list[_BlockJobInfo])
+    }
+
+
+def job_nodes_from_debug_graph(reply: object) -> dict[str, frozenset[str]]:
+    """
+    Names of the nodes that each block job uses, by `x-debug-query-block-graph`.
+
+    Raises:
+        MalformedReply: It is not an XDbgBlockGraph.
+    """
+    debug = _debug_graph(reply)
+    drivers = {node.id: node.name for node in debug.nodes if node.type == "block-driver"}
+    return {
+        job.name: frozenset(
+            drivers[edge.child]
+            for edge in debug.edges
+            if edge.parent == job.id and edge.child in drivers
+        )
+        for job in debug.nodes
+        if job.type == "block-job"
+    }
 
 
 def edges_from_debug_graph(reply: object) -> tuple[Edge, ...]:

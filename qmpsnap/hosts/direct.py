@@ -3,43 +3,62 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty
 from typing import Final
 
-from qmpsnap.errors import Refused
+from qmpsnap.errors import QmpsnapError, Refused
 from qmpsnap.formats.from_graph import guest_from_graph
 from qmpsnap.formats.layers import DiskReport, GuestReport, LayerReport
 from qmpsnap.graph.command_line import probed_files
 from qmpsnap.graph.drivers import DriverKind, kind_of
 from qmpsnap.graph.nodes import Graph
-from qmpsnap.graph.qmp import jobs_from
+from qmpsnap.graph.qmp import block_jobs_from, jobs_from
 from qmpsnap.hosts.content import digest_of_layers
 from qmpsnap.hosts.flushing import FlushUnsupported, flush
 from qmpsnap.hosts.headers import read_headers
+from qmpsnap.hosts.jobs import OURS, io_status_of, job_reports
 from qmpsnap.hosts.overlay import discard_overlay, prepare_overlay
 from qmpsnap.hosts.quiescing import SocketQuiescer
 from qmpsnap.hosts.reading import Reader
-from qmpsnap.hosts.surroundings import layer_paths, other_users, space_of
+from qmpsnap.hosts.reconnecting import connect_again
+from qmpsnap.hosts.surroundings import layer_paths, other_users, room_of, space_of
 from qmpsnap.monitor.base import (
     CONNECTION_LOST,
     CommandFailed,
     ConnectionLost,
+    LostInMidCommand,
+    LostWhileReading,
     Monitor,
     reading,
 )
 from qmpsnap.operations.guards import Surroundings
 from qmpsnap.operations.host import NotFlushed, Overlay, Thawed
-from qmpsnap.operations.jobs import JobStatus, JobView
+from qmpsnap.operations.jobs import (
+    ENDING,
+    PAUSED,
+    IoStatus,
+    JobReport,
+    JobStatus,
+    JobView,
+    status_of,
+)
+from qmpsnap.operations.options import DEFAULT_OPTIONS, MergeOptions, OnError
 from qmpsnap.operations.plan_create import CreatePlan
 from qmpsnap.operations.plan_delete import MergePlan
+from qmpsnap.operations.space import Room
 
-_OURS: Final = "qmpsnap-"
-"""What the ids of our jobs and the names of our nodes begin with."""
+log = logging.getLogger(__name__)
+
+RECONNECT_S: Final = 3.0
+"""How long a guest may take to answer again after its connection was lost."""
+RECONNECTS: Final = 20
+"""How often a connection is made again: one that always breaks is none."""
 _ENDED: Final = frozenset({"concluded", "null"})
 _NO_MIGRATION: Final = frozenset({"none", "completed", "failed", "cancelled"})
 _PAUSED: Final = frozenset({"paused", "prelaunch", "shutdown", "guest-panicked"})
@@ -83,6 +102,7 @@ class DirectHost:
         agent: str | None = None,
         pid: int | None = None,
         collects: bool = True,
+        connect: Callable[[], Monitor] | None = None,
     ) -> None:
         """
         Use a connected monitor; closing it stays with the caller.
@@ -94,9 +114,13 @@ class DirectHost:
                 it was started with without a format.
             collects: Whether reading dismisses our own jobs that have ended. Who only looks must
                 not: another call may be about to read the job's error.
+            connect: Makes another connection to the same QEMU, when this one breaks; None when
+                there is no way to.
         """
         self._collects = collects
         self._monitor = monitor
+        self._connect = connect
+        self._made: list[Monitor] = []
         self._probed = probed_files(_command_line(pid)) if pid else frozenset()
         self._quiescer = SocketQuiescer(agent)
         self._opened: dict[str, str] = {}
@@ -104,6 +128,27 @@ class DirectHost:
         self._flushed = False
         self._flush_error: str | None = None
         self._collected: dict[str, JobView] = {}
+        self._last_words: dict[str, str] = {}
+
+    def close(self) -> None:
+        """End the connections that were made here, after the first one was lost."""
+        for monitor in self._made:
+            monitor.close()
+        self._made.clear()
+
+    def reconnect(self, error: QmpsnapError) -> bool:
+        """See `Host.reconnect`."""
+        cause = error.__cause__ if isinstance(error, LostWhileReading) else error
+        if self._connect is None or not isinstance(cause, (ConnectionLost, LostInMidCommand)):
+            return False
+        if len(self._made) >= RECONNECTS:
+            return False
+        monitor = connect_again(self._connect, RECONNECT_S)
+        if monitor is None:
+            return False
+        self._made.append(monitor)
+        self._monitor, self._reader = monitor, Reader(monitor)
+        return True
 
     def read(self) -> GuestReport:
         """See `Host.read`; raises what `Reader.read` raises."""
@@ -133,7 +178,7 @@ class DirectHost:
         """
         notes = []
         for info in jobs_from(self._monitor.execute("query-jobs")):
-            if info.id.startswith(_OURS) and info.status == JobStatus.CONCLUDED:
+            if info.id.startswith(OURS) and info.status == JobStatus.CONCLUDED:
                 self._collected[info.id] = JobView(status=JobStatus.CONCLUDED, error=info.error)
                 self._tell(info.id, "job-dismiss", JobStatus.CONCLUDED)
                 how = info.error or "without an error"
@@ -195,7 +240,7 @@ class DirectHost:
         """
         graph = self._reader.read()
         for name in graph.nodes:
-            if name.startswith(_OURS) and not _is_read(graph, name):
+            if name.startswith(OURS) and not _is_read(graph, name):
                 self._delete_node(name)
 
     def discard(self, plan: CreatePlan) -> None:
@@ -211,7 +256,7 @@ class DirectHost:
         """
         self._opened.clear()
         for plan in plans:
-            prefix = f"{_OURS}{secrets.token_hex(4)}"
+            prefix = f"{OURS}{secrets.token_hex(4)}"
             self._opened[plan.overlay] = f"{prefix}-format"  # before: a Ctrl-C may come between
             self._open(plan, prefix)
 
@@ -274,7 +319,7 @@ class DirectHost:
         known = {job.id for job in jobs} | self._collected.keys()
         return wanted if wanted in known else None
 
-    def start(self, plan: MergePlan) -> str:
+    def start(self, plan: MergePlan, options: MergeOptions = DEFAULT_OPTIONS) -> str:
         """
         Start `block-commit` or `block-stream`.
 
@@ -298,6 +343,11 @@ class DirectHost:
             "auto-finalize": plan.kind == "active-commit",
             "auto-dismiss": False,
         }
+        if options.bandwidth is not None:
+            arguments["speed"] = options.bandwidth
+        if options.on_error is OnError.PAUSE:
+            # Not `enospc`: an input/output error is to pause it as well.
+            arguments["on-error"] = "stop"
         base = plan.base.node if plan.base else None
         if plan.above is not None and plan.base is not None:
             arguments["backing-file"] = plan.backing_name
@@ -321,13 +371,58 @@ class DirectHost:
         for info in jobs_from(self._monitor.execute("query-jobs")):
             if info.id == job:
                 error = self._flush_error or info.error
+                status = status_of(info.status)
                 return JobView(
-                    status=_status(info.status),
+                    status=status,
                     current=info.current,
                     total=info.total,
                     error=error if info.status in _ENDED else None,
+                    io_status=self._io_status(job) if status in PAUSED else IoStatus.OK,
                 )
-        return JobView(status=JobStatus.NULL, error=self._flush_error)
+        # Whoever dismissed it has read its error; this connection may have heard it as well.
+        return JobView(status=JobStatus.NULL, error=self._flush_error or self._last_words.get(job))
+
+    def _io_status(self, job: str) -> IoStatus:
+        details = block_jobs_from(self._monitor.execute("query-block-jobs")).get(job)
+        return io_status_of(details.io_status) if details else IoStatus.OK
+
+    def jobs(self) -> tuple[JobReport, ...]:
+        """See `Host.jobs`."""
+        return job_reports(self._monitor)
+
+    def follow(self, job: str) -> None:
+        """See `Host.follow`: every event of the connection is queued from its beginning."""
+
+    def cancel(self, job: str) -> bool:
+        """
+        See `Host.cancel`.
+
+        `job-cancel` cancels by force: a ready mirror ends with an error as well, and not as it
+        does after `block-job-cancel`, which looks like success (qmp_job_cancel(), job-qmp.c).
+        """
+        try:
+            self._monitor.execute("job-cancel", {"id": job})
+        except CommandFailed:
+            if self.view(job).status not in ENDING:
+                raise
+            return False
+        return True
+
+    def pause(self, job: str) -> None:
+        """See `Host.pause`."""
+        self._monitor.execute("job-pause", {"id": job})
+
+    def resume(self, job: str) -> None:
+        """See `Host.resume`; it forgets the error that the job had paused itself on."""
+        self._monitor.execute("job-resume", {"id": job})
+
+    def set_speed(self, job: str, bandwidth: int) -> None:
+        """See `Host.set_speed`."""
+        self._monitor.execute("block-job-set-speed", {"device": job, "speed": bandwidth})
+
+    def room(self, layer: LayerReport) -> Room | None:
+        """See `Host.room`."""
+        return room_of(layer.path)
 
     def wait(self, job: str, timeout: float) -> None:
         """See `Host.wait`: until an event of this job, or the end of the connection."""
@@ -340,11 +435,25 @@ class DirectHost:
             if event.name == CONNECTION_LOST:
                 raise ConnectionLost("query-jobs", "QEMU closed the connection")
             if job in (event.data.get("id"), event.data.get("device")):
+                error = event.data.get("error")
+                if event.name == "BLOCK_JOB_COMPLETED" and isinstance(error, str):
+                    self._last_words[job] = error
+                elif event.name == "BLOCK_JOB_CANCELLED":
+                    self._last_words[job] = "it was cancelled"
                 return
 
     def pivot(self, job: str) -> bool:
-        """See `Host.pivot`."""
-        return self._tell(job, "job-complete", JobStatus.READY)
+        """
+        See `Host.pivot`.
+
+        Whatever QEMU says against it, nothing has happened, and the mirror goes on.
+        """
+        try:
+            self._monitor.execute("job-complete", {"id": job})
+        except CommandFailed as error:
+            log.info("%s: %s", job, error)
+            return False
+        return True
 
     def _tell(self, job: str, command: str, meant_for: JobStatus) -> bool:
         """
@@ -453,11 +562,6 @@ def _check_recordable(plan: MergePlan) -> None:
         raise FormatNotRecordable(driver, plan.base.file)
 
 
-def _status(word: str) -> JobStatus:
-    """A word that a later QEMU may have is one to wait through."""
-    return JobStatus(word) if word in list(JobStatus) else JobStatus.UNDEFINED
-
-
 def _is_read(graph: Graph, name: str) -> bool:
     return any(edge.child == name for edge in graph.edges) or any(
         device.root == name for device in graph.devices
@@ -472,4 +576,4 @@ def job_id(plan: MergePlan) -> str:
     """
     base = plan.base.path if plan.base else None
     parts = repr((plan.disk.disk, plan.kind, plan.top.path, base))
-    return f"{_OURS}{plan.kind}-{hashlib.sha256(parts.encode()).hexdigest()[:12]}"
+    return f"{OURS}{plan.kind}-{hashlib.sha256(parts.encode()).hexdigest()[:12]}"

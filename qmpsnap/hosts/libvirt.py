@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from queue import Empty
 from typing import Any, Final
@@ -30,7 +31,8 @@ from qmpsnap.hosts.headers import read_headers
 from qmpsnap.hosts.overlay import discard_overlay, prepare_overlay
 from qmpsnap.hosts.quiescing import DomainQuiescer
 from qmpsnap.hosts.reading import Reader, StreamLingers
-from qmpsnap.hosts.surroundings import layer_paths, other_users, space_of
+from qmpsnap.hosts.reconnecting import connect_again
+from qmpsnap.hosts.surroundings import layer_paths, other_users, room_of, space_of
 from qmpsnap.monitor.base import CommandFailed, Event, reading
 from qmpsnap.monitor.passthrough import (
     LIBVIRT_BLOCK_JOB,
@@ -41,9 +43,16 @@ from qmpsnap.monitor.passthrough import (
 from qmpsnap.monitor.virt import LibvirtMissing, host_of, libvirt_module
 from qmpsnap.operations.guards import Surroundings
 from qmpsnap.operations.host import NotFlushed, Overlay, Thawed
-from qmpsnap.operations.jobs import JobStatus, JobView
+from qmpsnap.operations.jobs import JobReport, JobStatus, JobView
+from qmpsnap.operations.options import (
+    DEFAULT_OPTIONS,
+    MergeOptions,
+    OnError,
+    PauseUnsupported,
+)
 from qmpsnap.operations.plan_create import CreatePlan
 from qmpsnap.operations.plan_delete import MergePlan
+from qmpsnap.operations.space import Room
 
 SAFE_DEPTH: Final = 16
 """Layers up to which a nested reply is asked for: libvirt 11.3 loses the monitor at 26."""
@@ -51,6 +60,8 @@ SAFE_LAYERS: Final = 256
 """Layers of all disks up to which a nested reply stays far below libvirt's 10 MiB."""
 LOST_EVENT_S: Final = 2.0
 """How long after a job has vanished its event may still come."""
+RECONNECT_S: Final = 15.0
+"""How long libvirtd may take to be there again after the connection was lost: a restart."""
 
 
 @dataclass(eq=False)
@@ -86,21 +97,47 @@ class OnAnotherHost(Refused):
     host: str
 
 
+@dataclass(eq=False)
+class NotByLibvirt(Refused):
+    """libvirt's API has no such thing for block jobs."""
+
+    msg = "libvirt cannot {self.verb} the job of {self.job}"
+    remedy = (
+        "Limit it (`qmpsnap set-speed`), cancel it (`qmpsnap cancel`) and delete again later, or "
+        "pause the guest (`virsh suspend`)."
+    )
+
+    verb: str
+    job: str
+
+
 class LibvirtHost:
     """One running guest of an open libvirt connection."""
 
-    def __init__(self, domain: Any, *, passthrough: bool = True) -> None:
+    def __init__(
+        self,
+        domain: Any,
+        *,
+        passthrough: bool = True,
+        connect: Callable[[], Any] | None = None,
+    ) -> None:
         """
         Use a `virDomain`.
 
         Args:
             domain: The guest.
             passthrough: False to do with the domain XML alone; it then never taints the guest.
+            connect: Opens another connection to the same libvirt, when this one breaks; None when
+                there is no way to.
 
         Raises:
             LibvirtMissing: libvirt-python is not installed.
         """
         self._domain = domain
+        self._uuid: str = domain.UUIDString()
+        self._connect = connect
+        self._made: list[Any] = []
+        self._followed: str | None = None
         self._libvirt = libvirt_module()
         self._monitor = PassthroughMonitor(domain)
         self._reader = Reader(self._monitor) if passthrough else None
@@ -293,42 +330,66 @@ class LibvirtHost:
         libvirt starts one job a disk at most, and does not tell its base; the fresh graph tells
         in the end whether it was this merge.
         """
-        self._watch()
         kinds = {
             "pull": self._libvirt.VIR_DOMAIN_BLOCK_JOB_TYPE_PULL,
             "commit": self._libvirt.VIR_DOMAIN_BLOCK_JOB_TYPE_COMMIT,
             "active-commit": self._libvirt.VIR_DOMAIN_BLOCK_JOB_TYPE_ACTIVE_COMMIT,
         }
+        self.follow(plan.disk.disk)
         info = self._info(plan.disk.disk)
-        if not info or info.get("type") != kinds[plan.kind]:
-            return None
+        return plan.disk.disk if info and info.get("type") == kinds[plan.kind] else None
+
+    def follow(self, job: str) -> None:
+        """See `Host.follow`."""
+        self._followed = job
+        self._ended, self._reason, self._vanished = None, None, None
+        self._watch()
+
+    def _watch(self) -> None:
+        """Listen from now on; what was said before now is read."""
+        self._monitor.close()
+        self._monitor.watch()
         # The event that told that the mirror is ready may be long gone.
         self._ready = any(
-            disk.target == plan.disk.disk and disk.mirror_ready for disk in self._xml().disks
+            disk.target == self._followed and disk.mirror_ready for disk in self._xml().disks
         )
-        return plan.disk.disk
 
-    def start(self, plan: MergePlan) -> str:
+    def start(self, plan: MergePlan, options: MergeOptions = DEFAULT_OPTIONS) -> str:
         """
         `virDomainBlockCommit`, `virDomainBlockPull` or `virDomainBlockRebase`.
 
         Layers are named by libvirt's own numbers, `vda[3]`: names may be relative or ambiguous.
+
+        Raises:
+            PauseUnsupported: libvirt gives QEMU no `on-error` for these jobs, in no version
+                (qemu_monitor_json.c, read in 9.0 and 11.3); `<driver error_policy>` is about the
+                guest's own requests.
         """
-        disk, libvirt = plan.disk.disk, self._libvirt
+        if options.on_error is OnError.PAUSE:
+            raise PauseUnsupported("libvirt's commits and pulls end on an error")
+        disk, libvirt, speed = plan.disk.disk, self._libvirt, options.bandwidth or 0
         name = plan.backing_name
         relative = name is not None and not name.startswith("/")
         top, base = f"{disk}[{plan.top.index}]", plan.base and f"{disk}[{plan.base.index}]"
         if plan.kind == "commit":
-            flags = libvirt.VIR_DOMAIN_BLOCK_COMMIT_RELATIVE if relative else 0
-            self._call("blockCommit", lambda: self._domain.blockCommit(disk, base, top, 0, flags))
+            flags = libvirt.VIR_DOMAIN_BLOCK_COMMIT_BANDWIDTH_BYTES
+            flags |= libvirt.VIR_DOMAIN_BLOCK_COMMIT_RELATIVE if relative else 0
+            self._call(
+                "blockCommit", lambda: self._domain.blockCommit(disk, base, top, speed, flags)
+            )
         elif plan.kind == "active-commit":
-            flags = libvirt.VIR_DOMAIN_BLOCK_COMMIT_ACTIVE
-            self._call("blockCommit", lambda: self._domain.blockCommit(disk, base, None, 0, flags))
+            flags = libvirt.VIR_DOMAIN_BLOCK_COMMIT_BANDWIDTH_BYTES
+            flags |= libvirt.VIR_DOMAIN_BLOCK_COMMIT_ACTIVE
+            self._call(
+                "blockCommit", lambda: self._domain.blockCommit(disk, base, None, speed, flags)
+            )
         elif base is None:
-            self._call("blockPull", lambda: self._domain.blockPull(disk, 0, 0))
+            flags = libvirt.VIR_DOMAIN_BLOCK_PULL_BANDWIDTH_BYTES
+            self._call("blockPull", lambda: self._domain.blockPull(disk, speed, flags))
         else:
-            flags = libvirt.VIR_DOMAIN_BLOCK_REBASE_RELATIVE if relative else 0
-            self._call("blockRebase", lambda: self._domain.blockRebase(disk, base, 0, flags))
+            flags = libvirt.VIR_DOMAIN_BLOCK_REBASE_BANDWIDTH_BYTES
+            flags |= libvirt.VIR_DOMAIN_BLOCK_REBASE_RELATIVE if relative else 0
+            self._call("blockRebase", lambda: self._domain.blockRebase(disk, base, speed, flags))
         return disk
 
     def view(self, job: str) -> JobView:
@@ -351,13 +412,102 @@ class LibvirtHost:
         return JobView(status=JobStatus.UNDEFINED)
 
     def _info(self, disk: str) -> Mapping[str, int]:
-        answer = self._call("blockJobInfo", lambda: self._domain.blockJobInfo(disk, 0))
+        flags = self._libvirt.VIR_DOMAIN_BLOCK_JOB_INFO_BANDWIDTH_BYTES
+        answer = self._call("blockJobInfo", lambda: self._domain.blockJobInfo(disk, flags))
         return answer if isinstance(answer, dict) else {}
 
-    def _watch(self) -> None:
-        self._ended, self._reason, self._ready, self._vanished = None, None, False, None
-        self._monitor.close()
-        self._monitor.watch()
+    def jobs(self) -> tuple[JobReport, ...]:
+        """See `Host.jobs`: libvirt has one a disk at most, and calls it by the disk's name."""
+        types = {
+            self._libvirt.VIR_DOMAIN_BLOCK_JOB_TYPE_PULL: "stream",
+            self._libvirt.VIR_DOMAIN_BLOCK_JOB_TYPE_COPY: "mirror",
+            self._libvirt.VIR_DOMAIN_BLOCK_JOB_TYPE_COMMIT: "commit",
+            self._libvirt.VIR_DOMAIN_BLOCK_JOB_TYPE_ACTIVE_COMMIT: "commit",
+            self._libvirt.VIR_DOMAIN_BLOCK_JOB_TYPE_BACKUP: "backup",
+        }
+        found = []
+        for disk in self._xml().disks:
+            info = self._info(disk.target) if disk.target else {}
+            if not info:
+                continue
+            status = JobStatus.READY if disk.mirror_ready else JobStatus.RUNNING
+            found.append(
+                JobReport(
+                    id=disk.target,
+                    type=types.get(info.get("type", 0), "unknown"),
+                    disk=disk.target,
+                    view=JobView(
+                        status=status, current=info.get("cur", 0), total=info.get("end", 0)
+                    ),
+                    bandwidth=info.get("bandwidth"),
+                    ours=None,
+                )
+            )
+        return tuple(found)
+
+    def cancel(self, job: str) -> bool:
+        """See `Host.cancel`: `virDomainBlockJobAbort`; not while libvirt pivots."""
+        flags = self._libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_ASYNC
+        try:
+            self._domain.blockJobAbort(job, flags)
+        except self._libvirt.libvirtError as error:
+            ending = error.get_error_code() == self._libvirt.VIR_ERR_OPERATION_INVALID
+            if ending or not self._info(job):
+                return False
+            raise self._translated("blockJobAbort", error) from error
+        return True
+
+    def pause(self, job: str) -> None:
+        """
+        See `Host.pause`; libvirt's API has none, and 1 byte a second is no pause.
+
+        Raises:
+            NotByLibvirt: Always.
+        """
+        raise NotByLibvirt("pause", job)
+
+    def resume(self, job: str) -> None:
+        """
+        See `Host.resume`.
+
+        Raises:
+            NotByLibvirt: Always.
+        """
+        raise NotByLibvirt("resume", job)
+
+    def set_speed(self, job: str, bandwidth: int) -> None:
+        """See `Host.set_speed`."""
+        flags = self._libvirt.VIR_DOMAIN_BLOCK_JOB_SPEED_BANDWIDTH_BYTES
+        self._call("blockJobSetSpeed", lambda: self._domain.blockJobSetSpeed(job, bandwidth, flags))
+
+    def room(self, layer: LayerReport) -> Room | None:
+        """See `Host.room`."""
+        return room_of(layer.path)
+
+    def reconnect(self, error: QmpsnapError) -> bool:
+        """See `Host.reconnect`: libvirtd was restarted; its jobs go on in QEMU, and it finds them."""
+        if self._connect is None or self._is_connected():
+            return False
+        connection = connect_again(self._connect, RECONNECT_S)
+        if connection is None:
+            return False
+        self._made.append(connection)
+        try:
+            self._domain = connection.lookupByUUIDString(self._uuid)
+        except self._libvirt.libvirtError:
+            return False  # the guest ended meanwhile
+        self._monitor = PassthroughMonitor(self._domain)
+        if self._reader is not None:
+            self._reader = Reader(self._monitor)
+        if self._followed is not None:
+            self._watch()
+        return True
+
+    def _is_connected(self) -> bool:
+        try:
+            return bool(self._domain.connect().isAlive())
+        except self._libvirt.libvirtError:
+            return False
 
     def wait(self, job: str, timeout: float) -> None:
         """See `Host.wait`: until libvirt says something about the disk's job."""
@@ -396,8 +546,13 @@ class LibvirtHost:
         return True
 
     def pivot(self, job: str) -> bool:
-        """See `Host.pivot`: `virDomainBlockJobAbort` with PIVOT."""
+        """
+        See `Host.pivot`: `virDomainBlockJobAbort` with PIVOT.
+
+        ASYNC, or the call would last until the mirror has caught up with a guest that writes.
+        """
         flags = self._libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT
+        flags |= self._libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_ASYNC
         try:
             self._domain.blockJobAbort(job, flags)
         except self._libvirt.libvirtError as error:
@@ -453,8 +608,12 @@ class LibvirtHost:
             raise NotFlushed(layer.file, problem) from refused
 
     def close(self) -> None:
-        """Stop listening; connection and guest go on."""
+        """Stop listening; the first connection and the guest go on."""
         self._monitor.close()
+        for connection in self._made:
+            with suppress(self._libvirt.libvirtError):
+                connection.close()
+        self._made.clear()
 
     def _call(self, name: str, call: Callable[[], Any]) -> Any:
         try:

@@ -19,7 +19,7 @@ from typing import Any
 
 from lxml import etree
 
-from qmpsnap.errors import Failed, Refused
+from qmpsnap.errors import Failed, QmpsnapError, Refused
 from qmpsnap.formats.from_headers import next_below, with_chain
 from qmpsnap.formats.from_xml import guest_from_xml
 from qmpsnap.formats.layers import DiskReport, GuestReport, LayerReport
@@ -30,14 +30,21 @@ from qmpsnap.hosts.content import digest_of_layers
 from qmpsnap.hosts.direct import DirectHost
 from qmpsnap.hosts.headers import read_header
 from qmpsnap.hosts.overlay import discard_overlay, prepare_overlay
-from qmpsnap.hosts.surroundings import layer_paths, other_users, space_of
+from qmpsnap.hosts.surroundings import layer_paths, other_users, room_of, space_of
 from qmpsnap.monitor.virt import libvirt_module
 from qmpsnap.operations.guards import Surroundings
 from qmpsnap.operations.host import Overlay, Thawed
-from qmpsnap.operations.jobs import JobView
+from qmpsnap.operations.jobs import JobReport, JobView
+from qmpsnap.operations.options import (
+    DEFAULT_OPTIONS,
+    MergeOptions,
+    OnError,
+    PauseUnsupported,
+)
 from qmpsnap.operations.plan_create import CreatePlan
 from qmpsnap.operations.plan_delete import MergePlan
 from qmpsnap.operations.quiesce import CannotFreeze
+from qmpsnap.operations.space import Room
 
 
 @dataclass(eq=False)
@@ -173,14 +180,17 @@ class OfflineHost:
     def attach(self, plan: MergePlan) -> None:
         """See `Host.attach`: a job here ends with the process that started it."""
 
-    def start(self, plan: MergePlan) -> str:
+    def start(self, plan: MergePlan, options: MergeOptions = DEFAULT_OPTIONS) -> str:
         """
         See `Host.start`.
 
         Raises:
+            PauseUnsupported: Nobody but this call can reach the job, so nobody could resume it.
             CannotOpen: The chain is locked by somebody else, or not as it is said to be.
         """
-        return self._lock(plan.disk).start(plan)
+        if options.on_error is OnError.PAUSE:
+            raise PauseUnsupported("the guest is off, and no other call could resume the job")
+        return self._lock(plan.disk).start(plan, options)
 
     def _lock(self, disk: DiskReport) -> DirectHost:
         """Open the chain for writing, as a guest would."""
@@ -196,6 +206,38 @@ class OfflineHost:
     def view(self, job: str) -> JobView:
         """See `Host.view`."""
         return self._engine.view(job)
+
+    def jobs(self) -> tuple[JobReport, ...]:
+        """See `Host.jobs`: a job of a guest that is off belongs to the call that runs it."""
+        return ()
+
+    def follow(self, job: str) -> None:
+        """See `Host.follow`."""
+        self._engine.follow(job)
+
+    def cancel(self, job: str) -> bool:
+        """See `Host.cancel`."""
+        return self._engine.cancel(job)
+
+    def pause(self, job: str) -> None:
+        """See `Host.pause`."""
+        self._engine.pause(job)
+
+    def resume(self, job: str) -> None:
+        """See `Host.resume`."""
+        self._engine.resume(job)
+
+    def set_speed(self, job: str, bandwidth: int) -> None:
+        """See `Host.set_speed`."""
+        self._engine.set_speed(job, bandwidth)
+
+    def room(self, layer: LayerReport) -> Room | None:
+        """See `Host.room`."""
+        return room_of(layer.path)
+
+    def reconnect(self, error: QmpsnapError) -> bool:
+        """See `Host.reconnect`: when the QEMU of this call is gone, so is its job."""
+        return False
 
     def wait(self, job: str, timeout: float) -> None:
         """See `Host.wait`."""

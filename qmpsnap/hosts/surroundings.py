@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from qmpsnap.formats.layers import DiskReport
+from qmpsnap.operations.space import Room
 
 _PROC = Path("/proc")
 
@@ -77,6 +78,19 @@ def space_of(paths: Collection[str]) -> tuple[dict[str, int], dict[str, int]]:
             allocated[path] = status.st_blocks * 512
             free[path] = system.f_bavail * system.f_frsize
     return allocated, free
+
+
+def room_of(path: str | None) -> Room | None:
+    """Look at a regular file and its file system; None for anything else."""
+    if path is None:
+        return None
+    allocated, free = space_of((path,))
+    if path not in allocated:
+        return None
+    mount = os.path.realpath(path)
+    while not os.path.ismount(mount):
+        mount = os.path.dirname(mount)
+    return Room(file=path, mount=mount, free=free[path], allocated=allocated[path])
 
 
 def _identity(path: str | Path) -> tuple[int, int] | None:

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from qmpsnap.errors import Failed
+from qmpsnap.errors import Failed, QmpsnapError
 from qmpsnap.formats.layers import DiskReport, GuestReport, LayerReport
 from qmpsnap.operations.guards import Surroundings
-from qmpsnap.operations.jobs import JobView
+from qmpsnap.operations.jobs import JobReport, JobView
+from qmpsnap.operations.options import MergeOptions
 from qmpsnap.operations.plan_create import CreatePlan
 from qmpsnap.operations.plan_delete import MergePlan
+from qmpsnap.operations.space import Room
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +50,39 @@ class NotFlushed(Failed):
     reason: str
 
 
-class Host(Protocol):
+class JobControl(Protocol):
+    """What can be done about a job without a plan: look, wait, cancel, pause, resume, slow down."""
+
+    def jobs(self) -> tuple[JobReport, ...]:
+        """All block jobs of the guest."""
+
+    def follow(self, job: str) -> None:
+        """Listen to what happens to a job from now on; call it before `view` and `wait`."""
+
+    def view(self, job: str) -> JobView:
+        """How the job is now."""
+
+    def wait(self, job: str, timeout: float) -> None:
+        """Sleep until something happened to the job, or the time (seconds) is over."""
+
+    def cancel(self, job: str) -> bool:
+        """
+        End a job, the chain staying as it was; False when it cannot be cancelled any more.
+
+        Returns before the job has ended.
+        """
+
+    def pause(self, job: str) -> None:
+        """Let a job rest until `resume`."""
+
+    def resume(self, job: str) -> None:
+        """Let a job go on that was paused, or that has paused itself on an error."""
+
+    def set_speed(self, job: str, bandwidth: int) -> None:
+        """Limit a job to so many bytes a second; 0 for no limit."""
+
+
+class Host(JobControl, Protocol):
     """Who carries steps out: QEMU itself, or libvirt."""
 
     def read(self) -> GuestReport:
@@ -103,14 +137,13 @@ class Host(Protocol):
     def attach(self, plan: MergePlan) -> str | None:
         """The job of this very plan, left running by an earlier call; None when there is none."""
 
-    def start(self, plan: MergePlan) -> str:
-        """Start the job; returns its id."""
+    def start(self, plan: MergePlan, options: MergeOptions) -> str:
+        """
+        Start the job; returns its id.
 
-    def view(self, job: str) -> JobView:
-        """How the job is now."""
-
-    def wait(self, job: str, timeout: float) -> None:
-        """Sleep until something happened to the job, or the time (seconds) is over."""
+        Raises:
+            PauseUnsupported: It cannot pause on an error here; nothing was touched.
+        """
 
     def pivot(self, job: str) -> bool:
         """Switch a ready mirror over; False when it was not ready after all."""
@@ -123,3 +156,9 @@ class Host(Protocol):
 
     def settle(self, plan: MergePlan) -> tuple[str, ...]:
         """After success: flush if it has not happened, remove nodes left over; notes."""
+
+    def room(self, layer: LayerReport) -> Room | None:
+        """The room that a layer's file has to grow; None where that cannot be told."""
+
+    def reconnect(self, error: QmpsnapError) -> bool:
+        """After an error: True when it was a lost connection, and there is one again."""

@@ -62,15 +62,57 @@ _ACTIONS: Final = {
 }
 
 
+class IoStatus(StrEnum):
+    """BlockDeviceIoStatus, qapi/block-core.json: why a job stopped by itself, if it did."""
+
+    OK = "ok"
+    FAILED = "failed"
+    NOSPACE = "nospace"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobView:
     """A job as its host sees it now."""
 
     status: JobStatus
     current: int = 0
-    """Progress; its unit is the job's own, mostly bytes."""
+    """Progress; its unit is the job's own, mostly bytes. For a mirror it never goes back: what
+    the guest writes meanwhile is added to `total`."""
     total: int = 0
     error: str | None = None
+    io_status: IoStatus = IoStatus.OK
+
+    @property
+    def left(self) -> int:
+        """What is still to be done."""
+        return max(0, self.total - self.current)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobReport:
+    """One block job of a guest, whoever started it."""
+
+    id: str
+    type: str
+    """JobType, qapi/job.json: `commit`, `stream`, `mirror`, `backup`, …"""
+    disk: str | None
+    """None where that cannot be told."""
+    view: JobView
+    bandwidth: int | None
+    """Bytes a second that it may copy, 0 for no limit; None when it is not known."""
+    ours: bool | None
+    """Whether this tool started it; None when it is not known."""
+
+
+PAUSED: Final = frozenset({JobStatus.PAUSED, JobStatus.STANDBY})
+COPYING: Final = frozenset({JobStatus.CREATED, JobStatus.RUNNING, JobStatus.READY, *PAUSED})
+"""States in which a job takes another bandwidth."""
+ENDING: Final = frozenset({JobStatus.ABORTING, JobStatus.CONCLUDED, JobStatus.NULL})
+
+
+def status_of(word: str) -> JobStatus:
+    """A word that a later QEMU may have is one to wait through."""
+    return JobStatus(word) if word in list(JobStatus) else JobStatus.UNDEFINED
 
 
 def next_action(view: JobView) -> Action:

@@ -56,6 +56,39 @@ class Interrupted(Unknown):
 
 
 @dataclass(eq=False)
+class TimedOut(Failed):
+    """The time limit had passed, and the job was cancelled. The chain is as it was before."""
+
+    msg = (
+        "the {self.kind} of {self.file} did not end within {self.seconds:g} s, and was cancelled. "
+        "The chain is as it was: {self.chain}"
+    )
+    remedy = "Give it more time or bandwidth. What was copied stays, and does no harm."
+    exit_code = 5
+    changed = "no"
+
+    kind: str
+    file: str
+    seconds: float
+    chain: str
+
+
+@dataclass(eq=False)
+class StillRunning(Unknown):
+    """The time limit has passed, and the job that was to end then has not."""
+
+    msg = "the {self.kind} of {self.file} has not ended {self.seconds:g} s after its time was up"
+    remedy = (
+        "It may end at any moment, either way. Give the same command again to see it through; "
+        "remove no file before that."
+    )
+
+    kind: str
+    file: str
+    seconds: float
+
+
+@dataclass(eq=False)
 class OutcomeUnknown(Unknown):
     """After something had been changed, how it ended could not be seen."""
 
@@ -110,7 +143,15 @@ class HeaderWrong(Failed):
     reason: str
 
 
-_KNOWN: Final = (JobFailed, ChainUnexpected, XmlBehind, HeaderWrong, NotFlushed, OutcomeUnknown)
+_KNOWN: Final = (
+    JobFailed,
+    StillRunning,
+    ChainUnexpected,
+    XmlBehind,
+    HeaderWrong,
+    NotFlushed,
+    OutcomeUnknown,
+)
 """Errors that say themselves how the guest was left."""
 
 

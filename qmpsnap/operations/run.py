@@ -1,7 +1,7 @@
 """
 The one loop: carry a plan out on a host, and prove the outcome by a fresh reading.
 
-Everything that decides is in the plans and in `jobs`; everything that acts is behind `Host`. This
+Everything that decides is in the plans and in `watch`; everything that acts is behind `Host`. This
 module holds the order of the steps, and what each interruption leaves behind:
 
     create   (in `create`) prepare the overlays ─► open ─► switch ─► read again
@@ -12,21 +12,23 @@ module holds the order of the steps, and what each interruption leaves behind:
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import replace
-from typing import Final
 
+from qmpsnap.errors import QmpsnapError
 from qmpsnap.formats.layers import DiskReport, GuestReport
 from qmpsnap.operations.create import create
+from qmpsnap.operations.drive import POLL_S, Drive, Ended, Progress, Tell
 from qmpsnap.operations.guards import Guard, check_merge
 from qmpsnap.operations.host import Host
-from qmpsnap.operations.jobs import Action, JobFailed, JobView, next_action
+from qmpsnap.operations.jobs import COPYING, JobFailed
+from qmpsnap.operations.options import DEFAULT_OPTIONS, MergeOptions
 from qmpsnap.operations.outcome import (
     ChainUnexpected,
     HeaderWrong,
     Interrupted,
     Result,
+    TimedOut,
     changing,
     check_header,
     fresh,
@@ -36,15 +38,9 @@ from qmpsnap.operations.outcome import (
 from qmpsnap.operations.plan_delete import MergePlan, plan_delete
 from qmpsnap.operations.proof import Proof
 from qmpsnap.operations.requests import DeleteRequest, NamedDeleteRequest
+from qmpsnap.operations.watch import DEFAULT_LIMITS, Limits, Why
 
 __all__ = ["Progress", "create", "delete"]
-
-log = logging.getLogger(__name__)
-
-POLL_S: Final = 2.0
-"""Events wake the loop; this is the safety net for one that was lost."""
-
-Progress = Callable[[MergePlan, JobView], None]
 
 
 def delete(
@@ -52,16 +48,32 @@ def delete(
     request: DeleteRequest | NamedDeleteRequest,
     progress: Progress | None = None,
     *,
+    options: MergeOptions = DEFAULT_OPTIONS,
+    tell: Tell | None = None,
     allow: Collection[Guard] = (),
     verify: bool = False,
     poll_s: float = POLL_S,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> Result:
     """
     Delete a snapshot: commit, active commit or pull, whichever the request and the chain ask for.
 
+    Args:
+        host: The guest.
+        request: What to delete.
+        progress: Called at every look at the job.
+        options: Bandwidth, time limit, and what the job does on an error.
+        tell: Called with what is worth saying meanwhile.
+        allow: Guards that do not count.
+        verify: Whether to compare what is read before and after.
+        poll_s: Seconds between two looks when nothing happens.
+        limits: Bounds of the waiting.
+
     Raises:
         Refused: Nothing was touched.
         JobFailed: The job ended without doing its work; the chain is as it was.
+        TimedOut: It was cancelled at the time limit; the chain is as it was.
+        StillRunning: It was changing the chain at the time limit, and has not ended since.
         Interrupted: Ctrl-C; the job goes on, and the same call attaches to it.
         OutcomeUnknown: The connection broke while the job ran.
         HeaderWrong, ChainUnexpected: It ran, and the outcome is not what it should be.
@@ -74,44 +86,41 @@ def delete(
         if job is None:
             check_merge(plan, host.surroundings(plan.disk), allow)
             proof = Proof.begin(host, plan) if verify else None
-            job = host.start(plan)
+            job = host.start(plan, options)
+        elif options.bandwidth is not None and host.view(job).status in COPYING:
+            host.set_speed(job, options.bandwidth)
     except KeyboardInterrupt:
         raise Interrupted(plan.kind, plan.top.file) from None
+    drive = Drive(host=host, plan=plan, job=job, progress=progress, tell=tell, poll_s=poll_s)
     try:
         with changing(plan.kind, plan.top.file):
-            error = _drive(host, plan, job, progress, poll_s)
-            notes = () if error else host.settle(plan)
-            guest, after = fresh(host, plan.disk)
+            ended = drive.to_the_end(options.timeout_s, limits)
+            notes = () if ended.error else drive.lasting(lambda: host.settle(plan))
+            guest, after = drive.lasting(lambda: fresh(host, plan.disk))
     except KeyboardInterrupt:
         raise Interrupted(plan.kind, plan.top.file) from None
-    done = _proven(plan, guest, after, error, notes)
+    if paths(after) == paths(plan.disk):
+        raise _undone(host, plan, ended, options.timeout_s or 0, names(after))
+    done = _proven(plan, guest, after, ended.error, notes)
     if not verify:
         return done
     said = proof.end(host, plan, after) if proof else "not verified: it was begun by another call"
     return replace(done, notes=(*done.notes, said))
 
 
-def _drive(
-    host: Host, plan: MergePlan, job: str, progress: Progress | None, poll_s: float
-) -> str | None:
-    """See a job through to its end; returns its error."""
-    done: set[Action] = set()
-    while True:
-        view = host.view(job)
-        log.debug("job %s: %s %d/%d", job, view.status, view.current, view.total)
-        if progress is not None:
-            progress(plan, view)
-        match next_action(view):
-            case Action.END:
-                host.dismiss(job)
-                return view.error
-            case Action.PIVOT if Action.PIVOT not in done:
-                if host.pivot(job):
-                    done.add(Action.PIVOT)
-            case Action.FINALIZE if Action.FINALIZE not in done:
-                host.finalize(plan, job)
-                done.add(Action.FINALIZE)
-        host.wait(job, poll_s)
+def _undone(host: Host, plan: MergePlan, ended: Ended, seconds: float, chain: str) -> QmpsnapError:
+    """Say why a job has left the chain as it was."""
+    if ended.cancelled is Why.TIMEOUT:
+        return TimedOut(plan.kind, plan.top.file, seconds, chain)
+    if ended.cancelled is Why.PIVOT:
+        reason = "QEMU said again and again that it is not ready to pivot, so it was cancelled"
+    elif ended.error is None:
+        # A cancel after READY may end with the same events as success, and without an error.
+        reason = "it ended without an error, but nothing was merged (was it cancelled?)"
+    else:
+        room = host.room(plan.written) if "No space left" in ended.error else None
+        reason = ended.error + (f" ({room.shortage(0)})" if room else "")
+    return JobFailed(plan.kind, plan.top.file, reason, chain)
 
 
 def _proven(
@@ -124,10 +133,6 @@ def _proven(
     """Compare a fresh reading with the plan: only the graph tells what really happened."""
     expected = tuple(layer.path for layer in plan.remaining)
     found = paths(after)
-    if found == paths(plan.disk):
-        # A cancel after READY ends with the same events as success, and without an error.
-        reason = error or "it ended without an error, but nothing was merged (was it cancelled?)"
-        raise JobFailed(plan.kind, plan.top.file, reason, names(after))
     if error is not None or found != expected:
         expected_names = " <- ".join(layer.file for layer in reversed(plan.remaining))
         said = f" (the job ended with: {error})" if error else ""

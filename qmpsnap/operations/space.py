@@ -29,6 +29,35 @@ class Growth:
     """Bytes that the file grows by on the host, at most."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """The file that a job writes, and how much room is left where it lies."""
+
+    file: str
+    mount: str
+    """Where its file system is mounted."""
+    free: int
+    """Bytes that its owner may still write there."""
+    allocated: int
+    """Bytes that the file takes there now."""
+
+    def shortage(self, left: int) -> str:
+        """Say how much is missing and where, when `left` bytes are still to be copied at most."""
+        have = f"{bytes_text(self.free)} free on {self.mount}"
+        missing = max(0, left - self.free)
+        more = f": up to {bytes_text(missing)} more are needed" if missing else ""
+        return f"writing {self.file}, which takes {bytes_text(self.allocated)}; {have}{more}"
+
+
+def bytes_text(value: float) -> str:
+    """Bytes in the largest binary unit that keeps them above 1."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{value:.4g} {unit}"
+        value /= 1024
+    return f"{value:.4g} TiB"
+
+
 def growth(
     sources: tuple[LayerReport, ...], target: LayerReport, allocated: Mapping[str, int]
 ) -> Growth | None:

@@ -11,12 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from qmpsnap.errors import QmpsnapError
 from qmpsnap.formats.layers import DiskReport, GuestReport, LayerReport
 from qmpsnap.operations.guards import Surroundings
 from qmpsnap.operations.host import Overlay, Thawed
-from qmpsnap.operations.jobs import JobStatus, JobView
+from qmpsnap.operations.jobs import JobReport, JobStatus, JobView
+from qmpsnap.operations.options import MergeOptions
 from qmpsnap.operations.plan_create import CreatePlan
 from qmpsnap.operations.plan_delete import MergePlan
+from qmpsnap.operations.space import Room
 from tests.unit import samples
 
 JOB = "job0"
@@ -62,6 +65,18 @@ class FakeHost:
         """How many were at each switch."""
         self.thaws: Thawed | None = None
         """What a thaw comes to; None: that all is well."""
+        self.reports: list[tuple[JobReport, ...]] = [()]
+        """All jobs, each time they are listed; the last for ever."""
+        self.cancelled = [JobView(status=JobStatus.CONCLUDED, error="Operation canceled")]
+        """How the job is when it has been cancelled."""
+        self.can_cancel = True
+        self.options: MergeOptions | None = None
+        self.speeds: list[int] = []
+        self.reconnects: list[bool] = []
+        """Whether a lost connection can be made again, each time; then never. Mended, no step
+        fails any more."""
+        self.errors: list[QmpsnapError] = []
+        """What `reconnect` was asked about."""
         self._plan: MergePlan | None = None
 
     def _step(self, name: str) -> None:
@@ -134,8 +149,9 @@ class FakeHost:
         self._plan = plan
         return JOB if self.left_running else None
 
-    def start(self, plan: MergePlan) -> str:
+    def start(self, plan: MergePlan, options: MergeOptions) -> str:
         self._step("start")
+        self.options = options
         self._done("start")
         return JOB
 
@@ -151,6 +167,42 @@ class FakeHost:
     def wait(self, job: str, timeout: float) -> None:
         assert job == JOB
         self._step("wait")
+
+    def jobs(self) -> tuple[JobReport, ...]:
+        return self.reports.pop(0) if len(self.reports) > 1 else self.reports[0]
+
+    def follow(self, job: str) -> None:
+        assert job == JOB
+        self._step("follow")
+
+    def cancel(self, job: str) -> bool:
+        assert job == JOB
+        self._step("cancel")
+        self.views = list(self.cancelled) or self.views
+        return self.can_cancel
+
+    def pause(self, job: str) -> None:
+        assert job == JOB
+        self._step("pause")
+
+    def resume(self, job: str) -> None:
+        assert job == JOB
+        self._step("resume")
+
+    def set_speed(self, job: str, bandwidth: int) -> None:
+        assert job == JOB
+        self._step("set_speed")
+        self.speeds.append(bandwidth)
+
+    def room(self, layer: LayerReport) -> Room | None:
+        return Room(file=layer.file, mount="/share", free=1024, allocated=2048)
+
+    def reconnect(self, error: QmpsnapError) -> bool:
+        self.errors.append(error)
+        found = self.reconnects.pop(0) if self.reconnects else False
+        if found:
+            self.fails.clear()
+        return found
 
     def pivot(self, job: str) -> bool:
         assert job == JOB

@@ -1,0 +1,38 @@
+"""Amounts and times as people give and read them."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import click
+
+_AMOUNT: Final = re.compile(r"([0-9]{1,20})([KMGT]?)(?:i?B)?(?:/s)?", re.IGNORECASE)
+_POWERS: Final = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+
+
+class BytesPerSecond(click.ParamType[int]):
+    """`8388608`, `8M` or `8MiB/s`, all the same; 0 for no limit."""
+
+    name = "bytes"
+
+    def convert(
+        self, value: str | int, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        """Parse; a usage error when it is none."""
+        if isinstance(value, int):
+            return value
+        found = _AMOUNT.fullmatch(value)
+        if found is None:
+            self.fail(f"{value!r} is not a number of bytes, such as 500000, 200K, 8M or 1G")
+        return int(found[1]) << 10 * _POWERS[found[2].lower()]
+
+
+def seconds_text(seconds: float) -> str:
+    """A time that is left, short: `42 s`, `3 min 5 s`, `2 h 10 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

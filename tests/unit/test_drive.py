@@ -1,0 +1,214 @@
+"""The job loop on a host in memory: limits, wishes, cancelled jobs, connections that break."""
+
+from __future__ import annotations
+
+import pytest
+
+from qmpsnap.errors import QmpsnapError, Unknown
+from qmpsnap.monitor.base import CommandFailed, ConnectionLost, LostInMidCommand
+from qmpsnap.operations import run
+from qmpsnap.operations.jobs import IoStatus, JobFailed, JobStatus, JobView
+from qmpsnap.operations.notices import Notice, Reconnected, StoppedByError, TimeIsUp
+from qmpsnap.operations.options import MergeOptions, OnError
+from qmpsnap.operations.outcome import OutcomeUnknown, Result, StillRunning, TimedOut
+from qmpsnap.operations.requests import DeleteRequest
+from qmpsnap.operations.watch import Limits
+from tests.unit import samples
+from tests.unit.fake_host import CONCLUDED, FakeHost
+
+COMMIT = DeleteRequest(disk="1", file_to_merge="volume-1.s1", merge_target_file="volume-1")
+ACTIVE = DeleteRequest(disk="1", file_to_merge="volume-1.s2", merge_target_file="volume-1")
+MERGES = (COMMIT, ACTIVE)
+AT_ONCE = MergeOptions(timeout_s=1e-9)
+SHORT = Limits(grace_s=0.0, pivot_tries=3)
+
+
+def host(*views: JobView) -> FakeHost:
+    return FakeHost(samples.guest(samples.disk(3)), *views)
+
+
+def view(status: str, error: str | None = None) -> JobView:
+    return JobView(status=JobStatus(status), error=error)
+
+
+def deleted(
+    fake: FakeHost,
+    request: DeleteRequest = COMMIT,
+    *,
+    options: MergeOptions = MergeOptions(),  # noqa: B008
+    limits: Limits = SHORT,
+    told: list[Notice] | None = None,
+) -> Result:
+    tell = None if told is None else told.append
+    return run.delete(fake, request, options=options, tell=tell, poll_s=0, limits=limits)
+
+
+class TestWishes:
+    def test_reach_the_job(self) -> None:
+        fake = host()
+        wishes = MergeOptions(bandwidth=8, on_error=OnError.PAUSE, timeout_s=60)
+        assert deleted(fake, options=wishes).file_format
+        assert fake.options == wishes
+        assert fake.speeds == []
+
+    @pytest.mark.parametrize("status", ["running", "paused", "ready", "standby"])
+    def test_a_job_that_is_taken_up_gets_the_bandwidth(self, status: str) -> None:
+        fake = host(view(status), CONCLUDED)
+        fake.left_running = True
+        assert deleted(fake, options=MergeOptions(bandwidth=0)).file_format
+        assert fake.speeds == [0]
+
+    @pytest.mark.parametrize("status", ["waiting", "pending", "concluded"])
+    def test_a_job_that_has_nothing_to_copy_gets_none(self, status: str) -> None:
+        fake = host(view(status), CONCLUDED)
+        fake.left_running = True
+        assert deleted(fake, options=MergeOptions(bandwidth=8)).file_format
+        assert fake.speeds == []
+
+    def test_a_job_that_is_taken_up_keeps_its_bandwidth_when_none_is_given(self) -> None:
+        fake = host(view("running"), CONCLUDED)
+        fake.left_running = True
+        assert deleted(fake).file_format
+        assert fake.speeds == []
+
+
+class TestTimeLimit:
+    """OpenNebula#7616, cloudstack#6836: time-outs that guess, and leave nobody knows what."""
+
+    @pytest.mark.parametrize("request_", MERGES)
+    def test_leaves_the_chain_as_it_was(self, request_: DeleteRequest) -> None:
+        fake, told = host(view("running")), list[Notice]()
+        with pytest.raises(TimedOut, match=r"volume-1 <- volume-1\.s1 <- volume-1\.s2") as caught:
+            deleted(fake, request_, options=AT_ONCE, told=told)
+        assert (caught.value.exit_code, caught.value.changed) == (5, "no")
+        assert told == [TimeIsUp(job="job0", cancelled=True)]
+        assert fake.calls[-3:] == ["view", "dismiss", "read"]
+        assert fake.calls.count("cancel") == 1
+
+    def test_is_no_failure_when_the_merge_was_faster_than_the_cancel(self) -> None:
+        fake = host(view("running"))
+        fake.cancelled = [CONCLUDED]
+        assert deleted(fake, options=AT_ONCE).file_format == {"volume-1": "raw"}
+        assert "cancel" in fake.calls
+
+    def test_a_job_that_cannot_be_cancelled_and_does_not_end_is_called_unknown(self) -> None:
+        fake = host(view("running"))
+        fake.can_cancel, fake.cancelled = False, []
+        with pytest.raises(StillRunning) as caught:
+            deleted(fake, options=AT_ONCE)
+        assert isinstance(caught.value, Unknown)
+        assert (caught.value.exit_code, caught.value.changed) == (6, "unknown")
+        assert "dismiss" not in fake.calls
+
+    def test_a_job_that_somebody_else_cancelled_is_not_called_late(self) -> None:
+        fake = host(view("concluded", "Operation canceled"))
+        with pytest.raises(JobFailed):
+            deleted(fake, options=AT_ONCE)
+
+
+class TestPivot:
+    """twilligon/backup-vm#23, LibVirtKvm-scripts#42: the pivot comes too early, and that is it."""
+
+    def test_is_tried_again(self) -> None:
+        fake = host(view("ready"), view("ready"), view("ready"), CONCLUDED)
+        fake.pivots = [False, False, True]
+        assert deleted(fake, ACTIVE).file_format
+        assert fake.calls.count("pivot") == 3
+
+    def test_has_a_bound_that_leaves_the_chain_as_it_was(self) -> None:
+        fake = host(view("ready"))
+        fake.pivots = [False]
+        with pytest.raises(JobFailed, match="not ready to pivot") as caught:
+            deleted(fake, ACTIVE)
+        assert caught.value.exit_code == 5
+        assert fake.calls.count("pivot") == 3
+        assert fake.calls.count("cancel") == 1
+
+
+class TestNoSpace:
+    """lxc/incus#2693, oVirt/vdsm#352."""
+
+    def test_pause_says_how_much_is_missing_and_where(self) -> None:
+        stopped = JobView(
+            status=JobStatus.PAUSED, current=1024, total=8192, io_status=IoStatus.NOSPACE
+        )
+        told: list[Notice] = []
+        assert deleted(host(stopped, stopped, CONCLUDED), told=told).file_format
+        (notice,) = told
+        assert isinstance(notice, StoppedByError)
+        assert "no space left (writing volume-1, which takes 2 KiB" in str(notice)
+        assert "1 KiB free on /share: up to 6 KiB more are needed" in str(notice)
+        assert "`qmpsnap resume`" in str(notice)
+
+    def test_failure_says_where(self) -> None:
+        with pytest.raises(JobFailed, match=r"No space left on device \(writing .* on /share\)"):
+            deleted(host(view("concluded", "No space left on device")))
+
+    def test_another_failure_does_not(self) -> None:
+        with pytest.raises(JobFailed, match=r"failed: Input/output error\. The chain"):
+            deleted(host(view("concluded", "Input/output error")))
+
+
+LOST: list[QmpsnapError] = [
+    ConnectionLost("query-jobs", "gone"),
+    LostInMidCommand("query-jobs", "gone"),
+]
+
+
+class TestReconnect:
+    """oVirt/vdsm, lxc/incus#4054: the connection breaks in mid-job, and the merge is abandoned."""
+
+    @pytest.mark.parametrize("gone", LOST)
+    @pytest.mark.parametrize("step", ["view", "wait", "finalize", "dismiss", "settle"])
+    def test_in_any_step_of_a_commit(self, step: str, gone: QmpsnapError) -> None:
+        looks = [view("running"), *[view("pending")] * (2 if step == "finalize" else 1), CONCLUDED]
+        fake, told = host(*looks), list[Notice]()
+        fake.fails[step], fake.reconnects = gone, [True]
+        assert deleted(fake, told=told).file_format == {"volume-1": "raw"}
+        assert fake.errors == [gone]
+        assert told == [Reconnected(job="job0", reason=str(gone))]
+        assert fake.calls.count("finalize") == (2 if step == "finalize" else 1)
+
+    def test_in_a_pivot(self) -> None:
+        fake = host(view("ready"), view("ready"), CONCLUDED)
+        fake.fails["pivot"], fake.reconnects = LOST[1], [True]
+        assert deleted(fake, ACTIVE).file_format
+        assert fake.calls.count("pivot") == 2
+
+    def test_in_a_cancel(self) -> None:
+        fake = host(view("running"))
+        fake.fails["cancel"], fake.reconnects = LOST[1], [True]
+        with pytest.raises(TimedOut):
+            deleted(fake, options=AT_ONCE)
+        assert fake.calls.count("cancel") == 2
+
+    def test_before_the_last_reading(self) -> None:
+        class Breaks(FakeHost):
+            def settle(self, plan: object) -> tuple[str, ...]:
+                self.fails["read"] = LOST[0]
+                return ()
+
+        fake = Breaks(samples.guest(samples.disk(3)))
+        fake.reconnects = [True]
+        assert deleted(fake).file_format
+
+    def test_in_the_dismissal_of_a_failed_job_does_not_lose_its_error(self) -> None:
+        """It is gone afterwards, and says nothing any more."""
+        fake = host(view("concluded", "No space left on device"), view("null"))
+        fake.fails["dismiss"], fake.reconnects = LOST[1], [True]
+        with pytest.raises(JobFailed, match="No space left"):
+            deleted(fake)
+
+    @pytest.mark.parametrize("gone", LOST)
+    def test_that_does_not_succeed(self, gone: QmpsnapError) -> None:
+        fake = host(view("running"))
+        fake.fails["wait"] = gone
+        with pytest.raises(OutcomeUnknown):
+            deleted(fake)
+
+    def test_is_left_to_the_host_to_decide(self) -> None:
+        fake = host(view("running"))
+        fake.fails["view"] = CommandFailed("query-jobs", "GenericError", "no")
+        with pytest.raises(OutcomeUnknown):
+            deleted(fake)
+        assert fake.errors == [fake.fails["view"]]
