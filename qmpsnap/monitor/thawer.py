@@ -32,6 +32,7 @@ START_TIMEOUT_S: Final = 20.0
 END_TIMEOUT_S: Final = 5.0
 GIVE_UP_S: Final = 600.0
 TRY_S: Final = 10.0
+PAUSE_S: Final = 0.2
 
 
 @dataclass(eq=False)
@@ -129,7 +130,7 @@ def watch(seconds: float, pipe: int, agent: Agent) -> bool:
         except AgentUnreachable:
             return False  # the guest is gone, and its freeze with it
         except QmpsnapError:
-            time.sleep(0.2)
+            time.sleep(PAUSE_S)
         else:
             return True
     return False

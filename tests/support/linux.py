@@ -47,7 +47,7 @@ for disk in /dev/vd?; do
     mount -t ext4 $disk /mnt/${{disk#/dev/}}
 done
 # Busy filesystems: a journal that is not empty.
-while sleep 0.2; do for folder in /mnt/*; do date >> $folder/log; sync; done; done &
+while sleep 0.5; do for folder in /mnt/*; do date >> $folder/log; sync; done; done &
 qemu-ga -m virtio-serial -p $(echo /dev/vport*p1) -t /run -F/etc/hook &
 echo $! > /run/agent
 wait
