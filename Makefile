@@ -7,11 +7,11 @@ ARGS ?=
 # On a developer's machine a tier whose tools are missing is skipped, and says so. In CI that
 # would be a check which silently does not run.
 ifneq ($(filter-out 0 false,$(CI)),)
-export QMPSNAP_REQUIRE ?= qemu,libvirt
+export QMPSNAP_REQUIRE ?= qemu,libvirt,guest
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types unit fuzz nightly replay qemu layouts libvirt record clean
+.PHONY: help setup demo test lint types unit fuzz nightly replay qemu layouts libvirt guest record clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -35,8 +35,9 @@ qemu: setup ## tests with a real QEMU
 layouts: setup ## every layout of disks on a real QEMU
 libvirt: setup ## tests with libvirt's QEMU driver
 record: setup ## write fixtures/ anew, with the QEMU in PATH
+guest: setup ## tests with a real Linux and its guest agent
 
-lint types unit fuzz nightly replay qemu layouts libvirt record:
+lint types unit fuzz nightly replay qemu layouts libvirt guest record:
 	$(TOX) run -e $@ -- $(ARGS)
 
 clean: ## remove .venv, .tox and every cache

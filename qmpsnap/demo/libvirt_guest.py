@@ -13,7 +13,7 @@ import re
 import select
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,6 +152,7 @@ def run(
     directory: str | os.PathLike[str],
     *,
     qemu: str | None = None,
+    alter: Callable[[Any], None] | None = None,
 ) -> Iterator[LibvirtGuest]:
     """
     Run a paused guest, without KVM, for as long as the context is open.
@@ -163,6 +164,7 @@ def run(
             given time to forget it.
         directory: Where copies of disks are made.
         qemu: The QEMU binary; default is the environment's QMPSNAP_QEMU, or libvirt's choice.
+        alter: Changes the `<domain>` (an lxml element) before it is used.
 
     Raises:
         GuestDidNotStart: libvirt could not start it; with what libvirt and QEMU say.
@@ -171,7 +173,10 @@ def run(
     libvirt = libvirt_module()
     root = root_of(connection)
     wait_until_gone(connection, name)
-    text = etree.tostring(_domain(disks, name, qemu or os.environ.get("QMPSNAP_QEMU")))
+    document = _domain(disks, name, qemu or os.environ.get("QMPSNAP_QEMU"))
+    if alter is not None:
+        alter(document)
+    text = etree.tostring(document)
     # Short, for the NBD socket in it.
     with TemporaryDirectory(prefix="qmpsnap-", dir="/tmp") as scratch:
         try:

@@ -18,8 +18,6 @@ from lxml import etree
 from qmpsnap.errors import Failed
 
 _LUKS: Final = "encryption[@format='luks']"
-_AGENT: Final = "org.qemu.guest_agent.0"
-"""Name of the channel, by convention of QEMU and libvirt."""
 _INDEX: Final = re.compile(r"[0-9]{1,9}")
 
 
@@ -76,8 +74,6 @@ class XmlDomain:
 
     name: str
     disks: tuple[XmlDisk, ...]
-    agent_socket: str | None = None
-    """Host's end of the guest agent's channel."""
 
 
 def parse(text: str) -> XmlDomain:
@@ -112,12 +108,7 @@ def parse(text: str) -> XmlDomain:
         for element in root.iterfind("./devices/disk")
         if element.find("target") is not None
     )
-    channel = root.find(f"./devices/channel/target[@name='{_AGENT}']/../source")
-    return XmlDomain(
-        name=root.findtext("name") or "",
-        disks=disks,
-        agent_socket=channel.get("path") if channel is not None else None,
-    )
+    return XmlDomain(name=root.findtext("name") or "", disks=disks)
 
 
 def _has_doctype(root: etree._Element) -> bool:

@@ -1,19 +1,22 @@
 """
 Freeze and thaw through the guest agent, with the helper that thaws in an emergency.
 
-    helper started ─► freeze ─► … ─► thaw, again until nothing is frozen ─► helper released
-                                     not confirmed: the helper goes on alone
+    helper started ─► freeze ─► … ─► thaw, again until it is confirmed ─► helper released
+                                     it is not: the helper goes on alone
+
+A thaw is confirmed by its reply (the agent thaws until the kernel finds nothing frozen) and by a
+look afterwards. It is not simply sent twice: each runs the guest's own hooks.
 
 The same on both roads; they differ in the way to the agent, theirs and the helper's.
 """
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from typing import Any, Final
 
 from qmpsnap.errors import QmpsnapError
-from qmpsnap.graph import xml
 from qmpsnap.monitor.agent import (
     Agent,
     AgentRefused,
@@ -29,7 +32,7 @@ from qmpsnap.operations.quiesce import CannotFreeze, NotThawed
 
 _AGENT_ERRORS: Final = (AgentUnreachable, AgentSilent, AgentRefused)
 _TRIES: Final = 4
-"""One thaws, one finds nothing frozen; two more for an error and a Ctrl-C on the way."""
+"""One thaws; the others are for errors and a Ctrl-C on the way."""
 
 
 class Quiescer(ABC):
@@ -38,6 +41,7 @@ class Quiescer(ABC):
     def __init__(self) -> None:
         self._agent: Agent | None = None
         self._helper: Thawer | None = None
+        self._frozen_at: float | None = None
 
     @abstractmethod
     def _connect(self) -> Agent:
@@ -61,10 +65,13 @@ class Quiescer(ABC):
         except (*_AGENT_ERRORS, NoThawer) as error:
             self._hang_up()
             raise CannotFreeze(str(error)) from error
+        self._frozen_at = None
         try:
-            return self._agent.freeze(limit_s)
+            count = self._agent.freeze(limit_s)
         except _AGENT_ERRORS as error:
             raise CannotFreeze(str(error), asked=True) from error
+        self._frozen_at = time.monotonic()
+        return count
 
     def thaw(self, limit_s: float) -> Thawed:
         """See `Host.thaw`. Without a helper nothing was asked of the guest."""
@@ -72,11 +79,15 @@ class Quiescer(ABC):
             self._hang_up()
             return Thawed(count=0)
         count = 0
+        frozen_s: float | None = None
         problem: QmpsnapError | None = None
         interrupted: KeyboardInterrupt | None = None
         for _ in range(_TRIES):
             try:
-                found = self._agent.thaw(limit_s)
+                count += self._agent.thaw(limit_s)
+                if frozen_s is None and self._frozen_at is not None:
+                    frozen_s = time.monotonic() - self._frozen_at
+                self._agent.check(limit_s)
             except KeyboardInterrupt as error:
                 interrupted = error
             except _AGENT_ERRORS as error:
@@ -84,16 +95,15 @@ class Quiescer(ABC):
                 if not isinstance(error, AgentRefused):
                     break  # it does not answer; the helper has more time
             else:
-                count += found
-                if not found:
-                    self._helper.release()
-                    self._done()
-                    if interrupted is not None:
-                        raise interrupted
-                    return Thawed(count=count, problem=str(problem) if problem else None)
+                self._helper.release()
+                self._done()
+                if interrupted is not None:
+                    raise interrupted
+                said = str(problem) if problem else None
+                return Thawed(count=count, frozen_s=frozen_s, problem=said)
         self._helper.leave()
         self._done()
-        raise NotThawed(str(problem or interrupted or "its filesystems freeze again and again"))
+        raise NotThawed(str(problem or "it was interrupted again and again"))
 
     def _done(self) -> None:
         self._hang_up()
@@ -127,7 +137,11 @@ class SocketQuiescer(Quiescer):
 
 
 class DomainQuiescer(Quiescer):
-    """libvirt's calls. The helper has a connection of its own."""
+    """
+    libvirt's calls. The helper has a connection of its own.
+
+    So there is no freeze under `qemu:///embed`, whose driver ends with this process.
+    """
 
     def __init__(self, domain: Any) -> None:
         """Use a `virDomain`."""
@@ -143,13 +157,6 @@ class DomainQuiescer(Quiescer):
     def _start_helper(self, seconds: float) -> Thawer:
         try:
             uri, uuid = self._domain.connect().getURI(), self._domain.UUIDString()
-            description = self._domain.XMLDesc(0)
         except libvirt_module().libvirtError as error:
             raise NoThawer(str(error)) from error
-        if not uri.startswith("qemu:///embed"):
-            return Thawer(seconds, "domain", uri, uuid)
-        # This driver ends with the process, and then the agent's socket is free.
-        path = xml.parse(description).agent_socket
-        if path is None:
-            raise NoThawer("the guest's XML names no socket for its agent")
-        return Thawer(seconds, "path", path)
+        return Thawer(seconds, "domain", uri, uuid)

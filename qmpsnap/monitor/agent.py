@@ -128,7 +128,7 @@ class AgentSocket:
 
     def check(self, timeout: float) -> None:
         """See `Agent.check`."""
-        status = self._ask("guest-fsfreeze-status", timeout)
+        status = self.ask("guest-fsfreeze-status", timeout)
         if status != "thawed":
             raise AgentRefused(f"its filesystems are {status} already, by somebody else")
 
@@ -140,8 +140,8 @@ class AgentSocket:
         freeze the guest whenever its agent starts, with nobody there to thaw it.
         """
         deadline = time.monotonic() + timeout
-        self._ask("guest-ping", timeout)
-        return _count(self._ask("guest-fsfreeze-freeze", deadline - time.monotonic()))
+        self.ask("guest-ping", timeout)
+        return _count(self.ask("guest-fsfreeze-freeze", deadline - time.monotonic()))
 
     def thaw(self, timeout: float) -> int:
         """
@@ -150,14 +150,24 @@ class AgentSocket:
         Sent without waiting for anything: behind a freeze that is late, the agent finds it as
         soon as that one is over, even when nobody listens any more.
         """
-        return _count(self._ask("guest-fsfreeze-thaw", timeout))
+        return _count(self.ask("guest-fsfreeze-thaw", timeout))
 
-    def _ask(self, command: str, timeout: float) -> object:
-        """Send a command behind a new synchronisation, and skip all replies to earlier ones."""
+    def ask(
+        self, command: str, timeout: float, arguments: Mapping[str, object] | None = None
+    ) -> object:
+        """
+        Send a command behind a new synchronisation, and skip all replies to earlier ones.
+
+        Raises:
+            AgentSilent: No reply in time; it may still be carried out.
+            AgentUnreachable: QEMU hung up.
+            AgentRefused: The agent answered with an error.
+        """
         deadline = time.monotonic() + timeout
         token = secrets.randbits(31)
         sync = {"execute": "guest-sync-delimited", "arguments": {"id": token}}
-        lines = (json.dumps(one).encode() + b"\n" for one in (sync, {"execute": command}))
+        request = {"execute": command, "arguments": dict(arguments or {})}
+        lines = (json.dumps(one).encode() + b"\n" for one in (sync, request))
         try:
             self._socket.settimeout(max(timeout, 0.001))
             self._socket.sendall(DELIMITER + b"".join(lines))

@@ -6,7 +6,7 @@ The agent has no time limit of its own: what is frozen stays frozen until somebo
 a freeze this process is started, and told when all is well. If instead its maker's end of the pipe
 closes, or the time is over, it thaws the guest, for ten minutes if need be.
 
-    python -m qmpsnap.monitor.thawer SECONDS fd NUMBER | domain URI UUID | path SOCKET
+    python -m qmpsnap.monitor.thawer SECONDS fd NUMBER | domain URI UUID
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -32,6 +32,7 @@ START_TIMEOUT_S: Final = 20.0
 END_TIMEOUT_S: Final = 5.0
 GIVE_UP_S: Final = 600.0
 TRY_S: Final = 10.0
+PAUSE_S: Final = 0.2
 
 
 @dataclass(eq=False)
@@ -116,21 +117,20 @@ class Thawer:
             self._left.append(self._process)  # it is thawing
 
 
-def watch(seconds: float, connect: Callable[[], Agent]) -> bool:
+def watch(seconds: float, pipe: int, agent: Agent) -> bool:
     """Wait for the word that all is well; without it, thaw. Returns whether it is thawed."""
-    readable, _, _ = select.select([sys.stdin.buffer], [], [], seconds)
-    if readable and os.read(sys.stdin.fileno(), len(DONE)) == DONE:
+    readable, _, _ = select.select([pipe], [], [], seconds)
+    if readable and os.read(pipe, len(DONE)) == DONE:
         return True
     until = time.monotonic() + GIVE_UP_S
     while time.monotonic() < until:
         try:
-            agent = connect()
-            while agent.thaw(TRY_S):
-                pass  # until nothing is found frozen
+            agent.thaw(TRY_S)
+            agent.check(TRY_S)
         except AgentUnreachable:
             return False  # the guest is gone, and its freeze with it
         except QmpsnapError:
-            time.sleep(0.2)
+            time.sleep(PAUSE_S)
         else:
             return True
     return False
@@ -140,18 +140,14 @@ def main(arguments: Sequence[str]) -> int:
     """Run the helper; returns its exit code."""
     match arguments:
         case [seconds, "fd", number]:
-            shared: Agent = AgentSocket(socket.socket(fileno=int(number)))
-            connect = lambda: shared  # noqa: E731
+            agent: Agent = AgentSocket(socket.socket(fileno=int(number)))
         case [seconds, "domain", uri, uuid]:
             agent = DomainAgent(find_domain(open_connection(uri, pump_events=False), uuid))
-            connect = lambda: agent  # noqa: E731
-        case [seconds, "path", path]:
-            connect = lambda: AgentSocket.connect(path)  # noqa: E731
         case _:
             print(__doc__, file=sys.stderr)
             return 2
     print(READY.decode(), end="", flush=True)
-    return 0 if watch(float(seconds), connect) else 1
+    return 0 if watch(float(seconds), sys.stdin.fileno(), agent) else 1
 
 
 if __name__ == "__main__":

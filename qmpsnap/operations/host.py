@@ -32,6 +32,8 @@ class Thawed:
 
     count: int
     """Filesystems that were frozen until then."""
+    frozen_s: float | None = None
+    """Seconds from the agent's reply to the freeze until its reply to the thaw."""
     problem: str | None = None
     """What an agent said that has thawed in the end: Windows, when its ten seconds were over."""
 

@@ -10,7 +10,6 @@ were thawed as had been frozen, and nobody reported an error.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -91,7 +90,7 @@ class Moment:
     frozen: int = 0
     """Filesystems."""
     frozen_s: float | None = None
-    """Seconds from the agent's reply to the freeze until its reply to the thaw."""
+    """Seconds; None when it was not frozen."""
     notes: list[str] = field(default_factory=list)
     broken: str | None = None
     """Why a freeze that was there is not proven to have held."""
@@ -116,27 +115,25 @@ def held(host: Host, quiesce: Quiesce, switch: Callable[[], None], moment: Momen
         switch()
         return
     asked = True  # set before: a Ctrl-C may come before the reply
-    begun: float | None = None
     try:
         try:
             moment.frozen = host.freeze(quiesce.limit_s)
-            begun = time.monotonic()
             if not moment.frozen:
                 raise CannotFreeze("it has none that can be frozen", asked=True)
         except CannotFreeze as error:
             asked = False
             if error.asked:
-                _thaw(host, quiesce, moment, None)
+                _thaw(host, quiesce, moment)
             if quiesce.policy is Policy.REQUIRE:
                 raise (moment.not_thawed or error) from error
             moment.notes.append(f"{error}; the snapshot is crash-consistent")
         switch()
     finally:
         if asked:
-            _thaw(host, quiesce, moment, begun)
+            _thaw(host, quiesce, moment)
 
 
-def _thaw(host: Host, quiesce: Quiesce, moment: Moment, begun: float | None) -> None:
+def _thaw(host: Host, quiesce: Quiesce, moment: Moment) -> None:
     try:
         thawed = host.thaw(quiesce.limit_s)
     except NotThawed as error:
@@ -147,8 +144,7 @@ def _thaw(host: Host, quiesce: Quiesce, moment: Moment, begun: float | None) -> 
     except KeyboardInterrupt:
         moment.broken = "it was interrupted"
         raise
-    if begun is not None:
-        moment.frozen_s = time.monotonic() - begun
+    moment.frozen_s = thawed.frozen_s
     if thawed.problem is not None:
         moment.broken = thawed.problem
     elif thawed.count < moment.frozen:

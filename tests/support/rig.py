@@ -47,6 +47,14 @@ class Said:
         return json.loads(lines[0])["os-update_snapshot_status"]
 
 
+def run_cli(arguments: list[str]) -> Said:
+    """Run the command line in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        code = run(arguments)
+    return Said(code, out.getvalue(), err.getvalue())
+
+
 @dataclass
 class Rig:
     """A running guest whose disk `vda` (serial 1234) has `volume-1234` in `folder` as its base."""
@@ -70,10 +78,7 @@ class Rig:
 
     def cli(self, command: str, *arguments: str) -> Said:
         """Run the command line in this process."""
-        out, err = io.StringIO(), io.StringIO()
-        with redirect_stdout(out), redirect_stderr(err):
-            code = run([*self.road, command, *self.names, *arguments])
-        return Said(code, out.getvalue(), err.getvalue())
+        return run_cli([*self.road, command, *self.names, *arguments])
 
     def disk(self) -> DiskReport:
         """The disk, read afresh."""

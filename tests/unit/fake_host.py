@@ -140,7 +140,7 @@ class FakeHost:
 
     def thaw(self, limit_s: float) -> Thawed:
         self._step("thaw")
-        thawed, self.frozen = self.thaws or Thawed(count=self.frozen), 0
+        thawed, self.frozen = self.thaws or Thawed(count=self.frozen, frozen_s=0.01), 0
         self._done("thaw")
         return thawed
 

@@ -1,0 +1,302 @@
+"""
+Snapshots of a Linux that runs, frozen by its own qemu-guest-agent; each test on both roads.
+
+Each class is named after what went wrong elsewhere: a freeze without a limit (oVirt/vdsm#160), no
+thaw after an error (OpenNebula), several disks that are not one unit (qmpbackup#5).
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qmpsnap.hosts import qemu_img
+from qmpsnap.monitor.agent import AgentSocket, DomainAgent
+from qmpsnap.monitor.base import CommandFailed
+from qmpsnap.operations.create import create, create_all
+from qmpsnap.operations.host import Host
+from qmpsnap.operations.quiesce import (
+    CannotFreeze,
+    NotConsistent,
+    NotThawed,
+    Policy,
+    Quiesce,
+)
+from qmpsnap.operations.requests import CreateRequest
+from tests.guest.conftest import Linux
+from tests.support import linux
+
+REQUIRE = Quiesce(policy=Policy.REQUIRE, limit_s=5)
+TRY = Quiesce(policy=Policy.TRY, limit_s=5)
+_NUMBERS = itertools.count()
+
+
+def request(disk: str = "vda") -> CreateRequest:
+    """A snapshot with a new name."""
+    return CreateRequest(disk=disk, new_file=None, snapshot=f"q{next(_NUMBERS)}")
+
+
+def data_of(volume: dict[str, Any], folder: Path) -> Path:
+    """What a snapshot holds, as a raw image."""
+    layer = volume["disk"]["layers"][1]
+    copy = folder / f"{layer['file']}.copy"
+    qemu_img.run(
+        "convert", layer["path"], "-U", "-f", layer["format"], "-O", "raw", layer["path"], str(copy)
+    )
+    return copy
+
+
+def hooks(guest: Linux) -> list[str]:
+    """Freezes and thaws that the guest has seen."""
+    return guest.sh("cat /run/hooks").split()
+
+
+class Switch:
+    """Does something else in the place of the switch, or before it."""
+
+    def __init__(self, host: Host, act: Callable[[], object], *, goes_on: bool = False) -> None:
+        self._host = host
+        self._act = act
+        self._goes_on = goes_on
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._host, name)
+
+    def switch(self, plans: Any) -> None:
+        self._act()
+        if self._goes_on:
+            self._host.switch(plans)
+
+
+def act(error: BaseException) -> Callable[[], object]:
+    def fail() -> None:
+        raise error
+
+    return fail
+
+
+class TestConsistency:
+    def test_two_disks_at_one_moment_frozen_for_less_than_a_second(
+        self, guest: Linux, tmp_path: Path
+    ) -> None:
+        arguments = ["vda", f"q{next(_NUMBERS)}", "--also", "vdb", "--quiesce", "require"]
+        said = guest.cli("create", *arguments, "-o", "json")
+        assert said.code == 0, said
+        done = said.json
+        print(f"frozen for {done['frozen_s'] * 1000:.1f} ms")
+        assert (done["consistency"], done["notes"]) == ("filesystem", [])
+        assert done["frozen_s"] < 1
+        assert [one["disk"]["disk"] for one in done["volumes"]] == ["vda", "vdb"]
+        for volume in done["volumes"]:
+            copy = data_of(volume, tmp_path)
+            assert not linux.needs_recovery(copy)
+            assert linux.is_clean(copy)
+        assert guest.status() == "thawed"
+        assert hooks(guest) == ["freeze", "thaw"]
+        guest.sh("for folder in /mnt/*; do echo alive > $folder/alive; sync; done")
+
+    def test_without_a_freeze_it_is_what_a_power_cut_leaves(
+        self, guest: Linux, tmp_path: Path
+    ) -> None:
+        said = guest.cli("create", "vda", f"q{next(_NUMBERS)}", "-o", "json")
+        assert said.json["consistency"] == "crash"
+        (volume,) = said.json["volumes"]
+        assert linux.needs_recovery(data_of(volume, tmp_path))
+        assert hooks(guest) == []
+
+
+class TestThawAfterAnError:
+    """OpenNebula froze, took the snapshot and thawed, with nothing in between for an error."""
+
+    @pytest.mark.parametrize(
+        "error", [CommandFailed("transaction", "GenericError", "no"), KeyboardInterrupt()]
+    )
+    def test_switch_that_fails(self, guest: Linux, error: BaseException) -> None:
+        files, nodes = guest.files(), guest.nodes()
+        with guest.connect() as host, pytest.raises(type(error)):
+            create_all(Switch(host, act(error)), [request(), request("vdb")], REQUIRE)
+        assert guest.status() == "thawed"
+        assert hooks(guest) == ["freeze", "thaw"]
+        assert (guest.files(), guest.nodes()) == (files, nodes)
+
+    def test_ctrl_c_in_the_moment_of_the_freeze(
+        self, guest: Linux, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        files = guest.files()
+        with guest.connect() as host:
+            kind: Any = DomainAgent if guest.names else AgentSocket
+            freeze = kind.freeze
+
+            def interrupted(agent: Any, timeout: float) -> int:
+                freeze(agent, timeout)
+                raise KeyboardInterrupt
+
+            monkeypatch.setattr(kind, "freeze", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                create(host, request(), TRY)
+        assert guest.status() == "thawed"
+        assert hooks(guest) == ["freeze", "thaw"]
+        assert guest.files() == files
+
+
+class TestFreezeTimeOut:
+    """oVirt/vdsm#160: the time-out of the freeze did not time out; blocked for 7.7 hours."""
+
+    @pytest.mark.parametrize("policy", [Policy.TRY, Policy.REQUIRE])
+    def test_freeze_that_is_late_is_thawed_all_the_same(self, guest: Linux, policy: Policy) -> None:
+        files = guest.files()
+        guest.sh("echo 5 > /run/delay")
+        quiesce = Quiesce(policy=policy, limit_s=1)
+        with guest.connect() as host:
+            if policy is Policy.TRY:
+                result = create(host, request(), quiesce)
+                assert result.consistency == "crash"
+                assert "crash-consistent" in " ".join(result.notes)
+                assert "has not confirmed" in " ".join(result.notes)
+            else:
+                with pytest.raises(NotThawed):
+                    create(host, request(), quiesce)
+                assert guest.files() == files
+        # The helper goes on, until the freeze has come and is gone.
+        guest.wait_until(lambda: hooks(guest)[-1:] == ["thaw"])
+        assert hooks(guest)[0] == "freeze"
+        assert guest.status() == "thawed"
+
+
+class TestPaused:
+    """harvester#3976: no agent answers in a guest that is paused; a freeze must not wait in it."""
+
+    @pytest.mark.parametrize("policy", [Policy.TRY, Policy.REQUIRE])
+    def test_nothing_waits_for_the_agent(self, guest: Linux, policy: Policy) -> None:
+        files = guest.files()
+        quiesce = Quiesce(policy=policy, limit_s=1)
+        guest.pause()
+        try:
+            with guest.connect() as host:
+                if policy is Policy.TRY:
+                    assert create(host, request(), quiesce).consistency == "crash"
+                else:
+                    with pytest.raises(CannotFreeze) as caught:
+                        create(host, request(), quiesce)
+                    assert caught.value.exit_code == 4
+                    assert guest.files() == files
+        finally:
+            guest.go_on()
+        guest.wait_until(lambda: guest.status() == "thawed")
+        assert hooks(guest) == []
+
+
+THAW_BY_HAND = """
+    until grep -q freeze /run/hooks; do sleep 0.1; done
+    until fsfreeze --unfreeze /mnt/vda; do sleep 0.1; done
+    until grep -q thaw /run/hooks; do
+        dd if=/dev/zero of=/mnt/vda/written bs=4096 count=1 conv=fsync
+        sleep 0.1
+    done
+"""
+
+
+class TestSomebodyElse:
+    def test_freeze_of_somebody_else_is_left_alone(self, guest: Linux) -> None:
+        files = guest.files()
+        guest.ask("guest-fsfreeze-freeze", {})
+        try:
+            with guest.connect() as host, pytest.raises(CannotFreeze):
+                create(host, request(), REQUIRE)
+            assert guest.status() == "frozen"
+        finally:
+            guest.ask("guest-fsfreeze-thaw", {})
+        assert guest.files() == files
+
+    def test_thaw_by_somebody_else_is_noticed(self, guest: Linux) -> None:
+        """Windows thaws by itself after ten seconds; here somebody does it by hand."""
+        guest.sh(f"({THAW_BY_HAND}) >/dev/null 2>&1 &")
+        with guest.connect() as host:
+            waits = Switch(host, lambda: _wait_written(guest), goes_on=True)
+            with pytest.raises(NotConsistent, match="1 were still frozen"):
+                create(waits, request(), Quiesce(policy=Policy.REQUIRE, limit_s=20))
+        assert guest.status() == "thawed"
+
+
+KILLED = """
+    import sys, time
+    from qmpsnap.hosts.direct import DirectHost
+    from qmpsnap.monitor.socket import SocketMonitor
+    from qmpsnap.operations.create import create
+    from qmpsnap.operations.quiesce import Policy, Quiesce
+    from qmpsnap.operations.requests import CreateRequest
+
+    class Hangs(DirectHost):
+        def switch(self, plans):
+            print("frozen", flush=True)
+            time.sleep(1000)
+
+    qmp, agent, limit, name = sys.argv[1:]
+    host = Hangs(SocketMonitor.connect(qmp), agent)
+    request = CreateRequest(disk="vda", new_file=None, snapshot=name)
+    create(host, request, Quiesce(policy=Policy.REQUIRE, limit_s=float(limit)))
+"""
+
+
+class TestToolDies:
+    """Nothing in the guest ends a freeze: the helper does, when the tool cannot."""
+
+    @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGSTOP])
+    def test_killed_or_stopped_while_the_guest_is_frozen(
+        self, direct_linux: Linux, end: signal.Signals
+    ) -> None:
+        guest = direct_linux
+        guest.sh("rm -f /run/delay; : > /run/hooks")
+        name = f"killed{end:d}"
+        limit = "30" if end is signal.SIGKILL else "2"
+        tool = subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                textwrap.dedent(KILLED),
+                guest.road[1],
+                guest.road[3],
+                limit,
+                name,
+            ],
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        try:
+            assert tool.stdout is not None
+            with tool.stdout as printed:
+                assert printed.readline() == b"frozen\n"
+                os.kill(tool.pid, end)
+                if end is signal.SIGKILL:
+                    tool.wait()
+                    guest.wait_until(lambda: guest.status() == "thawed")
+                else:
+                    _wait_written(guest)
+        finally:
+            tool.kill()
+            tool.wait()
+        guest.wait_until(lambda: guest.status() == "thawed")
+        assert hooks(guest) == ["freeze", "thaw"]
+        # What the dead call left is taken by the same command.
+        assert guest.cli("create", "vda", name).code == 0
+
+
+def _wait_written(guest: Linux) -> None:
+    """Until the guest writes to vda; the agent cannot be asked now."""
+
+    def written() -> int:
+        return max(one.stat().st_mtime_ns for one in guest.folder.glob("volume-1*"))
+
+    before = written()
+    while written() == before:
+        time.sleep(0.05)
