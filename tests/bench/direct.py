@@ -59,11 +59,11 @@ def measure(folder: Path, case: Case, rounds: int) -> Direct:
             for _ in range(rounds):
                 with closing(Counting(SocketMonitor.connect(guest.qmp_path))) as monitor:
                     host = DirectHost(monitor)
-                    take("first", cost(host.read, monitor))
-                    take("again", cost(host.read, monitor))
+                    take("first", cost(host.read, monitor, guest.pid))
+                    take("again", cost(host.read, monitor, guest.pid))
                     reader = Reader(monitor)
-                    take("first_graph", cost(reader.read, monitor))
-                    take("graph", cost(reader.read, monitor))
+                    take("first_graph", cost(reader.read, monitor, guest.pid))
+                    take("graph", cost(reader.read, monitor, guest.pid))
                     monitor.weighs = True
                     reader.read()
                     largest = monitor.largest

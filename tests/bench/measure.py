@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import resource
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from tests.support.counting import Counting
@@ -33,32 +35,61 @@ CASES: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What one thing costs, once."""
+    """What one thing costs, once. Processor times: they bear a machine that has other work."""
 
     seconds: float
-    waited_s: float = 0.0
-    """Of these: until replies were there. The rest is qmpsnap's own work."""
-    trips: int = 0
+    """By the clock on the wall."""
+    own_s: float
+    """The caller's thread: qmpsnap's own work."""
+    wire_s: float
+    """The process's other threads: qemu.qmp or libvirt, and JSON."""
+    others_s: float
+    """QEMU, or the programs that were started."""
+    trips: int
 
 
-def cost(work: Callable[[], object], monitor: Counting | None = None) -> Cost:
-    """Do it once, and tell what it cost."""
-    trips, waited = (monitor.trips, monitor.waited_s) if monitor else (0, 0.0)
-    start = time.perf_counter()
+def cost(
+    work: Callable[[], object], monitor: Counting | None = None, qemu: int | None = None
+) -> Cost:
+    """
+    Do it once, and tell what it cost.
+
+    Args:
+        work: What is measured.
+        monitor: The one that it goes through; None where nothing is counted.
+        qemu: Process whose time counts; None for the programs that are started.
+    """
+
+    def now() -> tuple[float, ...]:
+        clocks = (time.perf_counter(), time.thread_time(), time.process_time())
+        return (*clocks, _processor_s(qemu), monitor.trips if monitor else 0)
+
+    before = now()
     work()
-    seconds = time.perf_counter() - start
-    if monitor is None:
-        return Cost(seconds)
-    return Cost(seconds, monitor.waited_s - waited, monitor.trips - trips)
+    wall, own, all_threads, others, trips = (b - a for a, b in zip(before, now(), strict=True))
+    return Cost(
+        seconds=wall, own_s=own, wire_s=all_threads - own, others_s=others, trips=round(trips)
+    )
+
+
+def _processor_s(process: int | None) -> float:
+    if process is None:
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime
+    # Nanoseconds on a processor; stat has hundredths of a second only.
+    threads = Path(f"/proc/{process}/task").iterdir()
+    return sum(int((one / "schedstat").read_text().split()[0]) for one in threads) / 1e9
 
 
 def median(costs: list[Cost]) -> Cost:
     """The middle of each figure; the number of round trips must be one and the same."""
     (trips,) = {one.trips for one in costs}
     return Cost(
-        statistics.median(one.seconds for one in costs),
-        statistics.median(one.waited_s for one in costs),
-        trips,
+        seconds=statistics.median(one.seconds for one in costs),
+        own_s=statistics.median(one.own_s for one in costs),
+        wire_s=statistics.median(one.wire_s for one in costs),
+        others_s=statistics.median(one.others_s for one in costs),
+        trips=trips,
     )

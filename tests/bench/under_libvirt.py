@@ -29,6 +29,7 @@ class UnderLibvirt:
     """One row."""
 
     case: Case
+    nested_ok: bool
     first_graph: Cost
     graph: Cost
     """`Reader.read()` through passthrough, as `LibvirtHost.read()` does it."""
@@ -61,11 +62,13 @@ def _measure(connection: Any, folder: Path, case: Case, rounds: int) -> UnderLib
             for _ in range(rounds):
                 with closing(LibvirtHost(domain)) as host:
                     host.read()  # the schema
-                    costs.setdefault("read", []).append(cost(host.read))
+                    costs.setdefault("read", []).append(cost(host.read, qemu=guest.pid))
                 monitor = Counting(PassthroughMonitor(domain))
                 reader = Reader(monitor)
                 read = partial(reader.read, nested_ok=small)
                 for kind in ("first_graph", "graph"):
-                    costs.setdefault(kind, []).append(cost(read, monitor))
-                costs.setdefault("xml_desc", []).append(cost(domain.XMLDesc))
-    return UnderLibvirt(case=case, **{kind: median(some) for kind, some in costs.items()})
+                    costs.setdefault(kind, []).append(cost(read, monitor, guest.pid))
+                costs.setdefault("xml_desc", []).append(cost(domain.XMLDesc, qemu=guest.pid))
+    return UnderLibvirt(
+        case=case, nested_ok=small, **{kind: median(some) for kind, some in costs.items()}
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping
 from queue import SimpleQueue
 
@@ -11,12 +10,11 @@ from qmpsnap.monitor.base import DEFAULT_TIMEOUT_S, Event, Monitor
 
 
 class Counting:
-    """A monitor that counts commands, and the seconds until their replies were there."""
+    """A monitor that counts commands."""
 
     def __init__(self, monitor: Monitor) -> None:
         self._monitor = monitor
         self.trips = 0
-        self.waited_s = 0.0
         self.largest = 0
         """Bytes of the largest reply, as JSON; only while `weighs`."""
         self.weighs = False
@@ -34,11 +32,7 @@ class Counting:
     ) -> object:
         """See `Monitor.execute`."""
         self.trips += 1
-        start = time.perf_counter()
-        try:
-            reply = self._monitor.execute(command, arguments, timeout)
-        finally:
-            self.waited_s += time.perf_counter() - start
+        reply = self._monitor.execute(command, arguments, timeout)
         if self.weighs:
             self.largest = max(self.largest, len(json.dumps(reply)))
         return reply
