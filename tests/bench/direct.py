@@ -1,0 +1,81 @@
+"""On QEMU's own QMP socket, and qemu-img on the same files."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from qmpsnap.demo import qemu_guest
+from qmpsnap.demo.disks import qcow2_chain
+from qmpsnap.hosts import qemu_img
+from qmpsnap.hosts.direct import DirectHost
+from qmpsnap.hosts.reading import Reader
+from qmpsnap.monitor.socket import SocketMonitor
+from tests.bench.measure import Case, Cost, cost, median
+from tests.support.chains import make_chain
+from tests.support.counting import Counting
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Direct:
+    """One row."""
+
+    case: Case
+    first_graph: Cost
+    """`Reader.read()` by a new reader: with the schema."""
+    graph: Cost
+    """`Reader.read()` again."""
+    first: Cost
+    """`DirectHost.read()` by a new host: all that `qmpsnap chain` asks."""
+    again: Cost
+    """`DirectHost.read()` of the same host again, as an operation does."""
+    qemu_img: Cost
+    """`qemu-img info --backing-chain` of all disks, one after the other."""
+    largest: int
+    """Bytes of the largest reply."""
+
+
+def measure(folder: Path, case: Case, rounds: int) -> Direct:
+    """Start a guest and read it in several ways, in turns."""
+    with TemporaryDirectory(dir=folder) as share:
+        chains = [
+            make_chain(Path(share), f"volume-{number}", case.layers, relative=case.relative)
+            for number in range(case.disks)
+        ]
+        # One PCI slot for all of them.
+        disks = [
+            replace(qcow2_chain(chain, f"disk{number}", f"serial-{number}"), bus="scsi")
+            for number, chain in enumerate(chains)
+        ]
+        with qemu_guest.run(disks, directory=share) as guest:
+            costs: dict[str, list[Cost]] = {}
+            largest = 0
+
+            def take(name: str, one: Cost) -> None:
+                costs.setdefault(name, []).append(one)
+
+            for _ in range(rounds):
+                with closing(Counting(SocketMonitor.connect(guest.qmp_path))) as monitor:
+                    host = DirectHost(monitor)
+                    take("first", cost(host.read, monitor, guest.pid))
+                    take("again", cost(host.read, monitor, guest.pid))
+                    reader = Reader(monitor)
+                    take("first_graph", cost(reader.read, monitor, guest.pid))
+                    take("graph", cost(reader.read, monitor, guest.pid))
+                    monitor.weighs = True
+                    reader.read()
+                    largest = monitor.largest
+                take("qemu_img", cost(lambda: _ask_qemu_img(chains)))
+    return Direct(
+        case=case, largest=largest, **{name: median(some) for name, some in costs.items()}
+    )
+
+
+def _ask_qemu_img(chains: list[list[tuple[Path, str]]]) -> None:
+    for chain in chains:
+        path, format = chain[0]
+        # -U: the guest has it open.
+        options = ("-U", "-f", format, "--backing-chain", "--output=json")
+        qemu_img.run("info", str(path), *options, str(path))

@@ -1,0 +1,95 @@
+"""Cases, costs and medians."""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tests.support.counting import Counting
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """So many disks, each a chain of so many layers."""
+
+    layers: int
+    disks: int
+    relative: bool = False
+    """Headers name the layer below without its folder, as Cinder writes them."""
+
+    @property
+    def nodes(self) -> int:
+        """Format node and protocol node of each layer."""
+        return 2 * self.layers * self.disks
+
+
+CASES: Final = (
+    *(Case(layers, 1) for layers in (1, 2, 8, 32, 64, 128, 200)),
+    *(Case(8, disks) for disks in (4, 16, 32)),
+    *(Case(layers, 1, relative=True) for layers in (8, 16, 32, 64)),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What one thing costs, once. Processor times: they bear a machine that has other work."""
+
+    seconds: float
+    """By the clock on the wall."""
+    own_s: float
+    """The caller's thread: qmpsnap's own work."""
+    wire_s: float
+    """The process's other threads: qemu.qmp or libvirt, and JSON."""
+    others_s: float
+    """QEMU, or the programs that were started."""
+    trips: int
+
+
+def cost(
+    work: Callable[[], object], monitor: Counting | None = None, qemu: int | None = None
+) -> Cost:
+    """
+    Do it once, and tell what it cost.
+
+    Args:
+        work: What is measured.
+        monitor: The one that it goes through; None where nothing is counted.
+        qemu: Process whose time counts; None for the programs that are started.
+    """
+
+    def now() -> tuple[float, ...]:
+        clocks = (time.perf_counter(), time.thread_time(), time.process_time())
+        return (*clocks, _processor_s(qemu), monitor.trips if monitor else 0)
+
+    before = now()
+    work()
+    wall, own, all_threads, others, trips = (b - a for a, b in zip(before, now(), strict=True))
+    return Cost(
+        seconds=wall, own_s=own, wire_s=all_threads - own, others_s=others, trips=round(trips)
+    )
+
+
+def _processor_s(process: int | None) -> float:
+    if process is None:
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime
+    # Nanoseconds on a processor; stat has hundredths of a second only.
+    threads = Path(f"/proc/{process}/task").iterdir()
+    return sum(int((one / "schedstat").read_text().split()[0]) for one in threads) / 1e9
+
+
+def median(costs: list[Cost]) -> Cost:
+    """The middle of each figure; the number of round trips must be one and the same."""
+    (trips,) = {one.trips for one in costs}
+    return Cost(
+        seconds=statistics.median(one.seconds for one in costs),
+        own_s=statistics.median(one.own_s for one in costs),
+        wire_s=statistics.median(one.wire_s for one in costs),
+        others_s=statistics.median(one.others_s for one in costs),
+        trips=trips,
+    )
