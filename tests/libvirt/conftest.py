@@ -33,6 +33,19 @@ def connection() -> Iterator[Any]:
         shutil.rmtree(root, ignore_errors=True)
 
 
+def lent(connection: Any) -> Any:
+    """The connection, but whoever closes it does not."""
+
+    class Borrowed:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(connection, name)
+
+        def close(self) -> None:
+            """It is somebody else's."""
+
+    return Borrowed()
+
+
 @pytest.fixture(autouse=True)
 def borrowed(connection: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """
@@ -42,26 +55,19 @@ def borrowed(connection: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     is too many for one process.
     """
 
-    class Borrowed:
-        def __getattr__(self, name: str) -> Any:
-            return getattr(connection, name)
-
-        def close(self) -> None:
-            """It is the session's."""
-
     def open_connection(uri: str) -> Any:
-        return Borrowed() if uri == connection.getURI() else virt.open_connection(uri)
+        return lent(connection) if uri == connection.getURI() else virt.open_connection(uri)
 
     monkeypatch.setattr("qmpsnap.cli.road.open_connection", open_connection)
 
 
 @contextmanager
-def libvirt_rig(connection: Any, folder: Path, base: str) -> Iterator[Rig]:
-    """Start a guest whose disk is `BASE` in `folder`."""
+def libvirt_rig(connection: Any, folder: Path, base: str, *, file: str = BASE) -> Iterator[Rig]:
+    """Start a guest whose disk is `file` in `folder`, of the format `base`."""
     # A new name each time: libvirt keeps one until init has reaped its QEMU, for seconds in some
     # containers.
     name = f"web{next(_NUMBERS)}"
-    disk = libvirt_guest.LibvirtDisk(folder / BASE, base, DISK, SERIAL)
+    disk = libvirt_guest.LibvirtDisk(folder / file, base, DISK, SERIAL)
     with libvirt_guest.run(connection, [disk], name, directory=folder) as guest:
 
         @contextmanager
