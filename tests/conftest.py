@@ -22,6 +22,7 @@ from qmpsnap.cli.main import run
 from qmpsnap.demo import libvirt_guest
 from qmpsnap.monitor import virt
 from tests.support import linux
+from tests.support.lending import lent
 
 _NEEDS: dict[str, tuple[Callable[[], object], str]] = {
     "qemu": (
@@ -113,14 +114,7 @@ def borrowed(connection: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     is too many for one process.
     """
 
-    class Borrowed:
-        def __getattr__(self, name: str) -> Any:
-            return getattr(connection, name)
-
-        def close(self) -> None:
-            """It is the session's."""
-
     def open_connection(uri: str) -> Any:
-        return Borrowed() if uri == connection.getURI() else virt.open_connection(uri)
+        return lent(connection) if uri == connection.getURI() else virt.open_connection(uri)
 
     monkeypatch.setattr("qmpsnap.cli.road.open_connection", open_connection)

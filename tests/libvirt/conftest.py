@@ -25,12 +25,12 @@ def _borrowed(borrowed: Any) -> None:
 
 
 @contextmanager
-def libvirt_rig(connection: Any, folder: Path, base: str) -> Iterator[Rig]:
-    """Start a guest whose disk is `BASE` in `folder`."""
+def libvirt_rig(connection: Any, folder: Path, base: str, *, file: str = BASE) -> Iterator[Rig]:
+    """Start a guest whose disk is `file` in `folder`, of the format `base`."""
     # A new name each time: libvirt keeps one until init has reaped its QEMU, for seconds in some
     # containers.
     name = f"web{next(_NUMBERS)}"
-    disk = libvirt_guest.LibvirtDisk(folder / BASE, base, DISK, SERIAL)
+    disk = libvirt_guest.LibvirtDisk(folder / file, base, DISK, SERIAL)
     with libvirt_guest.run(connection, [disk], name, directory=folder) as guest:
 
         @contextmanager

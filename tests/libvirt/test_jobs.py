@@ -1,0 +1,172 @@
+"""Running jobs under libvirt: what its API has, what it has not, and libvirtd restarted."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qmpsnap.monitor import virt
+from qmpsnap.operations.jobs import JobFailed, JobView
+from qmpsnap.operations.options import DEFAULT_OPTIONS, MergeOptions
+from qmpsnap.operations.outcome import TimedOut
+from tests.libvirt.conftest import libvirt_rig
+from tests.support.jobs import (
+    ACTIVE,
+    AFTERWARDS,
+    REQUESTS,
+    SLOW,
+    TOP,
+    Merge,
+    fill,
+    make_chain,
+    merged,
+    small_file_system,
+)
+from tests.support.lending import lent
+from tests.support.rig import BASE, DISK, MIB, Rig, assert_sound
+
+
+@pytest.fixture(scope="module")
+def second(connection: Any) -> Iterator[Any]:
+    """Another connection: libvirt-python allows one listener a guest on each."""
+    with closing(virt.open_connection(connection.getURI())) as second:
+        yield second
+
+
+@pytest.fixture(autouse=True)
+def cli_by_second(borrowed: None, second: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the command line be the other call, beside the merge."""
+    monkeypatch.setattr("qmpsnap.cli.road.open_connection", lambda _uri: lent(second))
+
+
+@pytest.fixture
+def share(tmp_path: Path) -> Path:
+    folder = tmp_path / "share"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def rig(connection: Any, share: Path) -> Iterator[Rig]:
+    """A guest of three layers, the data in the middle one."""
+    make_chain(share)
+    with libvirt_rig(connection, share, "qcow2", file=ACTIVE) as rig:
+        yield rig
+
+
+def _assert_unchanged(rig: Rig, content: str) -> None:
+    assert rig.cli("jobs", "-o", "json").json["jobs"] == []
+    assert rig.files() == [ACTIVE, TOP, BASE]
+    assert_sound(rig.disk())
+    assert rig.guest.read_sha256(DISK) == content
+
+
+def _assert_merged(rig: Rig, kind: str, content: str) -> None:
+    assert rig.files() == AFTERWARDS[kind]
+    assert_sound(rig.disk())
+    assert rig.guest.read_sha256(DISK) == content
+
+
+def _running(rig: Rig) -> dict[str, object]:
+    while True:
+        jobs = rig.cli("jobs", "-o", "json").json["jobs"]
+        if jobs:
+            return dict(jobs[0])
+
+
+@pytest.mark.parametrize("kind", AFTERWARDS)
+def test_bandwidth_can_be_changed_while_it_runs(rig: Rig, kind: str) -> None:
+    content = rig.guest.read_sha256(DISK)
+    merge = Merge(rig, kind, SLOW)
+    job = _running(rig)
+    assert (job["id"], job["disk"], job["bandwidth"], job["ours"]) == (DISK, DISK, MIB, None)
+    assert job["type"] == ("stream" if kind == "pull" else "commit")
+    assert rig.cli("set-speed", DISK, "0").code == 0
+    merge.ends()
+    _assert_merged(rig, kind, content)
+
+
+@pytest.mark.parametrize("kind", ["commit", "active-commit"])
+def test_cancel(rig: Rig, kind: str) -> None:
+    content = rig.guest.read_sha256(DISK)
+    merge = Merge(rig, kind, SLOW)
+    _running(rig)
+    said = rig.cli("cancel", DISK)
+    assert said.code == 0, said
+    with pytest.raises(JobFailed, match=r"[Cc]ancel"):
+        merge.ends()
+    _assert_unchanged(rig, content)
+
+
+def test_wait(rig: Rig) -> None:
+    merge = Merge(rig, "commit", SLOW)
+    _running(rig)
+    timer = threading.Timer(0.3, lambda: rig.cli("set-speed", DISK, "0"))
+    timer.start()
+    assert rig.cli("wait", DISK, "--timeout", "0.1").code == 1
+    said = rig.cli("wait", DISK)
+    assert said.code == 0, said
+    timer.join()
+    merge.ends()
+
+
+@pytest.mark.parametrize("kind", AFTERWARDS)
+def test_time_limit_while_it_copies(rig: Rig, kind: str) -> None:
+    content = rig.guest.read_sha256(DISK)
+    wishes = MergeOptions(bandwidth=MIB, timeout_s=0.5)
+    with rig.host() as host, pytest.raises(TimedOut):
+        merged(host, kind, wishes)
+    _assert_unchanged(rig, content)
+    with rig.host() as host:
+        merged(host, kind, DEFAULT_OPTIONS)
+    _assert_merged(rig, kind, content)
+
+
+def test_time_limit_when_the_mirror_is_ready(rig: Rig) -> None:
+    content = rig.guest.read_sha256(DISK)
+
+    def dawdle(_plan: object, view: JobView) -> None:
+        if view.status == "ready":
+            time.sleep(1.0)
+
+    with rig.host() as host, pytest.raises(TimedOut):
+        merged(host, "active-commit", MergeOptions(timeout_s=1.0), progress=dawdle)
+    _assert_unchanged(rig, content)
+
+
+def test_what_libvirt_cannot_do_is_refused_before_anything_is_touched(rig: Rig) -> None:
+    content = rig.guest.read_sha256(DISK)
+    request = REQUESTS["commit"]
+    said = rig.delete(request.file_to_merge, request.merge_target_file, "--on-error", "pause")
+    assert said.code == 4, said
+    assert "libvirt's commits and pulls end on an error" in said.err
+    _assert_unchanged(rig, content)
+    merge = Merge(rig, "commit", SLOW)
+    _running(rig)
+    for verb in ("pause", "resume"):
+        said = rig.cli(verb, DISK)
+        assert said.code == 4, said
+        assert f"libvirt cannot {verb}" in said.err
+    assert rig.cli("set-speed", DISK, "0").code == 0
+    merge.ends()
+
+
+@pytest.mark.parametrize("kind", ["commit", "pull"])
+def test_no_space_says_where(connection: Any, share: Path, kind: str) -> None:
+    with small_file_system(share, 64):
+        make_chain(share)
+        with libvirt_rig(connection, share, "qcow2", file=ACTIVE) as rig:
+            content = rig.guest.read_sha256(DISK)
+            filler = fill(share, 4 * MIB)
+            with rig.host() as host, pytest.raises(JobFailed) as caught:
+                merged(host, kind, DEFAULT_OPTIONS)
+            assert "No space left on device (writing " in str(caught.value)
+            assert f"free on {share}" in str(caught.value)
+            filler.unlink()
+            _assert_unchanged(rig, content)

@@ -1,0 +1,144 @@
+"""What tests of running jobs need on both roads: a merge at work, a chain that takes a while."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import TypeVar
+
+from qmpsnap.demo import images
+from qmpsnap.hosts import qemu_img
+from qmpsnap.operations import run
+from qmpsnap.operations.drive import Progress
+from qmpsnap.operations.guards import Guard
+from qmpsnap.operations.host import Host
+from qmpsnap.operations.notices import Notice
+from qmpsnap.operations.options import MergeOptions
+from qmpsnap.operations.outcome import Result
+from qmpsnap.operations.requests import DeleteRequest
+from qmpsnap.operations.watch import Limits
+from tests.support.rig import BASE, MIB, SERIAL, Rig
+
+TOP, ACTIVE = f"{BASE}.s1", f"{BASE}.s2"
+SIZE = 16 * MIB
+SLOW = MergeOptions(bandwidth=MIB)
+SOON_S = 20.0
+"""More than anything here takes that is waited for."""
+REQUESTS = {
+    "commit": DeleteRequest(disk=SERIAL, file_to_merge=TOP, merge_target_file=BASE),
+    "active-commit": DeleteRequest(disk=SERIAL, file_to_merge=ACTIVE, merge_target_file=BASE),
+    "pull": DeleteRequest(disk=SERIAL, file_to_merge=None, merge_target_file=None),
+}
+AFTERWARDS = {"commit": [ACTIVE, BASE], "active-commit": [BASE], "pull": [ACTIVE]}
+
+N = TypeVar("N")
+
+
+def make_chain(folder: Path, size: int = SIZE) -> None:
+    """Make three layers: a raw base, the data in the middle one, and an empty active one."""
+    images.create_raw(folder / BASE, size)
+    images.create_qcow2(folder / TOP, size, BASE, "raw")
+    other = folder.parent / "data"
+    other.write_bytes(bytes([7]) * size)
+    qemu_img.run("convert", TOP, "-n", "-f", "raw", "-O", "qcow2", str(other), str(folder / TOP))
+    other.unlink()
+    images.create_qcow2(folder / ACTIVE, size, TOP, "qcow2")
+
+
+class Merge:
+    """A merge on a thread of its own."""
+
+    def __init__(
+        self,
+        rig: Rig,
+        kind: str,
+        options: MergeOptions,
+        *,
+        limits: Limits | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self.told: SimpleQueue[Notice] = SimpleQueue()
+        self._result: Result | None = None
+        self._error: BaseException | None = None
+
+        def work() -> None:
+            try:
+                with rig.host() as host:
+                    self._result = merged(
+                        host, kind, options, self.told, limits=limits, progress=progress
+                    )
+            except BaseException as error:  # handed to the thread that waits for this one
+                self._error = error
+
+        self._thread = threading.Thread(target=work, daemon=True)
+        self._thread.start()
+
+    def hears(self, kind: type[N]) -> N:
+        """Wait for the next notice of a kind."""
+        while True:
+            try:
+                notice = self.told.get(timeout=SOON_S)
+            except Empty:
+                raise AssertionError(f"no {kind.__name__}; {self._error!r}") from None
+            if isinstance(notice, kind):
+                return notice
+
+    def ends(self) -> Result:
+        """Wait for the end; raises what it raised."""
+        self._thread.join(SOON_S)
+        assert not self._thread.is_alive()
+        if self._error is not None:
+            raise self._error
+        assert self._result is not None
+        return self._result
+
+
+def merged(
+    host: Host,
+    kind: str,
+    options: MergeOptions,
+    told: SimpleQueue[Notice] | None = None,
+    *,
+    limits: Limits | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Merge here and now, without looking whether there is room."""
+    return run.delete(
+        host,
+        REQUESTS[kind],
+        progress,
+        options=options,
+        tell=told.put if told else None,
+        allow={Guard.SPACE},
+        limits=limits or Limits(),
+    )
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Ask again and again; pytest stops it in the end."""
+    while not condition():
+        pass
+
+
+@contextmanager
+def small_file_system(folder: Path, mib: int) -> Iterator[None]:
+    """Mount a file system of its own on a folder."""
+    size = f"size={mib}m"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(folder)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(folder: Path, leave: int) -> Path:
+    """Fill a file system up to so many bytes; returns the file that does."""
+    filler = folder / "filler"
+    room = os.statvfs(folder)
+    filler.write_bytes(b"x" * (room.f_bavail * room.f_frsize - leave))
+    return filler
