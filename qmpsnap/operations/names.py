@@ -90,6 +90,26 @@ def find_snapshot(disk: DiskReport, name: str) -> Snapshot:
     raise SnapshotNotFound(disk.disk, name, tuple(one.name for one in known))
 
 
+def tidy(path: str) -> str:
+    """
+    A path without doubled slashes and `.`, to be compared with others as text.
+
+    `..` stays: behind a symbolic link it leads elsewhere than the text says.
+    """
+    parts = (part for part in path.split("/") if part not in ("", "."))
+    return ("/" if path.startswith("/") else "") + "/".join(parts)
+
+
+def backing_name(relative: str) -> str:
+    """
+    A relative name as it may stand in a header.
+
+    What has a colon before its first slash is an address for QEMU (`nbd:…`, `json:…`), whatever
+    file has this name (block.c, path_has_protocol()).
+    """
+    return f"./{relative}" if ":" in relative.partition("/")[0] else relative
+
+
 def check_belongs(new_file: str, disk: DiskReport, others: tuple[DiskReport, ...]) -> None:
     """
     Refuse a new file that is named as if it belonged to another volume.

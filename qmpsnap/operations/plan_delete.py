@@ -15,7 +15,7 @@ from typing import Literal
 from qmpsnap.errors import Refused
 from qmpsnap.formats.layers import DiskReport, GuestReport, LayerReport
 from qmpsnap.operations.disks import DiskUnsuitable, find_disk, usable
-from qmpsnap.operations.names import find_snapshot
+from qmpsnap.operations.names import backing_name, find_snapshot, tidy
 from qmpsnap.operations.requests import DeleteRequest, NamedDeleteRequest
 
 
@@ -30,6 +30,24 @@ class NotInChain(Refused):
     name: str
     disk: str
     chain: str
+
+
+@dataclass(eq=False)
+class ForeignLayer(Refused):
+    """
+    A bare name of the request fits a file of the chain that is not in the volume's folder.
+
+    The volume service means its own file. A chain may lead out of the folder (a template, or a
+    hostile header), and what lies there is not the volume service's to write.
+    """
+
+    msg = "{self.field} {self.name!r} would be {self.path}, which is not in {self.folder}"
+    remedy = "Nothing was merged. See with `qmpsnap chain` where this chain leads, and why."
+
+    field: str
+    name: str
+    path: str
+    folder: str
 
 
 @dataclass(eq=False)
@@ -121,7 +139,7 @@ def plan_delete(guest: GuestReport, request: DeleteRequest | NamedDeleteRequest)
 
     Raises:
         DiskNotFound, DiskAmbiguous, DiskUnsuitable, FormatUncertain: The disk cannot be used.
-        SnapshotNotFound, NotInChain, WrongOrder, BaseTooSmall, NothingToPull: The chain does not
+        SnapshotNotFound, NotInChain, ForeignLayer, WrongOrder, BaseTooSmall, NothingToPull: The chain does not
             allow what is asked for.
     """
     disk = usable(find_disk(guest, request.disk))
@@ -204,14 +222,22 @@ def _backing_name(above: LayerReport, base: LayerReport) -> str:
     present = above.backing_name
     if present is None or present.startswith(("/", "json:")) or above.path is None:
         return path
-    return os.path.relpath(path, os.path.dirname(above.path))
+    return backing_name(os.path.relpath(path, os.path.dirname(above.path)))
 
 
 def _position(disk: DiskReport, field: str, name: str) -> int:
+    """Find a file of the volume by its bare name, which means one in the active file's folder."""
+    folder = _folder(disk.layers[0])
     for position, layer in enumerate(disk.layers):
         if layer.file == name:
+            if _folder(layer) != folder:
+                raise ForeignLayer(field, name, layer.path or layer.file, folder)
             return position
     raise NotInChain(field, name, disk.disk, _chain(disk))
+
+
+def _folder(layer: LayerReport) -> str:
+    return tidy(os.path.dirname(layer.path or ""))
 
 
 def _chain(disk: DiskReport) -> str:
