@@ -40,15 +40,6 @@ _NEEDS: dict[str, tuple[Callable[[], object], str]] = {
 }
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """Where a page of the documentation is written from what the tests saw."""
-    parser.addoption(
-        "--regenerate-attacks",
-        action="store_true",
-        help="write fixtures/attacks.json from this run (tests/security); then run docs/generate.py",
-    )
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark by folder; skip what has no QEMU or libvirt, or fail where it is required."""
     required = set(os.environ.get("QMPSNAP_REQUIRE", "").split(",")) - {""}

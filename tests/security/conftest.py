@@ -24,8 +24,18 @@ from tests.support.rig import BASE, DISK, SERIAL, SIZE, Rig, Said
 
 __all__ = ["borrowed"]  # for the command line under libvirt
 
+
 SECRET = b"somebody else's, not for a guest"
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "attacks.json"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Known only where this folder is asked for by name."""
+    parser.addoption(
+        "--regenerate-attacks",
+        action="store_true",
+        help="write fixtures/attacks.json from this run; then run docs/generate.py",
+    )
 
 
 @dataclass(frozen=True)
@@ -131,7 +141,7 @@ def volume(share: Path) -> Path:
 @pytest.fixture(scope="session")
 def book(request: pytest.FixtureRequest) -> Iterator[Book]:
     """What is known of each attack; written anew with `--regenerate-attacks`."""
-    regenerate = bool(request.config.getoption("--regenerate-attacks"))
+    regenerate = bool(request.config.getoption("--regenerate-attacks", default=False))
     book = Book(json.loads(FIXTURE.read_text()) if not regenerate else None)
     yield book
     if regenerate:
