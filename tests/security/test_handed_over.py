@@ -287,24 +287,49 @@ def test_a_snapshot_name_is_no_path(volume: Path, share: Path, victim: Victim) -
         assert rig.files() == [BASE]
 
 
-def test_a_bare_name_means_the_volumes_folder(share: Path, tmp_path: Path) -> None:
-    """A chain that leads out of the share: the name of a file elsewhere must not be enough."""
-    foreign = tmp_path / "elsewhere" / BASE
-    foreign.parent.mkdir()
-    images.create_raw(foreign, SIZE)
-    active = share / f"{BASE}.s1"
-    images.create_qcow2(active, SIZE, foreign, "raw")
-    disk = qcow2_chain([(active, "qcow2"), (foreign, "raw")], DISK, SERIAL)
-    with direct_rig(share, disk) as rig, detecting(foreign) as detector:
-        rig.guest.write(DISK, 0, 65536, 1)
+class TestChainThatLeadsOut:
+    """
+    The base lies elsewhere: a template of many volumes, or what a hostile header names.
+
+    QEMU may be able to write there; the chain's being so is no permission.
+    """
+
+    @pytest.fixture
+    def foreign(self, tmp_path: Path) -> Path:
+        """A file elsewhere, with the name of the volume."""
+        file = tmp_path / "elsewhere" / BASE
+        file.parent.mkdir()
+        images.create_raw(file, SIZE)
+        return file
+
+    @pytest.fixture
+    def rig(self, share: Path, foreign: Path) -> Iterator[Rig]:
+        """A guest whose active file is in the share."""
+        active = share / f"{BASE}.s1"
+        images.create_qcow2(active, SIZE, foreign, "raw")
+        disk = qcow2_chain([(active, "qcow2"), (foreign, "raw")], DISK, SERIAL)
+        with direct_rig(share, disk) as rig:
+            rig.guest.write(DISK, 0, 65536, 1)
+            yield rig
+
+    def test_no_commit_writes_there(self, rig: Rig, foreign: Path) -> None:
         rig.create("s2")
-        detector.events()
-        for merge in (f"{BASE}.s1", f"{BASE}.s2"):
-            said = rig.delete(merge, BASE)
+        with detecting(foreign) as detector:
+            for top in (f"{BASE}.s1", f"{BASE}.s2"):
+                said = rig.delete(top, BASE)
+                assert said.code == 4, said
+                assert said.status == {"status": "error_deleting", "progress": "0%"}
+            said = rig.cli("delete", DISK, "s1", "--method", "commit")
             assert said.code == 4, said
-            assert said.status == {"status": "error_deleting", "progress": "0%"}
-        assert detector.events() == []
+            assert detector.events() == []
         assert rig.files() == [f"{BASE}.s2", f"{BASE}.s1", BASE]
+        assert not any(foreign.read_bytes())
+
+    def test_what_lies_there_is_not_removed(self, rig: Rig, foreign: Path) -> None:
+        said = rig.cli("delete", DISK, "s1", "--method", "pull", "--remove-file")
+        assert said.code == 0, said
+        assert "so it was kept" in said.err
+        assert rig.files() == [f"{BASE}.s1"]
         assert not any(foreign.read_bytes())
 
 

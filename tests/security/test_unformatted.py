@@ -103,7 +103,7 @@ class TestOverlayWithoutABackingFormat:
     @NEEDS_FILES
     def test_the_victim_is_shown(self, rig: Rig, victim: Victim) -> None:
         (found,) = _reachable(rig, victim)
-        assert (found["role"], found["layer"]) == ("data-file", BASE)
+        assert (found["role"], found["layer"]) == ("data-file", 1)
 
     def test_the_layer_is_flagged(self, rig: Rig, victim: Victim) -> None:
         said = rig.cli("chain", "-o", "json")
