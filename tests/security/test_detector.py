@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Callable
@@ -11,7 +12,8 @@ import pytest
 
 from qmpsnap.demo import images
 from qmpsnap.hosts import qemu_img
-from tests.security.conftest import SECRET, Victim, states_its_formats
+from tests.security.conftest import FIXTURE, SECRET, Victim, states_its_formats
+from tests.security.test_handed_over import HOSTILE
 from tests.support.payloads import PAYLOADS
 from tests.support.rig import Said
 
@@ -87,3 +89,9 @@ def test_calls_of_qemu_img_are_written_down(
     file = str(tmp_path / "image")
     qemu_img.run("create", file, "-q", "-f", "raw", file, "65536")
     assert no_bare_qemu_img() == [["create", "-q", "-f", "raw", file, "65536"]]
+
+
+def test_the_table_of_the_documentation_holds_every_attack() -> None:
+    known = json.loads(FIXTURE.read_text())
+    for table, titles in (("headers", [one.title for one in PAYLOADS]), ("overlays", [*HOSTILE])):
+        assert [one["title"] for one in known[table]] == titles

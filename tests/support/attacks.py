@@ -24,8 +24,8 @@ from tests.support.detector import Detector
 class Probing:
     """What `qemu-img` without `-f` does with a file."""
 
-    format: str
-    """What `info` calls it."""
+    format: str | None
+    """What `info` calls it; None when it fails."""
     named: bool
     """Whether `info` shows the victim as something that belongs to the image."""
     opened: bool
@@ -35,39 +35,39 @@ class Probing:
 
 
 @dataclass(frozen=True)
-class Attack:
-    """One line of the table."""
+class Seen:
+    """One line of a table."""
 
-    name: str
     title: str
-    probing: Probing
+    probing: Probing | None
+    """None where even trying would hang or harm."""
     qmpsnap: str
-    """The format that qmpsnap says."""
+    """The format that qmpsnap says, or why it refuses."""
 
 
 class Book:
-    """Attacks by name: those that are known, and those that were seen in this run."""
+    """Attacks by table and title: those that are known, and those that were seen in this run."""
 
     def __init__(self, known: dict[str, Any] | None) -> None:
         """Take the content of the fixture; None to write down whatever is seen."""
         self._known = known
-        self._seen: dict[str, Attack] = {}
+        self._seen: dict[str, dict[str, Any]] = {}
 
-    def check(self, attack: Attack) -> None:
+    def check(self, table: str, seen: Seen) -> None:
         """Compare with what is known. Another qemu-img may probe otherwise; qmpsnap may not."""
+        found = asdict(seen)
         if self._known is None:
-            self._seen[attack.name] = attack
+            assert self._seen.setdefault(table, {}).setdefault(seen.title, found) == found
             return
-        known = {one["name"]: one for one in self._known["attacks"]}
-        expected, found = known[attack.name], asdict(attack)
+        (expected,) = (one for one in self._known[table] if one["title"] == seen.title)
         if self._known["qemu-img"] != qemu_img_version():
             expected = {**expected, "probing": found["probing"]}
         assert found == expected, "is it right? then run with --regenerate-attacks"
 
     def text(self) -> str:
         """The fixture's new content."""
-        attacks = [asdict(attack) for attack in self._seen.values()]
-        return json.dumps({"qemu-img": qemu_img_version(), "attacks": attacks}, indent=2) + "\n"
+        tables = {table: list(lines.values()) for table, lines in self._seen.items()}
+        return json.dumps({"qemu-img": qemu_img_version(), **tables}, indent=2) + "\n"
 
 
 @functools.cache
@@ -83,13 +83,14 @@ def probe(file: Path, victim: Path, content: bytes, detector: Detector) -> Probi
     Let qemu-img look into a file without being told its format, as no part of qmpsnap may.
 
     Args:
-        file: Of a guest that does not run, or that runs on it as raw.
+        file: A file, or a link to one.
         victim: The file that a header may name.
         content: What is in it.
         detector: Watches the victim.
     """
     assert detector.events() == []
-    said = json.loads(_qemu_img("info", "-U", "--output=json", str(file)).stdout)
+    done = _qemu_img("info", "-U", "--output=json", str(file), check=False)
+    said = json.loads(done.stdout) if done.returncode == 0 else {}
     opened = bool(detector.events())
     with tempfile.TemporaryDirectory(dir=file.parent.parent) as folder:
         copy = Path(folder, "copy")
@@ -98,7 +99,7 @@ def probe(file: Path, victim: Path, content: bytes, detector: Detector) -> Probi
         leaked = copy.exists() and content in copy.read_bytes()
     assert leaked <= bool(detector.events()), "a leak that the detector does not see"
     return Probing(
-        format=said["format"],
+        format=said.get("format"),
         named=str(victim) in json.dumps({**said, "filename": ""}),
         opened=opened,
         leaked=leaked,
