@@ -7,11 +7,11 @@ ARGS ?=
 # On a developer's machine a tier whose tools are missing is skipped, and says so. In CI that
 # would be a check which silently does not run.
 ifneq ($(filter-out 0 false,$(CI)),)
-export QMPSNAP_REQUIRE ?= qemu,libvirt,guest
+export QMPSNAP_REQUIRE ?= qemu,libvirt,guest,security
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types unit fuzz nightly replay qemu layouts libvirt guest record clean
+.PHONY: help setup demo test lint types unit fuzz nightly replay qemu layouts libvirt guest security record clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -36,8 +36,9 @@ layouts: setup ## every layout of disks on a real QEMU
 libvirt: setup ## tests with libvirt's QEMU driver
 record: setup ## write fixtures/ anew, with the QEMU in PATH
 guest: setup ## tests with a real Linux and its guest agent
+security: setup ## attacks, on both
 
-lint types unit fuzz nightly replay qemu layouts libvirt guest record:
+lint types unit fuzz nightly replay qemu layouts libvirt guest security record:
 	$(TOX) run -e $@ -- $(ARGS)
 
 clean: ## remove .venv, .tox and every cache

@@ -22,16 +22,28 @@ from qmpsnap.cli.main import run
 from qmpsnap.demo import libvirt_guest
 from qmpsnap.monitor import virt
 from tests.support import linux
+from tests.support.daemon import which
 from tests.support.lending import lent
 
+
+def _qemu() -> object:
+    return shutil.which("qemu-system-x86_64") and shutil.which("qemu-img")
+
+
+def _libvirt() -> object:
+    return find_spec("libvirt") and shutil.which("qemu-system-x86_64")
+
+
+def _libvirtd() -> object:
+    return _qemu() and _libvirt() and which("libvirtd")
+
+
 _NEEDS: dict[str, tuple[Callable[[], object], str]] = {
-    "qemu": (
-        lambda: shutil.which("qemu-system-x86_64") and shutil.which("qemu-img"),
-        "Debian's qemu-system-x86 and qemu-utils",
-    ),
-    "libvirt": (
-        lambda: find_spec("libvirt") and shutil.which("qemu-system-x86_64"),
-        "libvirt-python and Debian's libvirt-daemon-driver-qemu",
+    "qemu": (_qemu, "Debian's qemu-system-x86 and qemu-utils"),
+    "libvirt": (_libvirt, "libvirt-python and Debian's libvirt-daemon-driver-qemu"),
+    "security": (
+        _libvirtd,
+        "what the tiers qemu and libvirt need, and Debian's libvirt-daemon",
     ),
     "guest": (
         lambda: linux.is_there() and shutil.which("qemu-system-x86_64") and find_spec("libvirt"),

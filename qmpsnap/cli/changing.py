@@ -17,6 +17,7 @@ from qmpsnap.cli.quiescing import quiesce_options
 from qmpsnap.cli.road import GuestCommand, Road
 from qmpsnap.operations import outcome, run
 from qmpsnap.operations.create import create_all
+from qmpsnap.operations.names import folder_of, tidy
 from qmpsnap.operations.options import MergeOptions
 from qmpsnap.operations.requests import CreateRequest, Method, NamedDeleteRequest
 
@@ -77,7 +78,8 @@ def create(
 @click.option(
     "--remove-file",
     is_flag=True,
-    help="Remove the files that left the chain, once QEMU and libvirt hold them no more.",
+    help="Remove the files that left the chain, once QEMU and libvirt hold them no more. Those in "
+    "another folder than the active file's are kept.",
 )
 @allow_option
 @force_option
@@ -111,8 +113,11 @@ def delete(
             verify=verify,
         )
     _tell(f"deleted snapshot {name} of {done.disk.disk}", "delete", (done,), output)
+    folder = folder_of(done.disk.layers[0])
     for path in done.dropped:
-        if remove_file:
+        if remove_file and tidy(os.path.dirname(path)) != folder:
+            say(f"{path} is no longer used by this guest; it is not in {folder}, so it was kept")
+        elif remove_file:
             try:
                 os.unlink(path)
             except OSError as error:

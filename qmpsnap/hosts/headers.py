@@ -12,16 +12,21 @@ from qmpsnap.formats.qcow2 import READ_SIZE, BadHeader, Header, parse
 log = logging.getLogger(__name__)
 
 
-def read_header(path: str) -> Header:
+def read_header(path: str, *, follow: bool = True) -> Header:
     """
     Read the header of a file that somebody states to be qcow2.
+
+    Args:
+        path: The file.
+        follow: Whether `path` may be a symbolic link.
 
     Raises:
         BadHeader: It is not what was stated, or not a file with a header at all.
         OSError: It cannot be opened or read.
     """
     # O_NONBLOCK: opening a FIFO must not hang.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+    descriptor = os.open(path, flags)
     try:
         mode = os.fstat(descriptor).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):

@@ -12,13 +12,19 @@ import stat
 import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Final
 
 from qmpsnap.errors import Failed, Refused
 from qmpsnap.formats.qcow2 import BadHeader
 from qmpsnap.hosts import qemu_img
 from qmpsnap.hosts.headers import read_header
 from qmpsnap.operations.host import Overlay
+from qmpsnap.operations.names import tidy
 from qmpsnap.operations.plan_create import CreatePlan
+
+_PREFIX: Final = ".qmpsnap-"
+_SUFFIX: Final = ".tmp"
+"""How the names of overlays begin and end that are not complete yet."""
 
 
 @dataclass(eq=False)
@@ -54,7 +60,7 @@ def prepare_overlay(plan: CreatePlan) -> Overlay:
 
     Raises:
         OverlayUnsuitable: The file that is there is not an empty qcow2 overlay of this disk.
-        QemuImgMissing, QemuImgFailed, CannotMake: It could not be made.
+        QemuImgMissing, QemuImgFailed, CannotMake: It could not be made, or not be corrected.
     """
     if os.path.lexists(plan.overlay):
         return _taken(plan)
@@ -77,7 +83,7 @@ def _make(plan: CreatePlan) -> None:
     """
     folder = os.path.dirname(plan.overlay)
     try:
-        descriptor, temporary = tempfile.mkstemp(prefix=".qmpsnap-", suffix=".tmp", dir=folder)
+        descriptor, temporary = tempfile.mkstemp(_SUFFIX, _PREFIX, folder)
         os.close(descriptor)
     except OSError as error:
         raise CannotMake(plan.overlay, str(error)) from error
@@ -133,8 +139,11 @@ def _taken(plan: CreatePlan) -> Overlay:
 
     if not stat.S_ISREG(os.lstat(plan.overlay).st_mode):
         raise unsuitable("it is not a regular file")
+    _remove_own_link(plan.overlay)
+    if os.lstat(plan.overlay).st_nlink != 1:
+        raise unsuitable("the file has another name as well, and may be somebody else's")
     try:
-        header = read_header(plan.overlay)
+        header = read_header(plan.overlay, follow=False)
     except BadHeader as error:
         raise unsuitable(f"it is not qcow2 ({error.reason})") from error
     except OSError as error:
@@ -155,7 +164,16 @@ def _taken(plan: CreatePlan) -> Overlay:
         raise unsuitable(
             f"it is backed by {header.backing_file!r}, not by {plan.backing_name!r}", remake
         )
-    if not qemu_img.is_empty(plan.overlay):
+    try:
+        state, empty = qemu_img.state_of(plan.overlay), qemu_img.is_empty(plan.overlay)
+    except qemu_img.QemuImgFailed as error:
+        advice = "Find out who has it open, or choose another name."
+        raise unsuitable(f"it cannot be looked into ({error.reason})", advice) from error
+    if state.corrupt:
+        raise unsuitable("it is marked as corrupt")
+    if state.snapshots:
+        raise unsuitable("it holds internal snapshots")
+    if not empty:
         raise unsuitable(
             "it holds data already",
             "After an active commit a left-over overlay still looks valid and is stale: remove "
@@ -181,12 +199,25 @@ def _taken(plan: CreatePlan) -> Overlay:
     )
 
 
+def _remove_own_link(overlay: str) -> None:
+    """Remove the temporary name that `_make` leaves beside the overlay when it is killed."""
+    folder = os.path.dirname(overlay)
+    for name in os.listdir(folder):
+        if name.startswith(_PREFIX) and name.endswith(_SUFFIX):
+            path = os.path.join(folder, name)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.lstat(path), os.lstat(overlay)):
+                    os.unlink(path)
+
+
 def _same_file(plan: CreatePlan, backing_name: str) -> bool:
     """
     Whether a name in the overlay's header is the active file.
 
     Compared as text: a hostile name is not looked up. Only Cinder's own two forms are taken, the
-    bare name and the full path.
+    bare name and the full path; with `..` in it, a name may lead through a link to anywhere.
     """
-    path = os.path.normpath(os.path.join(os.path.dirname(plan.overlay), backing_name))
-    return path == os.path.normpath(plan.active.path or "") and ":" not in backing_name
+    if ":" in backing_name.partition("/")[0]:
+        return False  # an address for QEMU, not a file
+    path = os.path.join(os.path.dirname(plan.overlay), backing_name)
+    return tidy(path) == tidy(plan.active.path or "")

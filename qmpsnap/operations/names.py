@@ -7,6 +7,7 @@ volume is `<volume>.<S>`; it holds what was written *after* S. The data of S is 
 
 from __future__ import annotations
 
+import os.path
 import re
 from dataclasses import dataclass
 
@@ -85,12 +86,17 @@ def overlay_name(disk: DiskReport, snapshot: str) -> str:
     """
     Name of the overlay for a new snapshot: `<volume>.<snapshot>`.
 
+    The volume is the lowest layer in the active file's folder: what lies elsewhere is a template
+    of many volumes, or nothing that this disk should lead to.
+
     Raises:
         BadSnapshotName: `snapshot` would not make a safe file name.
     """
     if not _SNAPSHOT.fullmatch(snapshot):
         raise BadSnapshotName(snapshot)
-    return f"{disk.layers[-1].file}.{snapshot}"
+    folder = folder_of(disk.layers[0])
+    volume = next(layer for layer in reversed(disk.layers) if folder_of(layer) == folder)
+    return f"{volume.file}.{snapshot}"
 
 
 def find_snapshot(disk: DiskReport, name: str) -> Snapshot:
@@ -108,6 +114,31 @@ def find_snapshot(disk: DiskReport, name: str) -> Snapshot:
     if len(found) > 1:
         raise SnapshotAmbiguous(disk.disk, name, tuple(one.overlay.file for one in found))
     return found[0]
+
+
+def tidy(path: str) -> str:
+    """
+    A path without doubled slashes and `.`, to be compared with others as text.
+
+    `..` stays: behind a symbolic link it leads elsewhere than the text says.
+    """
+    parts = (part for part in path.split("/") if part not in ("", "."))
+    return ("/" if path.startswith("/") else "") + "/".join(parts)
+
+
+def folder_of(layer: LayerReport) -> str:
+    """Folder of a layer's file; layers whose folders are the same text are in the same one."""
+    return tidy(os.path.dirname(layer.path or ""))
+
+
+def backing_name(relative: str) -> str:
+    """
+    A relative name as it may stand in a header.
+
+    What has a colon before its first slash is an address for QEMU (`nbd:…`, `json:…`), whatever
+    file has this name (block.c, path_has_protocol()).
+    """
+    return f"./{relative}" if ":" in relative.partition("/")[0] else relative
 
 
 def check_belongs(new_file: str, disk: DiskReport, others: tuple[DiskReport, ...]) -> None:

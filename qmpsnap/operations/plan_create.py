@@ -10,7 +10,7 @@ from typing import Final
 from qmpsnap.errors import Refused
 from qmpsnap.formats.layers import DiskReport, GuestReport, LayerReport
 from qmpsnap.operations.disks import DiskUnsuitable, FormatUncertain, find_disk, usable
-from qmpsnap.operations.names import check_belongs, overlay_name
+from qmpsnap.operations.names import backing_name, check_belongs, overlay_name
 from qmpsnap.operations.requests import BadFileName, CreateRequest
 
 _BACKABLE: Final = frozenset({"raw", "qcow2", "qed", "vmdk", "vdi", "vhdx", "vpc", "luks"})
@@ -38,7 +38,7 @@ class CreatePlan:
     overlay: str
     """Path of the overlay."""
     backing_name: str
-    """Bare name of the active file, for the overlay's header."""
+    """Name of the active file for the overlay's header: relative to their folder."""
     backing_format: str
     virtual_size: int
     """Bytes; the overlay must have just these."""
@@ -99,7 +99,7 @@ def plan_create(guest: GuestReport, request: CreateRequest) -> CreatePlan:
         disk=disk,
         active=active,
         overlay=path,
-        backing_name=active.file,
+        backing_name=backing_name(active.file),
         backing_format=active.format,
         virtual_size=active.virtual_size,
     )

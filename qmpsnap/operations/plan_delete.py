@@ -15,7 +15,7 @@ from typing import Final, Literal
 from qmpsnap.errors import Refused
 from qmpsnap.formats.layers import DiskReport, GuestReport, LayerReport
 from qmpsnap.operations.disks import DiskUnsuitable, find_disk, usable
-from qmpsnap.operations.names import find_snapshot
+from qmpsnap.operations.names import backing_name, find_snapshot, folder_of
 from qmpsnap.operations.requests import DeleteRequest, NamedDeleteRequest
 
 
@@ -30,6 +30,27 @@ class NotInChain(Refused):
     name: str
     disk: str
     chain: str
+
+
+@dataclass(eq=False)
+class ForeignLayer(Refused):
+    """
+    A file that would be merged, or merged into, is not in the volume's folder.
+
+    A bare name of the volume service's means its own file. A chain may lead out of the folder (to
+    a template, or by a hostile header to anything that QEMU may write), and what lies there is
+    not the volume's.
+    """
+
+    msg = "{self.what} would be {self.path}, which is not in {self.folder}"
+    remedy = (
+        "See with `qmpsnap chain` where this chain leads, and why. Nothing was merged; a pull "
+        "of the whole chain (`--method pull`) writes the active file only."
+    )
+
+    what: str
+    path: str
+    folder: str
 
 
 @dataclass(eq=False)
@@ -114,7 +135,7 @@ def plan_delete(guest: GuestReport, request: DeleteRequest | NamedDeleteRequest)
 
     Raises:
         DiskNotFound, DiskAmbiguous, DiskUnsuitable, FormatUncertain: The disk cannot be used.
-        SnapshotNotFound, NotInChain, WrongOrder, NothingToPull: The chain does not
+        SnapshotNotFound, NotInChain, ForeignLayer, WrongOrder, NothingToPull: The chain does not
             allow what is asked for.
     """
     disk = usable(find_disk(guest, request.disk))
@@ -175,6 +196,9 @@ def _plan_commit(disk: DiskReport, top: int, base: int) -> MergePlan:
     upper, lower = layers[top], layers[base]
     if base <= top:
         raise WrongOrder(lower.file, upper.file, disk.disk, _chain(disk))
+    if folder_of(lower) != folder_of(upper):
+        what = f"the file that {upper.file} is committed into"
+        raise ForeignLayer(what, lower.path or lower.file, folder_of(upper))
     above = layers[top - 1] if top else None
     return MergePlan(
         kind="commit" if top else "active-commit",
@@ -219,12 +243,16 @@ def _backing_name(above: LayerReport, base: LayerReport) -> str:
     present = above.backing_name
     if present is None or present.startswith(("/", "json:")) or above.path is None:
         return path
-    return os.path.relpath(path, os.path.dirname(above.path))
+    return backing_name(os.path.relpath(path, os.path.dirname(above.path)))
 
 
 def _position(disk: DiskReport, field: str, name: str) -> int:
+    """Find a file of the volume by its bare name, which means one in the active file's folder."""
+    folder = folder_of(disk.layers[0])
     for position, layer in enumerate(disk.layers):
         if layer.file == name:
+            if folder_of(layer) != folder:
+                raise ForeignLayer(f"{field} {name!r}", layer.path or layer.file, folder)
             return position
     raise NotInChain(field, name, disk.disk, _chain(disk))
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from qmpsnap.demo import images, libvirt_guest
+from qmpsnap.demo.libvirt_guest import LibvirtDisk
 from qmpsnap.hosts.libvirt import LibvirtHost
 from qmpsnap.monitor.virt import find_domain
 from qmpsnap.operations.host import Host
@@ -25,12 +26,19 @@ def _borrowed(borrowed: Any) -> None:
 
 
 @contextmanager
-def libvirt_rig(connection: Any, folder: Path, base: str, *, file: str = BASE) -> Iterator[Rig]:
-    """Start a guest whose disk is `file` in `folder`, of the format `base`."""
+def libvirt_rig(
+    connection: Any,
+    folder: Path,
+    base: str,
+    disk: LibvirtDisk | None = None,
+    *,
+    file: str = BASE,
+) -> Iterator[Rig]:
+    """Start a guest whose disk is `file` in `folder`, of the format `base`; or another disk."""
     # A new name each time: libvirt keeps one until init has reaped its QEMU, for seconds in some
     # containers.
     name = f"web{next(_NUMBERS)}"
-    disk = libvirt_guest.LibvirtDisk(folder / file, base, DISK, SERIAL)
+    disk = disk or LibvirtDisk(folder / file, base, DISK, SERIAL)
     with libvirt_guest.run(connection, [disk], name, directory=folder) as guest:
 
         @contextmanager

@@ -28,6 +28,12 @@ class TestOne:
         os.symlink(image, image + ".link")
         assert read_header(image + ".link").backing_file == "base"
 
+    def test_link_that_is_not_to_be_followed(self, image: str) -> None:
+        os.symlink(image, image + ".link")
+        assert read_header(image, follow=False).backing_file == "base"
+        with pytest.raises(OSError, match="symbolic links"):
+            read_header(image + ".link", follow=False)
+
     def test_file_that_is_not_what_was_stated(self, tmp_path: Path) -> None:
         (tmp_path / "raw").write_bytes(b"\0" * READ_SIZE)
         with pytest.raises(BadHeader, match="magic"):

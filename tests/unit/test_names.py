@@ -9,10 +9,12 @@ from qmpsnap.operations.names import (
     BadSnapshotName,
     SnapshotAmbiguous,
     SnapshotNotFound,
+    backing_name,
     check_belongs,
     find_snapshot,
     overlay_name,
     snapshots,
+    tidy,
 )
 from qmpsnap.operations.requests import BadFileName
 from tests.unit import samples
@@ -102,3 +104,38 @@ class TestBelongs:
 
     def test_base_that_both_disks_share(self) -> None:
         check_belongs("volume-1.s1", samples.disk(), (samples.disk(disk="vdb"),))
+
+
+def test_an_overlay_is_not_called_after_a_file_elsewhere() -> None:
+    disk = samples.changed_layer(samples.disk(3), 2, path="/templates/fedora", file="fedora")
+    assert overlay_name(disk, "new") == "volume-1.s1.new"
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/share/x", "/share/x"),
+        ("//share/.//x/", "/share/x"),
+        ("/share/link/../x", "/share/link/../x"),
+        ("./x", "x"),
+        ("/", "/"),
+        ("", ""),
+    ],
+)
+def test_tidy(path: str, expected: str) -> None:
+    assert tidy(path) == expected
+
+
+@pytest.mark.parametrize(
+    ("relative", "expected"),
+    [
+        ("x", "x"),
+        ("nbd:x", "./nbd:x"),
+        ("json:{}", "./json:{}"),
+        ("a:b/x", "./a:b/x"),
+        ("../a:b", "../a:b"),
+        ("./a:b", "./a:b"),
+    ],
+)
+def test_what_a_header_may_say(relative: str, expected: str) -> None:
+    assert backing_name(relative) == expected

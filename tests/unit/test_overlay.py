@@ -41,6 +41,7 @@ def plan(tmp_path: Path) -> CreatePlan:
         ({"size": MIB, "backing": b"../volume-1"}, "backed by"),
         ({"size": MIB, "backing": b"/etc/shadow"}, "backed by '/etc/shadow'"),
         ({"size": MIB, "backing": b"sub/volume-1"}, "backed by"),
+        ({"size": MIB, "backing": b"sub/../volume-1"}, "backed by"),
         ({"size": MIB, "backing": b"file:volume-1"}, "backed by"),
         ({"size": MIB, "backing": b"nbd:host:1/volume-1"}, "backed by"),
         ({"size": MIB, "backing": b'json:{"filename": "volume-1"}'}, "backed by"),
@@ -76,6 +77,24 @@ def test_what_is_no_regular_file(plan: CreatePlan, kind: str) -> None:
         target.write_bytes(header(size=MIB, backing=b"volume-1"))
     with pytest.raises(OverlayUnsuitable, match="not a regular file"):
         prepare_overlay(plan)
+
+
+def test_a_file_with_a_second_name(plan: CreatePlan, tmp_path: Path) -> None:
+    """Somebody else's overlay, perhaps: it is not opened."""
+    Path(plan.overlay).write_bytes(b"no header")
+    (tmp_path / ".other.tmp").hardlink_to(plan.overlay)
+    with pytest.raises(OverlayUnsuitable, match="has another name"):
+        prepare_overlay(plan)
+    assert Path(plan.overlay).stat().st_nlink == 2
+
+
+def test_the_second_name_that_a_killed_call_left(plan: CreatePlan, tmp_path: Path) -> None:
+    Path(plan.overlay).write_bytes(b"no header")
+    (tmp_path / ".qmpsnap-1.tmp").hardlink_to(plan.overlay)
+    (tmp_path / ".qmpsnap-2.tmp").write_bytes(b"of another call")
+    with pytest.raises(OverlayUnsuitable, match="not qcow2"):
+        prepare_overlay(plan)
+    assert {path.name for path in tmp_path.iterdir()} == {"volume-1.new", ".qmpsnap-2.tmp"}
 
 
 def test_empty_file(plan: CreatePlan) -> None:

@@ -53,6 +53,11 @@ class TestPlan:
 
 
 class TestRefuses:
+    def test_active_file_whose_name_qemu_would_take_for_an_address(self) -> None:
+        disk = samples.changed_layer(samples.disk(1), 0, path="/share/nbd:x", file="nbd:x")
+        plan = plan_create(samples.guest(disk), request(None))
+        assert (plan.backing_name, plan.overlay) == ("./nbd:x", "/share/nbd:x.new")
+
     def test_unknown_disk(self) -> None:
         with pytest.raises(DiskNotFound):
             plan_create(samples.guest(), request(disk="vdz"))

@@ -12,6 +12,7 @@ from qmpsnap.formats.verdict import Verdict
 from qmpsnap.operations.disks import DiskNotFound, DiskUnsuitable, FormatUncertain
 from qmpsnap.operations.names import SnapshotNotFound
 from qmpsnap.operations.plan_delete import (
+    ForeignLayer,
     MergePlan,
     NothingToPull,
     NotInChain,
@@ -143,10 +144,38 @@ class TestBackingName:
     def test_relative_to_the_folder_of_the_layer_above(self) -> None:
         disk = samples.disk(3)
         disk = samples.changed_layer(disk, 0, path="/fast/a/volume-1.s2", backing_name="../b/x")
-        assert planned(disk, "volume-1.s1", "volume-1").backing_name == "../../share/volume-1"
+        assert named(disk, "s1").backing_name == "../../share/volume-1"
+
+    def test_what_qemu_would_take_for_an_address(self) -> None:
+        disk = samples.changed_layer(samples.disk(3), 2, path="/share/nbd:x", file="nbd:x")
+        assert named(disk, "s1").backing_name == "./nbd:x"
 
 
 class TestRefuses:
+    @pytest.mark.parametrize("folder", ["/template", "/share/link/..", "/share/sub"])
+    @pytest.mark.parametrize(("merge", "target"), [("volume-1.s1", "volume-1"), ("volume-1", None)])
+    def test_file_of_that_name_in_another_folder(
+        self, folder: str, merge: str, target: str | None
+    ) -> None:
+        disk = samples.changed_layer(samples.disk(3), 2, path=f"{folder}/volume-1")
+        with pytest.raises(ForeignLayer, match=f"would be {folder}/volume-1, which is not in /sh"):
+            planned(disk, merge, target)
+
+    @pytest.mark.parametrize("snapshot", ["s1", "s2"])
+    def test_commit_into_another_folder(self, snapshot: str) -> None:
+        layer = {"s1": 2, "s2": 1}[snapshot]
+        disk = samples.changed_layer(samples.disk(3), layer, path="/etc/passwd")
+        with pytest.raises(ForeignLayer, match="committed into would be /etc/passwd, which"):
+            named(disk, snapshot)
+
+    def test_pull_from_another_folder(self) -> None:
+        disk = samples.changed_layer(samples.disk(2), 1, path="/template/volume-1")
+        assert named(disk, "s1", "pull").written == disk.layers[0]
+
+    def test_the_same_folder_in_other_words(self) -> None:
+        disk = samples.changed_layer(samples.disk(3), 2, path="/share//./volume-1")
+        assert planned(disk, "volume-1.s1", "volume-1").base == disk.layers[2]
+
     def test_unknown_disk(self) -> None:
         with pytest.raises(DiskNotFound):
             plan_delete(
