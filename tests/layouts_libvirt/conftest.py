@@ -12,6 +12,7 @@ import pytest
 
 from qmpsnap.demo.embed import embedded_connection
 from qmpsnap.monitor.virt import open_connection
+from tests.support.reaper import adopt_qemus
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +23,7 @@ def connection(pytestconfig: pytest.Config) -> Iterator[Any]:
         with closing(open_connection(uri)) as connection:
             yield connection
         return
+    adopt_qemus()
     root = tempfile.mkdtemp(prefix="qs-", dir="/var/tmp")
     try:
         with embedded_connection(root) as connection:

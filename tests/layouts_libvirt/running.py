@@ -254,11 +254,7 @@ def pid_of(domain: Any) -> int:
 
 
 def _terminate(pid: int) -> None:
-    """
-    End a QEMU; libvirt notices by itself.
-
-    `destroy()` waits until the init process has reaped QEMU: for seconds, in some containers.
-    """
+    """End a QEMU; libvirt notices by itself, and `destroy()` takes longer."""
     process = os.pidfd_open(pid)
     try:
         signal.pidfd_send_signal(process, signal.SIGTERM)
