@@ -20,9 +20,7 @@ from tests.layouts_libvirt.layout import (
 _SIZE: Final = 4 * MIB
 """More than a job copies before it looks at its limit for the first time."""
 _BASE: Final = File(name="base", size=_SIZE, filled=True)
-_MID: Final = File(
-    name="mid", format="qcow2", backing="/share/base", size=_SIZE, filled=True
-)
+_MID: Final = File(name="mid", format="qcow2", backing="/share/base", size=_SIZE, filled=True)
 _TOP: Final = File(
     name="top",
     format="qcow2",
@@ -35,9 +33,7 @@ _FILES: Final = (_BASE, _MID, _TOP)
 _TO_PULL: Final = (
     _BASE,
     _MID,
-    File(
-        name="top", format="qcow2", backing="/share/mid", backing_format="qcow2", size=_SIZE
-    ),
+    File(name="top", format="qcow2", backing="/share/mid", backing_format="qcow2", size=_SIZE),
 )
 """An active layer that has everything has nothing to pull."""
 _QUICK: Final = "cache='unsafe'"

@@ -143,8 +143,8 @@ class Layout:
     """Files on whose format the witnesses contradict each other."""
     by_xml: bool = False
     """It cannot be read through QMP without danger; so there is nothing to record."""
-    wrong: str | None = None
-    """What the product gets wrong, and why."""
+    wrong: tuple[int, str] | None = None
+    """What the product gets wrong, and from which version of libvirt on."""
 
 
 def disk(

@@ -19,12 +19,8 @@ from tests.layouts_libvirt.layout import (
 _RAW: Final = File(name="base")
 _QCOW2: Final = File(name="base", format="qcow2")
 _OVER_RAW: Final = File(name="top", format="qcow2", backing="/share/base")
-_OVER_QCOW2: Final = File(
-    name="top", format="qcow2", backing="/share/base", backing_format="qcow2"
-)
-_LUKS: Final = (
-    f"<encryption format='luks'><secret type='passphrase' uuid='{SECRET}'/></encryption>"
-)
+_OVER_QCOW2: Final = File(name="top", format="qcow2", backing="/share/base", backing_format="qcow2")
+_LUKS: Final = f"<encryption format='luks'><secret type='passphrase' uuid='{SECRET}'/></encryption>"
 
 LAYOUTS: Final = (
     Layout(
@@ -208,7 +204,10 @@ LAYOUTS: Final = (
     ),
     Layout(
         name="overlay-over-network",
-        files=(_RAW, File(name="top", format="qcow2", backing="nbd+unix://?socket=/share/nbd.sock")),
+        files=(
+            _RAW,
+            File(name="top", format="qcow2", backing="nbd+unix://?socket=/share/nbd.sock"),
+        ),
         nbd="base",
         disks=disk("vda", "qcow2", "top"),
         truth={"vda": (("top", "qcow2"), ("nbd:", "raw"))},
@@ -221,6 +220,10 @@ LAYOUTS: Final = (
         + "<disk type='file' device='cdrom'><driver name='qemu' type='raw'/>"
         "<source file='/share/medium'/><target dev='hdc' bus='ide'/><readonly/></disk>",
         truth={"vda": (("base", "raw"),), "hdb": (), "hdc": (("medium", "raw"),)},
+        wrong=(
+            12_000_000,
+            "an empty drive is `<source index='2'/>`, which is taken for a layer without a name",
+        ),
     ),
     Layout(
         name="other-buses",
@@ -267,7 +270,7 @@ LAYOUTS: Final = (
         name="transient",
         files=(_RAW,),
         disks=disk("vda", "raw", "base", inner="<transient/>"),
-        truth={"vda": (("base.TRANSIENT-transient", "qcow2"), ("base", "raw"))},
+        truth={"vda": (("base.TRANSIENT", "qcow2"), ("base", "raw"))},
     ),
     Layout(
         name="driver-without-type",
@@ -289,8 +292,7 @@ LAYOUTS: Final = (
             File(
                 name="top",
                 format="qcow2",
-                backing='json:{"driver":"raw","file":{"driver":"file",'
-                '"filename":"/share/base"}}',
+                backing='json:{"driver":"raw","file":{"driver":"file","filename":"/share/base"}}',
             ),
         ),
         disks=disk("vda", "qcow2", "top"),

@@ -32,7 +32,10 @@ def main(arguments: list[str]) -> int:
     """Run; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.matrix", allow_abbrev=False)
     parser.add_argument(
-        "--suite", action="append", choices=["host", *roots.SUITES], help="only this one; repeatable"
+        "--suite",
+        action="append",
+        choices=["host", *roots.SUITES],
+        help="only this one; repeatable",
     )
     options, for_pytest = parser.parse_known_args(arguments)
     if not namespaces.is_inside():
@@ -41,9 +44,7 @@ def main(arguments: list[str]) -> int:
         except namespaces.NoNamespaces as error:
             print(f"matrix: {error}", file=sys.stderr)
             return 1
-    results = {
-        suite: _run(suite, for_pytest) for suite in options.suite or ["host", *roots.SUITES]
-    }
+    results = {suite: _run(suite, for_pytest) for suite in options.suite or ["host", *roots.SUITES]}
     for suite, result in results.items():
         print(f"matrix: {suite}: {result or 'passed'}")
     return 1 if any(results.values()) else 0

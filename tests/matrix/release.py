@@ -37,8 +37,9 @@ namespaces = []
 dynamic_ownership = 0
 remember_owner = 0
 stdio_handler = "file"
+max_files = 16384
 """
-"""Nothing is asked of the host that a container might not have; see qmpsnap/demo/embed.py."""
+"""Nothing is asked of the host that a container might not have; see qmpsnap/demo/embed.py. Deep guests have many files."""
 
 _LIBVIRTD_CONF: Final = """\
 unix_sock_dir = "{sockets}"
@@ -134,6 +135,8 @@ def _wait(daemon: subprocess.Popen[bytes], folder: Path) -> None:
     # The read-only socket is the second one to be made.
     while not (folder / "libvirt-sock-ro").exists():
         if daemon.poll() is not None or time.monotonic() > end:
-            said = [file.read_text() for file in (folder / "output", folder / "log") if file.exists()]
+            said = [
+                file.read_text() for file in (folder / "output", folder / "log") if file.exists()
+            ]
             raise DaemonError(f"libvirtd did not start: {' '.join(said)}")
         time.sleep(0.02)

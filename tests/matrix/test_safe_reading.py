@@ -1,0 +1,149 @@
+"""
+Deep and wide guests: reading them leaves libvirt's connection to QEMU whole.
+
+libvirt loses it for good by a reply of more than 10 MiB, and libvirt 11.3 by one that nests as
+deeply as 26 layers do. The last test shows that these guests are of that kind: without it the
+others could not fail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+import pytest
+
+from qmpsnap.demo import images
+from qmpsnap.errors import QmpsnapError
+from qmpsnap.monitor.passthrough import PassthroughMonitor
+from qmpsnap.monitor.virt import libvirt_module
+from tests.layouts_libvirt.layout import MIB
+from tests.layouts_libvirt.running import started
+from tests.support.rig import Said
+
+Cli = Callable[..., Said]
+
+pytestmark = pytest.mark.timeout(600)
+
+_DEPTH: Final = 64
+_WIDTH: Final = 16
+_STARTS: Final = 20
+"""Layers with which each libvirt can start a guest; the others are added by snapshots, as in life:
+libvirt 11.3 does not start one with 26."""
+
+
+class Deep:
+    """A guest, the folder of its images, and what its disks are made of."""
+
+    def __init__(self, domain: Any, folder: Path, targets: Sequence[str]) -> None:
+        self.domain = domain
+        self.folder = folder
+        self.targets = targets
+
+    def grow(self, number: int) -> None:
+        """Let libvirt put a layer on each disk."""
+        libvirt = libvirt_module()
+        disks = "".join(
+            f"<disk name='{target}' snapshot='external' type='file'><driver type='qcow2'/>"
+            f"<source file='{self.folder}/{target}.{number}'/></disk>"
+            for target in self.targets
+        )
+        flags = (
+            libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY
+            | libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA
+            | libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_ATOMIC
+        )
+        text = f"<domainsnapshot><disks>{disks}</disks></domainsnapshot>"
+        self.domain.snapshotCreateXML(text, flags)
+
+
+@contextmanager
+def _deep(connection: Any, width: int, depth: int) -> Iterator[Deep]:
+    with TemporaryDirectory(prefix="ls-", dir="/tmp") as name:
+        folder = Path(name)
+        targets = [f"vd{chr(ord('a') + number)}" for number in range(width)]
+        for target in targets:
+            _chain(folder, target, min(depth, _STARTS))
+        disks = "".join(
+            f"<disk type='file'><driver name='qemu' type='qcow2' cache='unsafe'/>"
+            f"<source file='{folder}/{target}'/><target dev='{target}' bus='virtio'/></disk>"
+            for target in targets
+        )
+        text = (
+            f"<domain type='qemu'><name>{folder.name}</name><memory unit='MiB'>32</memory>"
+            "<os><type arch='x86_64' machine='pc'>hvm</type></os><devices>"
+            f"<controller type='usb' model='none'/><memballoon model='none'/>{disks}</devices>"
+            "</domain>"
+        )
+        with started(connection, text) as domain:
+            guest = Deep(domain, folder, targets)
+            for number in range(_STARTS, depth):
+                guest.grow(number)
+            yield guest
+
+
+def _chain(folder: Path, target: str, depth: int) -> None:
+    """Make `TARGET.0`, raw, and qcow2 layers over it; the last one is `TARGET`."""
+    images.create_raw(folder / f"{target}.0", MIB)
+    images.create_qcow2(folder / f"{target}.1", MIB, folder / f"{target}.0", "raw")
+    for number in range(2, depth):
+        top = folder / (f"{target}.{number}" if number < depth - 1 else target)
+        images.create_qcow2(top, MIB, folder / f"{target}.{number - 1}", "qcow2")
+
+
+def _assert_read(cli: Cli, guest: Deep, depth: int) -> None:
+    said = cli("chain", guest.domain.name(), "-o", "json")
+    assert said.code == 0, said.err
+    assert said.json["notes"] == []
+    for disk in said.json["disks"]:
+        assert [layer["format"] for layer in disk["layers"]] == ["qcow2"] * (depth - 1) + ["raw"]
+        assert {layer["verdict"] for layer in disk["layers"]} == {"agreed"}
+
+
+def _assert_whole(cli: Cli, guest: Deep, depth: int) -> None:
+    """Read, take a snapshot, and read again."""
+    _assert_read(cli, guest, depth)
+    said = cli("create", guest.domain.name(), "vda", "new")
+    assert said.code == 0, said
+    said = cli("delete", guest.domain.name(), "vda", "new")
+    assert said.code == 0, said
+    _assert_read(cli, guest, depth)
+
+
+def _ask_nested(guest: Deep) -> str | None:
+    """Send what the tool never sends; what libvirt says when it is asked for more afterwards."""
+    monitor = PassthroughMonitor(guest.domain)
+    try:
+        monitor.execute("query-named-block-nodes", timeout=60)
+    except QmpsnapError as error:
+        said = str(error)
+    else:
+        return None
+    try:
+        guest.domain.blockInfo("vda")
+    except libvirt_module().libvirtError as error:
+        return str(error)
+    return f"no harm ({said})"
+
+
+def test_forty_layers(connection: Any, cli: Cli) -> None:
+    with _deep(connection, 1, 40) as guest:
+        _assert_whole(cli, guest, 40)
+        said = _ask_nested(guest)
+        if 11_003_000 <= connection.getLibVersion() < 11_004_000:
+            assert said is not None
+            assert "nesting too deep" in said
+            after = cli("chain", guest.domain.name(), "-o", "json")
+            assert after.code == 0, after
+            assert "for good" in after.json["notes"][0]
+
+
+def test_sixteen_disks_of_64_layers(connection: Any, cli: Cli) -> None:
+    with _deep(connection, _WIDTH, _DEPTH) as guest:
+        _assert_whole(cli, guest, _DEPTH)
+        print(_ask_nested(guest))
+        after = cli("chain", guest.domain.name(), "-o", "json")
+        print(after.code, after.err, after.out[-300:])
