@@ -11,10 +11,10 @@ export QMPSNAP_REQUIRE ?= qemu,libvirt,guest,security
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types unit fuzz nightly replay qemu layouts libvirt guest security record clean
+.PHONY: help setup demo test lint types unit fuzz nightly replay qemu layouts libvirt layouts-libvirt guest security record matrix clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 18
 
 setup: ## install what is missing: Debian packages, and .venv
 	@.ci/setup
@@ -35,10 +35,12 @@ qemu: setup ## tests with a real QEMU
 layouts: setup ## every layout of disks on a real QEMU
 libvirt: setup ## tests with libvirt's QEMU driver
 record: setup ## write fixtures/ anew, with the QEMU in PATH
+layouts-libvirt: setup ## every layout of disks under libvirt
+matrix: setup ## the layouts on other releases' QEMU and libvirt; needs root
 guest: setup ## tests with a real Linux and its guest agent
 security: setup ## attacks, on both
 
-lint types unit fuzz nightly replay qemu layouts libvirt guest security record:
+lint types unit fuzz nightly replay qemu layouts libvirt layouts-libvirt guest security record matrix:
 	$(TOX) run -e $@ -- $(ARGS)
 
 clean: ## remove .venv, .tox and every cache

@@ -52,7 +52,7 @@ _NEEDS: dict[str, tuple[Callable[[], object], str]] = {
 }
 
 
-_TIER_OF_FOLDER = {"layouts": "qemu"}
+_TIER_OF_FOLDER = {"layouts": "qemu", "layouts_libvirt": "libvirt", "matrix": "libvirt"}
 """Where it is not the folder's own name."""
 
 
@@ -66,6 +66,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--regenerate",
         action="store_true",
         help="write the expected reports anew; with tests/replay, from the recordings",
+    )
+    group.addoption(
+        "--libvirt-uri", help="libvirt for the layouts; without it the driver in this process"
     )
 
 
