@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -14,7 +12,6 @@ import pytest
 
 from qmpsnap.demo import images, libvirt_guest
 from qmpsnap.hosts.libvirt import LibvirtHost
-from qmpsnap.monitor import virt
 from qmpsnap.monitor.virt import find_domain
 from qmpsnap.operations.host import Host
 from tests.support.rig import BASE, DISK, SERIAL, SIZE, Rig
@@ -22,37 +19,9 @@ from tests.support.rig import BASE, DISK, SERIAL, SIZE, Rig
 _NUMBERS = itertools.count()
 
 
-@pytest.fixture(scope="session")
-def connection() -> Iterator[Any]:
-    """One driver for all tests: it probes QEMU for 4 s when its folder is new."""
-    root = tempfile.mkdtemp(prefix="qs-", dir="/var/tmp")
-    try:
-        with libvirt_guest.embedded_connection(root) as connection:
-            yield connection
-    finally:
-        shutil.rmtree(root, ignore_errors=True)
-
-
 @pytest.fixture(autouse=True)
-def borrowed(connection: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    Let the command line use the session's connection.
-
-    libvirt 9.0 registers its drivers anew each time `qemu:///embed` is opened, and a dozen times
-    is too many for one process.
-    """
-
-    class Borrowed:
-        def __getattr__(self, name: str) -> Any:
-            return getattr(connection, name)
-
-        def close(self) -> None:
-            """It is the session's."""
-
-    def open_connection(uri: str) -> Any:
-        return Borrowed() if uri == connection.getURI() else virt.open_connection(uri)
-
-    monkeypatch.setattr("qmpsnap.cli.road.open_connection", open_connection)
+def _borrowed(borrowed: Any) -> None:
+    """Every test here uses the session's connection."""
 
 
 @contextmanager
