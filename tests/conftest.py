@@ -49,6 +49,10 @@ _NEEDS: dict[str, tuple[Callable[[], object], str]] = {
         lambda: linux.is_there() and shutil.which("qemu-system-x86_64") and find_spec("libvirt"),
         "what the tiers qemu and libvirt need, Debian's e2fsprogs, and run .ci/guest",
     ),
+    "chaos": (
+        lambda: find_spec("libvirt") and shutil.which("qemu-system-x86_64"),
+        "what the tiers qemu and libvirt need",
+    ),
 }
 
 

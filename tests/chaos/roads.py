@@ -1,0 +1,245 @@
+"""The two roads to a guest whose disks are kept beside in a model: its own QMP, and libvirt."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from qmpsnap.demo import libvirt_guest, qemu_guest
+from qmpsnap.demo.disks import DiskSpec, qcow2_chain
+from qmpsnap.demo.export import exported
+from qmpsnap.demo.writer import NbdClient, Writer, writing
+from qmpsnap.errors import QmpsnapError
+from qmpsnap.graph import xml
+from qmpsnap.hosts.direct import DirectHost
+from qmpsnap.hosts.libvirt import LibvirtHost
+from qmpsnap.monitor.base import Monitor
+from qmpsnap.monitor.passthrough import PassthroughMonitor
+from qmpsnap.monitor.socket import SocketMonitor
+from qmpsnap.monitor.virt import find_domain, libvirt_module
+from qmpsnap.operations.host import Host
+from tests.chaos.model import Disk, Written
+from tests.support.rig import Rig
+
+_NUMBERS: Final = itertools.count()
+
+
+@dataclass(eq=False)
+class Running(ABC):
+    """A guest that runs, the tool pointed at it, and a second client of its QEMU."""
+
+    rig: Rig
+    quit: Callable[[], None]
+    """End QEMU in an orderly way."""
+
+    @abstractmethod
+    def cancel(self, disk: Disk, *, soft: bool) -> None:
+        """Cancel the job of a disk, if there is one; as another client."""
+
+    @abstractmethod
+    def observe(self) -> AbstractContextManager[Monitor]:
+        """Watch QEMU's job events on a monitor of its own."""
+
+    @abstractmethod
+    def agreed(self, disks: Sequence[Disk]) -> None:
+        """What only this road can compare with the model."""
+
+    def jobs(self) -> list[Any]:
+        """Jobs that QEMU knows."""
+        found = self.rig.guest.qmp("query-jobs")
+        assert isinstance(found, list)
+        return found
+
+    def flush(self, disks: Sequence[Disk]) -> None:
+        """Flush, as a guest does. Not while a job is about to change the graph: see `NbdClient`."""
+        for disk in disks:
+            self.rig.guest.qemu_io(disk.id, "flush")
+            disk.on_disk()
+
+    @contextmanager
+    def written_to(self, disk: Disk, *, seed: int, writes: int = 4_000) -> Iterator[Writer]:
+        """
+        Write to a disk in the background; its model follows.
+
+        Raises:
+            WriteFailed: On leaving: a write failed.
+        """
+        guest = self.rig.guest
+        with (
+            tempfile.TemporaryDirectory(prefix="qs-", dir="/tmp") as folder,
+            exported(
+                guest.qmp,
+                guest.active_node(disk.id),
+                socket=Path(folder, "nbd"),
+                writable=True,
+            ) as url,
+        ):
+            client = NbdClient(url)
+
+            def write(offset: int, length: int, pattern: int) -> None:
+                disk.unflushed.append(Written(offset, length, pattern))
+                client.write(offset, length, pattern)
+
+            try:
+                with writing(write, disk.content, seed=seed, max_writes=writes) as writer:
+                    yield writer
+            finally:
+                client.close()
+
+
+class Road(ABC):
+    """How a guest is started and reached."""
+
+    name: str
+
+    @abstractmethod
+    def start(self, folder: Path, disks: Sequence[Disk]) -> AbstractContextManager[Running]:
+        """Run a paused guest on these files for as long as the context is open."""
+
+
+@dataclass(eq=False)
+class DirectRunning(Running):
+    """A QEMU of our own."""
+
+    observed_at: str
+    """QMP socket that is free for `observe`."""
+
+    def cancel(self, disk: Disk, *, soft: bool) -> None:
+        """See `Running.cancel`; softly, a mirror that is ready ends without an error."""
+        for job in self.jobs():
+            with suppress(QmpsnapError):  # it has ended meanwhile, or waits for its finalize
+                if soft:
+                    self.rig.guest.qmp("block-job-cancel", {"device": job["id"]})
+                else:
+                    self.rig.guest.qmp("job-cancel", {"id": job["id"]})
+
+    @contextmanager
+    def observe(self) -> Iterator[Monitor]:
+        """See `Running.observe`."""
+        monitor = SocketMonitor.connect(self.observed_at)
+        try:
+            yield monitor
+        finally:
+            monitor.close()
+
+    def agreed(self, disks: Sequence[Disk]) -> None:
+        """QMP is all there is."""
+
+
+Describe = Callable[[Disk], DiskSpec]
+
+
+def described(disk: Disk) -> DiskSpec:
+    """A disk as arguments for QEMU: every layer named, its format from the model."""
+    files = [(disk.path(layer.file), layer.format) for layer in disk.layers]
+    return qcow2_chain(files, disk.id, disk.serial, raw_node=disk.raw_node)
+
+
+class DirectRoad(Road):
+    """A QEMU of our own, over its QMP socket."""
+
+    name = "direct"
+
+    def __init__(self, describe: Describe = described) -> None:
+        """With another way to describe a disk, QEMU opens it in another way."""
+        self._describe = describe
+
+    @contextmanager
+    def start(self, folder: Path, disks: Sequence[Disk]) -> Iterator[Running]:
+        """See `Road.start`; the third monitor is for `observe`."""
+        with ExitStack() as stack:
+            scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="qs-", dir="/tmp"))
+            third = f"{scratch}/third"
+            arguments = ["-qmp", f"unix:{third},server=on,wait=off"]
+            specs = [self._describe(disk) for disk in disks]
+            guest = stack.enter_context(
+                qemu_guest.run(specs, directory=folder, machine_args=arguments)
+            )
+
+            @contextmanager
+            def connect() -> Iterator[Host]:
+                monitor = SocketMonitor.connect(guest.qmp_path)
+                try:
+                    yield DirectHost(monitor)
+                finally:
+                    monitor.close()
+
+            rig = Rig(guest, folder, ["--qmp", guest.qmp_path], [], connect, guest.kill)
+            yield DirectRunning(rig, guest.quit, third)
+
+
+class LibvirtRunning(Running):
+    """A guest of libvirt."""
+
+    @property
+    def domain(self) -> Any:
+        """The `virDomain`."""
+        assert isinstance(self.rig.guest, libvirt_guest.LibvirtGuest)
+        return self.rig.guest.domain
+
+    def cancel(self, disk: Disk, *, soft: bool) -> None:
+        """See `Running.cancel`: libvirt cancels by force, and waits for the end or does not."""
+        libvirt = libvirt_module()
+        with suppress(libvirt.libvirtError):  # it has ended meanwhile
+            flags = libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_ASYNC if soft else 0
+            self.domain.blockJobAbort(disk.id, flags)
+
+    @contextmanager
+    def observe(self) -> Iterator[Monitor]:
+        """See `Running.observe`."""
+        monitor = PassthroughMonitor(self.domain)
+        monitor.watch()
+        try:
+            yield monitor
+        finally:
+            monitor.close()
+
+    def agreed(self, disks: Sequence[Disk]) -> None:
+        """libvirt's XML has the model's chains, and no job of its own is left."""
+        described = {one.target: one for one in xml.parse(self.domain.XMLDesc(0)).disks}
+        for disk in disks:
+            found = described[disk.id]
+            assert [(layer.path, layer.format) for layer in found.layers] == [
+                (str(disk.path(layer.file)), layer.format) for layer in disk.layers
+            ]
+            assert self.domain.blockJobInfo(disk.id, 0) == {}
+
+
+class LibvirtRoad(Road):
+    """libvirt's driver inside this process; one connection for the whole session."""
+
+    name = "libvirt"
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    @contextmanager
+    def start(self, folder: Path, disks: Sequence[Disk]) -> Iterator[Running]:
+        """See `Road.start`."""
+        # A new name each time: libvirt keeps one until init has reaped its QEMU.
+        name = f"chaos{next(_NUMBERS)}"
+        described = [
+            libvirt_guest.LibvirtDisk(
+                disk.path(disk.active.file), disk.active.format, disk.id, disk.serial
+            )
+            for disk in disks
+        ]
+        with libvirt_guest.run(self._connection, described, name, directory=folder) as guest:
+
+            @contextmanager
+            def connect() -> Iterator[Host]:
+                host = LibvirtHost(find_domain(self._connection, name))
+                try:
+                    yield host
+                finally:
+                    host.close()
+
+            road = ["--connect", self._connection.getURI()]
+            rig = Rig(guest, folder, road, [name], connect, guest.kill)
+            yield LibvirtRunning(rig, guest.quit)
