@@ -137,7 +137,7 @@ def _layers(disk: etree._Element) -> list[XmlLayer]:
     format_tag = "driver"
     while element is not None:
         source = element.find("source")
-        if source is None:
+        if source is None or _is_empty(source):
             break  # an empty drive, or the <backingStore/> that ends a chain
         stated = element.find(format_tag)
         # The number of the disk's own source stands at <source>, of those below at <backingStore>.
@@ -145,6 +145,11 @@ def _layers(disk: etree._Element) -> list[XmlLayer]:
         layers.append(_layer(source, stated.get("type") if stated is not None else None, index))
         element, format_tag = element.find("backingStore"), "format"
     return layers
+
+
+def _is_empty(source: etree._Element) -> bool:
+    """An empty drive of libvirt 12 is `<source index='2'/>`."""
+    return len(source) == 0 and not set(source.attrib) - {"index", "startupPolicy"}
 
 
 def _layer(source: etree._Element, stated: str | None, index: str) -> XmlLayer:

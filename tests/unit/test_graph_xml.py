@@ -273,3 +273,11 @@ class TestTextIsReadWhole:
         source = "<driver type=''/><source file='/share/a'/><target dev='vda'/>"
         found = parse(f"<domain><devices><disk>{source}</disk></devices></domain>")
         assert found.disks[0].layers[0].format is None
+
+
+def test_empty_drive_of_libvirt_12() -> None:
+    disk = (
+        "<disk type='file' device='cdrom'><source index='2'/><target dev='hdb'/><readonly/></disk>"
+    )
+    (found,) = parse(f"<domain><devices>{disk}</devices></domain>").disks
+    assert found.layers == ()
