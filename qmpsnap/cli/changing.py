@@ -13,6 +13,7 @@ from qmpsnap.cli.output import output_option, printable, say, show
 from qmpsnap.cli.progress import bar
 from qmpsnap.cli.road import GuestCommand, Road
 from qmpsnap.operations import run
+from qmpsnap.operations.names import folder_of, tidy
 from qmpsnap.operations.requests import CreateRequest, Method, NamedDeleteRequest
 
 
@@ -50,7 +51,8 @@ def create(road: Road, guest: str | None, disk: str, name: str | None, output: s
 @click.option(
     "--remove-file",
     is_flag=True,
-    help="Remove the files that left the chain, once QEMU and libvirt hold them no more.",
+    help="Remove the files that left the chain, once QEMU and libvirt hold them no more. Those in "
+    "another folder than the active file's are kept.",
 )
 @output_option
 @click.pass_obj
@@ -68,8 +70,11 @@ def delete(
     with road.open(guest) as host, bar() as progress:
         done = run.delete(host, request, progress)
     _tell(f"deleted snapshot {name} of {done.disk.disk}", "delete", done, output)
+    folder = folder_of(done.disk.layers[0])
     for path in done.dropped:
-        if remove_file:
+        if remove_file and tidy(os.path.dirname(path)) != folder:
+            say(f"{path} is no longer used by this guest; it is not in {folder}, so it was kept")
+        elif remove_file:
             try:
                 os.unlink(path)
             except OSError as error:

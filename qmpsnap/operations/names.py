@@ -7,6 +7,7 @@ volume is `<volume>.<S>`; it holds what was written *after* S. The data of S is 
 
 from __future__ import annotations
 
+import os.path
 import re
 from dataclasses import dataclass
 
@@ -68,12 +69,17 @@ def overlay_name(disk: DiskReport, snapshot: str) -> str:
     """
     Name of the overlay for a new snapshot: `<volume>.<snapshot>`.
 
+    The volume is the lowest layer in the active file's folder: what lies elsewhere is a template
+    of many volumes, or nothing that this disk should lead to.
+
     Raises:
         BadSnapshotName: `snapshot` would not make a safe file name.
     """
     if not _SNAPSHOT.fullmatch(snapshot):
         raise BadSnapshotName(snapshot)
-    return f"{disk.layers[-1].file}.{snapshot}"
+    folder = folder_of(disk.layers[0])
+    volume = next(layer for layer in reversed(disk.layers) if folder_of(layer) == folder)
+    return f"{volume.file}.{snapshot}"
 
 
 def find_snapshot(disk: DiskReport, name: str) -> Snapshot:
@@ -98,6 +104,11 @@ def tidy(path: str) -> str:
     """
     parts = (part for part in path.split("/") if part not in ("", "."))
     return ("/" if path.startswith("/") else "") + "/".join(parts)
+
+
+def folder_of(layer: LayerReport) -> str:
+    """Folder of a layer's file; layers whose folders are the same text are in the same one."""
+    return tidy(os.path.dirname(layer.path or ""))
 
 
 def backing_name(relative: str) -> str:

@@ -15,7 +15,7 @@ from typing import Literal
 from qmpsnap.errors import Refused
 from qmpsnap.formats.layers import DiskReport, GuestReport, LayerReport
 from qmpsnap.operations.disks import DiskUnsuitable, find_disk, usable
-from qmpsnap.operations.names import backing_name, find_snapshot, tidy
+from qmpsnap.operations.names import backing_name, find_snapshot, folder_of
 from qmpsnap.operations.requests import DeleteRequest, NamedDeleteRequest
 
 
@@ -35,17 +35,20 @@ class NotInChain(Refused):
 @dataclass(eq=False)
 class ForeignLayer(Refused):
     """
-    A bare name of the request fits a file of the chain that is not in the volume's folder.
+    A file that would be merged, or merged into, is not in the volume's folder.
 
-    The volume service means its own file. A chain may lead out of the folder (a template, or a
-    hostile header), and what lies there is not the volume service's to write.
+    A bare name of the volume service's means its own file. A chain may lead out of the folder (to
+    a template, or by a hostile header to anything that QEMU may write), and what lies there is
+    not the volume's.
     """
 
-    msg = "{self.field} {self.name!r} would be {self.path}, which is not in {self.folder}"
-    remedy = "Nothing was merged. See with `qmpsnap chain` where this chain leads, and why."
+    msg = "{self.what} would be {self.path}, which is not in {self.folder}"
+    remedy = (
+        "See with `qmpsnap chain` where this chain leads, and why. Nothing was merged; a pull "
+        "of the whole chain (`--method pull`) writes the active file only."
+    )
 
-    field: str
-    name: str
+    what: str
     path: str
     folder: str
 
@@ -175,6 +178,9 @@ def _plan_commit(disk: DiskReport, top: int, base: int) -> MergePlan:
     upper, lower = layers[top], layers[base]
     if base <= top:
         raise WrongOrder(lower.file, upper.file, disk.disk, _chain(disk))
+    if folder_of(lower) != folder_of(upper):
+        what = f"the file that {upper.file} is committed into"
+        raise ForeignLayer(what, lower.path or lower.file, folder_of(upper))
     sizes = (lower.virtual_size, upper.virtual_size)
     if sizes[0] is not None and sizes[1] is not None and sizes[0] < sizes[1]:
         raise BaseTooSmall(lower.file, sizes[0], upper.file, sizes[1])
@@ -227,17 +233,13 @@ def _backing_name(above: LayerReport, base: LayerReport) -> str:
 
 def _position(disk: DiskReport, field: str, name: str) -> int:
     """Find a file of the volume by its bare name, which means one in the active file's folder."""
-    folder = _folder(disk.layers[0])
+    folder = folder_of(disk.layers[0])
     for position, layer in enumerate(disk.layers):
         if layer.file == name:
-            if _folder(layer) != folder:
-                raise ForeignLayer(field, name, layer.path or layer.file, folder)
+            if folder_of(layer) != folder:
+                raise ForeignLayer(f"{field} {name!r}", layer.path or layer.file, folder)
             return position
     raise NotInChain(field, name, disk.disk, _chain(disk))
-
-
-def _folder(layer: LayerReport) -> str:
-    return tidy(os.path.dirname(layer.path or ""))
 
 
 def _chain(disk: DiskReport) -> str:

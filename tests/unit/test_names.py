@@ -99,6 +99,11 @@ class TestBelongs:
         check_belongs("volume-1.s1", samples.disk(), (samples.disk(disk="vdb"),))
 
 
+def test_an_overlay_is_not_called_after_a_file_elsewhere() -> None:
+    disk = samples.changed_layer(samples.disk(3), 2, path="/templates/fedora", file="fedora")
+    assert overlay_name(disk, "new") == "volume-1.s1.new"
+
+
 @pytest.mark.parametrize(
     ("path", "expected"),
     [

@@ -160,6 +160,17 @@ class TestRefuses:
         with pytest.raises(ForeignLayer, match=f"would be {folder}/volume-1, which is not in /sh"):
             planned(disk, merge, target)
 
+    @pytest.mark.parametrize("snapshot", ["s1", "s2"])
+    def test_commit_into_another_folder(self, snapshot: str) -> None:
+        layer = {"s1": 2, "s2": 1}[snapshot]
+        disk = samples.changed_layer(samples.disk(3), layer, path="/etc/passwd")
+        with pytest.raises(ForeignLayer, match="committed into would be /etc/passwd, which"):
+            named(disk, snapshot)
+
+    def test_pull_from_another_folder(self) -> None:
+        disk = samples.changed_layer(samples.disk(2), 1, path="/template/volume-1")
+        assert named(disk, "s1", "pull").written == disk.layers[0]
+
     def test_the_same_folder_in_other_words(self) -> None:
         disk = samples.changed_layer(samples.disk(3), 2, path="/share//./volume-1")
         assert planned(disk, "volume-1.s1", "volume-1").base == disk.layers[2]
