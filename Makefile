@@ -7,11 +7,11 @@ ARGS ?=
 # On a developer's machine a tier whose tools are missing is skipped, and says so. In CI that
 # would be a check which silently does not run.
 ifneq ($(filter-out 0 false,$(CI)),)
-export QMPSNAP_REQUIRE ?= qemu,libvirt
+export QMPSNAP_REQUIRE ?= qemu,libvirt,security
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types unit qemu libvirt clean
+.PHONY: help setup demo test lint types unit qemu libvirt security clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -30,8 +30,9 @@ types: setup ## mypy, strict
 unit: setup ## tests that need nothing but Python
 qemu: setup ## tests with a real QEMU
 libvirt: setup ## tests with libvirt's QEMU driver
+security: setup ## attacks, on both
 
-lint types unit qemu libvirt:
+lint types unit qemu libvirt security:
 	$(TOX) run -e $@ -- $(ARGS)
 
 clean: ## remove .venv, .tox and every cache

@@ -12,14 +12,30 @@ from importlib.util import find_spec
 import hypothesis  # noqa: F401
 import pytest
 
+from tests.support.daemon import which
+from tests.support.embed import connection
+
+__all__ = ["connection"]  # of two tiers: a process can open one embedded driver only
+
+
+def _qemu() -> object:
+    return shutil.which("qemu-system-x86_64") and shutil.which("qemu-img")
+
+
+def _libvirt() -> object:
+    return find_spec("libvirt") and shutil.which("qemu-system-x86_64")
+
+
+def _libvirtd() -> object:
+    return _qemu() and _libvirt() and which("libvirtd")
+
+
 _NEEDS: dict[str, tuple[Callable[[], object], str]] = {
-    "qemu": (
-        lambda: shutil.which("qemu-system-x86_64") and shutil.which("qemu-img"),
-        "Debian's qemu-system-x86 and qemu-utils",
-    ),
-    "libvirt": (
-        lambda: find_spec("libvirt") and shutil.which("qemu-system-x86_64"),
-        "libvirt-python and Debian's libvirt-daemon-driver-qemu",
+    "qemu": (_qemu, "Debian's qemu-system-x86 and qemu-utils"),
+    "libvirt": (_libvirt, "libvirt-python and Debian's libvirt-daemon-driver-qemu"),
+    "security": (
+        _libvirtd,
+        "what the tiers qemu and libvirt need, and Debian's libvirt-daemon",
     ),
 }
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 import pytest
 
 from qmpsnap.demo import images, libvirt_guest
+from qmpsnap.demo.libvirt_guest import LibvirtDisk
 from qmpsnap.hosts.libvirt import LibvirtHost
 from qmpsnap.monitor import virt
 from qmpsnap.monitor.virt import find_domain
@@ -20,17 +19,6 @@ from qmpsnap.operations.host import Host
 from tests.support.rig import BASE, DISK, SERIAL, SIZE, Rig
 
 _NUMBERS = itertools.count()
-
-
-@pytest.fixture(scope="session")
-def connection() -> Iterator[Any]:
-    """One driver for all tests: it probes QEMU for 4 s when its folder is new."""
-    root = tempfile.mkdtemp(prefix="qs-", dir="/var/tmp")
-    try:
-        with libvirt_guest.embedded_connection(root) as connection:
-            yield connection
-    finally:
-        shutil.rmtree(root, ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)
@@ -56,12 +44,14 @@ def borrowed(connection: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def libvirt_rig(connection: Any, folder: Path, base: str) -> Iterator[Rig]:
-    """Start a guest whose disk is `BASE` in `folder`."""
+def libvirt_rig(
+    connection: Any, folder: Path, base: str, disk: LibvirtDisk | None = None
+) -> Iterator[Rig]:
+    """Start a guest whose disk is `BASE` in `folder`, of the format `base`; or another disk."""
     # A new name each time: libvirt keeps one until init has reaped its QEMU, for seconds in some
     # containers.
     name = f"web{next(_NUMBERS)}"
-    disk = libvirt_guest.LibvirtDisk(folder / BASE, base, DISK, SERIAL)
+    disk = disk or LibvirtDisk(folder / BASE, base, DISK, SERIAL)
     with libvirt_guest.run(connection, [disk], name, directory=folder) as guest:
 
         @contextmanager
