@@ -3,6 +3,7 @@ Write the pages of the reference that follow from the code.
 
     docs/reference/cli.md                      from the click commands
     docs/reference/exit-codes-and-errors.md    from the error classes
+    docs/reference/attacks.md                  from fixtures/attacks.json, what the tests saw
 
     python docs/generate.py            write what is stale
     python docs/generate.py --check    write nothing; exit code 1 when something is stale
@@ -14,12 +15,13 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import pkgutil
 import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 
@@ -28,6 +30,8 @@ from qmpsnap.cli.main import cli
 from qmpsnap.errors import Failed, QmpsnapError, Refused, Unknown, Unreachable
 
 REFERENCE: Final = Path(__file__).resolve().parent / "reference"
+
+ATTACKS: Final = REFERENCE.parents[1] / "fixtures" / "attacks.json"
 
 NOTICE: Final = "<!-- Written by docs/generate.py; change the code and run it again. -->"
 
@@ -54,6 +58,7 @@ def pages() -> dict[Path, str]:
     return {
         REFERENCE / "cli.md": command_line(),
         REFERENCE / "exit-codes-and-errors.md": errors(),
+        REFERENCE / "attacks.md": attacks(),
     }
 
 
@@ -258,6 +263,85 @@ def _row(error: type[QmpsnapError]) -> str:
 def _template(text: str) -> str:
     """`{self.path!r}` as `{path}`."""
     return _as_text(re.sub(r"\{self\.(\w+)[^}]*\}", r"{\1}", text))
+
+
+# Attacks.
+
+_FROM_TESTS: Final = (
+    "<!-- Written by docs/generate.py from fixtures/attacks.json, which "
+    "`make security ARGS=--regenerate-attacks` writes. -->"
+)
+
+
+def attacks() -> str:
+    """Render the page of attacks on formats and file names."""
+    seen = json.loads(ATTACKS.read_text(encoding="utf-8"))
+    lines = [
+        "# Attacks",
+        "",
+        _FROM_TESTS,
+        "",
+        "What is tried against qmpsnap in `tests/security/`, what it says, and beside that what "
+        f"`qemu-img` {seen['qemu-img']} makes of the same file when nobody tells it a format. "
+        "The victim is a file of the host outside of the volume's folder, with a secret in it. "
+        "In no case does qmpsnap open the victim (the kernel is asked, by inotify), nor is the "
+        "secret in any output or file.",
+        "",
+        "Why a raw file's content is no evidence: [How formats are known](../explanation/formats.md).",
+        "",
+        "## The guest writes a header into its raw disk",
+        "",
+        "At rest before the guest starts, while it runs, over NBD, between snapshots, and through "
+        "an overlay down into the base by commit; with libvirt and without; with libvirtd "
+        "restarted in between. A header in the content of a qcow2 volume is tried as well.",
+        "",
+        *_attack_table("the header is", "qmpsnap says", seen["headers"]),
+        "",
+        "## The volume service hands over an overlay",
+        "",
+        "A file that lies there under the name of the new snapshot. All are refused with exit "
+        "code 4 and the status `error`, and nothing is touched.",
+        "",
+        *_attack_table("the overlay is", "qmpsnap refuses", seen["overlays"]),
+        "",
+        "## Names and chains that lead out",
+        "",
+        "- A name with a slash, `..`, a colon or a control character is refused in every field "
+        "of the dictionaries, and as a snapshot's name.",
+        "- A bare name means a file in the active file's folder. When a chain leads elsewhere (to a "
+        "template, or by a header to a file of somebody else), no commit writes there and "
+        "`--remove-file` removes nothing there.",
+        "- A volume whose own name looks like an address (`nbd:…`) is written as `./nbd:…` into "
+        "headers.",
+        "",
+        "## Guests that were started without a format",
+        "",
+        "- Domain XML without a format: libvirt opens the disk as raw, and `chain` says so.",
+        "- An overlay that records no backing format, or `file`: libvirt 9.0 lets QEMU look into "
+        "the base, and the guest reads the victim. `chain` shows what is open; no operation "
+        "builds on it.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _attack_table(what: str, ours: str, rows: list[dict[str, Any]]) -> Iterator[str]:
+    info, convert = "`qemu-img info` says", "`qemu-img convert`"
+    yield f"| {what} | {info} | {convert} | {ours} |"
+    yield "|---|---|---|---|"
+    for row in rows:
+        cells = (row["title"], *_probing(row["probing"]), row["qmpsnap"])
+        yield f"| {' | '.join(_cell(cell) for cell in cells)} |"
+
+
+def _probing(seen: dict[str, Any] | None) -> tuple[str, str]:
+    if seen is None:
+        return "not tried", "not tried"
+    said = seen["format"] or "fails"
+    if seen["named"]:
+        said += ", and names the victim"
+    if seen["opened"]:
+        said += ", and opens the victim"
+    return said, "copies the secret" if seen["leaked"] else "-"
 
 
 # Markdown.
