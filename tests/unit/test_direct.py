@@ -22,6 +22,7 @@ from qmpsnap.monitor.base import (
 )
 from qmpsnap.operations.host import Host, NotFlushed
 from qmpsnap.operations.jobs import JobStatus, JobView
+from qmpsnap.operations.options import MergeOptions, OnError
 from qmpsnap.operations.plan_create import CreatePlan, plan_create
 from qmpsnap.operations.plan_delete import MergePlan, plan_delete
 from qmpsnap.operations.requests import CreateRequest, DeleteRequest
@@ -306,6 +307,23 @@ class TestStrays:
         monitor = qemu(disk)
         DirectHost(monitor).start(COMMIT)
         assert "blockdev-del" not in monitor.commands()
+
+
+class TestOptions:
+    @pytest.mark.parametrize("plan_", PLANS)
+    def test_are_given_to_qemu(self, plan_: MergePlan) -> None:
+        monitor = qemu()
+        wishes = MergeOptions(bandwidth=8, on_error=OnError.PAUSE, timeout_s=60)
+        DirectHost(monitor).start(plan_, wishes)
+        command = "block-stream" if plan_.kind == "pull" else "block-commit"
+        (sent,) = monitor.arguments_of(command)
+        assert (sent["speed"], sent["on-error"]) == (8, "stop")
+
+    def test_that_are_not_given_are_not_sent(self) -> None:
+        monitor = qemu()
+        DirectHost(monitor).start(COMMIT)
+        (sent,) = monitor.arguments_of("block-commit")
+        assert not {"speed", "on-error"} & sent.keys()
 
 
 class TestAttach:
