@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -12,12 +13,20 @@ from qmpsnap.operations.quiesce import LIMIT_S, Policy, Quiesce
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+def _number(_context: click.Context, _option: click.Parameter, value: float) -> float:
+    """Refuse what no range refuses."""
+    if math.isnan(value):
+        raise click.BadParameter("it is not a number")
+    return value
+
+
 def quiesce_options(function: F) -> F:
     """Add `--quiesce` and `--freeze-timeout` to a command."""
     for option in (
         click.option(
             "--freeze-timeout",
             type=click.FloatRange(min=0, min_open=True, max=3600),
+            callback=_number,
             metavar="SECONDS",
             default=LIMIT_S,
             show_default=True,

@@ -16,15 +16,18 @@ import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from qmpsnap.hosts import qemu_img
+from qmpsnap.hosts.direct import DirectHost
+from qmpsnap.hosts.libvirt import LibvirtRefused
 from qmpsnap.monitor.agent import AgentSocket, DomainAgent
 from qmpsnap.monitor.base import CommandFailed
 from qmpsnap.operations.create import create, create_all
 from qmpsnap.operations.host import Host
+from qmpsnap.operations.plan_create import CreatePlan
 from qmpsnap.operations.quiesce import (
     CannotFreeze,
     NotConsistent,
@@ -64,8 +67,16 @@ def hooks(guest: Linux) -> list[str]:
 class Switch:
     """Does something else in the place of the switch, or before it."""
 
-    def __init__(self, host: Host, act: Callable[[], object], *, goes_on: bool = False) -> None:
+    def __init__(
+        self,
+        host: Host,
+        act: Callable[[], object],
+        *,
+        goes_on: bool = False,
+        opened: list[CreatePlan] | None = None,
+    ) -> None:
         self._host = host
+        self._opened = opened
         self._act = act
         self._goes_on = goes_on
 
@@ -73,6 +84,8 @@ class Switch:
         return getattr(self._host, name)
 
     def switch(self, plans: Any) -> None:
+        if self._opened is not None:
+            self._opened += plans
         self._act()
         if self._goes_on:
             self._host.switch(plans)
@@ -129,6 +142,26 @@ class TestThawAfterAnError:
         assert hooks(guest) == ["freeze", "thaw"]
         assert (guest.files(), guest.nodes()) == (files, nodes)
 
+    def test_second_of_two_disks_that_qemu_refuses(self, guest: Linux) -> None:
+        """qmpbackup#5: all or none; a real transaction, of which one action cannot be done."""
+        files, nodes = guest.files(), guest.nodes()
+        with guest.connect() as host:
+            opened: list[CreatePlan] = []
+
+            def spoil() -> None:
+                if guest.names:
+                    os.unlink(opened[1].overlay)  # libvirt opens it only now
+                else:
+                    node = cast(DirectHost, host)._opened[opened[1].overlay]
+                    cast(DirectHost, host)._delete_node(node)
+
+            spoiled = Switch(host, spoil, goes_on=True, opened=opened)
+            with pytest.raises((CommandFailed, LibvirtRefused)):
+                create_all(spoiled, [request(), request("vdb")], REQUIRE)
+        assert guest.status() == "thawed"
+        assert hooks(guest) == ["freeze", "thaw"]
+        assert (guest.files(), guest.nodes()) == (files, nodes)
+
     def test_ctrl_c_in_the_moment_of_the_freeze(
         self, guest: Linux, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -155,7 +188,7 @@ class TestFreezeTimeOut:
     @pytest.mark.parametrize("policy", [Policy.TRY, Policy.REQUIRE])
     def test_freeze_that_is_late_is_thawed_all_the_same(self, guest: Linux, policy: Policy) -> None:
         files = guest.files()
-        guest.sh("echo 5 > /run/delay")
+        guest.sh("echo 3 > /run/delay")
         quiesce = Quiesce(policy=policy, limit_s=1)
         with guest.connect() as host:
             if policy is Policy.TRY:

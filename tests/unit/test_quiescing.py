@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from qmpsnap.cli.main import run
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.hosts.quiescing import Quiescer
 from qmpsnap.monitor import thawer
@@ -245,3 +246,18 @@ class TestProcess:
     def test_that_cannot_start(self) -> None:
         with pytest.raises(NoThawer, match="ended at once"):
             Thawer(60, "nonsense")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--agent", "agent", "disks", "web1"],
+        ["--agent", "agent", "--connect", "test:///default", "disks", "web1"],
+        ["create", "web1", "vda", "--freeze-timeout", "0"],
+        ["create", "web1", "vda", "--freeze-timeout", "nan"],
+        ["create", "web1", "vda", "--freeze-timeout", "inf"],
+        ["create", "web1", "vda", "--quiesce", "maybe"],
+    ],
+)
+def test_options_that_make_no_sense(arguments: list[str]) -> None:
+    assert run(arguments) == 2
