@@ -146,6 +146,9 @@ def usable(disk: DiskReport) -> DiskReport:
         if layer.verdict is Verdict.CONFLICT:
             said = ", ".join(f"{one.witness} says {one.format}" for one in layer.evidence)
             raise FormatUncertain(layer.file, said)
+        if "probed" in layer.flags and layer.format != "raw":
+            # An overlay would record for good what the guest may have written into a raw disk.
+            raise FormatUncertain(layer.file, f"QEMU guessed {layer.format} from its bytes")
         if layer.path is None:
             raise unsuitable(
                 f"{layer.file} is not a file on this host",

@@ -146,3 +146,7 @@ class TestDriveWithoutAFormat:
     def test_no_operation_builds_on_it(self, rig: Rig, victim: Victim) -> None:
         """An overlay above would record for good what the guest wrote into its raw disk."""
         _refused(rig, victim)
+
+    def test_no_operation_builds_on_it(self, rig: Rig, victim: Victim) -> None:
+        """An overlay above would record for good what the guest wrote into its raw disk."""
+        _refused(rig, victim)

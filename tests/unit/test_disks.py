@@ -145,3 +145,13 @@ class TestUsable:
         disk = samples.changed_layer(samples.disk(3), 2, file="volume-1.s1", path="/b/volume-1.s1")
         with pytest.raises(DiskUnsuitable, match="same file name"):
             usable(disk)
+
+
+@pytest.mark.parametrize(("format_", "refused"), [("qcow2", True), ("vmdk", True), ("raw", False)])
+def test_format_that_qemu_guessed(format_: str, refused: bool) -> None:
+    disk = samples.changed_layer(samples.disk(2, base=format_), 1, flags=("probed",))
+    if refused:
+        with pytest.raises(FormatUncertain, match=f"guessed {format_}"):
+            usable(disk)
+    else:
+        usable(disk)
