@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from typing import Any
@@ -23,6 +22,7 @@ from qmpsnap.demo import libvirt_guest
 from qmpsnap.monitor import virt
 from tests.support import linux
 from tests.support.daemon import which
+from tests.support.embedded import embed_root
 from tests.support.lending import lent
 
 
@@ -116,12 +116,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def connection() -> Iterator[Any]:
     """One driver for all tests: it probes QEMU for 4 s when its folder is new."""
-    root = tempfile.mkdtemp(prefix="qs-", dir="/var/tmp")
-    try:
-        with libvirt_guest.embedded_connection(root) as connection:
-            yield connection
-    finally:
-        shutil.rmtree(root, ignore_errors=True)
+    with libvirt_guest.embedded_connection(embed_root()) as connection:
+        yield connection
 
 
 @pytest.fixture

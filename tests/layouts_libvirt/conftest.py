@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
@@ -12,7 +10,7 @@ import pytest
 
 from qmpsnap.demo.embed import embedded_connection
 from qmpsnap.monitor.virt import open_connection
-from tests.support.reaper import adopt_qemus
+from tests.support.embedded import embed_root
 
 
 @pytest.fixture(scope="session")
@@ -23,10 +21,5 @@ def connection(pytestconfig: pytest.Config) -> Iterator[Any]:
         with closing(open_connection(uri)) as connection:
             yield connection
         return
-    adopt_qemus()
-    root = tempfile.mkdtemp(prefix="qs-", dir="/var/tmp")
-    try:
-        with embedded_connection(root) as connection:
-            yield connection
-    finally:
-        shutil.rmtree(root, ignore_errors=True)
+    with embedded_connection(embed_root()) as connection:
+        yield connection
