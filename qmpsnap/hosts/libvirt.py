@@ -368,9 +368,9 @@ class LibvirtHost:
         Layers are named by libvirt's own numbers, `vda[3]`: names may be relative or ambiguous.
 
         Raises:
-            PauseUnsupported: libvirt gives QEMU no `on-error` for these jobs, in no version
-                (qemu_monitor_json.c, read in 9.0 and 11.3); `<driver error_policy>` is about the
-                guest's own requests.
+            PauseUnsupported: libvirt gives QEMU no `on-error` for these jobs
+                (qemuMonitorJSONBlockCommit(), qemu_monitor_json.c, read in one that has
+                `backing-mask-protocol`); `<driver error_policy>` is about the guest's requests.
         """
         if options.on_error is OnError.PAUSE:
             raise PauseUnsupported("libvirt's commits and pulls end on an error")
