@@ -23,7 +23,7 @@ demo: setup ## a real QEMU with a tiny disk: create, write, delete, each step sh
 	@.venv/bin/qmpsnap demo $(ARGS)
 
 test: setup ## every check
-	$(TOX) run
+	$(TOX) run-parallel --parallel 2 --parallel-no-spinner
 
 lint: setup ## ruff: rules and formatting
 types: setup ## mypy, strict
