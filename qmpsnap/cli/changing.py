@@ -9,8 +9,15 @@ from collections.abc import Sequence
 import click
 from rich.console import Group
 
-from qmpsnap.cli import documents, quiescing, views
-from qmpsnap.cli.options import allow_option, force_option, guards, merge_options, verify_option
+from qmpsnap.cli import documents, plans, quiescing, views
+from qmpsnap.cli.options import (
+    allow_option,
+    force_option,
+    guards,
+    merge_options,
+    plan_option,
+    verify_option,
+)
 from qmpsnap.cli.output import output_option, printable, say, show
 from qmpsnap.cli.progress import shown
 from qmpsnap.cli.quiescing import quiesce_options
@@ -20,12 +27,14 @@ from qmpsnap.operations.create import create_all
 from qmpsnap.operations.names import folder_of, tidy
 from qmpsnap.operations.options import MergeOptions
 from qmpsnap.operations.requests import CreateRequest, Method, NamedDeleteRequest
+from qmpsnap.operations.steps import forecast_create, forecast_delete
 
 
 @click.command(cls=GuestCommand)
 @click.argument("guest")
 @click.argument("disk")
 @click.argument("name", required=False)
+@plan_option
 @allow_option
 @click.option(
     "--also",
@@ -45,6 +54,7 @@ def create(
     quiesce: str,
     freeze_timeout: float,
     allow: tuple[str, ...],
+    only_plan: bool,
     output: str,
 ) -> None:
     """
@@ -56,6 +66,9 @@ def create(
     snapshot = name or default_name()
     requests = [CreateRequest(disk=one, new_file=None, snapshot=snapshot) for one in (disk, *also)]
     with road.open(guest) as host:
+        if only_plan:
+            plans.show_plans("create", forecast_create(host, requests, allow=guards(allow)), output)
+            return
         quiescence = quiescing.quiesce(quiesce, freeze_timeout)
         done = create_all(host, requests, quiescence, allow=guards(allow))
     _tell(
@@ -84,6 +97,7 @@ def create(
 @allow_option
 @force_option
 @verify_option
+@plan_option
 @merge_options
 @output_option
 @click.pass_obj
@@ -97,11 +111,18 @@ def delete(
     allow: tuple[str, ...],
     force: bool,
     verify: bool,
+    only_plan: bool,
     options: MergeOptions,
     output: str,
 ) -> None:
     """Delete a snapshot of a disk. The guest keeps what it sees."""
     request = NamedDeleteRequest(disk=disk, snapshot=name, method=method)
+    allowed = guards(allow, force=force)
+    if only_plan:
+        with road.open(guest) as host:
+            forecast = forecast_delete(host, request, options=options, allow=allowed)
+        plans.show_plans("delete", (forecast,), output)
+        return
     with road.open(guest) as host, shown() as screen:
         done = run.delete(
             host,
@@ -109,7 +130,7 @@ def delete(
             screen.progress,
             options=options,
             tell=screen.tell,
-            allow=guards(allow, force=force),
+            allow=allowed,
             verify=verify,
         )
     _tell(f"deleted snapshot {name} of {done.disk.disk}", "delete", (done,), output)

@@ -35,6 +35,11 @@ def guards(names: Iterable[str], *, force: bool = False) -> frozenset[Guard]:
     return frozenset(Guard(name) for name in names) | ({Guard.SPACE} if force else set())
 
 
+plan_option = click.option(
+    "--plan", "only_plan", is_flag=True, help="Show what would be done, and do nothing."
+)
+
+
 def merge_options(function: F) -> F:
     """Add `--bandwidth`, `--on-error` and `--timeout`; the command takes them as `options`."""
 

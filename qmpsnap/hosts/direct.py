@@ -6,7 +6,7 @@ import hashlib
 import logging
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty
@@ -52,6 +52,7 @@ from qmpsnap.operations.options import DEFAULT_OPTIONS, MergeOptions, OnError
 from qmpsnap.operations.plan_create import CreatePlan
 from qmpsnap.operations.plan_delete import MergePlan
 from qmpsnap.operations.space import Room
+from qmpsnap.operations.step import Step
 
 log = logging.getLogger(__name__)
 
@@ -261,36 +262,11 @@ class DirectHost:
             self._open(plan, prefix)
 
     def _open(self, plan: CreatePlan, prefix: str) -> None:
-        active = plan.active.node_details
-        assert active is not None  # this road reads QMP
-        cache = {"direct": active.cache.direct, "no-flush": active.cache.no_flush}
-        self._monitor.execute(
-            "blockdev-add",
-            {
-                "driver": "qcow2",
-                "node-name": f"{prefix}-format",
-                "cache": cache,
-                "detect-zeroes": "on" if active.detect_zeroes else "off",
-                "backing": None,
-                "file": {
-                    "driver": "file",
-                    "node-name": f"{prefix}-file",
-                    "filename": plan.overlay,
-                    "cache": cache,
-                },
-            },
-        )
+        self._monitor.execute("blockdev-add", _overlay_node(plan, prefix))
 
     def switch(self, plans: Sequence[CreatePlan]) -> None:
         """See `Host.switch`: one transaction, which QEMU carries out as a whole or not at all."""
-        actions = [
-            {
-                "type": "blockdev-snapshot",
-                "data": {"node": plan.active.node, "overlay": self._opened[plan.overlay]},
-            }
-            for plan in plans
-        ]
-        self._monitor.execute("transaction", {"actions": actions})
+        self._monitor.execute("transaction", _transaction(plans, self._opened))
 
     def retract(self, plans: Sequence[CreatePlan]) -> None:
         """
@@ -332,12 +308,18 @@ class DirectHost:
             FormatNotRecordable: The header of the layer above would get a wrong format.
             CommandFailed: QEMU refuses; nothing has changed.
         """
+        command, arguments = self._merge(plan, options)
+        self._remove_strays()
+        self._collected.clear()  # what ended before this job began is of no use any more
+        self._monitor.execute(command, arguments)
+        return job_id(plan)
+
+    def _merge(self, plan: MergePlan, options: MergeOptions) -> tuple[str, dict[str, object]]:
+        """Return the command of a merge and its arguments."""
         command = "block-stream" if plan.kind == "pull" else "block-commit"
         masks = self._reader.features.has(command, "backing-mask-protocol")
         if not masks:
             _check_recordable(plan)
-        self._remove_strays()
-        self._collected.clear()  # what ended before this job began is of no use any more
         arguments: dict[str, object] = {
             "job-id": job_id(plan),
             "auto-finalize": plan.kind == "active-commit",
@@ -361,8 +343,46 @@ class DirectHost:
             arguments["device"] = plan.disk.root
             arguments["top-node"] = plan.top.node
             arguments["base-node"] = base
-        self._monitor.execute(command, arguments)
-        return job_id(plan)
+        return command, arguments
+
+    def steps_of_merge(self, plan: MergePlan, options: MergeOptions) -> tuple[Step, ...]:
+        """See `Host.steps_of_merge`."""
+        command, arguments = self._merge(plan, options)
+        job = {"id": job_id(plan)}
+        if plan.kind == "active-commit":
+            last = [Step(by="qmp", what="job-complete", arguments=job)]
+        else:
+            flush_ = {"command-line": f"qemu-io {plan.written.node} flush"}
+            last = [
+                Step(by="qmp", what="human-monitor-command", arguments=flush_),
+                Step(by="qmp", what="job-finalize", arguments=job),
+            ]
+        last.append(Step(by="qmp", what="job-dismiss", arguments=job))
+        if plan.kind == "pull":
+            size = {"node-name": plan.top.node, "size": plan.top.virtual_size}
+            last.append(Step(by="qmp", what="block_resize", arguments=size))
+        return (Step(by="qmp", what=command, arguments=arguments), *last)
+
+    def steps_of_create(self, plans: Sequence[CreatePlan]) -> tuple[Step, ...]:
+        """See `Host.steps_of_create`; the nodes' names are made up anew when it is done."""
+        names = {plan.overlay: f"{OURS}{number}" for number, plan in enumerate(plans)}
+        return (
+            *(
+                Step(
+                    by="qmp",
+                    what="blockdev-add",
+                    arguments=_overlay_node(plan, names[plan.overlay]),
+                )
+                for plan in plans
+            ),
+            Step(
+                by="qmp",
+                what="transaction",
+                arguments=_transaction(
+                    plans, {path: f"{name}-format" for path, name in names.items()}
+                ),
+            ),
+        )
 
     def view(self, job: str) -> JobView:
         """See `Host.view`. A job that is gone was dismissed by somebody else."""
@@ -542,6 +562,37 @@ class DirectHost:
         except CommandFailed as error:
             return error.description
         return None
+
+
+def _overlay_node(plan: CreatePlan, prefix: str) -> dict[str, object]:
+    """An overlay as `blockdev-add` takes it: without its backing file."""
+    active = plan.active.node_details
+    assert active is not None  # this road reads QMP
+    cache = {"direct": active.cache.direct, "no-flush": active.cache.no_flush}
+    return {
+        "driver": "qcow2",
+        "node-name": f"{prefix}-format",
+        "cache": cache,
+        "detect-zeroes": "on" if active.detect_zeroes else "off",
+        "backing": None,
+        "file": {
+            "driver": "file",
+            "node-name": f"{prefix}-file",
+            "filename": plan.overlay,
+            "cache": cache,
+        },
+    }
+
+
+def _transaction(plans: Sequence[CreatePlan], opened: Mapping[str, str]) -> dict[str, object]:
+    actions = [
+        {
+            "type": "blockdev-snapshot",
+            "data": {"node": plan.active.node, "overlay": opened[plan.overlay]},
+        }
+        for plan in plans
+    ]
+    return {"actions": actions}
 
 
 def _command_line(pid: int) -> list[str]:

@@ -55,6 +55,7 @@ from qmpsnap.operations.options import (
 from qmpsnap.operations.plan_create import CreatePlan
 from qmpsnap.operations.plan_delete import MergePlan
 from qmpsnap.operations.space import Room
+from qmpsnap.operations.step import Step
 
 SAFE_DEPTH: Final = 16
 """Layers up to which a nested reply is asked for: libvirt 11.3 loses the monitor at 26."""
@@ -286,6 +287,9 @@ class LibvirtHost:
         The disks are named by their targets, not by paths as Nova does: a path may stand in two
         disks.
         """
+        self._snapshot_xml = self._snapshot(plans)
+
+    def _snapshot(self, plans: Sequence[CreatePlan]) -> str:
         chosen = {plan.disk.disk for plan in plans}
         targets = [disk.target for disk in self._xml().disks]
         document = E.domainsnapshot(
@@ -303,18 +307,22 @@ class LibvirtHost:
                 *(E.disk(name=name, snapshot="no") for name in targets if name not in chosen),
             )
         )
-        self._snapshot_xml = etree.tostring(document, encoding="unicode")
+        return etree.tostring(document, encoding="unicode")
 
     def switch(self, plans: Sequence[CreatePlan]) -> None:
         """See `Host.switch`: one `virDomainSnapshotCreateXML`, which is one transaction."""
-        flags = (
+        text, flags = self._snapshot_xml, self._snapshot_flags
+        self._call("snapshotCreateXML", lambda: self._domain.snapshotCreateXML(text, flags))
+
+    @property
+    def _snapshot_flags(self) -> int:
+        flags: int = (
             self._libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY
             | self._libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA
             | self._libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_REUSE_EXT
             | self._libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_ATOMIC
         )
-        text = self._snapshot_xml
-        self._call("snapshotCreateXML", lambda: self._domain.snapshotCreateXML(text, flags))
+        return flags
 
     def retract(self, plans: Sequence[CreatePlan]) -> None:
         """See `Host.retract`: libvirt does so itself."""
@@ -372,6 +380,12 @@ class LibvirtHost:
                 (qemuMonitorJSONBlockCommit(), qemu_monitor_json.c, read in one that has
                 `backing-mask-protocol`); `<driver error_policy>` is about the guest's requests.
         """
+        call, arguments = self._merge(plan, options)
+        self._call(call, lambda: getattr(self._domain, call)(*arguments))
+        return plan.disk.disk
+
+    def _merge(self, plan: MergePlan, options: MergeOptions) -> tuple[str, tuple[Any, ...]]:
+        """Return the method of `virDomain` for a merge, and its arguments."""
         if options.on_error is OnError.PAUSE:
             raise PauseUnsupported("libvirt's commits and pulls end on an error")
         disk, libvirt, speed = plan.disk.disk, self._libvirt, options.bandwidth or 0
@@ -381,23 +395,41 @@ class LibvirtHost:
         if plan.kind == "commit":
             flags = libvirt.VIR_DOMAIN_BLOCK_COMMIT_BANDWIDTH_BYTES
             flags |= libvirt.VIR_DOMAIN_BLOCK_COMMIT_RELATIVE if relative else 0
-            self._call(
-                "blockCommit", lambda: self._domain.blockCommit(disk, base, top, speed, flags)
-            )
-        elif plan.kind == "active-commit":
+            return "blockCommit", (disk, base, top, speed, flags)
+        if plan.kind == "active-commit":
             flags = libvirt.VIR_DOMAIN_BLOCK_COMMIT_BANDWIDTH_BYTES
             flags |= libvirt.VIR_DOMAIN_BLOCK_COMMIT_ACTIVE
-            self._call(
-                "blockCommit", lambda: self._domain.blockCommit(disk, base, None, speed, flags)
-            )
-        elif base is None:
+            return "blockCommit", (disk, base, None, speed, flags)
+        if base is None:
             flags = libvirt.VIR_DOMAIN_BLOCK_PULL_BANDWIDTH_BYTES
-            self._call("blockPull", lambda: self._domain.blockPull(disk, speed, flags))
-        else:
-            flags = libvirt.VIR_DOMAIN_BLOCK_REBASE_BANDWIDTH_BYTES
-            flags |= libvirt.VIR_DOMAIN_BLOCK_REBASE_RELATIVE if relative else 0
-            self._call("blockRebase", lambda: self._domain.blockRebase(disk, base, speed, flags))
-        return disk
+            return "blockPull", (disk, speed, flags)
+        flags = libvirt.VIR_DOMAIN_BLOCK_REBASE_BANDWIDTH_BYTES
+        flags |= libvirt.VIR_DOMAIN_BLOCK_REBASE_RELATIVE if relative else 0
+        return "blockRebase", (disk, base, speed, flags)
+
+    def steps_of_merge(self, plan: MergePlan, options: MergeOptions) -> tuple[Step, ...]:
+        """See `Host.steps_of_merge`."""
+        call, arguments = self._merge(plan, options)
+        names = {
+            "blockCommit": ("disk", "base", "top", "bandwidth", "flags"),
+            "blockPull": ("disk", "bandwidth", "flags"),
+            "blockRebase": ("disk", "base", "bandwidth", "flags"),
+        }[call]
+        steps = [Step(by="libvirt", what=call, arguments=dict(zip(names, arguments, strict=True)))]
+        if plan.kind == "active-commit":
+            flags = self._libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT
+            pivot = {"disk": plan.disk.disk, "flags": flags}
+            steps.append(Step(by="libvirt", what="blockJobAbort", arguments=pivot))
+        if plan.kind == "pull":
+            flags = self._libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES
+            size = {"disk": plan.disk.disk, "size": plan.top.virtual_size, "flags": flags}
+            steps.append(Step(by="libvirt", what="blockResize", arguments=size))
+        return tuple(steps)
+
+    def steps_of_create(self, plans: Sequence[CreatePlan]) -> tuple[Step, ...]:
+        """See `Host.steps_of_create`."""
+        arguments = {"xml": self._snapshot(plans), "flags": self._snapshot_flags}
+        return (Step(by="libvirt", what="snapshotCreateXML", arguments=arguments),)
 
     def view(self, job: str) -> JobView:
         """

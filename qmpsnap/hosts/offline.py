@@ -45,6 +45,7 @@ from qmpsnap.operations.plan_create import CreatePlan
 from qmpsnap.operations.plan_delete import MergePlan
 from qmpsnap.operations.quiesce import CannotFreeze
 from qmpsnap.operations.space import Room
+from qmpsnap.operations.step import Step
 
 
 @dataclass(eq=False)
@@ -202,6 +203,22 @@ class OfflineHost:
     def _engine(self) -> DirectHost:
         assert self._direct is not None  # start() has opened it
         return self._direct
+
+    def steps_of_create(self, plans: Sequence[CreatePlan]) -> tuple[Step, ...]:
+        """See `Host.steps_of_create`."""
+        active = {plan.disk.disk: plan.overlay for plan in plans}
+        return (Step(by="libvirt", what="defineXML", arguments={"active files": active}),)
+
+    def steps_of_merge(self, plan: MergePlan, options: MergeOptions) -> tuple[Step, ...]:
+        """See `Host.steps_of_merge`: the chain is opened, for the plan too, and nothing written."""
+        try:
+            steps = self._lock(plan.disk).steps_of_merge(plan, options)
+        finally:
+            self.close()
+        if plan.kind != "active-commit" or plan.base is None:
+            return steps
+        active = {plan.disk.disk: plan.base.path}
+        return (*steps, Step(by="libvirt", what="defineXML", arguments={"active files": active}))
 
     def view(self, job: str) -> JobView:
         """See `Host.view`."""

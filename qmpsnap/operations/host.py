@@ -14,6 +14,7 @@ from qmpsnap.operations.options import MergeOptions
 from qmpsnap.operations.plan_create import CreatePlan
 from qmpsnap.operations.plan_delete import MergePlan
 from qmpsnap.operations.space import Room
+from qmpsnap.operations.step import Step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +139,17 @@ class Host(JobControl, Protocol):
 
     def attach(self, plan: MergePlan) -> str | None:
         """The job of this very plan, left running by an earlier call; None when there is none."""
+
+    def steps_of_create(self, plans: Sequence[CreatePlan]) -> tuple[Step, ...]:
+        """What `open` and `switch` would do."""
+
+    def steps_of_merge(self, plan: MergePlan, options: MergeOptions) -> tuple[Step, ...]:
+        """
+        What `start` and the end of the job would do.
+
+        Raises:
+            Refused: `start` would refuse it.
+        """
 
     def start(self, plan: MergePlan, options: MergeOptions) -> str:
         """

@@ -20,6 +20,7 @@ from qmpsnap.operations.options import MergeOptions
 from qmpsnap.operations.plan_create import CreatePlan
 from qmpsnap.operations.plan_delete import MergePlan
 from qmpsnap.operations.space import Room
+from qmpsnap.operations.step import Step
 from tests.unit import samples
 
 JOB = "job0"
@@ -143,6 +144,12 @@ class FakeHost:
         thawed, self.frozen = self.thaws or Thawed(count=self.frozen, frozen_s=0.01), 0
         self._done("thaw")
         return thawed
+
+    def steps_of_create(self, plans: Sequence[CreatePlan]) -> tuple[Step, ...]:
+        return (Step(by="qmp", what="transaction"),)
+
+    def steps_of_merge(self, plan: MergePlan, options: MergeOptions) -> tuple[Step, ...]:
+        return (Step(by="qmp", what="block-commit", arguments={"speed": options.bandwidth}),)
 
     def attach(self, plan: MergePlan) -> str | None:
         self._step("attach")

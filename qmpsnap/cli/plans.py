@@ -1,0 +1,54 @@
+"""`--plan`: what a create or delete would do, as a table, JSON or YAML."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+
+from qmpsnap.cli.output import printable, show, table
+from qmpsnap.cli.views import size
+from qmpsnap.operations.steps import Forecast
+
+
+def show_plans(operation: str, forecasts: Sequence[Forecast], output: str) -> None:
+    """Print `qmpsnap.plan/1`."""
+    document: dict[str, object] = {
+        "schema": "qmpsnap.plan/1",
+        "operation": operation,
+        "disks": [
+            {
+                "disk": one.disk,
+                "kind": one.kind,
+                "why": one.why,
+                "steps": [
+                    {"by": step.by, "what": step.what, "arguments": dict(step.arguments)}
+                    for step in one.steps
+                ],
+                "moves": one.moved.moved if one.moved else None,
+                "grows": one.moved.needed if one.moved else None,
+                "after": [{"file": file, "format": format_} for file, format_ in one.after],
+            }
+            for one in forecasts
+        ],
+    }
+    show(document, output, lambda: Group(*(_one(operation, one) for one in forecasts)))
+
+
+def _one(operation: str, forecast: Forecast) -> RenderableType:
+    rows = [
+        (number, step.by, step.what, json.dumps(dict(step.arguments)))
+        for number, step in enumerate(forecast.steps, start=1)
+    ]
+    chain = " <- ".join(f"{file} ({format_ or '?'})" for file, format_ in reversed(forecast.after))
+    moved = forecast.moved
+    moves = (
+        f"moves {size(moved.moved)} at most, the written file grows by {size(moved.needed)} at most"
+        if moved
+        else "how much it moves is not known"
+    )
+    why = f" ({forecast.why})" if forecast.why else ""
+    title = f"{operation} on {forecast.disk}: {forecast.kind}{why}"
+    steps = table(("", "BY", "STEP", "ARGUMENTS"), rows, title=title)
+    return Group(steps, printable(f"{moves}; afterwards: {chain}"))

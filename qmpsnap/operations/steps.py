@@ -1,0 +1,111 @@
+"""
+`--plan`: what would be done, before anything is. Pure.
+
+The steps come from the code that carries them out, so that what is shown is what is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from qmpsnap.formats.layers import LayerReport
+from qmpsnap.operations.guards import Guard, check_create, check_merge
+from qmpsnap.operations.host import Host
+from qmpsnap.operations.options import DEFAULT_OPTIONS, MergeOptions
+from qmpsnap.operations.plan_create import CreatePlan, plan_creates
+from qmpsnap.operations.plan_delete import MergePlan, plan_delete
+from qmpsnap.operations.requests import CreateRequest, DeleteRequest, NamedDeleteRequest
+from qmpsnap.operations.space import Growth, growth
+from qmpsnap.operations.step import Step
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forecast:
+    """One disk's part of a plan."""
+
+    disk: str
+    kind: Literal["create", "commit", "active-commit", "pull"]
+    why: str
+    """Why it is this kind of merge, where another one was possible."""
+    steps: tuple[Step, ...]
+    moved: Growth | None
+    """Bytes that are copied, and that the written file grows by; None where it is not known."""
+    after: tuple[tuple[str, str | None], ...]
+    """(file, format) of the chain afterwards."""
+
+
+def forecast_delete(
+    host: Host,
+    request: DeleteRequest | NamedDeleteRequest,
+    *,
+    options: MergeOptions = DEFAULT_OPTIONS,
+    allow: Collection[Guard] = (),
+) -> Forecast:
+    """
+    Say what a delete would do.
+
+    Raises:
+        Refused: It would be refused, for the same reason.
+    """
+    plan = plan_delete(host.read(), request)
+    around = host.surroundings(plan.disk)
+    check_merge(plan, around, allow)
+    return Forecast(
+        disk=plan.disk.disk,
+        kind=plan.kind,
+        why=plan.why,
+        steps=(*host.steps_of_merge(plan, options), *_headers(plan)),
+        moved=growth(plan.dropped, plan.written, around.allocated),
+        after=_chain(plan.remaining),
+    )
+
+
+def forecast_create(
+    host: Host, requests: Sequence[CreateRequest], *, allow: Collection[Guard] = ()
+) -> tuple[Forecast, ...]:
+    """
+    Say what a create would do.
+
+    Raises:
+        Refused: It would be refused, for the same reason.
+    """
+    plans = plan_creates(host.read(), requests)
+    for plan in plans:
+        check_create(host.surroundings(plan.disk), allow)
+    last = plans[-1]
+    return tuple(
+        Forecast(
+            disk=plan.disk.disk,
+            kind="create",
+            why="",
+            steps=(_overlay(plan), *(host.steps_of_create(plans) if plan is last else ())),
+            moved=Growth(moved=0, needed=0),
+            after=((plan.file, "qcow2"), *_chain(plan.disk.layers)),
+        )
+        for plan in plans
+    )
+
+
+def _overlay(plan: CreatePlan) -> Step:
+    arguments: Mapping[str, object] = {
+        "format": "qcow2",
+        "backing": plan.backing_name,
+        "backing-format": plan.backing_format,
+        "size": plan.virtual_size,
+    }
+    return Step(by="file", what=f"make {plan.overlay}, or check the one that is there", arguments=arguments)  # fmt: skip
+
+
+def _chain(layers: Sequence[LayerReport]) -> tuple[tuple[str, str | None], ...]:
+    return tuple((layer.file, layer.format) for layer in layers)
+
+
+def _headers(plan: MergePlan) -> tuple[Step, ...]:
+    """The header that QEMU writes when the job ends, where there is one."""
+    if plan.above is None:
+        return ()
+    arguments = {"backing": plan.backing_name, "backing-format": plan.base and plan.base.format}
+    what = f"QEMU writes the backing file into the header of {plan.above.path}"
+    return (Step(by="file", what=what, arguments=arguments),)
