@@ -65,6 +65,12 @@ LOST_EVENT_S: Final = 2.0
 """How long after a job has vanished its event may still come."""
 RECONNECT_S: Final = 15.0
 """How long libvirtd may take to be there again after the connection was lost: a restart."""
+_MONITOR_BROKEN: Final = (
+    "End of file from qemu monitor",
+    "Unable to read from monitor",
+    "Unable to write to monitor",
+)
+"""How libvirt words it (qemu_monitor.c) when QEMU ended in the middle of a command."""
 
 
 @dataclass(eq=False)
@@ -595,9 +601,13 @@ class LibvirtHost:
         try:
             self._domain.blockJobAbort(job, flags)
         except self._libvirt.libvirtError as error:
-            not_ready = error.get_error_code() == self._libvirt.VIR_ERR_BLOCK_COPY_ACTIVE
-            if not_ready or not self._info(job):
-                return False  # not ready after all, or cancelled by somebody else just now
+            # Not ready after all, cancelled by somebody else just now, or still being ended.
+            not_now = {
+                self._libvirt.VIR_ERR_BLOCK_COPY_ACTIVE,
+                self._libvirt.VIR_ERR_OPERATION_INVALID,
+            }
+            if error.get_error_code() in not_now or not self._info(job):
+                return False
             raise self._translated("blockJobAbort", error) from error
         return True
 
@@ -668,7 +678,9 @@ class LibvirtHost:
             self._libvirt.VIR_ERR_SYSTEM_ERROR,
             self._libvirt.VIR_ERR_INTERNAL_ERROR,
         }
-        if code in gone and not self._alive():
+        # For a moment after QEMU's end libvirt still calls the guest active.
+        broken = any(words in str(error) for words in _MONITOR_BROKEN)
+        if code in gone and (broken or not self._alive()):
             return LibvirtLost(call, str(error))
         return LibvirtRefused(call, str(error))
 

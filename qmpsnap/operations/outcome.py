@@ -95,12 +95,30 @@ class OutcomeUnknown(Unknown):
     msg = "the {self.kind} of {self.file} could not be followed to its end: {self.reason}"
     remedy = (
         "Look at the guest with `qmpsnap chain`. If it still runs, give the same command again: "
-        "it takes up a job that goes on. Remove no file before that."
+        "it takes up a job that goes on. Remove no file before that. {self.if_ended}"
     )
 
     kind: str
     file: str
     reason: str
+
+    @property
+    def if_ended(self) -> str:
+        """What to start the guest from, when QEMU is gone."""
+        return _IF_ENDED.get(self.kind, "").format(file=self.file)
+
+
+_IF_ENDED: Final = {
+    "snapshot": "If it has ended, start it from {file} where that is there, otherwise from the "
+    "file that was active before.",
+    "commit": "If it has ended, start it from the file that was active before.",
+    # Right whether the pull had ended or not: what the active file holds already stays on top.
+    "pull": "If it has ended, what {file} holds may not be complete: name its old backing file in "
+    "it again (`qemu-img rebase -u -f qcow2 -b BACKING -F FORMAT {file}`), then start from it.",
+    "active-commit": "If it has ended, compare {file} with the file that it was committed into "
+    "(`qemu-img compare -f qcow2 -F FORMAT`). Where they read the same, start from either; where "
+    "not, {file} is right if the switch had not happened, and the other one if it had.",
+}
 
 
 @dataclass(eq=False)

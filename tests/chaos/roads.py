@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import tempfile
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from queue import Empty
 from typing import Any, Final
 
 from qmpsnap.demo import libvirt_guest, qemu_guest
@@ -19,8 +21,6 @@ from qmpsnap.errors import QmpsnapError
 from qmpsnap.graph import xml
 from qmpsnap.hosts.direct import DirectHost
 from qmpsnap.hosts.libvirt import LibvirtHost
-from qmpsnap.monitor.base import Monitor
-from qmpsnap.monitor.passthrough import PassthroughMonitor
 from qmpsnap.monitor.socket import SocketMonitor
 from qmpsnap.monitor.virt import find_domain, libvirt_module
 from qmpsnap.operations.host import Host
@@ -43,8 +43,8 @@ class Running(ABC):
         """Cancel the job of a disk, if there is one; as another client."""
 
     @abstractmethod
-    def observe(self) -> AbstractContextManager[Monitor]:
-        """Watch QEMU's job events on a monitor of its own."""
+    def on_event(self, event: str, call: Callable[[], None]) -> AbstractContextManager[None]:
+        """Call, on another thread, as soon as QEMU has sent an event of this name."""
 
     @abstractmethod
     def agreed(self, disks: Sequence[Disk]) -> None:
@@ -108,7 +108,7 @@ class DirectRunning(Running):
     """A QEMU of our own."""
 
     observed_at: str
-    """QMP socket that is free for `observe`."""
+    """QMP socket that is free for `on_event`."""
 
     def cancel(self, disk: Disk, *, soft: bool) -> None:
         """See `Running.cancel`; softly, a mirror that is ready ends without an error."""
@@ -120,12 +120,23 @@ class DirectRunning(Running):
                     self.rig.guest.qmp("job-cancel", {"id": job["id"]})
 
     @contextmanager
-    def observe(self) -> Iterator[Monitor]:
-        """See `Running.observe`."""
-        monitor = SocketMonitor.connect(self.observed_at)
+    def on_event(self, event: str, call: Callable[[], None]) -> Iterator[None]:
+        """See `Running.on_event`."""
+        monitor, over = SocketMonitor.connect(self.observed_at), threading.Event()
+
+        def watch() -> None:
+            while not over.is_set():
+                with suppress(Empty):
+                    if monitor.events.get(timeout=0.05).name == event:
+                        call()
+
+        thread = threading.Thread(target=watch, name="chaos-observer", daemon=True)
+        thread.start()
         try:
-            yield monitor
+            yield
         finally:
+            over.set()
+            thread.join()
             monitor.close()
 
     def agreed(self, disks: Sequence[Disk]) -> None:
@@ -152,7 +163,7 @@ class DirectRoad(Road):
 
     @contextmanager
     def start(self, folder: Path, disks: Sequence[Disk]) -> Iterator[Running]:
-        """See `Road.start`; the third monitor is for `observe`."""
+        """See `Road.start`; the third monitor is for `on_event`."""
         with ExitStack() as stack:
             scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="qs-", dir="/tmp"))
             third = f"{scratch}/third"
@@ -191,14 +202,23 @@ class LibvirtRunning(Running):
             self.domain.blockJobAbort(disk.id, flags)
 
     @contextmanager
-    def observe(self) -> Iterator[Monitor]:
-        """See `Running.observe`."""
-        monitor = PassthroughMonitor(self.domain)
-        monitor.watch()
+    def on_event(self, event: str, call: Callable[[], None]) -> Iterator[None]:
+        """
+        See `Running.on_event`.
+
+        It listens to all guests: libvirt refuses a second listener to the same one.
+        """
+        qemu, connection = libvirt_module("libvirt_qemu"), self.domain.connect()
+
+        def heard(_connection: object, domain: Any, *_rest: object) -> None:
+            if domain.name() == self.domain.name():
+                call()
+
+        number = qemu.qemuMonitorEventRegister(connection, None, event, heard, None, 0)
         try:
-            yield monitor
+            yield
         finally:
-            monitor.close()
+            qemu.qemuMonitorEventDeregister(connection, number)
 
     def agreed(self, disks: Sequence[Disk]) -> None:
         """libvirt's XML has the model's chains, and no job of its own is left."""
