@@ -183,8 +183,8 @@ def test_guest_cannot_be_started_in_the_middle(off: Off, monkeypatch: pytest.Mon
     started: list[str] = []
     start = DirectHost.start
 
-    def start_guest_too(self: Any, plan: Any) -> str:
-        job = start(self, plan)
+    def start_guest_too(self: Any, plan: Any, options: Any) -> str:
+        job = start(self, plan, options)
         with pytest.raises(libvirt.libvirtError) as caught:
             off.domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
         started.append(str(caught.value))
@@ -291,4 +291,20 @@ def test_every_kind_can_be_verified(off: Off) -> None:
         said = off.rig.delete(top, base, "--verify")
         assert said.code == 0, said
         assert "verified: all" in said.err
+    assert off.content() == content
+
+
+def test_pause_on_an_error_is_refused_and_a_time_limit_works(off: Off) -> None:
+    """Nobody but the call itself can reach the job of a guest that is off."""
+    off.grow(2)
+    before, content = off.rig.files(), off.content()
+    said = off.rig.delete(f"{BASE}.s1", BASE, "--on-error", "pause")
+    assert said.code == 4, said
+    assert "the guest is off" in said.err
+    said = off.rig.delete(f"{BASE}.s1", BASE, "--timeout", "0.000001")
+    assert said.code == 5, said
+    assert "was cancelled" in said.err
+    assert off.rig.cli("jobs", "-o", "json").json["jobs"] == []
+    assert (off.rig.files(), off.content()) == (before, content)
+    assert off.rig.delete(f"{BASE}.s1", BASE, "--timeout", "60").code == 0
     assert off.content() == content
