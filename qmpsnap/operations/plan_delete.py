@@ -184,6 +184,9 @@ def _cheaper(disk: DiskReport, commit: MergePlan) -> MergePlan:
     if up + WORTH_A_PULL < down:
         why = f"it moves {up} bytes at most, a commit {down}"
         return replace(_plan_pull(disk, None), why=why)
+    if up < down:
+        why = f"a pull would move {up} bytes instead of {down}, too little less to keep the overlay"
+        return replace(commit, why=why)
     return replace(commit, why=f"it moves {down} bytes at most, a pull {up}")
 
 
