@@ -148,7 +148,7 @@ def delete(
         else:
             say(f"{path} is no longer used by this guest; it was kept")
     for path in done.held:
-        say(f"{path} left the chain, but a node of this guest still has it open; it was kept")
+        say(f"{path} left the chain, but it is still in use; it was kept")
 
 
 def default_name() -> str:

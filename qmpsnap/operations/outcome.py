@@ -33,10 +33,10 @@ class Result:
     file_format: Mapping[str, str]
     """Format by bare name of every changed file."""
     dropped: tuple[str, ...] = ()
-    """Paths of files that left the chain, and that nothing in this guest has open any more. They
-    are still there; another guest may read them."""
+    """Paths of files that left the chain, and that nobody on this host has open any more. They are
+    still there; another host may read them."""
     held: tuple[str, ...] = ()
-    """Paths of files that left the chain, and that this guest has open all the same."""
+    """Paths of files that left the chain, and that this guest or somebody else reads, or may."""
     notes: tuple[str, ...] = ()
     consistency: Literal["filesystem", "crash"] | None = None
     """What the snapshot holds, of a create: frozen filesystems, or what a power cut would leave."""

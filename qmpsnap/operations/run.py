@@ -101,11 +101,32 @@ def delete(
         raise Interrupted(plan.kind, plan.top.file) from None
     if paths(after) == paths(plan.disk):
         raise _undone(host, plan, ended, options.timeout_s or 0, names(after))
-    done = _proven(plan, guest, after, ended.error, notes)
+    done = _kept_for_others(host, plan, _proven(plan, guest, after, ended.error, notes))
     if not verify:
         return done
     said = proof.end(host, plan, after) if proof else "not verified: it was begun by another call"
     return replace(done, notes=(*done.notes, said))
+
+
+def _kept_for_others(host: Host, plan: MergePlan, done: Result) -> Result:
+    """Count a file that somebody else reads, or may read, as held: it must not be removed."""
+    if not done.dropped:
+        return done
+    try:
+        readers = host.surroundings(plan.disk).readers
+    except QmpsnapError as error:
+        note = f"whether others read the files that left the chain is not known: {error}"
+        return replace(
+            done, dropped=(), held=(*done.held, *done.dropped), notes=(*done.notes, note)
+        )
+    read = tuple(path for path in done.dropped if path in readers)
+    notes = tuple(f"{path} is read by {', '.join(readers[path])}" for path in read)
+    return replace(
+        done,
+        dropped=tuple(path for path in done.dropped if path not in read),
+        held=(*done.held, *read),
+        notes=(*done.notes, *notes),
+    )
 
 
 def _undone(host: Host, plan: MergePlan, ended: Ended, seconds: float, chain: str) -> QmpsnapError:

@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 
+from qmpsnap.errors import QmpsnapError
 from qmpsnap.formats.layers import DiskReport
+from qmpsnap.monitor.base import LostWhileReading
 from qmpsnap.operations import run
 from qmpsnap.operations.guards import Guard, Surroundings, WouldHarm, check_create, check_merge
+from qmpsnap.operations.outcome import Result
 from qmpsnap.operations.plan_delete import MergePlan, plan_delete
 from qmpsnap.operations.requests import CreateRequest, DeleteRequest
 from tests.unit import samples
@@ -152,3 +155,28 @@ class TestInTheLoop:
             run.create(fake, request)
         assert not {"prepare", "switch"} & {*fake.calls}
         run.create(fake, request, allow={Guard.MIGRATION})
+
+
+class TestFilesThatLeft:
+    def deleted(self, around: Surroundings | QmpsnapError) -> Result:
+        class Crowded(FakeHost):
+            def surroundings(self, disk: DiskReport) -> Surroundings:
+                if "settle" not in self.calls:
+                    return Surroundings()
+                if isinstance(around, QmpsnapError):
+                    raise around
+                return around
+
+        request = DeleteRequest(disk="1", file_to_merge=None, merge_target_file=None)
+        return run.delete(Crowded(samples.guest(samples.disk(3))), request, poll_s=0)
+
+    def test_read_by_somebody_else(self) -> None:
+        done = self.deleted(Surroundings(readers={"/share/volume-1": ("qemu (pid 7)",)}))
+        assert done.dropped == ("/share/volume-1.s1",)
+        assert done.held == ("/share/volume-1",)
+        assert "qemu (pid 7)" in done.notes[-1]
+
+    def test_not_known(self) -> None:
+        done = self.deleted(LostWhileReading("gone"))
+        assert done.dropped == ()
+        assert len(done.held) == 2
