@@ -87,7 +87,9 @@ def test_a_host_asks_again_when_qemu_goes_on(guest: Running) -> None:
     host.close()
 
 
-def test_another_client_holds_the_monitor(guest: Running, cli: Cli, uri: str) -> None:
+@contextmanager
+def _held(guest: Running, uri: str) -> Iterator[None]:
+    """QEMU is stopped, and another client waits for its answer."""
     other = open_connection(uri)
     domain = find_domain(other, guest.domain.name())
     command = libvirt_module("libvirt_qemu").qemuMonitorCommand
@@ -95,20 +97,21 @@ def test_another_client_holds_the_monitor(guest: Running, cli: Cli, uri: str) ->
     holds = threading.Thread(target=command, args=(domain, request, 0), daemon=True)
     with _stopped(guest):
         holds.start()
-        _assert_by_xml(cli("chain", guest.domain.name(), "-o", "json"), "no answer")
+        holds.join(1)
+        assert holds.is_alive()
+        yield
     holds.join(20)
     assert not holds.is_alive()
     other.close()
 
 
+def test_another_client_holds_the_monitor(guest: Running, cli: Cli, uri: str) -> None:
+    with _held(guest, uri):
+        _assert_by_xml(cli("chain", guest.domain.name(), "-o", "json"), "no answer")
+
+
 @pytest.mark.timeout(120)
-def test_libvirt_itself_gives_up_after_30_s(guest: Running) -> None:
-    command = libvirt_module("libvirt_qemu").qemuMonitorCommand
-    request = '{"execute": "query-status"}'
-    holds = threading.Thread(target=command, args=(guest.domain, request, 0), daemon=True)
-    with _stopped(guest):
-        holds.start()
-        holds.join(1)
-        assert holds.is_alive()
-        with pytest.raises(MonitorBusy, match="another command holds"):
-            PassthroughMonitor(guest.domain).execute("query-status", timeout=60)
+def test_libvirt_itself_gives_up_after_30_s(guest: Running, uri: str) -> None:
+    monitor = PassthroughMonitor(guest.domain)
+    with _held(guest, uri), pytest.raises(MonitorBusy, match="another command holds"):
+        monitor.execute("query-status", timeout=60)
