@@ -29,8 +29,10 @@ from qmpsnap.monitor.base import Event, reading
 from qmpsnap.monitor.passthrough import (
     LIBVIRT_BLOCK_JOB,
     GuestNotRunning,
+    MonitorBusy,
     PassthroughMonitor,
     PassthroughOff,
+    in_time,
 )
 from qmpsnap.monitor.virt import LibvirtMissing, libvirt_module
 from qmpsnap.operations.host import NotFlushed, Overlay
@@ -107,9 +109,12 @@ class LibvirtHost:
         if not self._call("isActive", self._domain.isActive):
             raise GuestNotRunning(self._domain.name())
         domain = self._xml()
+        answers = True
         if self._reader is not None:
             try:
                 graph = self._reader.read(nested_ok=stays_small(domain))
+            except MonitorBusy as error:
+                self._off, answers = str(error), False  # this time
             except (PassthroughOff, LibvirtMissing) as error:
                 self._reader, self._off = None, str(error)
             except StreamLingers:
@@ -123,6 +128,8 @@ class LibvirtHost:
         report = guest_from_xml(
             domain, headers=headers, notes=(f"formats by XML alone: {self._off}",)
         )
+        if not answers:
+            return report
         return replace(report, disks=tuple(self._with_size(disk) for disk in report.disks))
 
     def _with_size(self, disk: DiskReport) -> DiskReport:
@@ -130,8 +137,8 @@ class LibvirtHost:
         if not disk.layers or disk.layers[0].virtual_size is not None:
             return disk
         try:
-            size = int(self._domain.blockInfo(disk.disk)[0])
-        except self._libvirt.libvirtError:
+            size = int(in_time(lambda: self._domain.blockInfo(disk.disk))[0])
+        except (self._libvirt.libvirtError, MonitorBusy):
             return disk
         return replace(disk, layers=(replace(disk.layers[0], virtual_size=size), *disk.layers[1:]))
 

@@ -13,19 +13,19 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from qmpsnap.errors import Unreachable
 from qmpsnap.monitor.base import (
-    DEFAULT_TIMEOUT_S,
     WATCHED_EVENTS,
     CommandFailed,
-    CommandTimedOut,
     ConnectionLost,
     Event,
     LostInMidCommand,
 )
 from qmpsnap.monitor.virt import LibvirtMissing, libvirt_module
+
+_T = TypeVar("_T")
 
 LIBVIRT_BLOCK_JOB: Final = "LIBVIRT_BLOCK_JOB"
 """Event name for `VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2`; data: `disk` (target), `type` and `status`
@@ -35,8 +35,14 @@ _OFF: Final = {
     "VIR_ERR_OPERATION_DENIED": "the libvirt connection is read-only",
     "VIR_ERR_ACCESS_DENIED": "libvirt's access control denies it",
     "VIR_ERR_NO_SUPPORT": "this libvirt driver has no passthrough",
-    "VIR_ERR_OPERATION_TIMEOUT": "another command holds the guest's monitor",
 }
+_BROKEN: Final = ("exceeds buffer size", "nesting too deep")
+"""Parts of what libvirt says of a reply that was too much for it, and from then on of each command
+to the same guest: its connection to the monitor is gone for good (9.0, 11.3, 12.8)."""
+
+PATIENCE_S: Final = 10.0
+"""How long to wait for an answer. The slowest query that is ever sent took 0.3 s; a QEMU that is
+stopped (SIGSTOP) never answers, and libvirt itself gives up only for the second who waits."""
 
 
 @dataclass(eq=False)
@@ -47,6 +53,15 @@ class PassthroughOff(Unreachable):
     remedy = "The domain XML is used alone; connect with write access for exact formats."
 
     reason: str
+
+
+@dataclass(eq=False)
+class MonitorBusy(PassthroughOff):
+    """
+    QEMU gave no answer through libvirt in time: it is stopped, or another command is under way.
+
+    Whoever reads can do without it, so this is no `CommandTimedOut`. It may be over soon.
+    """
 
 
 @dataclass(eq=False)
@@ -122,46 +137,36 @@ class PassthroughMonitor:
         self,
         command: str,
         arguments: Mapping[str, object] | None = None,
-        timeout: float = DEFAULT_TIMEOUT_S,
+        timeout: float = PATIENCE_S,
     ) -> object:
         """
         See `Monitor.execute`.
 
-        The call runs on a thread of its own: with QEMU stopped, the first passthrough command
-        blocks without limit. A reply that does not come leaves that daemon thread behind.
-
         Raises:
-            PassthroughOff: Read-only connection, access control, or a driver without it.
+            PassthroughOff: Read-only connection, access control, a driver without it, or a
+                connection between libvirt and QEMU that is broken.
+            MonitorBusy: No reply in time.
             GuestNotRunning: No QEMU runs for this guest.
             LibvirtMissing: `libvirt_qemu` is not installed.
         """
         monitor_command = self._qemu.qemuMonitorCommand
         # An own `id` makes libvirt answer with an error; it adds one itself.
         request = json.dumps({"execute": command, "arguments": dict(arguments or {})})
-        answers: SimpleQueue[str | Exception] = SimpleQueue()
-
-        def call() -> None:
-            try:
-                answers.put(monitor_command(self._domain, request, 0))
-            except Exception as error:  # handed to the caller's thread
-                answers.put(error)
-
-        threading.Thread(target=call, name=f"qmpsnap-{command}", daemon=True).start()
         try:
-            answer = answers.get(timeout=timeout)
-        except Empty:
-            raise CommandTimedOut(command, timeout) from None
-        if isinstance(answer, Exception):
-            raise self._translated(command, answer) from answer
+            answer = in_time(lambda: monitor_command(self._domain, request, 0), timeout)
+        except self._libvirt.libvirtError as error:
+            raise self._translated(command, error) from error
         return _unwrapped(command, answer)
 
-    def _translated(self, command: str, error: Exception) -> Exception:
-        if not isinstance(error, self._libvirt.libvirtError):
-            return error
+    def _translated(self, command: str, error: Any) -> Exception:
         code = error.get_error_code()
         for name, reason in _OFF.items():
             if code == getattr(self._libvirt, name):
                 return PassthroughOff(reason)
+        if code == self._libvirt.VIR_ERR_OPERATION_TIMEOUT:
+            return MonitorBusy("another command holds the guest's monitor")
+        if any(words in str(error) for words in _BROKEN):
+            return PassthroughOff(f"libvirt has lost the guest's monitor for good ({error})")
         if code == self._libvirt.VIR_ERR_OPERATION_INVALID:
             return GuestNotRunning(self._domain.name())
         if code == self._libvirt.VIR_ERR_NO_DOMAIN:
@@ -176,6 +181,34 @@ class PassthroughMonitor:
             except self._libvirt.libvirtError:
                 continue  # the connection is gone, and the registration with it
         self._undo.clear()
+
+
+def in_time(call: Callable[[], _T], timeout: float = PATIENCE_S) -> _T:
+    """
+    Make a call to libvirt that needs QEMU's answer, which may never come.
+
+    It runs on a daemon thread of its own, which stays behind when the answer does not come.
+
+    Raises:
+        MonitorBusy: It did not come in time.
+    """
+    answers: SimpleQueue[tuple[_T] | Exception] = SimpleQueue()
+
+    def run() -> None:
+        try:
+            answers.put((call(),))
+        except Exception as error:  # handed to the caller's thread
+            answers.put(error)
+
+    threading.Thread(target=run, name="qmpsnap-passthrough", daemon=True).start()
+    try:
+        answer = answers.get(timeout=timeout)
+    except Empty:
+        reason = f"no answer from QEMU within {timeout:g} s; it is stopped, or busy"
+        raise MonitorBusy(reason) from None
+    if isinstance(answer, Exception):
+        raise answer
+    return answer[0]
 
 
 def _unwrapped(command: str, text: str) -> object:
