@@ -24,11 +24,32 @@ _NEEDS: dict[str, tuple[Callable[[], object], str]] = {
 }
 
 
+_TIER_OF_FOLDER = {"layouts_libvirt": "libvirt", "matrix": "libvirt"}
+"""Where it is not the folder's own name."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options for `fixtures/`; `tox -e record` gives both."""
+    group = parser.getgroup("qmpsnap", "recordings of real guests, in fixtures/")
+    group.addoption(
+        "--record", action="store_true", help="record each layout anew, with what is installed"
+    )
+    group.addoption(
+        "--regenerate",
+        action="store_true",
+        help="write the expected reports anew; with tests/replay, from the recordings",
+    )
+    group.addoption(
+        "--libvirt-uri", help="libvirt for the layouts; without it the driver in this process"
+    )
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark by folder; skip what has no QEMU or libvirt, or fail where it is required."""
     required = set(os.environ.get("QMPSNAP_REQUIRE", "").split(",")) - {""}
     for item in items:
         tier = item.path.relative_to(item.config.rootpath / "tests").parts[0]
+        tier = _TIER_OF_FOLDER.get(tier, tier)
         if tier not in _NEEDS:
             continue
         item.add_marker(tier)

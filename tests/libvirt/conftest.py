@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -17,6 +15,7 @@ from qmpsnap.hosts.libvirt import LibvirtHost
 from qmpsnap.monitor import virt
 from qmpsnap.monitor.virt import find_domain
 from qmpsnap.operations.host import Host
+from tests.support.embedded import embed_root
 from tests.support.rig import BASE, DISK, SERIAL, SIZE, Rig
 
 _NUMBERS = itertools.count()
@@ -25,12 +24,8 @@ _NUMBERS = itertools.count()
 @pytest.fixture(scope="session")
 def connection() -> Iterator[Any]:
     """One driver for all tests: it probes QEMU for 4 s when its folder is new."""
-    root = tempfile.mkdtemp(prefix="qs-", dir="/var/tmp")
-    try:
-        with libvirt_guest.embedded_connection(root) as connection:
-            yield connection
-    finally:
-        shutil.rmtree(root, ignore_errors=True)
+    with libvirt_guest.embedded_connection(embed_root()) as connection:
+        yield connection
 
 
 @pytest.fixture(autouse=True)
