@@ -11,10 +11,10 @@ export QMPSNAP_REQUIRE ?= qemu,libvirt
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types unit qemu libvirt clean
+.PHONY: help setup demo test lint types unit qemu libvirt layouts-libvirt matrix clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 18
 
 setup: ## install what is missing: Debian packages, and .venv
 	@.ci/setup
@@ -30,8 +30,10 @@ types: setup ## mypy, strict
 unit: setup ## tests that need nothing but Python
 qemu: setup ## tests with a real QEMU
 libvirt: setup ## tests with libvirt's QEMU driver
+layouts-libvirt: setup ## every layout of disks under libvirt
+matrix: setup ## the layouts on other releases' QEMU and libvirt; needs root
 
-lint types unit qemu libvirt:
+lint types unit qemu libvirt layouts-libvirt matrix:
 	$(TOX) run -e $@ -- $(ARGS)
 
 clean: ## remove .venv, .tox and every cache

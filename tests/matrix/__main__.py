@@ -1,0 +1,87 @@
+"""
+Run the layouts on each release's QEMU and libvirt.
+
+    python -m tests.matrix [--suite NAME]… [arguments for pytest]
+
+Each release is installed first, if it is not there yet. Ends with 1 when a test failed anywhere,
+or a release could not be installed or used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+from tests.matrix import namespaces, release, roots
+
+CHECKOUT: Final = Path(__file__).resolve().parents[2]
+_CACHE: Final = "QMPSNAP_MATRIX"
+_NONE_SELECTED: Final = 5
+"""pytest's exit code; `-k` may leave nothing of one folder."""
+
+_RUNS: Final = (("tests/layouts", False), ("tests/layouts_libvirt", True), ("tests/matrix", True))
+"""Folders of tests, and whether they take the URI of the libvirtd."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tests.matrix", allow_abbrev=False)
+    parser.add_argument(
+        "--suite",
+        action="append",
+        choices=["host", *roots.SUITES],
+        help="only this one; repeatable",
+    )
+    options, for_pytest = parser.parse_known_args(arguments)
+    if not namespaces.is_inside():
+        try:
+            return namespaces.enter(arguments)
+        except namespaces.NoNamespaces as error:
+            print(f"matrix: {error}", file=sys.stderr)
+            return 1
+    results = {suite: _run(suite, for_pytest) for suite in options.suite or ["host", *roots.SUITES]}
+    for suite, result in results.items():
+        print(f"matrix: {suite}: {result or 'passed'}")
+    return 1 if any(results.values()) else 0
+
+
+def _run(suite: str, for_pytest: list[str]) -> str | None:
+    """Run all on one release; what went wrong, or None."""
+    cache = Path(os.environ.get(_CACHE) or CHECKOUT / ".matrix").resolve()
+    try:
+        root = roots.ensure(suite, cache)
+        with TemporaryDirectory(prefix="mx-", dir="/var/tmp") as programs:
+            release.mount(root, CHECKOUT)
+            release.write_programs(root, Path(programs))
+            with release.libvirtd(root) as uris:
+                return _test(root, Path(programs), uris["full"], for_pytest)
+    except (roots.RootError, release.DaemonError, subprocess.CalledProcessError) as error:
+        return str(error)
+
+
+def _test(root: roots.Root, programs: Path, uri: str, for_pytest: list[str]) -> str | None:
+    failed = []
+    for folder, takes_uri in _RUNS:
+        if not (CHECKOUT / folder).is_dir():
+            continue
+        print(f"matrix: {root.suite}: {folder}", flush=True)
+        # An expected report is written by the tests that have one, so the options are for all.
+        with_uri = [f"--libvirt-uri={uri}"] if takes_uri else []
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", folder, *with_uri, *for_pytest],
+            cwd=CHECKOUT,
+            check=False,
+            env=release.environment(programs) | {"QMPSNAP_MATRIX_ROOT": str(root.path)},
+        )
+        if done.returncode not in (0, _NONE_SELECTED):
+            failed.append(f"{folder} ended with {done.returncode}")
+    return ", ".join(failed) or None
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
