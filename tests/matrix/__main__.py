@@ -14,7 +14,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Final
 
 from tests.matrix import namespaces, release, roots
@@ -55,11 +54,12 @@ def _run(suite: str, for_pytest: list[str]) -> str | None:
     cache = Path(os.environ.get(_CACHE) or CHECKOUT / ".matrix").resolve()
     try:
         root = roots.ensure(suite, cache)
-        with TemporaryDirectory(prefix="mx-", dir="/var/tmp") as programs:
-            release.mount(root, CHECKOUT)
-            release.write_programs(root, Path(programs))
-            with release.libvirtd(root) as uris:
-                return _test(root, Path(programs), uris["full"], for_pytest)
+        # Not a temporary folder: were it cleared away, the host's QEMU would be tested instead.
+        programs = cache / f"{suite}.bin"
+        release.mount(root, CHECKOUT)
+        release.write_programs(root, programs)
+        with release.libvirtd(root) as uri:
+            return _test(root, programs, uri, for_pytest)
     except (roots.RootError, release.DaemonError, subprocess.CalledProcessError) as error:
         return str(error)
 
@@ -76,7 +76,7 @@ def _test(root: roots.Root, programs: Path, uri: str, for_pytest: list[str]) -> 
             [sys.executable, "-m", "pytest", folder, *with_uri, *for_pytest],
             cwd=CHECKOUT,
             check=False,
-            env=release.environment(programs) | {"QMPSNAP_MATRIX_ROOT": str(root.path)},
+            env=release.environment(programs),
         )
         if done.returncode not in (0, _NONE_SELECTED):
             failed.append(f"{folder} ended with {done.returncode}")

@@ -6,7 +6,7 @@ import os
 import shlex
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -73,6 +73,7 @@ def write_programs(root: Root, folder: Path) -> None:
     """
     if root.is_host:
         return
+    folder.mkdir(exist_ok=True)
     for program in _PROGRAMS:
         script = folder / program
         inner = f'--root={shlex.quote(str(root.path))} --wd="$PWD" /usr/bin/{program}'
@@ -86,23 +87,22 @@ def environment(programs: Path) -> dict[str, str]:
 
 
 @contextmanager
-def libvirtd(root: Root, *, settings: str = "") -> Iterator[Mapping[str, str]]:
+def libvirtd(root: Root) -> Iterator[str]:
     """
     Run a libvirtd of this release, with nothing but its own state.
 
     Args:
         root: The release; `mount` has been called.
-        settings: More lines for `libvirtd.conf`.
 
     Yields:
-        URIs: `full`, and `read-only` for a connection that is to be opened so.
+        Its URI; with `-ro` behind it, that of the read-only socket.
 
     Raises:
         DaemonError: It did not start, or not in time.
     """
     with TemporaryDirectory(prefix="lv-", dir="/var/tmp") as folder:
         log = Path(folder, "log")
-        config = _LIBVIRTD_CONF.format(sockets=folder, log=log) + settings
+        config = _LIBVIRTD_CONF.format(sockets=folder, log=log)
         Path(folder, "libvirtd.conf").write_text(config)
         Path(folder, "qemu.conf").write_text(_QEMU_CONF)
         steps = [f"mount -t tmpfs tmpfs {path}" for path in _STATE]
@@ -117,10 +117,7 @@ def libvirtd(root: Root, *, settings: str = "") -> Iterator[Mapping[str, str]]:
             )
         try:
             _wait(daemon, Path(folder))
-            yield {
-                "full": f"qemu:///system?socket={folder}/libvirt-sock",
-                "read-only": f"qemu:///system?socket={folder}/libvirt-sock-ro",
-            }
+            yield f"qemu:///system?socket={folder}/libvirt-sock"
         finally:
             daemon.terminate()
             try:
