@@ -83,6 +83,22 @@ class GuestReport:
     graph: Graph | None = None
     """What the disks were read from; None when only the XML was read."""
 
+    def readable(self) -> dict[str, str]:
+        """
+        Format by host path, of the layers whose content may be looked at.
+
+        Not of those below a layer that QEMU opened by guessing: the guest may have written the
+        header that names them.
+        """
+        found = {}
+        for disk in self.disks:
+            for layer in disk.layers:
+                if layer.path is not None and layer.format is not None:
+                    found[layer.path] = layer.format
+                if "probed" in layer.flags:
+                    break
+        return found
+
     def stated(self) -> dict[str, str]:
         """Format by host path, of every layer whose format is stated."""
         return {

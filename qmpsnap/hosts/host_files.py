@@ -19,7 +19,7 @@ from qmpsnap.hosts.headers import read_header
 
 def file_facts(report: GuestReport) -> dict[str, FileFacts]:
     """Look at every file that a guest's disks have open under an absolute name, by path."""
-    stated = report.stated()
+    stated = report.readable()
     paths = {layer.path for disk in report.disks for layer in disk.layers}
     paths |= {file.path for disk in report.disks for file in disk.files}
     return {

@@ -200,7 +200,7 @@ class LibvirtHost:
 
     def _headers(self, bare: GuestReport) -> dict[str, Header]:
         """Of a guest on another host, the file of the same name here is another file."""
-        return {} if self._remote else read_headers(bare.stated())
+        return {} if self._remote else read_headers(bare.readable())
 
     def _with_size(self, disk: DiskReport) -> DiskReport:
         """Without QMP only libvirt knows the size of a raw active file."""

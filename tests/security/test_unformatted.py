@@ -140,3 +140,8 @@ class TestDriveWithoutAFormat:
     def test_no_operation_builds_on_it(self, rig: Rig, victim: Victim) -> None:
         """An overlay above would record for good what the guest wrote into its raw disk."""
         _refused(rig, victim)
+
+    @pytest.mark.parametrize("command", ["chain", "verify", "disks"])
+    def test_looking_does_not_open_the_victim(self, rig: Rig, victim: Victim, command: str) -> None:
+        victim.detector.events()  # QEMU's own
+        victim.assert_safe(rig.cli(command, "-o", "json"))

@@ -38,3 +38,12 @@ def test_two_disks_on_one_base() -> None:
     upper = samples.disk(2)
     other = replace(upper, disk="vdb", layers=(samples.layer("volume-2.s1"), upper.layers[1]))
     assert samples.guest(upper, other).stated()["/share/volume-1"] == "raw"
+
+
+def test_nothing_below_a_guess_is_readable() -> None:
+    disk = samples.changed_layer(samples.disk(3), 1, flags=("probed",))
+    assert samples.guest(disk).readable() == {
+        "/share/volume-1.s2": "qcow2",
+        "/share/volume-1.s1": "qcow2",
+    }
+    assert samples.guest(samples.disk(3)).readable() == samples.guest(samples.disk(3)).stated()
