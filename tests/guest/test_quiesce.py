@@ -275,7 +275,7 @@ KILLED = """
             time.sleep(1000)
 
     qmp, agent, limit, name = sys.argv[1:]
-    host = Hangs(SocketMonitor.connect(qmp), agent)
+    host = Hangs(SocketMonitor.connect(qmp), agent=agent)
     request = CreateRequest(disk="vda", new_file=None, snapshot=name)
     create(host, request, Quiesce(policy=Policy.REQUIRE, limit_s=float(limit)))
 """
