@@ -185,13 +185,6 @@ class Durability:
 class Cancelled:
     """Somebody else cancels the job."""
 
-    @situation(
-        "Somebody else cancels a mirror that is ready: QEMU sends the events of a success",
-        happens="the graph shows that nothing was merged; reported as failed",
-        code=5,
-        then="Give the same command again.",
-        pain=1,
-    )
     def test_cancel_after_ready_is_no_success(
         self, make_rig: MakeRig, cancel: Callable[[Rig], None]
     ) -> None:
