@@ -194,14 +194,14 @@ class DirectHost:
             allocated, free = space_of(paths)
             return Surroundings(
                 readers=readers,
-                migration=self._migration(),
+                migration=self.migration(),
                 allocated=allocated,
                 free=free,
                 notes=notes,
             )
 
-    def _migration(self) -> str | None:
-        """Source: MigrationStatus, qapi/migration.json; RunState, qapi/run-state.json."""
+    def migration(self) -> str | None:
+        """See `Host.migration`; source: MigrationStatus, qapi/migration.json; RunState, qapi/run-state.json."""
         migration, guest = self._state("query-migrate"), self._state("query-status")
         if migration is not None and migration not in _NO_MIGRATION:
             return migration

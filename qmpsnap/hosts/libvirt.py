@@ -61,6 +61,8 @@ SAFE_DEPTH: Final = 16
 """Layers up to which a nested reply is asked for: libvirt 11.3 loses the monitor at 26."""
 SAFE_LAYERS: Final = 256
 """Layers of all disks up to which a nested reply stays far below libvirt's 10 MiB."""
+LIST_TIMEOUT_S: Final = 5.0
+"""libvirt lists all guests or none: it waits for one that is being ended (seen for minutes)."""
 LOST_EVENT_S: Final = 2.0
 """How long after a job has vanished its event may still come."""
 RECONNECT_S: Final = 15.0
@@ -216,7 +218,7 @@ class LibvirtHost:
         """
         See `Host.surroundings`: other processes by `/proc`, guests that are off by their XML.
 
-        Every operation asks this first, so here it ends for a guest of another host.
+        Every merge asks this first, so here it ends for a guest of another host.
 
         Of a guest that is off, the XML names the active file, whose header names the next one;
         what lies below that is not followed.
@@ -227,13 +229,18 @@ class LibvirtHost:
             paths = layer_paths(disk)
             readers, notes = other_users(paths, disk.layers[0].path or "")
             found = {path: list(users) for path, users in readers.items()}
-            for guest, path in self._of_guests_that_are_off():
+            try:
+                off = in_time(lambda: list(self._of_guests_that_are_off()), LIST_TIMEOUT_S)
+            except MonitorBusy:
+                off = []
+                notes = (*notes, "libvirt does not list the guests that are off: one is stuck")
+            for guest, path in off:
                 if path in paths:
                     found.setdefault(path, []).append(f"guest {guest}, which is off")
         allocated, free = space_of(paths)
         return Surroundings(
             readers={path: tuple(users) for path, users in found.items()},
-            migration=self._migration(),
+            migration=self.migration(),
             allocated=allocated,
             free=free,
             notes=notes,
@@ -256,8 +263,14 @@ class LibvirtHost:
                     below = host_path(header.backing_file) or ""
                     yield domain.name, os.path.normpath(os.path.join(os.path.dirname(path), below))
 
-    def _migration(self) -> str | None:
-        """libvirt refuses block jobs meanwhile by itself; said before, it says what is the matter."""
+    def migration(self) -> str | None:
+        """
+        See `Host.migration`.
+
+        libvirt refuses block jobs meanwhile by itself; said before, it says what is the matter.
+        """
+        if self._remote:
+            raise OnAnotherHost(self._remote)
         outward = self._libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT
         inward = self._libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN
         try:

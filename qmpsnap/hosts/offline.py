@@ -131,6 +131,10 @@ class OfflineHost:
         allocated, free = space_of(paths)
         return Surroundings(readers=readers, allocated=allocated, free=free, notes=notes)
 
+    def migration(self) -> str | None:
+        """See `Host.migration`: what is off does not migrate."""
+        return None
+
     def is_still(self, disk: DiskReport) -> bool:
         """See `Host.is_still`: it is off."""
         return not self._domain.isActive()

@@ -67,8 +67,7 @@ def create_all(
         OutcomeUnknown: The connection broke before the outcome could be seen.
     """
     plans = plan_creates(host.read(), requests)
-    for plan in plans:
-        check_create(host.surroundings(plan.disk), allow)
+    check_create(host.migration(), allow)
     overlays = _prepared(host, plans)
     moment = Moment()
     problem: BaseException | None = None

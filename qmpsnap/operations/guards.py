@@ -68,15 +68,15 @@ def check_merge(plan: MergePlan, around: Surroundings, allowed: Collection[Guard
             raise refusal
 
 
-def check_create(around: Surroundings, allowed: Collection[Guard]) -> None:
+def check_create(migration: str | None, allowed: Collection[Guard]) -> None:
     """
     Refuse a snapshot in the middle of a migration.
 
     Raises:
         WouldHarm: A migration is under way, and that is not in `allowed`.
     """
-    if around.migration is not None and Guard.MIGRATION not in allowed:
-        raise _migrating(around.migration)
+    if migration is not None and Guard.MIGRATION not in allowed:
+        raise _migrating(migration)
 
 
 def _refusals(plan: MergePlan, around: Surroundings) -> list[WouldHarm]:

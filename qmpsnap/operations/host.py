@@ -94,6 +94,9 @@ class Host(JobControl, Protocol):
     def surroundings(self, disk: DiskReport) -> Surroundings:
         """Who else uses the files of a disk, and whether the guest is being migrated."""
 
+    def migration(self) -> str | None:
+        """State of a migration that is under way."""
+
     def is_still(self, disk: DiskReport) -> bool:
         """
         Whether the guest cannot write to a disk now, and all that it wrote is in the files.

@@ -98,6 +98,9 @@ class FakeHost:
     def surroundings(self, disk: DiskReport) -> Surroundings:
         return self.around
 
+    def migration(self) -> str | None:
+        return self.around.migration
+
     def is_still(self, disk: DiskReport) -> bool:
         return self.still
 

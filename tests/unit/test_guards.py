@@ -122,8 +122,8 @@ class TestMigration:
 
     def test_of_a_create(self) -> None:
         with pytest.raises(WouldHarm, match="migrated"):
-            check_create(self.AROUND, ())
-        check_create(self.AROUND, (Guard.MIGRATION,))
+            check_create(self.AROUND.migration, ())
+        check_create(self.AROUND.migration, (Guard.MIGRATION,))
 
 
 class TestInTheLoop:
