@@ -17,6 +17,8 @@ import shutil
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -42,15 +44,21 @@ def _adopt_qemus() -> None:
 
 
 def _reap() -> None:
+    # Not waitid(P_ALL): it tells of one child that has ended, and of that one again and again for as
+    # long as nobody waits for it.
     while True:
-        try:
-            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
-        except ChildProcessError:  # there is no child at all
-            ended = None
-        if ended is not None and _is_adopted(ended.si_pid):
-            os.waitpid(ended.si_pid, 0)
-        else:
-            time.sleep(0.01)
+        for pid in _children():
+            if _is_adopted(pid):
+                with suppress(ChildProcessError):
+                    os.waitpid(pid, os.WNOHANG)
+        time.sleep(0.01)
+
+
+def _children() -> Iterator[int]:
+    """Children of all threads; source: proc(5), /proc/PID/task/TID/children."""
+    for file in Path("/proc/self/task").glob("*/children"):
+        with suppress(OSError):  # the thread has ended
+            yield from map(int, file.read_text().split())
 
 
 def _is_adopted(pid: int) -> bool:
