@@ -20,7 +20,7 @@ from qmpsnap.graph.drivers import DriverKind, kind_of
 from qmpsnap.graph.nodes import Graph
 from qmpsnap.graph.qmp import block_jobs_from, jobs_from
 from qmpsnap.hosts.content import digest_of_layers
-from qmpsnap.hosts.flushing import FlushUnsupported, flush
+from qmpsnap.hosts.flushing import FlushUnsupported, check_closed, flush
 from qmpsnap.hosts.headers import read_headers
 from qmpsnap.hosts.jobs import OURS, io_status_of, job_reports
 from qmpsnap.hosts.overlay import discard_overlay, prepare_overlay
@@ -515,7 +515,7 @@ class DirectHost:
 
     def settle(self, plan: MergePlan) -> tuple[str, ...]:
         """
-        Make sure of the flush after a pull; remove the nodes of layers that left the chain.
+        Make sure of the flush; remove the nodes of layers that left the chain.
 
         A resize to the same size flushes (checked on 7.2 and 11.1), and unlike HMP it reports a
         flush that fails.
@@ -529,7 +529,9 @@ class DirectHost:
                 forbidden = any(words in error.description for words in _FORBIDDEN)
                 if not (forbidden and self._flushed):
                     raise NotFlushed(plan.top.file, error.description) from error
-        return self._remove_orphans(plan)
+        notes = self._remove_orphans(plan)
+        check_closed(self._reader.read(), plan)
+        return notes
 
     def _remove_orphans(self, plan: MergePlan) -> tuple[str, ...]:
         """

@@ -26,7 +26,7 @@ from qmpsnap.formats.qcow2 import Header
 from qmpsnap.graph import xml
 from qmpsnap.graph.chain import host_path
 from qmpsnap.hosts.content import digest_of_layers
-from qmpsnap.hosts.flushing import FlushUnsupported, flush
+from qmpsnap.hosts.flushing import FlushUnsupported, check_closed, flush
 from qmpsnap.hosts.headers import read_headers
 from qmpsnap.hosts.overlay import discard_overlay, prepare_overlay
 from qmpsnap.hosts.quiescing import DomainQuiescer
@@ -632,13 +632,18 @@ class LibvirtHost:
 
     def settle(self, plan: MergePlan) -> tuple[str, ...]:
         """
-        Flush after a pull.
+        Flush after a pull; after a commit see whether QEMU has.
 
         libvirt does not: with 9.0 and QEMU 7.2 killed at the completion event, 16 MiB of 16 were
         gone, 3 times of 3; after a resize to the same size nothing was lost.
         """
         if plan.kind == "pull":
             self._flush(plan.disk, plan.top)
+        if plan.kind == "commit" and self._reader is not None:
+            try:
+                check_closed(self._reader.read(nested_ok=stays_small(self._xml())), plan)
+            except (PassthroughOff, StreamLingers, CommandFailed):
+                return (f"whether {plan.base and plan.base.file} was flushed could not be seen",)
         return ()
 
     def _flush(self, disk: DiskReport, layer: LayerReport) -> None:

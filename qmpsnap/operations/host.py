@@ -41,12 +41,14 @@ class Thawed:
 
 @dataclass(eq=False)
 class NotFlushed(Failed):
-    """A pull is done, and what it copied may still be in QEMU's memory only."""
+    """A merge is done, and what it copied may still be in QEMU's memory only."""
 
     msg = "{self.file} holds all data now, but QEMU would not flush it: {self.reason}"
     remedy = (
         "Keep the files that left the chain until the guest has been paused and resumed once "
-        "(`virsh suspend`, `virsh resume`; or QMP `stop`, `cont`), which flushes."
+        "(`virsh suspend`, `virsh resume`; or QMP `stop`, `cont`), which flushes; make room first "
+        "where there is none. If it ends before that, name the old backing file again where it was "
+        "named (`qemu-img rebase -u -f qcow2 -b BACKING -F FORMAT OVERLAY`), then start it."
     )
 
     file: str
