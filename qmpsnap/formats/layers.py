@@ -55,6 +55,11 @@ class DiskReport:
     """Every file that is reachable from this disk, those of the chain included."""
 
     @property
+    def chain_text(self) -> str:
+        """The chain as people read it, base first."""
+        return " <- ".join(layer.file for layer in reversed(self.layers))
+
+    @property
     def beyond_chain(self) -> tuple[OpenFile, ...]:
         """Files that are reachable from this disk and are no layer of its chain."""
         chain = {layer.path for layer in self.layers} | {layer.file for layer in self.layers}

@@ -14,6 +14,7 @@ from contextlib import suppress
 
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.formats.layers import DiskReport
+from qmpsnap.operations.expected import GraphChanged, check_unchanged
 from qmpsnap.operations.guards import Guard, check_create
 from qmpsnap.operations.host import Host, Overlay
 from qmpsnap.operations.outcome import (
@@ -61,6 +62,7 @@ def create_all(
 
     Raises:
         Refused: Nothing was touched.
+        GraphChanged: Somebody else changed a chain meanwhile; nothing is left behind.
         CannotFreeze: A freeze was required and could not be had; nothing is left behind.
         Failed: The overlays could not be made or put on; every chain is as it was.
         NotConsistent, NotThawed: The snapshot is there; the freeze was not what it should be.
@@ -71,18 +73,29 @@ def create_all(
     overlays = _prepared(host, plans)
     moment = Moment()
     problem: BaseException | None = None
+    disks = [plan.disk for plan in plans]
+
+    def switch() -> None:
+        check_unchanged(disks, host.read())
+        host.switch(plans)
+
     try:
+        check_unchanged(disks, host.read())
         host.open(plans)
-        held(host, quiesce, lambda: host.switch(plans), moment)
+        held(host, quiesce, switch, moment)
     except (QmpsnapError, KeyboardInterrupt) as error:
         # Whatever was said, the graph decides: a reply that was lost may have been a yes.
         problem = error
         with suppress(QmpsnapError):
             host.retract(plans)
+    if isinstance(problem, GraphChanged):
+        with suppress(QmpsnapError):  # what cannot be taken back now is taken by the next try
+            _discard(host, plans, overlays, host.read().open_files)
+        raise moment.not_thawed or problem
     files = ", ".join(plan.file for plan in plans)
     with changing("snapshot", files):
         made = {plan.overlay: "qcow2" for plan in plans}
-        guest, afters = fresh_all(host, [plan.disk for plan in plans], made)
+        guest, afters = fresh_all(host, disks, made)
     if all(_is_new(plan, after) for plan, after in zip(plans, afters, strict=True)):
         for plan, after in zip(plans, afters, strict=True):
             check_header(after, plan.active.file)

@@ -1,8 +1,9 @@
 """
 The job loop: look, do what `watch` decides, sleep until something happens.
 
-A connection that breaks in the middle is made again, as far as the host can; what was lost on the
-way shows in the next look.
+Before the job changes the graph, the graph is compared with the one that the plan was made from; a
+job that would change another one is cancelled. A connection that breaks in the middle is made
+again, as far as the host can; what was lost on the way shows in the next look.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 from qmpsnap.errors import QmpsnapError
+from qmpsnap.operations.expected import differences
 from qmpsnap.operations.host import Host
 from qmpsnap.operations.jobs import JobView
 from qmpsnap.operations.notices import Notice, Reconnected, StoppedByError
@@ -39,6 +41,8 @@ class Ended:
     error: str | None
     cancelled: Why | None = None
     """Why we cancelled it."""
+    differences: tuple[str, ...] = ()
+    """See `Watch.differences`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +75,9 @@ class Drive:
                 if decided.do is Do.END:
                     self.lasting(lambda: self.host.dismiss(self.job))
                     cancelled = state.cancelled[0] if state.cancelled else None
-                    return Ended(error=view.error, cancelled=cancelled)
+                    return Ended(
+                        error=view.error, cancelled=cancelled, differences=state.differences
+                    )
                 self._say(decided.say)
                 state = self._act(decided)
                 self.host.wait(self.job, self._nap(state))
@@ -101,6 +107,11 @@ class Drive:
             self.tell(notice)
 
     def _act(self, decided: Step) -> Watch:
+        if decided.do in (Do.PIVOT, Do.FINALIZE):
+            found = differences(self.plan.disk, self.host.read())
+            if found:
+                self.host.cancel(self.job)
+                return decided.watch.stopped(found, time.monotonic())
         if decided.do is Do.PIVOT and self.host.pivot(self.job):
             return decided.watch.sent(Do.PIVOT, time.monotonic())
         if decided.do is Do.FINALIZE:

@@ -74,6 +74,26 @@ class TimedOut(Failed):
 
 
 @dataclass(eq=False)
+class StoppedByChange(Failed):
+    """The chain had changed under the job, which was cancelled before it changed it as well."""
+
+    msg = (
+        "the {self.kind} of {self.file} was cancelled before it changed the chain, because "
+        "somebody else had: {self.difference}. The chain is {self.chain}"
+    )
+    remedy = (
+        "Look at `qmpsnap chain`, then give the same command again if it is still what you want."
+    )
+    exit_code = 5
+    changed = "no"
+
+    kind: str
+    file: str
+    difference: str
+    chain: str
+
+
+@dataclass(eq=False)
 class StillRunning(Unknown):
     """The time limit has passed, and the job that was to end then has not."""
 

@@ -198,7 +198,7 @@ def _plan_commit(disk: DiskReport, top: int, base: int) -> MergePlan:
     layers = disk.layers
     upper, lower = layers[top], layers[base]
     if base <= top:
-        raise WrongOrder(lower.file, upper.file, disk.disk, _chain(disk))
+        raise WrongOrder(lower.file, upper.file, disk.disk, disk.chain_text)
     if folder_of(lower) != folder_of(upper):
         what = f"the file that {upper.file} is committed into"
         raise ForeignLayer(what, lower.path or lower.file, folder_of(upper))
@@ -219,7 +219,7 @@ def _plan_pull(disk: DiskReport, base: int | None) -> MergePlan:
     layers = disk.layers
     active, lower = layers[0], None if base is None else layers[base]
     if base == 0:
-        raise WrongOrder(active.file, active.file, disk.disk, _chain(disk))
+        raise WrongOrder(active.file, active.file, disk.disk, disk.chain_text)
     if len(layers) == 1 or base == 1:
         raise NothingToPull(active.file, f"straight from {lower.file}" if lower else "from itself")
     if active.format != "qcow2":
@@ -257,8 +257,4 @@ def _position(disk: DiskReport, field: str, name: str) -> int:
             if folder_of(layer) != folder:
                 raise ForeignLayer(f"{field} {name!r}", layer.path or layer.file, folder)
             return position
-    raise NotInChain(field, name, disk.disk, _chain(disk))
-
-
-def _chain(disk: DiskReport) -> str:
-    return " <- ".join(layer.file for layer in reversed(disk.layers))
+    raise NotInChain(field, name, disk.disk, disk.chain_text)

@@ -8,6 +8,8 @@ module holds the order of the steps, and what each interruption leaves behind:
              before the switch: at most unused, empty overlays, which the next try takes
     delete   start the job ─► wait ─► (pivot | flush, finalize) ─► dismiss ─► read again
              at any time: the job goes on in QEMU; the same command attaches to it again
+
+Right before a step that changes the graph, a fresh one is compared with the plan's (`expected`).
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from qmpsnap.errors import QmpsnapError
 from qmpsnap.formats.layers import DiskReport, GuestReport
 from qmpsnap.operations.create import create
 from qmpsnap.operations.drive import POLL_S, Drive, Ended, Progress, Tell
+from qmpsnap.operations.expected import check_unchanged
 from qmpsnap.operations.guards import Guard, check_merge
 from qmpsnap.operations.host import Host
 from qmpsnap.operations.jobs import COPYING, JobFailed
@@ -28,6 +31,7 @@ from qmpsnap.operations.outcome import (
     HeaderWrong,
     Interrupted,
     Result,
+    StoppedByChange,
     TimedOut,
     changing,
     check_header,
@@ -72,6 +76,7 @@ def delete(
     Raises:
         Refused: Nothing was touched.
         JobFailed: The job ended without doing its work; the chain is as it was.
+        StoppedByChange: It was cancelled, because somebody else had changed the chain.
         TimedOut: It was cancelled at the time limit; the chain is as it was.
         StillRunning: It was changing the chain at the time limit, and has not ended since.
         Interrupted: Ctrl-C; the job goes on, and the same call attaches to it.
@@ -86,6 +91,7 @@ def delete(
         if job is None:
             check_merge(plan, host.surroundings(plan.disk), allow)
             proof = Proof.begin(host, plan) if verify else None
+            check_unchanged((plan.disk,), host.read())
             job = host.start(plan, options)
         elif options.bandwidth is not None and host.view(job).status in COPYING:
             host.set_speed(job, options.bandwidth)
@@ -99,6 +105,9 @@ def delete(
             guest, after = drive.lasting(lambda: fresh(host, plan.disk))
     except KeyboardInterrupt:
         raise Interrupted(plan.kind, plan.top.file) from None
+    if ended.differences and {one.path for one in plan.dropped} <= set(paths(after)):
+        what = "; ".join(ended.differences)
+        raise StoppedByChange(plan.kind, plan.top.file, what, names(after))
     if paths(after) == paths(plan.disk):
         raise _undone(host, plan, ended, options.timeout_s or 0, names(after))
     done = _kept_for_others(host, plan, _proven(plan, guest, after, ended.error, notes))

@@ -40,6 +40,7 @@ class Why(StrEnum):
 
     TIMEOUT = "timeout"
     PIVOT = "pivot"
+    CHANGED = "changed"
 
 
 class Do(StrEnum):
@@ -85,6 +86,8 @@ class Watch:
     committed: tuple[Do, float] | None = None
     """The command that lets the chain change, and when it was taken."""
     cancelled: tuple[Why, float] | None = None
+    differences: tuple[str, ...] = ()
+    """In what the graph was not the planned one when the job was about to change it."""
     told_late: bool = False
     told_pause: tuple[IoStatus, int] | None = None
     """Of the pause that was said: why, and how far the job was."""
@@ -93,6 +96,10 @@ class Watch:
     def sent(self, what: Do, now: float) -> Watch:
         """Note that a pivot or a finalize was taken."""
         return replace(self, committed=(what, now))
+
+    def stopped(self, differences: tuple[str, ...], now: float) -> Watch:
+        """Note that the job was cancelled, because somebody else had changed the graph."""
+        return replace(self, cancelled=(Why.CHANGED, now), differences=differences)
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,8 @@ class FakeHost:
         """Raised when a step is done: its reply was lost."""
         self.readings: list[GuestReport] = []
         """Shown by the next readings after a change, before the guest as it is."""
+        self.meanwhile: dict[str, GuestReport] = {}
+        """What somebody else makes of the guest, while a step is carried out."""
         self.nodes: set[str] = set()
         """Overlays that are open, and not on a disk."""
         self.filesystems = 2
@@ -84,6 +86,8 @@ class FakeHost:
         self.calls.append(name)
         if name in self.fails:
             raise self.fails[name]
+        if name in self.meanwhile:
+            self.guest = self.meanwhile.pop(name)
 
     def _done(self, name: str) -> None:
         if name in self.fails_after:
@@ -91,7 +95,7 @@ class FakeHost:
 
     def read(self) -> GuestReport:
         self._step("read")
-        if self.readings and self.calls.count("read") > 1:
+        if self.readings and {"switch", "dismiss"} & set(self.calls):
             return self.readings.pop(0)
         return self.guest
 

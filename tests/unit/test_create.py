@@ -18,6 +18,7 @@ from qmpsnap.monitor.base import (
 )
 from qmpsnap.operations import outcome
 from qmpsnap.operations.create import create, create_all
+from qmpsnap.operations.expected import GraphChanged
 from qmpsnap.operations.host import Overlay, Thawed
 from qmpsnap.operations.outcome import (
     ChainUnexpected,
@@ -39,6 +40,9 @@ from tests.unit.fake_host import FakeHost, with_layers
 from tests.unit.test_run import GONE, host, lagging
 
 CREATE = CreateRequest(disk="1", new_file="volume-1.new", snapshot="new")
+NEVER = Quiesce()
+REQUIRE = Quiesce(policy=Policy.REQUIRE)
+TRY = Quiesce(policy=Policy.TRY)
 INTERRUPTIONS = [
     CommandFailed("transaction", "GenericError", "no"),
     LostInMidCommand("transaction", "gone"),
@@ -56,7 +60,7 @@ class TestCreate:
         assert samples.files(result.disk) == ["volume-1.new", *samples.names(depth)]
         assert result.file_format == {"volume-1.new": "qcow2"}
         assert (result.dropped, result.notes) == ((), ())
-        assert fake.calls == ["read", "prepare", "open", "switch", "read"]
+        assert fake.calls == ["read", "prepare", "read", "open", "read", "switch", "read"]
         assert fake.files == {"/share/volume-1.new"}
 
     def test_corrections_are_told(self) -> None:
@@ -86,7 +90,7 @@ class TestCreate:
         with pytest.raises(type(error)) as caught:
             create(fake, CREATE)
         assert caught.value is error
-        assert fake.calls == ["read", "prepare", "open", "switch", "retract", "read", "discard"]
+        assert fake.calls[3:] == ["open", "read", "switch", "retract", "read", "discard"]
         assert (fake.files, fake.nodes) == (set(), set())
 
     def test_overlay_that_was_there_before_is_kept(self) -> None:
@@ -162,7 +166,7 @@ class TestCreate:
         fake = host()
         fake.readings = [lagging(after_create())]
         assert create(fake, CREATE).disk.xml_differs is None
-        assert fake.calls.count("read") == 3
+        assert fake.calls.count("read") == 5
 
     def test_xml_that_never_follows(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(outcome, "XML_LAG_S", 0.0)
@@ -172,6 +176,60 @@ class TestCreate:
             create(fake, CREATE)
         assert isinstance(caught.value, Failed)
         assert "discard" not in fake.calls
+
+
+class TestSomebodyElse:
+    """Every step checks that the graph is still the one that the plan was made from."""
+
+    @pytest.mark.parametrize(
+        ("step", "quiesce"),
+        [
+            ("prepare", NEVER),
+            ("open", NEVER),
+            ("prepare", REQUIRE),
+            ("open", REQUIRE),
+            ("freeze", REQUIRE),
+        ],
+    )
+    def test_took_a_snapshot_meanwhile(self, step: str, quiesce: Quiesce) -> None:
+        fake = host()
+        fake.meanwhile[step] = samples.guest(samples.disk(4))
+        with pytest.raises(
+            GraphChanged, match=r"is volume-1 .*s3, and was volume-1 .*s2"
+        ) as caught:
+            create(fake, CREATE, quiesce)
+        assert (caught.value.exit_code, caught.value.changed) == (4, "no")
+        assert "switch" not in fake.calls
+        assert (fake.files, fake.nodes, fake.frozen) == (set(), set(), 0)
+
+    def test_took_the_disk_away(self) -> None:
+        fake = host()
+        fake.meanwhile["open"] = GuestReport(guest=None, disks=())
+        with pytest.raises(GraphChanged, match="disk vda is gone"):
+            create(fake, CREATE)
+        assert (fake.files, fake.nodes) == (set(), set())
+
+    def test_overlay_that_somebody_else_has_open_is_left_alone(self) -> None:
+        fake = host()
+        theirs = after_create()
+        fake.meanwhile["open"] = replace(theirs, open_files=frozenset({"/share/volume-1.new"}))
+        with pytest.raises(GraphChanged):
+            create(fake, CREATE)
+        assert "discard" not in fake.calls
+
+    def test_guest_that_is_gone_then_leaves_an_empty_overlay(self) -> None:
+        fake = host()
+        fake.meanwhile["open"] = samples.guest(samples.disk(4))
+        fake.fails["retract"] = ConnectionLost("blockdev-del", "gone")
+        with pytest.raises(GraphChanged):
+            create(fake, CREATE)
+
+    def test_frozen_for_ever_is_said(self) -> None:
+        fake = host()
+        fake.meanwhile["freeze"] = samples.guest(samples.disk(4))
+        fake.fails["thaw"] = NotThawed("no reply")
+        with pytest.raises(NotThawed):
+            create(fake, CREATE, REQUIRE)
 
 
 def after_create(**changes: Any) -> GuestReport:
@@ -186,8 +244,6 @@ BOTH = (
     CREATE,
     CreateRequest(disk="vdb", new_file=None, snapshot="new"),
 )
-REQUIRE = Quiesce(policy=Policy.REQUIRE)
-TRY = Quiesce(policy=Policy.TRY)
 
 
 def two_disks() -> FakeHost:
@@ -202,7 +258,16 @@ class TestSeveralDisks:
     def test_one_switch_for_all_and_one_result_for_each(self) -> None:
         fake = two_disks()
         first, second = create_all(fake, BOTH)
-        assert fake.calls == ["read", "prepare", "prepare", "open", "switch", "read"]
+        assert fake.calls == [
+            "read",
+            "prepare",
+            "prepare",
+            "read",
+            "open",
+            "read",
+            "switch",
+            "read",
+        ]
         assert first.file_format == {"volume-1.new": "qcow2"}
         assert second.file_format == {"volume-2.new": "qcow2"}
         assert samples.files(second.disk) == ["volume-2.new", "volume-2.s1", "volume-2"]
@@ -257,7 +322,7 @@ class TestQuiesce:
     def test_frozen_for_the_switch_alone(self, quiesce: Quiesce) -> None:
         fake = host()
         result = create(fake, CREATE, quiesce)
-        assert fake.calls == ["read", "prepare", "open", "freeze", "switch", "thaw", "read"]
+        assert fake.calls[3:] == ["open", "freeze", "read", "switch", "thaw", "read"]
         assert (fake.was_frozen, fake.frozen) == ([2], 0)
         assert (result.consistency, result.notes) == ("filesystem", ())
         assert result.frozen_s is not None
@@ -309,8 +374,8 @@ class TestQuiesce:
         (note,) = result.notes
         assert "no agent; the snapshot is crash-consistent" in note
         # What was asked for may come late: it is thawed before the switch.
-        expected = ["freeze", "thaw", "switch"] if asked else ["freeze", "switch"]
-        assert fake.calls[3:-1] == expected
+        expected = ["freeze", "thaw", "read"] if asked else ["freeze", "read"]
+        assert fake.calls[4:-2] == expected
 
     @pytest.mark.parametrize("asked", [False, True])
     def test_require_without_a_freeze_is_refused_and_nothing_is_left(self, asked: bool) -> None:

@@ -20,6 +20,7 @@ from qmpsnap.monitor.base import (
 )
 from qmpsnap.operations import outcome, run
 from qmpsnap.operations.disks import DiskNotFound
+from qmpsnap.operations.expected import GraphChanged
 from qmpsnap.operations.host import Host
 from qmpsnap.operations.jobs import JobFailed, JobStatus, JobView
 from qmpsnap.operations.outcome import (
@@ -28,6 +29,7 @@ from qmpsnap.operations.outcome import (
     Interrupted,
     OutcomeUnknown,
     Result,
+    StoppedByChange,
     XmlBehind,
 )
 from qmpsnap.operations.plan_delete import NotInChain
@@ -110,6 +112,7 @@ class TestDelete:
         assert fake.calls == [
             "read",
             "attach",
+            "read",
             "start",
             "view",
             "wait",
@@ -280,6 +283,47 @@ class TestSteps:
         fake = host()
         deleted(fake)
         assert fake.calls[-2:] == ["settle", "read"]
+
+
+class TestSomebodyElse:
+    """Every step checks that the graph is still the one that the plan was made from."""
+
+    def test_took_a_snapshot_before_the_start(self) -> None:
+        fake = host()
+        fake.meanwhile["attach"] = samples.guest(samples.disk(4))
+        with pytest.raises(GraphChanged, match=r"is volume-1 .*s3, and was") as caught:
+            deleted(fake)
+        assert (caught.value.exit_code, caught.value.changed) == (4, "no")
+        assert "start" not in fake.calls
+
+    @pytest.mark.parametrize(
+        ("request_", "status", "step"),
+        [
+            (COMMIT, "pending", "finalize"),
+            (PULL, "pending", "finalize"),
+            (ACTIVE, "ready", "pivot"),
+        ],
+    )
+    def test_took_a_snapshot_while_it_copied(
+        self, request_: DeleteRequest, status: str, step: str
+    ) -> None:
+        fake = host(view("running"), view(status))
+        fake.meanwhile["view"] = samples.guest(samples.disk(4))
+        with pytest.raises(StoppedByChange, match=r"The chain is .*volume-1\.s3") as caught:
+            deleted(fake, request_)
+        assert (caught.value.exit_code, caught.value.changed) == (5, "no")
+        assert step not in fake.calls
+        assert fake.calls[-4:] == ["wait", "view", "dismiss", "read"]
+
+    def test_came_too_late_to_be_kept_out(self) -> None:
+        """The cancel met a job that had already ended: the graph tells what is there now."""
+        fake = host(view("pending"))
+        *upper, merged, base = samples.disk(4).layers
+        fake.meanwhile["view"] = with_layers(fake.guest, [*upper, merged, base])
+        fake.cancelled, fake.can_cancel = [CONCLUDED], False
+        fake.readings = [with_layers(fake.guest, [*upper, base])]
+        with pytest.raises(ChainUnexpected, match=r"the chain is volume-1 <- volume-1\.s2 <-"):
+            deleted(fake)
 
 
 class TestInterrupted:

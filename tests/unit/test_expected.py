@@ -1,0 +1,77 @@
+"""What counts as a difference between the graph of a plan and a fresh one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from qmpsnap.formats.layers import DiskReport, GuestReport
+from qmpsnap.operations.expected import GraphChanged, check_unchanged, differences
+from tests.unit import samples
+
+DISK = samples.disk(3)
+
+
+def found(now: DiskReport) -> tuple[str, ...]:
+    return differences(DISK, samples.guest(now))
+
+
+def test_same() -> None:
+    assert found(DISK) == ()
+
+
+@pytest.mark.parametrize(
+    "now",
+    [
+        replace(DISK, root="job-filter"),
+        replace(DISK, mirror="copy of volume-1", xml_differs="libvirt lags"),
+        replace(DISK, layers=tuple(replace(one, top_node="throttle") for one in DISK.layers)),
+        replace(DISK, layers=tuple(replace(one, node=None) for one in DISK.layers)),
+        replace(DISK, layers=tuple(replace(one, format=None) for one in DISK.layers)),
+    ],
+)
+def test_filters_of_a_job_and_a_silent_xml_do_not_count(now: DiskReport) -> None:
+    assert found(now) == ()
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4])
+def test_other_chain(depth: int) -> None:
+    (said,) = found(samples.disk(depth))
+    assert said == (
+        f"the chain of vda is {samples.disk(depth).chain_text}, "
+        "and was volume-1 <- volume-1.s1 <- volume-1.s2"
+    )
+
+
+def test_file_of_the_same_name_elsewhere() -> None:
+    assert found(samples.changed_layer(DISK, 1, path="/elsewhere/volume-1.s1"))
+
+
+def test_other_node_over_the_same_file() -> None:
+    (said,) = found(samples.changed_layer(DISK, 0, node="again"))
+    assert said == f"volume-1.s2 is open as node again, and was as {DISK.layers[0].node}"
+
+
+def test_other_format() -> None:
+    assert found(samples.changed_layer(DISK, 2, format="qcow2")) == (
+        "volume-1 is qcow2, and was raw",
+    )
+
+
+def test_disk_that_is_gone() -> None:
+    assert differences(DISK, GuestReport(guest=None, disks=())) == ("disk vda is gone",)
+
+
+def test_other_disks_do_not_count() -> None:
+    other = replace(samples.disk(2), disk="vdb", serial="2")
+    assert differences(DISK, samples.guest(DISK, other)) == ()
+
+
+def test_all_differences_are_said() -> None:
+    now = samples.guest(
+        samples.changed_layer(samples.changed_layer(DISK, 2, format="qcow2"), 0, node="n")
+    )
+    with pytest.raises(GraphChanged, match=r"node n, .*; volume-1 is qcow2") as caught:
+        check_unchanged([DISK], now)
+    assert (caught.value.exit_code, caught.value.changed) == (4, "no")
