@@ -22,6 +22,7 @@ from qmpsnap.cli.output import output_option, printable, say, show
 from qmpsnap.cli.progress import shown
 from qmpsnap.cli.quiescing import quiesce_options
 from qmpsnap.cli.road import GuestCommand, Road
+from qmpsnap.formats.layers import DiskReport
 from qmpsnap.operations import outcome, run
 from qmpsnap.operations.create import create_all
 from qmpsnap.operations.names import folder_of, tidy
@@ -66,10 +67,11 @@ def create(
     snapshot = name or default_name()
     requests = [CreateRequest(disk=one, new_file=None, snapshot=snapshot) for one in (disk, *also)]
     with road.open(guest) as host:
-        if only_plan:
-            plans.show_plans("create", forecast_create(host, requests, allow=guards(allow)), output)
-            return
         quiescence = quiescing.quiesce(quiesce, freeze_timeout)
+        if only_plan:
+            forecasts = forecast_create(host, requests, quiescence, allow=guards(allow))
+            plans.show_plans("create", forecasts, output)
+            return
         done = create_all(host, requests, quiescence, allow=guards(allow))
     _tell(
         f"snapshot {snapshot} of {', '.join(one.disk.disk for one in done)}", "create", done, output
@@ -120,7 +122,13 @@ def delete(
     allowed = guards(allow, force=force)
     if only_plan:
         with road.open(guest) as host:
-            forecast = forecast_delete(host, request, options=options, allow=allowed)
+            forecast = forecast_delete(
+                host,
+                request,
+                options=options,
+                allow=allowed,
+                removes=lambda found, path: remove_file and _is_in_folder(path, found),
+            )
         plans.show_plans("delete", (forecast,), output)
         return
     with road.open(guest) as host, shown() as screen:
@@ -134,9 +142,9 @@ def delete(
             verify=verify,
         )
     _tell(f"deleted snapshot {name} of {done.disk.disk}", "delete", (done,), output)
-    folder = folder_of(done.disk.layers[0])
     for path in done.dropped:
-        if remove_file and tidy(os.path.dirname(path)) != folder:
+        if remove_file and not _is_in_folder(path, done.disk):
+            folder = folder_of(done.disk.layers[0])
             say(f"{path} is no longer used by this guest; it is not in {folder}, so it was kept")
         elif remove_file:
             try:
@@ -149,6 +157,10 @@ def delete(
             say(f"{path} is no longer used by this guest; it was kept")
     for path in done.held:
         say(f"{path} left the chain, but it is still in use; it was kept")
+
+
+def _is_in_folder(path: str, disk: DiskReport) -> bool:
+    return tidy(os.path.dirname(path)) == folder_of(disk.layers[0])
 
 
 def default_name() -> str:

@@ -7,16 +7,18 @@ from typing import Final
 
 import click
 
-from qmpsnap.cli import documents, views
+from qmpsnap.cli import documents, plans, views
+from qmpsnap.cli.options import plan_as
 from qmpsnap.cli.output import output_option, say, show
 from qmpsnap.cli.progress import shown
 from qmpsnap.cli.road import GuestCommand, Road
 from qmpsnap.cli.units import BytesPerSecond
 from qmpsnap.operations import control
-from qmpsnap.operations.host import JobControl
-from qmpsnap.operations.jobs import JobReport, JobStatus
+from qmpsnap.operations.host import Host, JobControl
+from qmpsnap.operations.jobs import JobReport, JobStatus, Verb
 from qmpsnap.operations.pace import Pace, Rates
 from qmpsnap.operations.space import bytes_text
+from qmpsnap.operations.steps import forecast_control
 
 BETWEEN_S: Final = 0.5
 """Seconds between the two looks that a rate takes."""
@@ -83,14 +85,18 @@ def wait(road: Road, guest: str | None, job: str, timeout: float | None) -> None
 @click.command(cls=GuestCommand)
 @click.argument("guest")
 @click.argument("job")
+@plan_as
 @click.pass_obj
-def cancel(road: Road, guest: str | None, job: str) -> None:
+def cancel(road: Road, guest: str | None, job: str, plan: str | None) -> None:
     """
     Cancel a job, and wait for its end. The chain stays as it was.
 
     JOB is its id, or the disk when it has one job.
     """
     with road.open(guest) as host:
+        if plan is not None:
+            _show_plan(host, Verb.CANCEL, job, plan)
+            return
         done = control.cancel(host, job)
     say(f"job {done.id} was cancelled")
 
@@ -98,14 +104,18 @@ def cancel(road: Road, guest: str | None, job: str) -> None:
 @click.command(cls=GuestCommand)
 @click.argument("guest")
 @click.argument("job")
+@plan_as
 @click.pass_obj
-def pause(road: Road, guest: str | None, job: str) -> None:
+def pause(road: Road, guest: str | None, job: str, plan: str | None) -> None:
     """
     Pause a job (not under libvirt).
 
     JOB is its id, or the disk when it has one job.
     """
     with road.open(guest) as host:
+        if plan is not None:
+            _show_plan(host, Verb.PAUSE, job, plan)
+            return
         done = control.pause(host, job)
     say(f"job {done.id} is paused; it goes on after `qmpsnap resume`")
 
@@ -113,14 +123,18 @@ def pause(road: Road, guest: str | None, job: str) -> None:
 @click.command(cls=GuestCommand)
 @click.argument("guest")
 @click.argument("job")
+@plan_as
 @click.pass_obj
-def resume(road: Road, guest: str | None, job: str) -> None:
+def resume(road: Road, guest: str | None, job: str, plan: str | None) -> None:
     """
     Let a job go on that was paused, or has paused itself on an error (not under libvirt).
 
     JOB is its id, or the disk when it has one job.
     """
     with road.open(guest) as host:
+        if plan is not None:
+            _show_plan(host, Verb.RESUME, job, plan)
+            return
         done = control.resume(host, job)
     say(f"job {done.id} goes on")
 
@@ -129,14 +143,22 @@ def resume(road: Road, guest: str | None, job: str) -> None:
 @click.argument("guest")
 @click.argument("job")
 @click.argument("bandwidth", type=BytesPerSecond())
+@plan_as
 @click.pass_obj
-def set_speed(road: Road, guest: str | None, job: str, bandwidth: int) -> None:
+def set_speed(road: Road, guest: str | None, job: str, bandwidth: int, plan: str | None) -> None:
     """
     Limit a running job to so many bytes a second; 0 for no limit.
 
     JOB is its id, or the disk when it has one job. BANDWIDTH may end in K, M or G.
     """
     with road.open(guest) as host:
+        if plan is not None:
+            _show_plan(host, Verb.SET_SPEED, job, plan, bandwidth)
+            return
         done = control.set_speed(host, job, bandwidth)
     limit = f"{bytes_text(bandwidth)}/s" if bandwidth else "any speed"
     say(f"job {done.id} may copy at {limit} from now on")
+
+
+def _show_plan(host: Host, verb: Verb, job: str, output: str, bandwidth: int = 0) -> None:
+    plans.show_plans(verb, (forecast_control(host, verb, job, bandwidth),), output)

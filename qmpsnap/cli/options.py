@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from qmpsnap.cli.output import Format
 from qmpsnap.cli.units import BytesPerSecond
 from qmpsnap.operations.guards import Guard
 from qmpsnap.operations.options import MergeOptions, OnError
@@ -38,6 +39,25 @@ def guards(names: Iterable[str], *, force: bool = False) -> frozenset[Guard]:
 plan_option = click.option(
     "--plan", "only_plan", is_flag=True, help="Show what would be done, and do nothing."
 )
+
+
+def plan_as(function: F) -> F:
+    """Add `--plan`, and `-o` for it alone; the command takes `plan`: how to show it, or None."""
+
+    @plan_option
+    @click.option(
+        "-o",
+        "--output",
+        type=click.Choice([one.value for one in Format]),
+        help="How --plan is shown.  [default: table]",
+    )
+    @wraps(function)
+    def command(*args: Any, only_plan: bool, output: str | None, **others: Any) -> Any:
+        if output is not None and not only_plan:
+            raise click.UsageError("-o goes with --plan here")
+        return function(*args, plan=(output or Format.TABLE) if only_plan else None, **others)
+
+    return command  # type: ignore[return-value]
 
 
 def merge_options(function: F) -> F:

@@ -28,6 +28,15 @@ def show_plans(operation: str, forecasts: Sequence[Forecast], output: str) -> No
                 ],
                 "moves": one.moved.moved if one.moved else None,
                 "grows": one.moved.needed if one.moved else None,
+                "before": [
+                    {
+                        "file": layer.file,
+                        "path": layer.path,
+                        "node": layer.node,
+                        "format": layer.format,
+                    }
+                    for layer in one.before
+                ],
                 "after": [{"file": file, "format": format_} for file, format_ in one.after],
             }
             for one in forecasts

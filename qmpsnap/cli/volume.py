@@ -13,8 +13,15 @@ from collections.abc import Callable
 import click
 
 from qmpsnap import status
-from qmpsnap.cli import quiescing
-from qmpsnap.cli.options import allow_option, force_option, guards, merge_options, verify_option
+from qmpsnap.cli import plans, quiescing
+from qmpsnap.cli.options import (
+    allow_option,
+    force_option,
+    guards,
+    merge_options,
+    plan_as,
+    verify_option,
+)
 from qmpsnap.cli.output import say
 from qmpsnap.cli.progress import shown
 from qmpsnap.cli.quiescing import quiesce_options
@@ -23,7 +30,13 @@ from qmpsnap.errors import QmpsnapError
 from qmpsnap.operations import outcome, run
 from qmpsnap.operations.create import create
 from qmpsnap.operations.options import MergeOptions
-from qmpsnap.operations.requests import BadRequest, create_request, delete_request
+from qmpsnap.operations.requests import (
+    BadRequest,
+    DeleteRequest,
+    create_request,
+    delete_request,
+)
+from qmpsnap.operations.steps import forecast_create, forecast_delete
 from qmpsnap.status import Dialect, Operation
 
 dialect_option = click.option(
@@ -42,6 +55,7 @@ dialect_option = click.option(
 @quiesce_options
 @dialect_option
 @allow_option
+@plan_as
 @click.pass_obj
 def volume_snapshot_create(
     road: Road,
@@ -52,12 +66,21 @@ def volume_snapshot_create(
     freeze_timeout: float,
     dialect: str,
     allow: tuple[str, ...],
+    plan: str | None,
 ) -> None:
     """
     Take a snapshot with Nova's arguments; print the status body for Cinder.
 
-    CREATE_INFO is JSON: {"type": "qcow2", "new_file": NAME, "snapshot_id": ID}.
+    CREATE_INFO is JSON: {"type": "qcow2", "new_file": NAME, "snapshot_id": ID}. With --plan, the
+    plan is printed instead: nothing happens, so no status is sent.
     """
+    if plan is not None:
+        request = create_request(volume_id, _dictionary("create_info", create_info))
+        with road.open(guest) as host:
+            quiescence = quiescing.quiesce(quiesce, freeze_timeout)
+            forecasts = forecast_create(host, [request], quiescence, allow=guards(allow))
+        plans.show_plans("create", forecasts, plan)
+        return
 
     def work() -> outcome.Result:
         request = create_request(volume_id, _dictionary("create_info", create_info))
@@ -77,6 +100,7 @@ def volume_snapshot_create(
 @allow_option
 @force_option
 @verify_option
+@plan_as
 @merge_options
 @click.pass_obj
 def volume_snapshot_delete(
@@ -89,6 +113,7 @@ def volume_snapshot_delete(
     allow: tuple[str, ...],
     force: bool,
     verify: bool,
+    plan: str | None,
     options: MergeOptions,
 ) -> None:
     """
@@ -96,13 +121,26 @@ def volume_snapshot_delete(
 
     DELETE_INFO is JSON: {"type": "qcow2", "file_to_merge": NAME|null, "merge_target_file":
     NAME|null}. With a merge target, the file is committed into it; without, the active file pulls
-    what lies above file_to_merge (null: everything).
+    what lies above file_to_merge (null: everything). With --plan, the plan is printed instead:
+    nothing happens, so no status is sent.
     """
+    allowed = guards(allow, force=force)
 
-    def work() -> outcome.Result:
+    def asked() -> DeleteRequest:
         request = delete_request(volume_id, _dictionary("delete_info", delete_info))
         if not snapshot_id:
             raise BadRequest("volume-snapshot-delete", "the snapshot id is empty", "an id")
+        return request
+
+    if plan is not None:
+        request = asked()
+        with road.open(guest) as host:
+            forecast = forecast_delete(host, request, options=options, allow=allowed)
+        plans.show_plans("delete", (forecast,), plan)
+        return
+
+    def work() -> outcome.Result:
+        request = asked()
         with road.open(guest) as host, shown() as screen:
             return run.delete(
                 host,
@@ -110,7 +148,7 @@ def volume_snapshot_delete(
                 screen.progress,
                 options=options,
                 tell=screen.tell,
-                allow=guards(allow, force=force),
+                allow=allowed,
                 verify=verify,
             )
 

@@ -46,6 +46,7 @@ from qmpsnap.operations.jobs import (
     JobReport,
     JobStatus,
     JobView,
+    Verb,
     status_of,
 )
 from qmpsnap.operations.options import DEFAULT_OPTIONS, MergeOptions, OnError
@@ -345,6 +346,10 @@ class DirectHost:
             arguments["base-node"] = base
         return command, arguments
 
+    def steps_of_freeze(self) -> tuple[Step, Step]:
+        """See `Host.steps_of_freeze`."""
+        return self._quiescer.steps()
+
     def steps_of_merge(self, plan: MergePlan, options: MergeOptions) -> tuple[Step, ...]:
         """See `Host.steps_of_merge`."""
         command, arguments = self._merge(plan, options)
@@ -421,7 +426,7 @@ class DirectHost:
         does after `block-job-cancel`, which looks like success (qmp_job_cancel(), job-qmp.c).
         """
         try:
-            self._monitor.execute("job-cancel", {"id": job})
+            self._take(self.step_of(Verb.CANCEL, job))
         except CommandFailed:
             if self.view(job).status not in ENDING:
                 raise
@@ -430,15 +435,25 @@ class DirectHost:
 
     def pause(self, job: str) -> None:
         """See `Host.pause`."""
-        self._monitor.execute("job-pause", {"id": job})
+        self._take(self.step_of(Verb.PAUSE, job))
 
     def resume(self, job: str) -> None:
         """See `Host.resume`; it forgets the error that the job had paused itself on."""
-        self._monitor.execute("job-resume", {"id": job})
+        self._take(self.step_of(Verb.RESUME, job))
 
     def set_speed(self, job: str, bandwidth: int) -> None:
         """See `Host.set_speed`."""
-        self._monitor.execute("block-job-set-speed", {"device": job, "speed": bandwidth})
+        self._take(self.step_of(Verb.SET_SPEED, job, bandwidth))
+
+    def step_of(self, verb: Verb, job: str, bandwidth: int = 0) -> Step:
+        """See `Host.step_of`."""
+        if verb is Verb.SET_SPEED:
+            arguments: dict[str, object] = {"device": job, "speed": bandwidth}
+            return Step(by="qmp", what="block-job-set-speed", arguments=arguments)
+        return Step(by="qmp", what=f"job-{verb}", arguments={"id": job})
+
+    def _take(self, step: Step) -> None:
+        self._monitor.execute(step.what, step.arguments)
 
     def room(self, layer: LayerReport) -> Room | None:
         """See `Host.room`."""

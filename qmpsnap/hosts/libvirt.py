@@ -45,7 +45,7 @@ from qmpsnap.monitor.passthrough import (
 from qmpsnap.monitor.virt import LibvirtMissing, host_of, libvirt_module
 from qmpsnap.operations.guards import Surroundings
 from qmpsnap.operations.host import NotFlushed, Overlay, Thawed
-from qmpsnap.operations.jobs import JobReport, JobStatus, JobView
+from qmpsnap.operations.jobs import JobReport, JobStatus, JobView, Verb
 from qmpsnap.operations.options import (
     DEFAULT_OPTIONS,
     MergeOptions,
@@ -426,6 +426,10 @@ class LibvirtHost:
         flags |= libvirt.VIR_DOMAIN_BLOCK_REBASE_RELATIVE if relative else 0
         return "blockRebase", (disk, base, speed, flags)
 
+    def steps_of_freeze(self) -> tuple[Step, Step]:
+        """See `Host.steps_of_freeze`."""
+        return self._quiescer.steps()
+
     def steps_of_merge(self, plan: MergePlan, options: MergeOptions) -> tuple[Step, ...]:
         """See `Host.steps_of_merge`."""
         call, arguments = self._merge(plan, options)
@@ -505,9 +509,8 @@ class LibvirtHost:
 
     def cancel(self, job: str) -> bool:
         """See `Host.cancel`: `virDomainBlockJobAbort`; not while libvirt pivots."""
-        flags = self._libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_ASYNC
         try:
-            self._domain.blockJobAbort(job, flags)
+            self._take(self.step_of(Verb.CANCEL, job))
         except self._libvirt.libvirtError as error:
             ending = error.get_error_code() == self._libvirt.VIR_ERR_OPERATION_INVALID
             if ending or not self._info(job):
@@ -522,7 +525,7 @@ class LibvirtHost:
         Raises:
             NotByLibvirt: Always.
         """
-        raise NotByLibvirt("pause", job)
+        self.step_of(Verb.PAUSE, job)
 
     def resume(self, job: str) -> None:
         """
@@ -531,12 +534,31 @@ class LibvirtHost:
         Raises:
             NotByLibvirt: Always.
         """
-        raise NotByLibvirt("resume", job)
+        self.step_of(Verb.RESUME, job)
 
     def set_speed(self, job: str, bandwidth: int) -> None:
         """See `Host.set_speed`."""
+        step = self.step_of(Verb.SET_SPEED, job, bandwidth)
+        self._call(step.what, lambda: self._take(step))
+
+    def step_of(self, verb: Verb, job: str, bandwidth: int = 0) -> Step:
+        """
+        See `Host.step_of`.
+
+        Raises:
+            NotByLibvirt: Its API has no such thing.
+        """
+        if verb is Verb.CANCEL:
+            flags = self._libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_ASYNC
+            return Step(by="libvirt", what="blockJobAbort", arguments={"disk": job, "flags": flags})
+        if verb is not Verb.SET_SPEED:
+            raise NotByLibvirt(verb, job)
         flags = self._libvirt.VIR_DOMAIN_BLOCK_JOB_SPEED_BANDWIDTH_BYTES
-        self._call("blockJobSetSpeed", lambda: self._domain.blockJobSetSpeed(job, bandwidth, flags))
+        arguments = {"disk": job, "bandwidth": bandwidth, "flags": flags}
+        return Step(by="libvirt", what="blockJobSetSpeed", arguments=arguments)
+
+    def _take(self, step: Step) -> None:
+        getattr(self._domain, step.what)(*step.arguments.values())
 
     def room(self, layer: LayerReport) -> Room | None:
         """See `Host.room`."""

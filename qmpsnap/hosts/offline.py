@@ -34,7 +34,7 @@ from qmpsnap.hosts.surroundings import layer_paths, other_users, room_of, space_
 from qmpsnap.monitor.virt import libvirt_module
 from qmpsnap.operations.guards import Surroundings
 from qmpsnap.operations.host import Overlay, Thawed
-from qmpsnap.operations.jobs import JobReport, JobView
+from qmpsnap.operations.jobs import JobReport, JobView, Verb
 from qmpsnap.operations.options import (
     DEFAULT_OPTIONS,
     MergeOptions,
@@ -213,6 +213,15 @@ class OfflineHost:
         active = {plan.disk.disk: plan.overlay for plan in plans}
         return (Step(by="libvirt", what="defineXML", arguments={"active files": active}),)
 
+    def steps_of_freeze(self) -> tuple[Step, Step]:
+        """
+        See `Host.steps_of_freeze`.
+
+        Raises:
+            CannotFreeze: Always.
+        """
+        raise CannotFreeze("the guest is off")
+
     def steps_of_merge(self, plan: MergePlan, options: MergeOptions) -> tuple[Step, ...]:
         """See `Host.steps_of_merge`: the chain is opened, for the plan too, and nothing written."""
         try:
@@ -251,6 +260,10 @@ class OfflineHost:
     def set_speed(self, job: str, bandwidth: int) -> None:
         """See `Host.set_speed`."""
         self._engine.set_speed(job, bandwidth)
+
+    def step_of(self, verb: Verb, job: str, bandwidth: int = 0) -> Step:
+        """See `Host.step_of`."""
+        return self._engine.step_of(verb, job, bandwidth)
 
     def room(self, layer: LayerReport) -> Room | None:
         """See `Host.room`."""

@@ -29,6 +29,7 @@ from qmpsnap.monitor.thawer import NoThawer, Thawer
 from qmpsnap.monitor.virt import libvirt_module
 from qmpsnap.operations.host import Thawed
 from qmpsnap.operations.quiesce import CannotFreeze, NotThawed
+from qmpsnap.operations.step import Step
 
 _AGENT_ERRORS: Final = (AgentUnreachable, AgentSilent, AgentRefused)
 _TRIES: Final = 4
@@ -50,6 +51,15 @@ class Quiescer(ABC):
     @abstractmethod
     def _start_helper(self, seconds: float) -> Thawer:
         """The helper, and its way to the agent."""
+
+    @abstractmethod
+    def steps(self) -> tuple[Step, Step]:
+        """
+        What freezes, and what thaws.
+
+        Raises:
+            CannotFreeze: No way to the agent is known.
+        """
 
     @abstractmethod
     def _hang_up(self) -> None:
@@ -119,6 +129,15 @@ class SocketQuiescer(Quiescer):
         self._path = path
         self._socket: AgentSocket | None = None
 
+    def steps(self) -> tuple[Step, Step]:
+        """See `Quiescer.steps`."""
+        if self._path is None:
+            raise CannotFreeze("its socket was not given")
+        return (
+            Step(by="agent", what="guest-fsfreeze-freeze"),
+            Step(by="agent", what="guest-fsfreeze-thaw"),
+        )
+
     def _connect(self) -> Agent:
         if self._path is None:
             raise AgentUnreachable("its socket was not given")
@@ -147,6 +166,10 @@ class DomainQuiescer(Quiescer):
         """Use a `virDomain`."""
         super().__init__()
         self._domain = domain
+
+    def steps(self) -> tuple[Step, Step]:
+        """See `Quiescer.steps`."""
+        return Step(by="libvirt", what="fsFreeze"), Step(by="libvirt", what="fsThaw")
 
     def _connect(self) -> Agent:
         return DomainAgent(self._domain)

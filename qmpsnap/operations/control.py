@@ -14,8 +14,9 @@ from typing import Final
 
 from qmpsnap.errors import Failed, Refused
 from qmpsnap.operations.host import JobControl
-from qmpsnap.operations.jobs import COPYING, ENDING, PAUSED, JobReport, JobStatus
+from qmpsnap.operations.jobs import COPYING, ENDING, PAUSED, JobReport, JobStatus, Verb
 from qmpsnap.operations.options import check_bandwidth
+from qmpsnap.operations.step import Step
 
 POLL_S: Final = 1.0
 LINGER_S: Final = 3.0
@@ -125,6 +126,49 @@ def find_job(jobs: tuple[JobReport, ...], wanted: str) -> JobReport:
     return found[0]
 
 
+def planned(
+    host: JobControl, verb: Verb, wanted: str, bandwidth: int = 0
+) -> tuple[JobReport, Step]:
+    """
+    Find the job, and the step that would be taken; nothing is done.
+
+    Raises:
+        Refused: It would be refused, for the same reason.
+    """
+    if verb is Verb.SET_SPEED:
+        check_bandwidth(bandwidth)
+    job = _found(host, verb, wanted)
+    return job, host.step_of(verb, job.id, bandwidth)
+
+
+_CANNOT: Final = {
+    Verb.CANCEL: "be cancelled",
+    Verb.PAUSE: "be paused",
+    Verb.RESUME: "be resumed",
+    Verb.SET_SPEED: "be given another bandwidth",
+}
+
+
+def _found(host: JobControl, verb: Verb, wanted: str) -> JobReport:
+    """
+    Find a job to which this can be done.
+
+    Raises:
+        JobNotFound, JobAmbiguous, JobUnsuitable: There is none.
+    """
+    job = find_job(host.jobs(), wanted)
+    status = job.view.status
+    suits = {
+        Verb.CANCEL: status not in ENDING,
+        Verb.PAUSE: status in (JobStatus.CREATED, JobStatus.RUNNING, JobStatus.READY),
+        Verb.RESUME: status in PAUSED or job.ours is None,
+        Verb.SET_SPEED: status in COPYING,
+    }
+    if not suits[verb]:
+        raise JobUnsuitable(job.id, status, _CANNOT[verb])
+    return job
+
+
 def wait_for(
     host: JobControl,
     wanted: str,
@@ -175,9 +219,7 @@ def cancel(host: JobControl, wanted: str, *, end_s: float = END_S) -> JobReport:
         JobUnsuitable: It is ending already.
         JobGoesOn: It does not end.
     """
-    job = find_job(host.jobs(), wanted)
-    if job.view.status in ENDING:
-        raise JobUnsuitable(job.id, job.view.status, "be cancelled")
+    job = _found(host, Verb.CANCEL, wanted)
     host.follow(job.id)
     if not host.cancel(job.id):
         raise JobUnsuitable(job.id, "ending", "be cancelled")
@@ -197,9 +239,7 @@ def pause(host: JobControl, wanted: str) -> JobReport:
         JobNotFound, JobAmbiguous: There is no such job.
         JobUnsuitable: It rests already, or is ending.
     """
-    job = find_job(host.jobs(), wanted)
-    if job.view.status not in (JobStatus.CREATED, JobStatus.RUNNING, JobStatus.READY):
-        raise JobUnsuitable(job.id, job.view.status, "be paused")
+    job = _found(host, Verb.PAUSE, wanted)
     host.pause(job.id)
     return job
 
@@ -212,9 +252,7 @@ def resume(host: JobControl, wanted: str) -> JobReport:
         JobNotFound, JobAmbiguous: There is no such job.
         JobUnsuitable: It is not paused.
     """
-    job = find_job(host.jobs(), wanted)
-    if job.ours is not None and job.view.status not in PAUSED:
-        raise JobUnsuitable(job.id, job.view.status, "be resumed")
+    job = _found(host, Verb.RESUME, wanted)
     host.resume(job.id)
     return job
 
@@ -229,8 +267,6 @@ def set_speed(host: JobControl, wanted: str, bandwidth: int) -> JobReport:
         JobUnsuitable: It has nothing to copy any more.
     """
     check_bandwidth(bandwidth)
-    job = find_job(host.jobs(), wanted)
-    if job.view.status not in COPYING:
-        raise JobUnsuitable(job.id, job.view.status, "be given another bandwidth")
+    job = _found(host, Verb.SET_SPEED, wanted)
     host.set_speed(job.id, bandwidth)
     return job

@@ -27,16 +27,14 @@ from qmpsnap.operations.outcome import (
     paths,
 )
 from qmpsnap.operations.plan_create import CreatePlan, plan_creates
-from qmpsnap.operations.quiesce import Moment, NotConsistent, Policy, Quiesce, held
+from qmpsnap.operations.quiesce import NEVER, Moment, NotConsistent, Policy, Quiesce, held
 from qmpsnap.operations.requests import CreateRequest
-
-_NEVER = Quiesce()
 
 
 def create(
     host: Host,
     request: CreateRequest,
-    quiesce: Quiesce = _NEVER,
+    quiesce: Quiesce = NEVER,
     *,
     allow: Collection[Guard] = (),
 ) -> Result:
@@ -53,7 +51,7 @@ def create(
 def create_all(
     host: Host,
     requests: Iterable[CreateRequest],
-    quiesce: Quiesce = _NEVER,
+    quiesce: Quiesce = NEVER,
     *,
     allow: Collection[Guard] = (),
 ) -> tuple[Result, ...]:

@@ -9,7 +9,7 @@ from typing import Protocol
 from qmpsnap.errors import Failed, QmpsnapError
 from qmpsnap.formats.layers import DiskReport, GuestReport, LayerReport
 from qmpsnap.operations.guards import Surroundings
-from qmpsnap.operations.jobs import JobReport, JobView
+from qmpsnap.operations.jobs import JobReport, JobView, Verb
 from qmpsnap.operations.options import MergeOptions
 from qmpsnap.operations.plan_create import CreatePlan
 from qmpsnap.operations.plan_delete import MergePlan
@@ -86,6 +86,14 @@ class JobControl(Protocol):
     def set_speed(self, job: str, bandwidth: int) -> None:
         """Limit a job to so many bytes a second; 0 for no limit."""
 
+    def step_of(self, verb: Verb, job: str, bandwidth: int = 0) -> Step:
+        """
+        What one of these four would do.
+
+        Raises:
+            Refused: It cannot be done here.
+        """
+
 
 class Host(JobControl, Protocol):
     """Who carries steps out: QEMU itself, or libvirt."""
@@ -147,6 +155,14 @@ class Host(JobControl, Protocol):
 
     def steps_of_create(self, plans: Sequence[CreatePlan]) -> tuple[Step, ...]:
         """What `open` and `switch` would do."""
+
+    def steps_of_freeze(self) -> tuple[Step, Step]:
+        """
+        What `freeze` and `thaw` would do.
+
+        Raises:
+            CannotFreeze: There is nobody to ask.
+        """
 
     def steps_of_merge(self, plan: MergePlan, options: MergeOptions) -> tuple[Step, ...]:
         """

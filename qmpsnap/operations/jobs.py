@@ -104,6 +104,15 @@ class JobReport:
     """Whether this tool started it; None when it is not known."""
 
 
+class Verb(StrEnum):
+    """What can be done to a job, in the words of the commands."""
+
+    CANCEL = "cancel"
+    PAUSE = "pause"
+    RESUME = "resume"
+    SET_SPEED = "set-speed"
+
+
 PAUSED: Final = frozenset({JobStatus.PAUSED, JobStatus.STANDBY})
 COPYING: Final = frozenset({JobStatus.CREATED, JobStatus.RUNNING, JobStatus.READY, *PAUSED})
 """States in which a job takes another bandwidth."""

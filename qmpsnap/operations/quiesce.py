@@ -43,6 +43,9 @@ class Quiesce:
     """How long the guest may take to freeze, and how long it may then stay frozen."""
 
 
+NEVER: Final = Quiesce()
+
+
 @dataclass(eq=False)
 class CannotFreeze(Refused):
     """The guest's filesystems could not be frozen, and a consistent snapshot was required."""

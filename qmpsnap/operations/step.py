@@ -9,9 +9,9 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """A QMP command, a call of libvirt's API, or a file that is touched."""
+    """A QMP command, a call of libvirt's API, a command to the guest agent, or a file that is touched."""
 
-    by: Literal["qmp", "libvirt", "file"]
+    by: Literal["qmp", "libvirt", "agent", "file"]
     what: str
     """Command, function, or what happens to which file."""
     arguments: Mapping[str, object] = field(default_factory=dict)

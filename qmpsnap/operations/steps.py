@@ -6,16 +6,18 @@ The steps come from the code that carries them out, so that what is shown is wha
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-from qmpsnap.formats.layers import LayerReport
+from qmpsnap.formats.layers import DiskReport, LayerReport
+from qmpsnap.operations.control import planned
 from qmpsnap.operations.guards import Guard, check_create, check_merge
 from qmpsnap.operations.host import Host
+from qmpsnap.operations.jobs import Verb
 from qmpsnap.operations.options import DEFAULT_OPTIONS, MergeOptions
 from qmpsnap.operations.plan_create import CreatePlan, plan_creates
 from qmpsnap.operations.plan_delete import MergePlan, plan_delete
+from qmpsnap.operations.quiesce import NEVER, CannotFreeze, Policy, Quiesce
 from qmpsnap.operations.requests import CreateRequest, DeleteRequest, NamedDeleteRequest
 from qmpsnap.operations.space import Growth, growth
 from qmpsnap.operations.step import Step
@@ -26,12 +28,15 @@ class Forecast:
     """One disk's part of a plan."""
 
     disk: str
-    kind: Literal["create", "commit", "active-commit", "pull"]
+    kind: str
+    """`create`, `commit`, `active-commit`, `pull`; or what is done to a job."""
     why: str
     """Why it is this kind of merge, where another one was possible."""
     steps: tuple[Step, ...]
     moved: Growth | None
     """Bytes that are copied, and that the written file grows by; None where it is not known."""
+    before: tuple[LayerReport, ...]
+    """The chain that the plan was made from, and that every step expects to find."""
     after: tuple[tuple[str, str | None], ...]
     """(file, format) of the chain afterwards."""
 
@@ -42,9 +47,17 @@ def forecast_delete(
     *,
     options: MergeOptions = DEFAULT_OPTIONS,
     allow: Collection[Guard] = (),
+    removes: Callable[[DiskReport, str], bool] = lambda _disk, _path: False,
 ) -> Forecast:
     """
     Say what a delete would do.
+
+    Args:
+        host: The guest.
+        request: What to delete.
+        options: How the job would run.
+        allow: Guards that would not count.
+        removes: Whether a file that leaves the chain of a disk would be removed.
 
     Raises:
         Refused: It would be refused, for the same reason.
@@ -56,14 +69,27 @@ def forecast_delete(
         disk=plan.disk.disk,
         kind=plan.kind,
         why=plan.why,
-        steps=(*host.steps_of_merge(plan, options), *_headers(plan)),
+        steps=(
+            *host.steps_of_merge(plan, options),
+            *_headers(plan),
+            *(
+                Step(by="file", what=f"remove {layer.path}, if nobody has it open any more")
+                for layer in plan.dropped
+                if layer.path is not None and removes(plan.disk, layer.path)
+            ),
+        ),
         moved=growth(plan.dropped, plan.written, around.allocated),
+        before=plan.disk.layers,
         after=_chain(plan.remaining),
     )
 
 
 def forecast_create(
-    host: Host, requests: Sequence[CreateRequest], *, allow: Collection[Guard] = ()
+    host: Host,
+    requests: Sequence[CreateRequest],
+    quiesce: Quiesce = NEVER,
+    *,
+    allow: Collection[Guard] = (),
 ) -> tuple[Forecast, ...]:
     """
     Say what a create would do.
@@ -79,12 +105,48 @@ def forecast_create(
             disk=plan.disk.disk,
             kind="create",
             why="",
-            steps=(_overlay(plan), *(host.steps_of_create(plans) if plan is last else ())),
+            steps=(_overlay(plan), *(_switch(host, plans, quiesce) if plan is last else ())),
             moved=Growth(moved=0, needed=0),
+            before=plan.disk.layers,
             after=((plan.file, "qcow2"), *_chain(plan.disk.layers)),
         )
         for plan in plans
     )
+
+
+def forecast_control(host: Host, verb: Verb, wanted: str, bandwidth: int = 0) -> Forecast:
+    """
+    Say what would be done to a job; the chain stays as it is.
+
+    Raises:
+        Refused: It would be refused, for the same reason.
+    """
+    job, step = planned(host, verb, wanted, bandwidth)
+    found = next((disk for disk in host.read().disks if disk.disk == job.disk), None)
+    layers = found.layers if found else ()
+    return Forecast(
+        disk=job.disk or job.id,
+        kind=verb,
+        why="",
+        steps=(step,),
+        moved=Growth(moved=0, needed=0),
+        before=layers,
+        after=_chain(layers),
+    )
+
+
+def _switch(host: Host, plans: Sequence[CreatePlan], quiesce: Quiesce) -> tuple[Step, ...]:
+    """Open the overlays, and switch to them, frozen as asked for."""
+    *opening, switch = host.steps_of_create(plans)
+    if quiesce.policy is Policy.NEVER:
+        return (*opening, switch)
+    try:
+        freeze, thaw = host.steps_of_freeze()
+    except CannotFreeze:
+        if quiesce.policy is Policy.REQUIRE:
+            raise
+        return (*opening, switch)
+    return (*opening, freeze, switch, thaw)
 
 
 def _overlay(plan: CreatePlan) -> Step:

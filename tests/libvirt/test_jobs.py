@@ -97,6 +97,9 @@ def test_cancel(rig: Rig, kind: str) -> None:
     content = rig.guest.read_sha256(DISK)
     merge = Merge(rig, kind, SLOW)
     _running(rig)
+    shown = rig.cli("cancel", DISK, "--plan", "-o", "json").json["disks"][0]
+    assert [step["what"] for step in shown["steps"]] == ["blockJobAbort"]
+    assert rig.cli("pause", DISK, "--plan").code == 4
     said = rig.cli("cancel", DISK)
     assert said.code == 0, said
     with pytest.raises(JobFailed, match=r"[Cc]ancel"):

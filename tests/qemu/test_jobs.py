@@ -218,6 +218,9 @@ class TestSecondCall:
         job = _running(two.second)
         assert job["bandwidth"] == MIB
         assert (job["type"], job["disk"], job["ours"]) == ("commit", DISK, True)
+        shown = two.second.cli("set-speed", DISK, "0", "--plan", "-o", "json").json
+        assert shown["disks"][0]["steps"][0]["what"] == "block-job-set-speed"
+        assert _running(two.second)["bandwidth"] == MIB
         assert two.second.cli("set-speed", DISK, "0").code == 0
         merge.ends()
         two.assert_merged("commit")
@@ -239,7 +242,12 @@ class TestSecondCall:
     @pytest.mark.parametrize("kind", ["commit", "active-commit"])
     def test_cancel(self, two: TwoRigs, kind: str) -> None:
         merge = Merge(two.rig, kind, SLOW)
-        _running(two.second)
+        job = _running(two.second)
+        shown = two.second.cli("cancel", DISK, "--plan", "-o", "json").json["disks"][0]
+        (step,) = shown["steps"]
+        assert (step["what"], step["arguments"]) == ("job-cancel", {"id": job["id"]})
+        assert [one["file"] for one in shown["after"]] == [ACTIVE, TOP, BASE]
+        assert two.second.cli("jobs", "-o", "json").json["jobs"]  # it was only shown
         said = two.second.cli("cancel", DISK)
         assert said.code == 0, said
         with pytest.raises(JobFailed, match=r"[Cc]ancel"):

@@ -16,7 +16,6 @@ from qmpsnap.operations import run
 from qmpsnap.operations.create import create
 from qmpsnap.operations.expected import GraphChanged
 from qmpsnap.operations.host import Host
-from qmpsnap.operations.outcome import StoppedByChange
 from qmpsnap.operations.requests import CreateRequest, DeleteRequest
 from tests.support.operations import MakeRig
 from tests.support.rig import BASE, DISK, SERIAL, Rig, assert_sound

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.operations import MakeRig
-from tests.support.rig import BASE, DISK, Rig
+from tests.support.rig import BASE, DISK, SERIAL, Rig
 
 
 def planned(rig: Rig, command: str, *arguments: str) -> Any:
@@ -33,6 +33,10 @@ class Plans:
             plan = planned(rig, "delete", DISK, name)
             assert plan["kind"] == kind
             assert plan["moves"] > 0
+            found = rig.cli("chain", DISK, "-o", "json").json["disks"][0]["layers"]
+            assert plan["before"] == [
+                {key: layer[key] for key in ("file", "path", "node", "format")} for layer in found
+            ]
             done = rig.cli("delete", DISK, name, "-o", "json")
             layers = done.json["disk"]["layers"]
             assert plan["after"] == [
@@ -60,3 +64,31 @@ class Plans:
             out = rig.cli("delete", DISK, "s1", "--plan").out
             assert f"afterwards: {BASE} (raw)" in out
             assert json.dumps(DISK) in out or "block-commit" in out
+
+    def test_with_novas_arguments(self, make_rig: MakeRig) -> None:
+        with make_rig("raw") as rig:
+            rig.grow(3)
+            info = {"type": "qcow2", "file_to_merge": f"{BASE}.s1", "merge_target_file": BASE}
+            command = ("volume-snapshot-delete", SERIAL, "some-id", json.dumps(info))
+            assert planned(rig, *command) == planned(rig, "delete", DISK, "s1")
+            info = {"type": "qcow2", "new_file": f"{BASE}.new", "snapshot_id": "new"}
+            create = planned(rig, "volume-snapshot-create", SERIAL, json.dumps(info))
+            assert create["after"][0] == {"file": f"{BASE}.new", "format": "qcow2"}
+            info["new_file"] = BASE
+            said = rig.cli("volume-snapshot-create", SERIAL, json.dumps(info), "--plan")
+            assert (said.code, said.out) == (4, "")
+
+    def test_names_the_file_that_is_removed(self, make_rig: MakeRig) -> None:
+        with make_rig("raw") as rig:
+            rig.grow(3)
+            plan = planned(rig, "delete", DISK, "s1", "--remove-file")
+            path = rig.folder / f"{BASE}.s1"
+            assert plan["steps"][-1]["what"] == f"remove {path}, if nobody has it open any more"
+
+    def test_output_goes_with_plan(self, make_rig: MakeRig) -> None:
+        with make_rig("raw") as rig:
+            assert rig.cli("cancel", DISK, "-o", "json").code == 2
+
+    def test_job_that_is_not_there(self, make_rig: MakeRig) -> None:
+        with make_rig("raw") as rig:
+            assert rig.cli("cancel", DISK, "--plan").code == 4

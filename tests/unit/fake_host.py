@@ -15,7 +15,7 @@ from qmpsnap.errors import QmpsnapError
 from qmpsnap.formats.layers import DiskReport, GuestReport, LayerReport
 from qmpsnap.operations.guards import Surroundings
 from qmpsnap.operations.host import Overlay, Thawed
-from qmpsnap.operations.jobs import JobReport, JobStatus, JobView
+from qmpsnap.operations.jobs import JobReport, JobStatus, JobView, Verb
 from qmpsnap.operations.options import MergeOptions
 from qmpsnap.operations.plan_create import CreatePlan
 from qmpsnap.operations.plan_delete import MergePlan
@@ -155,6 +155,9 @@ class FakeHost:
     def steps_of_create(self, plans: Sequence[CreatePlan]) -> tuple[Step, ...]:
         return (Step(by="qmp", what="transaction"),)
 
+    def steps_of_freeze(self) -> tuple[Step, Step]:
+        return Step(by="agent", what="freeze"), Step(by="agent", what="thaw")
+
     def steps_of_merge(self, plan: MergePlan, options: MergeOptions) -> tuple[Step, ...]:
         return (Step(by="qmp", what="block-commit", arguments={"speed": options.bandwidth}),)
 
@@ -207,6 +210,9 @@ class FakeHost:
         assert job == JOB
         self._step("set_speed")
         self.speeds.append(bandwidth)
+
+    def step_of(self, verb: Verb, job: str, bandwidth: int = 0) -> Step:
+        return Step(by="qmp", what=verb, arguments={"id": job})
 
     def room(self, layer: LayerReport) -> Room | None:
         return Room(file=layer.file, mount="/share", free=1024, allocated=2048)

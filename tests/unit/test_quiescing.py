@@ -12,11 +12,12 @@ import pytest
 
 from qmpsnap.cli.main import run
 from qmpsnap.errors import QmpsnapError
-from qmpsnap.hosts.quiescing import Quiescer
+from qmpsnap.hosts.quiescing import Quiescer, SocketQuiescer
 from qmpsnap.monitor import thawer
 from qmpsnap.monitor.agent import Agent, AgentRefused, AgentSilent, AgentUnreachable
 from qmpsnap.monitor.thawer import DONE, NoThawer, Thawer, watch
 from qmpsnap.operations.quiesce import CannotFreeze, NotThawed
+from qmpsnap.operations.step import Step
 from tests.unit.test_agent import good
 
 ERRORS = [AgentUnreachable("x"), AgentSilent("x"), AgentRefused("x")]
@@ -81,6 +82,9 @@ class Quiesces(Quiescer):
 
     def _hang_up(self) -> None:
         self.connected = False
+
+    def steps(self) -> tuple[Step, Step]:
+        return Step(by="agent", what="freeze"), Step(by="agent", what="thaw")
 
 
 def test_frozen_and_thawed() -> None:
@@ -261,3 +265,12 @@ class TestProcess:
 )
 def test_options_that_make_no_sense(arguments: list[str]) -> None:
     assert run(arguments) == 2
+
+
+def test_steps_of_an_agent_whose_socket_was_not_given() -> None:
+    with pytest.raises(CannotFreeze, match="its socket was not given"):
+        SocketQuiescer(None).steps()
+    assert [one.what for one in SocketQuiescer("/agent").steps()] == [
+        "guest-fsfreeze-freeze",
+        "guest-fsfreeze-thaw",
+    ]

@@ -1,0 +1,39 @@
+"""Where a freeze stands among the steps that `--plan` shows."""
+
+from __future__ import annotations
+
+import pytest
+
+from qmpsnap.operations.quiesce import CannotFreeze, Policy, Quiesce
+from qmpsnap.operations.requests import CreateRequest
+from qmpsnap.operations.step import Step
+from qmpsnap.operations.steps import forecast_create
+from tests.unit import samples
+from tests.unit.fake_host import FakeHost
+
+CREATE = CreateRequest(disk="1", new_file="volume-1.new", snapshot="new")
+
+
+class WithoutAgent(FakeHost):
+    def steps_of_freeze(self) -> tuple[Step, Step]:
+        raise CannotFreeze("no agent")
+
+
+def shown(host: type[FakeHost], policy: str) -> list[str]:
+    fake = host(samples.guest(samples.disk(2)))
+    (forecast,) = forecast_create(fake, [CREATE], Quiesce(policy=Policy(policy)))
+    assert fake.calls == ["read"]
+    return [step.what for step in forecast.steps][1:]
+
+
+def test_around_the_switch_alone() -> None:
+    assert shown(FakeHost, "never") == ["transaction"]
+    assert shown(FakeHost, "try") == ["freeze", "transaction", "thaw"]
+    assert shown(FakeHost, "require") == ["freeze", "transaction", "thaw"]
+
+
+def test_without_an_agent() -> None:
+    assert shown(WithoutAgent, "never") == ["transaction"]
+    assert shown(WithoutAgent, "try") == ["transaction"]
+    with pytest.raises(CannotFreeze):
+        shown(WithoutAgent, "require")
