@@ -17,7 +17,9 @@ from qmpsnap.formats.layers import DiskReport
 from qmpsnap.formats.verdict import Verdict
 from qmpsnap.hosts import qemu_img
 from qmpsnap.hosts.headers import read_header
+from qmpsnap.operations.create import create
 from qmpsnap.operations.host import Host
+from qmpsnap.operations.requests import CreateRequest
 
 MIB = 1024 * 1024
 SIZE = 4 * MIB
@@ -102,12 +104,22 @@ class Rig:
         return self.cli("volume-snapshot-delete", SERIAL, "some-id", json.dumps(info), *options)
 
     def grow(self, depth: int) -> None:
-        """Snapshots until the chain has `depth` layers; the guest writes something in each."""
-        for number in range(1, depth + 1):
-            self.guest.write(DISK, (number * 384 * 1024) % SIZE, 64 * 1024, number)
-            self.guest.write(DISK, 1 * MIB + 4096 * number, 8192, 100 + number)
-            if number < depth:
-                self.create(f"s{number}")
+        """
+        Snapshots until the chain has `depth` layers; the guest writes something in each.
+
+        Over one connection, because most of what a command takes is the making of one.
+        """
+        with self.host() as host:
+            for number in range(1, depth + 1):
+                self.fill_layer(number)
+                if number < depth:
+                    name = f"s{number}"
+                    create(host, CreateRequest(disk=DISK, new_file=f"{BASE}.{name}", snapshot=name))
+
+    def fill_layer(self, number: int) -> None:
+        """Let the guest write what only this layer of the chain holds, and what hides others."""
+        self.guest.write(DISK, (number * 384 * 1024) % SIZE, 64 * 1024, number)
+        self.guest.write(DISK, 1 * MIB + 4096 * number, 8192, 100 + number)
 
 
 def assert_sound(disk: DiskReport) -> None:
