@@ -222,6 +222,7 @@ def _flags(
     names = (layer.protocol.filename if layer.protocol else "", recorded or "")
     flags = {
         "unreadable": not node.driver,
+        "inactive": not all(one.active for one in nodes),
         "encrypted": node.encrypted or node.driver == "luks" or (header and header.encryption),
         "data-file": node.data_file is not None or (header and header.data_file is not None),
         "slice": any(_is_slice(one) for one in (node, *layer.between)),

@@ -54,6 +54,8 @@ from qmpsnap.operations.options import (
 )
 from qmpsnap.operations.plan_create import CreatePlan
 from qmpsnap.operations.plan_delete import MergePlan
+from qmpsnap.operations.quiesce import CannotFreeze
+from qmpsnap.operations.run_state import RUNNING, STILL, why_silent
 from qmpsnap.operations.space import Room
 from qmpsnap.operations.step import Step
 
@@ -279,10 +281,29 @@ class LibvirtHost:
             return None
         return {outward: "outgoing", inward: "incoming"}.get(operation)
 
+    def run_state(self) -> str | None:
+        """See `Host.run_state`: libvirt's word as QEMU's, without asking QEMU."""
+        libvirt = self._libvirt
+        with reading():
+            state, reason = self._call("state", self._domain.state)
+        if state == libvirt.VIR_DOMAIN_PAUSED:
+            return {
+                libvirt.VIR_DOMAIN_PAUSED_IOERROR: "io-error",
+                libvirt.VIR_DOMAIN_PAUSED_WATCHDOG: "watchdog",
+                libvirt.VIR_DOMAIN_PAUSED_CRASHED: "guest-panicked",
+                libvirt.VIR_DOMAIN_PAUSED_SHUTTING_DOWN: "shutdown",
+            }.get(reason, "paused")
+        return {
+            libvirt.VIR_DOMAIN_RUNNING: RUNNING,
+            libvirt.VIR_DOMAIN_BLOCKED: RUNNING,
+            libvirt.VIR_DOMAIN_SHUTDOWN: "shutdown",
+            libvirt.VIR_DOMAIN_CRASHED: "guest-panicked",
+            libvirt.VIR_DOMAIN_PMSUSPENDED: "suspended",
+        }.get(state)
+
     def is_still(self, disk: DiskReport) -> bool:
         """See `Host.is_still`."""
-        state, _reason = self._call("state", self._domain.state)
-        if state not in (self._libvirt.VIR_DOMAIN_PAUSED, self._libvirt.VIR_DOMAIN_CRASHED):
+        if self.run_state() not in STILL:
             return False
         self._flush(disk, disk.layers[0])
         return True
@@ -347,7 +368,10 @@ class LibvirtHost:
         """See `Host.retract`: libvirt does so itself."""
 
     def freeze(self, limit_s: float) -> int:
-        """See `Host.freeze`."""
+        """See `Host.freeze`; the agent of a guest that does not run is not waited for."""
+        silent = why_silent(self.run_state())
+        if silent is not None:
+            raise CannotFreeze(silent)
         return self._quiescer.freeze(limit_s)
 
     def thaw(self, limit_s: float) -> Thawed:

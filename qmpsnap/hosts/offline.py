@@ -135,6 +135,10 @@ class OfflineHost:
         """See `Host.migration`: what is off does not migrate."""
         return None
 
+    def run_state(self) -> str | None:
+        """See `Host.run_state`; no word of QEMU's, which is not there."""
+        return "off"
+
     def is_still(self, disk: DiskReport) -> bool:
         """See `Host.is_still`: it is off."""
         return not self._domain.isActive()

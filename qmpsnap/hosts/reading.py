@@ -17,7 +17,7 @@ asked for when the domain XML shows that it stays small (`nested_ok`).
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from qmpsnap.errors import Failed, Refused
@@ -28,6 +28,7 @@ from qmpsnap.graph.qmp import (
     devices_from_debug_graph,
     edges_from_blockstats,
     edges_from_debug_graph,
+    inactive_roots_from_debug_graph,
     job_edges_from_debug_graph,
     jobs_from,
     lingering_streams,
@@ -111,7 +112,11 @@ class Reader:
     def _check_streams(self, jobs: tuple[Job, ...]) -> None:
         if not any(job.type == "stream" for job in jobs):
             return
-        lingering = lingering_streams(self._try("query-block-jobs") or [])
+        try:
+            reply = self._monitor.execute("query-block-jobs")
+        except CommandFailed:
+            return
+        lingering = lingering_streams(reply)
         if lingering:
             raise StreamLingers(lingering[0])
 
@@ -137,6 +142,11 @@ class Reader:
         debug = None
         if edges is None or not nested_ok or jobs:
             debug = self._try("x-debug-query-block-graph")
+        if debug is not None:
+            away = inactive_roots_from_debug_graph(debug)
+            nodes = tuple(
+                replace(node, active=False) if node.name in away else node for node in nodes
+            )
         if edges is None:
             edges = self._edges(debug, nested_ok)
             # query-blockstats tells a qcow2's data file in the place of its own.
