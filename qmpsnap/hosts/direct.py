@@ -160,11 +160,13 @@ class DirectHost:
         notes = self._collect_ended() if self._collects else ()
         graph = self._reader.read()
         serials = self._reader.serials(graph)
-        bare = guest_from_graph(graph, serials=serials, probed=self._probed)
+        types = self._reader.types(graph)
+        bare = guest_from_graph(graph, serials=serials, types=types, probed=self._probed)
         return guest_from_graph(
             graph,
             guest=self._reader.guest_name(),
             serials=serials,
+            types=types,
             headers=read_headers(bare.readable()),
             probed=self._probed,
             notes=notes,

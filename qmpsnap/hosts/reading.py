@@ -38,6 +38,8 @@ from qmpsnap.monitor.base import CommandFailed, Monitor
 from qmpsnap.monitor.schema import Features, read_features
 
 TRIES: Final = 10
+_ASKED_FOR: Final = "/machine/peripheral"
+"""Where QEMU puts the devices of `-device`, and not those that a board has by itself."""
 
 
 @dataclass(eq=False)
@@ -75,7 +77,7 @@ class Reader:
         """Ask nothing yet."""
         self._monitor = monitor
         self._features: Features | None = None
-        self._serials: dict[str, str] = {}
+        self._properties: dict[tuple[str, str], str] = {}
 
     @property
     def features(self) -> Features:
@@ -213,16 +215,40 @@ class Reader:
 
         Source: qom-get, qapi/qom.json; property `serial` of the block devices.
         """
+        return self._property(device, "serial")
+
+    def types(self, graph: Graph) -> dict[str, str]:
+        """
+        QOM type by device name (`floppy`, `scsi-cd`, …), of the devices that are no plain disks.
+
+        Those with a removable medium, and those that the board has by itself (flash memory).
+        """
+        found = {
+            device.name: self._property(device, "type")
+            for device in graph.devices
+            if not _plain(device)
+        }
+        return {name: type_ for name, type_ in found.items() if type_ is not None}
+
+    def _property(self, device: Device, name: str) -> str | None:
         if device.qdev is None:
             return None
-        if device.qdev not in self._serials:
+        known = self._properties.get((device.qdev, name))
+        if known is None:
             named = device.qdev.startswith("/")
             path = device.qdev if named else f"/machine/peripheral/{device.qdev}"
             value = None
             with suppress(CommandFailed):  # not every device has this property
-                value = self._monitor.execute("qom-get", {"path": path, "property": "serial"})
-            self._serials[device.qdev] = value if isinstance(value, str) else ""
-        return self._serials[device.qdev] or None
+                value = self._monitor.execute("qom-get", {"path": path, "property": name})
+            known = value if isinstance(value, str) else ""
+            self._properties[device.qdev, name] = known
+        return known or None
+
+
+def _plain(device: Device) -> bool:
+    """Whether it is a disk by all that is seen: it was asked for, and its medium stays."""
+    path = device.qdev or ""
+    return not device.removable and (not path.startswith("/") or path.startswith(_ASKED_FOR))
 
 
 def _states(jobs: tuple[Job, ...]) -> frozenset[tuple[str, str]]:

@@ -131,7 +131,7 @@ def usable(disk: DiskReport) -> DiskReport:
     def unsuitable(reason: str, advice: str) -> DiskUnsuitable:
         return DiskUnsuitable(disk.disk, reason, advice)
 
-    if disk.kind in ("cdrom", "floppy"):
+    if disk.kind in ("cdrom", "floppy", "pflash"):
         raise unsuitable(f"it is a {disk.kind}", "Choose a hard disk; see `qmpsnap disks`.")
     if not disk.layers:
         raise unsuitable("the drive is empty", "Insert a medium, or choose another disk.")

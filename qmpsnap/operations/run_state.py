@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Final
 
 RUNNING: Final = "running"
+SUSPENDED: Final = "suspended"
 
 STILL: Final = frozenset(
     {
@@ -33,7 +34,7 @@ _REMARKS: Final = {
     "internal-error": "is stopped by an internal error of QEMU",
     "guest-panicked": "has crashed",
     "shutdown": "has shut down, and its QEMU is still there",
-    "suspended": "sleeps (suspend to RAM)",
+    SUSPENDED: "sleeps (suspend to RAM)",
 }
 
 

@@ -25,6 +25,7 @@ import pytest
 from qmpsnap.demo import images
 from tests.support.jobs import ACTIVE, make_chain, until
 from tests.support.rig import DISK, MIB, SERIAL
+from tests.support.tiers import missing
 
 NAME = "restart1"
 
@@ -85,7 +86,7 @@ class Daemon:
 @pytest.fixture
 def daemon() -> Iterator[Daemon]:
     if os.geteuid() != 0 or not (shutil.which("libvirtd") and shutil.which("virsh")):
-        pytest.skip("install Debian's libvirt-daemon and libvirt-clients, and run as root")
+        missing("libvirt", "install Debian's libvirt-daemon and libvirt-clients, and run as root")
     # Short: the path of a socket has at most 107 bytes.
     root = Path(tempfile.mkdtemp(prefix="qs-", dir="/tmp"))
     for folder in ("/run/libvirt", "/var/lib/libvirt", "/var/cache/libvirt", "/etc/libvirt"):
