@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,10 @@ from typing import Any
 import pytest
 
 from qmpsnap.demo import images
+from qmpsnap.hosts.direct import DirectHost
+from qmpsnap.hosts.libvirt import LibvirtHost
+from qmpsnap.operations.host import Host
+from qmpsnap.operations.plan_create import CreatePlan
 from tests.support.jobs import fill, small_file_system, until
 from tests.support.rig import BASE, DISK, SERIAL, Rig, Said, assert_sound
 from tests.support.situations import situation
@@ -343,6 +347,43 @@ class Endings:
             active = machine.rig.folder / f"{BASE}.s2"
             until(lambda: not _is_open(active))
             assert images.sha256_of(active, "qcow2") == content
+
+    @situation(
+        "The guest is destroyed in the moment of a create",
+        happens="the outcome is not known to the tool; the chain below the new file is whole",
+        code=6,
+        then="Start the guest from the file that the message names.",
+        pain=7,
+    )
+    @pytest.mark.parametrize("when", ["before", "after"])
+    def test_the_guest_ends_in_a_create(
+        self, make_machine: MakeMachine, when: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with _merging(make_machine, "running") as (machine, content):
+            for host in (DirectHost, LibvirtHost):
+                monkeypatch.setattr(host, "switch", _ending(host.switch, machine, when))
+            info = {"type": "qcow2", "new_file": f"{BASE}.n", "snapshot_id": "n"}
+            said = machine.rig.cli("volume-snapshot-create", SERIAL, json.dumps(info))
+            assert said.code == 6, said
+            assert said.status == {"status": "error", "progress": "0%"}
+            assert f"start it from {BASE}.n where that is there" in said.err
+            for file in (f"{BASE}.n", f"{BASE}.s2"):
+                until(lambda file=file: not _is_open(machine.rig.folder / file))  # type: ignore[misc]
+            assert images.sha256_of(machine.rig.folder / f"{BASE}.s2", "qcow2") == content
+            if (machine.rig.folder / f"{BASE}.n").exists():
+                assert images.sha256_of(machine.rig.folder / f"{BASE}.n", "qcow2") == content
+
+
+def _ending(switch: Callable[..., None], machine: Machine, when: str) -> Callable[..., None]:
+    """A switch during which the guest ends."""
+
+    def switched(host: Host, plans: Sequence[CreatePlan]) -> None:
+        if when == "before":
+            machine.end()
+        switch(host, plans)
+        machine.end()
+
+    return switched
 
 
 def _read(rig: Rig, offset: int) -> bytes:
