@@ -6,7 +6,6 @@ And libvirt's driver: one for all tests, as a process can have one only.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -24,6 +23,7 @@ from tests.support import linux
 from tests.support.daemon import which
 from tests.support.embedded import embed_root
 from tests.support.lending import lent
+from tests.support.tiers import required
 
 
 def _qemu() -> object:
@@ -96,7 +96,6 @@ def _situation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark by folder; skip what has no QEMU or libvirt, or fail where it is required."""
-    required = set(os.environ.get("QMPSNAP_REQUIRE", "").split(",")) - {""}
     for item in items:
         tier = item.path.relative_to(item.config.rootpath / "tests").parts[0]
         tier = _TIER_OF_FOLDER.get(tier, tier)
@@ -106,7 +105,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         works, install = _NEEDS[tier]
         if works():
             continue
-        if tier in required:
+        if tier in required():
             raise pytest.UsageError(
                 f"the tier {tier} is required and cannot run: install {install}"
             )

@@ -80,23 +80,33 @@ def _checks(road: Road) -> Iterator[Check]:
     yield _program(
         "qemu-system-x86_64", State.NOTE, "Only `qmpsnap demo` needs it: Debian's qemu-system-x86."
     )
+    yield _program(
+        "nbdcopy", State.NOTE, "Only `delete --verify` needs it: Debian's libnbd-bin, as Fedora's."
+    )
+    remedy = "Only `chain -o svg` needs it: Debian's graphviz."
+    yield _program("dot", State.NOTE, remedy, asked="-V")
     if road.qmp is not None:
         yield from _socket(road.qmp)
     else:
         yield from _libvirt(road)
 
 
-def _program(name: str, when_missing: State, remedy: str) -> Check:
+def _program(name: str, when_missing: State, remedy: str, *, asked: str = "--version") -> Check:
     path = shutil.which(name)
     if path is None:
         return Check(name=name, state=when_missing, found="not found", remedy=remedy)
     try:
         said = subprocess.run(
-            [path, "--version"], capture_output=True, text=True, timeout=10, check=False
+            [path, asked],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return Check(name=name, state=when_missing, found=str(error), remedy=remedy)
-    first = said.stdout.partition("\n")[0]
+    first = (said.stdout or said.stderr).partition("\n")[0]  # dot says it on stderr
     return Check(name=name, state=State.OK, found=first or f"exit code {said.returncode}")
 
 

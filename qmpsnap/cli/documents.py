@@ -120,6 +120,7 @@ def result(operation: str, done: Sequence[Result]) -> Document:
         "notes": list(dict.fromkeys(note for one in done for note in one.notes)),
         "consistency": done[0].consistency,
         "frozen_s": done[0].frozen_s,
+        "guest_state": done[0].guest_state,
         "disk": _disk(done[0].disk),
         "volumes": [
             {

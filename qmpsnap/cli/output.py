@@ -63,10 +63,14 @@ def _output(values: Iterable[StrEnum]) -> Callable[[F], F]:
 
 
 def printable(text: object) -> str:
-    """Escape control characters (terminal escapes, newlines) and bytes that are not UTF-8."""
+    """
+    Escape control characters (terminal escapes, newlines) and bytes that are not UTF-8.
+
+    And the backslash, or a name with an escape written out would look like one with that byte.
+    """
     return "".join(
         character
-        if character.isprintable()
+        if character.isprintable() and character != "\\"
         else character.encode("unicode_escape", "surrogateescape").decode("ascii", "replace")
         if not 0xDC80 <= ord(character) <= 0xDCFF
         else f"\\x{ord(character) - 0xDC00:02x}"

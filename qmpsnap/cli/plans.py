@@ -47,7 +47,7 @@ def show_plans(operation: str, forecasts: Sequence[Forecast], output: str) -> No
 
 def _one(operation: str, forecast: Forecast) -> RenderableType:
     rows = [
-        (number, step.by, step.what, json.dumps(dict(step.arguments)))
+        (number, step.by, step.what, json.dumps(dict(step.arguments), ensure_ascii=False))
         for number, step in enumerate(forecast.steps, start=1)
     ]
     chain = " <- ".join(f"{file} ({format_ or '?'})" for file, format_ in reversed(forecast.after))

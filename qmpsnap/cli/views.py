@@ -63,9 +63,9 @@ def _chain(disk: DiskReport) -> RenderableType:
     serial = f" (serial {disk.serial})" if disk.serial else ""
     remarks = [f"CONFLICT: {disk.xml_differs}"] if disk.xml_differs else []
     remarks += [f"also open: {file.name} ({_why(disk, file)})" for file in disk.beyond_chain]
-    title = f"{printable(disk.disk)}{printable(serial)}"
+    title = f"{disk.disk}{serial}"
     if not rows:
-        return f"{title}: empty"
+        return f"{printable(title)}: empty"
     result = table(("FILE", "FORMAT", "VERDICT", "WITNESSES", "FLAGS"), rows, title=title)
     result.caption = "\n".join(map(printable, remarks)) or None
     return result

@@ -45,6 +45,7 @@ def guest_from_graph(
     *,
     guest: str | None = None,
     serials: Mapping[str, str] | None = None,
+    types: Mapping[str, str] | None = None,
     domain: XmlDomain | None = None,
     headers: Mapping[str, Header] | None = None,
     probed: Collection[str] = (),
@@ -57,6 +58,7 @@ def guest_from_graph(
         graph: The block graph.
         guest: Name to show.
         serials: Serial by device id, on the direct road.
+        types: QOM type by device id, on the direct road, of devices that are no plain disks.
         domain: The domain XML, under libvirt; it then also says which disks there are.
         headers: Header by host path, of layers that a node opens as qcow2.
         probed: Files that QEMU was started with without a format.
@@ -70,7 +72,8 @@ def guest_from_graph(
             continue  # pflash, and what else QEMU counts as a block device
         if domain is None and not device.name:
             continue  # a backend that no device uses
-        disks.append(_disk(graph, device, xml, serials or {}, headers or {}, marks))
+        kind = xml.device if xml else _kind(device, (types or {}).get(device.name))
+        disks.append(_disk(graph, device, xml, kind, serials or {}, headers or {}, marks))
     known = {disk.disk for disk in disks}
     disks += [
         disk_from_xml(xml) for xml in (domain.disks if domain else ()) if xml.target not in known
@@ -94,10 +97,22 @@ def _xml_disk(domain: XmlDomain | None, device: Device) -> XmlDisk | None:
     return next((disk for disk in domain.disks if disk.alias and disk.alias == device.id), None)
 
 
+def _kind(device: Device, type_: str | None) -> str:
+    """libvirt's word for a device, by its QOM type where that is known."""
+    if type_ is None:
+        return "cdrom" if device.removable else "disk"
+    if type_ == "floppy":
+        return "floppy"
+    if type_.endswith("-cd"):
+        return "cdrom"
+    return "pflash" if type_.startswith("cfi.pflash") else "disk"
+
+
 def _disk(
     graph: Graph,
     device: Device,
     xml: XmlDisk | None,
+    kind: str,
     serials: Mapping[str, str],
     headers: Mapping[str, Header],
     marks: _Marks,
@@ -115,7 +130,7 @@ def _disk(
         serial=xml.serial if xml else serials.get(name),
         qdev=device.qdev,
         layers=tuple(reports),
-        kind=xml.device if xml else ("cdrom" if device.removable else "disk"),
+        kind=kind,
         read_only=xml.read_only if xml else bool(layers) and layers[0].node.read_only,
         root=device.root,
         xml_differs=differs,
@@ -222,6 +237,7 @@ def _flags(
     names = (layer.protocol.filename if layer.protocol else "", recorded or "")
     flags = {
         "unreadable": not node.driver,
+        "inactive": not all(one.active for one in nodes),
         "encrypted": node.encrypted or node.driver == "luks" or (header and header.encryption),
         "data-file": node.data_file is not None or (header and header.data_file is not None),
         "slice": any(_is_slice(one) for one in (node, *layer.between)),

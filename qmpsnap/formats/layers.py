@@ -44,7 +44,7 @@ class DiskReport:
     qdev: str | None
     layers: tuple[LayerReport, ...]
     kind: str = "disk"
-    """`disk`, `cdrom`, `floppy` or `lun`."""
+    """`disk`, `cdrom`, `floppy` or `lun`; on the direct road also `pflash`."""
     read_only: bool = False
     root: str | None = None
     """Node at the device; differs from the active layer's when a filter lies on top."""

@@ -59,6 +59,9 @@ class Node:
     """Names of dirty bitmaps, persistent or not."""
     snapshots: tuple[str, ...] = ()
     """Names of internal snapshots."""
+    active: bool = True
+    """False while the image belongs to another QEMU: the guest was migrated away, or has not
+    arrived yet."""
 
     @property
     def kind(self) -> DriverKind:

@@ -89,6 +89,7 @@ class _NodeInfo(msgspec.Struct, frozen=True, rename="kebab"):
     image: ImageInfo = ImageInfo()
     dirty_bitmaps: list[_Bitmap] = []
     children: list[_Child] | None = None
+    active: bool = True
 
 
 class _Inserted(msgspec.Struct, frozen=True, rename="kebab"):
@@ -125,6 +126,7 @@ class _DebugEdge(msgspec.Struct, frozen=True, rename="kebab"):
     parent: int
     child: int
     name: str
+    perm: list[str] | None = None
 
 
 class _DebugGraph(msgspec.Struct, frozen=True, rename="kebab"):
@@ -216,6 +218,7 @@ def _node(info: _NodeInfo) -> Node:
         ),
         # A mirror keeps one of its own, without a name.
         bitmaps=tuple(bitmap.name for bitmap in info.dirty_bitmaps if bitmap.name),
+        active=info.active,
     )
 
 
@@ -429,6 +432,27 @@ def roots_from_debug_graph(reply: object) -> tuple[tuple[str, str | None], ...]:
     }
     return tuple(
         (node.name, root_of.get(node.id)) for node in debug.nodes if node.type == "block-backend"
+    )
+
+
+def inactive_roots_from_debug_graph(reply: object) -> frozenset[str]:
+    """
+    Root nodes of devices whose images belong to another QEMU, by `x-debug-query-block-graph`.
+
+    QEMU before 10.0 has no word for it, but takes every permission from such a device
+    (blk_root_inactivate(), block/block-backend.c). No other device is without any: an empty list
+    stands in none of the recordings but for the backends of jobs, which have no name.
+
+    Raises:
+        MalformedReply: It is not an XDbgBlockGraph.
+    """
+    debug = _debug_graph(reply)
+    names = {node.id: node.name for node in debug.nodes if node.type == "block-driver"}
+    devices = {node.id for node in debug.nodes if node.type == "block-backend" and node.name}
+    return frozenset(
+        names[edge.child]
+        for edge in debug.edges
+        if edge.parent in devices and edge.child in names and edge.perm == []
     )
 
 

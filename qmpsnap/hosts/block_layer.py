@@ -82,7 +82,9 @@ def opened(layers: Sequence[tuple[str, str]]) -> Iterator[SocketMonitor]:
             listening.listen(1)
             number = listening.fileno()
             command = [
-                *(program, "-M", "none", "-nodefaults", "-no-user-config", "-display", "none"),
+                # -S: nothing is started, so nothing is said of it before the greeting (RESUME).
+                *(program, "-M", "none", "-S", "-nodefaults", "-no-user-config"),
+                *("-display", "none"),
                 *("-chardev", f"socket,id=qmp,fd={number},server=on,wait=off"),
                 *("-mon", "chardev=qmp,mode=control"),
                 *(part for node in _nodes(layers) for part in ("-blockdev", json.dumps(node))),

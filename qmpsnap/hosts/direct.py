@@ -52,6 +52,8 @@ from qmpsnap.operations.jobs import (
 from qmpsnap.operations.options import DEFAULT_OPTIONS, MergeOptions, OnError
 from qmpsnap.operations.plan_create import CreatePlan
 from qmpsnap.operations.plan_delete import MergePlan
+from qmpsnap.operations.quiesce import CannotFreeze
+from qmpsnap.operations.run_state import STILL, why_silent
 from qmpsnap.operations.space import Room
 from qmpsnap.operations.step import Step
 
@@ -63,8 +65,6 @@ RECONNECTS: Final = 20
 """How often a connection is made again: one that always breaks is none."""
 _ENDED: Final = frozenset({"concluded", "null"})
 _NO_MIGRATION: Final = frozenset({"none", "completed", "failed", "cancelled"})
-_PAUSED: Final = frozenset({"paused", "prelaunch", "shutdown", "guest-panicked"})
-"""RunState, qapi/run-state.json; not those that QEMU leaves by itself."""
 _BETWEEN_HOSTS: Final = frozenset({"inmigrate", "postmigrate", "finish-migrate"})
 _FORBIDDEN: Final = ("Permission conflict", "Conflicts with use")
 """How QEMU words it (block.c) when another user of a node does not share a permission."""
@@ -161,11 +161,13 @@ class DirectHost:
         notes = self._collect_ended() if self._collects else ()
         graph = self._reader.read()
         serials = self._reader.serials(graph)
-        bare = guest_from_graph(graph, serials=serials, probed=self._probed)
+        types = self._reader.types(graph)
+        bare = guest_from_graph(graph, serials=serials, types=types, probed=self._probed)
         return guest_from_graph(
             graph,
             guest=self._reader.guest_name(),
             serials=serials,
+            types=types,
             headers=read_headers(bare.readable()),
             probed=self._probed,
             notes=notes,
@@ -216,9 +218,14 @@ class DirectHost:
         state = reply.get("status") if isinstance(reply, dict) else None
         return state if isinstance(state, str) else None
 
+    def run_state(self) -> str | None:
+        """See `Host.run_state`."""
+        with reading():
+            return self._state("query-status")
+
     def is_still(self, disk: DiskReport) -> bool:
         """See `Host.is_still`."""
-        if self._state("query-status") not in _PAUSED:
+        if self.run_state() not in STILL:
             return False
         try:
             return flush(self._monitor, disk.layers[0]) is None
@@ -281,7 +288,10 @@ class DirectHost:
         self._opened.clear()
 
     def freeze(self, limit_s: float) -> int:
-        """See `Host.freeze`."""
+        """See `Host.freeze`; the agent of a guest that does not run is not waited for."""
+        silent = why_silent(self.run_state())
+        if silent is not None:
+            raise CannotFreeze(silent)
         return self._quiescer.freeze(limit_s)
 
     def thaw(self, limit_s: float) -> Thawed:

@@ -35,13 +35,13 @@ from qmpsnap.hosts.reconnecting import connect_again
 from qmpsnap.hosts.surroundings import layer_paths, other_users, room_of, space_of
 from qmpsnap.monitor.base import CommandFailed, Event, reading
 from qmpsnap.monitor.passthrough import (
-    LIBVIRT_BLOCK_JOB,
     GuestNotRunning,
     MonitorBusy,
     PassthroughMonitor,
     PassthroughOff,
     in_time,
 )
+from qmpsnap.monitor.subscription import LIBVIRT_BLOCK_JOB
 from qmpsnap.monitor.virt import LibvirtMissing, host_of, libvirt_module
 from qmpsnap.operations.guards import Surroundings
 from qmpsnap.operations.host import NotFlushed, Overlay, Thawed
@@ -54,6 +54,8 @@ from qmpsnap.operations.options import (
 )
 from qmpsnap.operations.plan_create import CreatePlan
 from qmpsnap.operations.plan_delete import MergePlan
+from qmpsnap.operations.quiesce import CannotFreeze
+from qmpsnap.operations.run_state import RUNNING, STILL, SUSPENDED, why_silent
 from qmpsnap.operations.space import Room
 from qmpsnap.operations.step import Step
 
@@ -120,6 +122,20 @@ class NotByLibvirt(Refused):
 
     verb: str
     job: str
+
+
+@dataclass(eq=False)
+class GuestSleeps(Refused):
+    """
+    libvirt takes no snapshot of a guest that is suspended to RAM, though QEMU could.
+
+    Source: qemuSnapshotCreateXML(), qemu_snapshot.c.
+    """
+
+    msg = "libvirt takes no snapshot of a guest that sleeps, and {self.guest} does"
+    remedy = "Wake it (`virsh dompmwakeup {self.guest}`), then give the same command again."
+
+    guest: str
 
 
 class LibvirtHost:
@@ -279,10 +295,29 @@ class LibvirtHost:
             return None
         return {outward: "outgoing", inward: "incoming"}.get(operation)
 
+    def run_state(self) -> str | None:
+        """See `Host.run_state`: libvirt's word as QEMU's, without asking QEMU."""
+        libvirt = self._libvirt
+        with reading():
+            state, reason = self._call("state", self._domain.state)
+        if state == libvirt.VIR_DOMAIN_PAUSED:
+            return {
+                libvirt.VIR_DOMAIN_PAUSED_IOERROR: "io-error",
+                libvirt.VIR_DOMAIN_PAUSED_WATCHDOG: "watchdog",
+                libvirt.VIR_DOMAIN_PAUSED_CRASHED: "guest-panicked",
+                libvirt.VIR_DOMAIN_PAUSED_SHUTTING_DOWN: "shutdown",
+            }.get(reason, "paused")
+        return {
+            libvirt.VIR_DOMAIN_RUNNING: RUNNING,
+            libvirt.VIR_DOMAIN_BLOCKED: RUNNING,
+            libvirt.VIR_DOMAIN_SHUTDOWN: "shutdown",
+            libvirt.VIR_DOMAIN_CRASHED: "guest-panicked",
+            libvirt.VIR_DOMAIN_PMSUSPENDED: SUSPENDED,
+        }.get(state)
+
     def is_still(self, disk: DiskReport) -> bool:
         """See `Host.is_still`."""
-        state, _reason = self._call("state", self._domain.state)
-        if state not in (self._libvirt.VIR_DOMAIN_PAUSED, self._libvirt.VIR_DOMAIN_CRASHED):
+        if self.run_state() not in STILL:
             return False
         self._flush(disk, disk.layers[0])
         return True
@@ -292,8 +327,18 @@ class LibvirtHost:
         return digest_of_layers(layers)
 
     def prepare(self, plan: CreatePlan) -> Overlay:
-        """See `Host.prepare`."""
+        """
+        See `Host.prepare`.
+
+        Raises:
+            GuestSleeps: libvirt would refuse the switch.
+        """
+        self._check_awake()
         return prepare_overlay(plan)
+
+    def _check_awake(self) -> None:
+        if self.run_state() == SUSPENDED:
+            raise GuestSleeps(self._domain.name())
 
     def discard(self, plan: CreatePlan) -> None:
         """See `Host.discard`."""
@@ -347,7 +392,10 @@ class LibvirtHost:
         """See `Host.retract`: libvirt does so itself."""
 
     def freeze(self, limit_s: float) -> int:
-        """See `Host.freeze`."""
+        """See `Host.freeze`; the agent of a guest that does not run is not waited for."""
+        silent = why_silent(self.run_state())
+        if silent is not None:
+            raise CannotFreeze(silent)
         return self._quiescer.freeze(limit_s)
 
     def thaw(self, limit_s: float) -> Thawed:
@@ -382,7 +430,7 @@ class LibvirtHost:
     def _watch(self) -> None:
         """Listen from now on; what was said before now is read."""
         self._monitor.close()
-        self._monitor.watch()
+        self._call("domainEventRegisterAny", self._monitor.watch)
         # The event that told that the mirror is ready may be long gone.
         self._ready = any(
             disk.target == self._followed and disk.mirror_ready for disk in self._xml().disks
@@ -450,7 +498,13 @@ class LibvirtHost:
         return tuple(steps)
 
     def steps_of_create(self, plans: Sequence[CreatePlan]) -> tuple[Step, ...]:
-        """See `Host.steps_of_create`."""
+        """
+        See `Host.steps_of_create`.
+
+        Raises:
+            GuestSleeps: libvirt would refuse it.
+        """
+        self._check_awake()
         arguments = {"xml": self._snapshot(plans), "flags": self._snapshot_flags}
         return (Step(by="libvirt", what="snapshotCreateXML", arguments=arguments),)
 
@@ -576,6 +630,7 @@ class LibvirtHost:
             self._domain = connection.lookupByUUIDString(self._uuid)
         except self._libvirt.libvirtError:
             return False  # the guest ended meanwhile
+        self._monitor.close()
         self._monitor = PassthroughMonitor(self._domain)
         if self._reader is not None:
             self._reader = Reader(self._monitor)

@@ -59,6 +59,24 @@ class GuestStarted(Refused):
 
 
 @dataclass(eq=False)
+class MemorySaved(Refused):
+    """
+    The next start goes on from a saved memory, with the files that the guest had then.
+
+    Over an overlay that has come since, it would write into the file below; without one that has
+    gone, it would not start.
+    """
+
+    msg = "the guest {self.guest!r} has a saved memory, which names its files as they are"
+    remedy = (
+        "Start it, and give the same command again. Or forget its memory, as with a power cut "
+        "(`virsh managedsave-remove {self.guest}`)."
+    )
+
+    guest: str
+
+
+@dataclass(eq=False)
 class CannotRedefine(Failed):
     """libvirt did not take the changed definition; the guest would start as before."""
 
@@ -135,6 +153,10 @@ class OfflineHost:
         """See `Host.migration`: what is off does not migrate."""
         return None
 
+    def run_state(self) -> str | None:
+        """See `Host.run_state`; no word of QEMU's, which is not there."""
+        return "off"
+
     def is_still(self, disk: DiskReport) -> bool:
         """See `Host.is_still`: it is off."""
         return not self._domain.isActive()
@@ -192,16 +214,27 @@ class OfflineHost:
         Raises:
             PauseUnsupported: Nobody but this call can reach the job, so nobody could resume it.
             CannotOpen: The chain is locked by somebody else, or not as it is said to be.
+            MemorySaved: The guest is to go on with the chain as it is.
         """
         if options.on_error is OnError.PAUSE:
             raise PauseUnsupported("the guest is off, and no other call could resume the job")
         return self._lock(plan.disk).start(plan, options)
 
     def _lock(self, disk: DiskReport) -> DirectHost:
-        """Open the chain for writing, as a guest would."""
+        """
+        Open the chain for writing, as a guest would.
+
+        Raises:
+            MemorySaved: The guest is to go on with the chain as it is.
+        """
+        self._check_memory()
         layers = [(layer.path or "", layer.format or "") for layer in disk.layers]
         self._direct = DirectHost(self._open.enter_context(opened(layers)))
         return self._direct
+
+    def _check_memory(self) -> None:
+        if self._domain.hasManagedSaveImage():
+            raise MemorySaved(self._domain.name())
 
     @property
     def _engine(self) -> DirectHost:
@@ -210,6 +243,7 @@ class OfflineHost:
 
     def steps_of_create(self, plans: Sequence[CreatePlan]) -> tuple[Step, ...]:
         """See `Host.steps_of_create`."""
+        self._check_memory()
         active = {plan.disk.disk: plan.overlay for plan in plans}
         return (Step(by="libvirt", what="defineXML", arguments={"active files": active}),)
 

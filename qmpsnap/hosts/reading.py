@@ -17,7 +17,7 @@ asked for when the domain XML shows that it stays small (`nested_ok`).
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from qmpsnap.errors import Failed, Refused
@@ -28,6 +28,7 @@ from qmpsnap.graph.qmp import (
     devices_from_debug_graph,
     edges_from_blockstats,
     edges_from_debug_graph,
+    inactive_roots_from_debug_graph,
     job_edges_from_debug_graph,
     jobs_from,
     lingering_streams,
@@ -37,6 +38,8 @@ from qmpsnap.monitor.base import CommandFailed, Monitor
 from qmpsnap.monitor.schema import Features, read_features
 
 TRIES: Final = 10
+_ASKED_FOR: Final = "/machine/peripheral"
+"""Where QEMU puts the devices of `-device`, and not those that a board has by itself."""
 
 
 @dataclass(eq=False)
@@ -74,7 +77,7 @@ class Reader:
         """Ask nothing yet."""
         self._monitor = monitor
         self._features: Features | None = None
-        self._serials: dict[str, str] = {}
+        self._properties: dict[tuple[str, str], str] = {}
 
     @property
     def features(self) -> Features:
@@ -111,7 +114,11 @@ class Reader:
     def _check_streams(self, jobs: tuple[Job, ...]) -> None:
         if not any(job.type == "stream" for job in jobs):
             return
-        lingering = lingering_streams(self._try("query-block-jobs") or [])
+        try:
+            reply = self._monitor.execute("query-block-jobs")
+        except CommandFailed:
+            return
+        lingering = lingering_streams(reply)
         if lingering:
             raise StreamLingers(lingering[0])
 
@@ -137,6 +144,11 @@ class Reader:
         debug = None
         if edges is None or not nested_ok or jobs:
             debug = self._try("x-debug-query-block-graph")
+        if debug is not None:
+            away = inactive_roots_from_debug_graph(debug)
+            nodes = tuple(
+                replace(node, active=False) if node.name in away else node for node in nodes
+            )
         if edges is None:
             edges = self._edges(debug, nested_ok)
             # query-blockstats tells a qcow2's data file in the place of its own.
@@ -203,16 +215,40 @@ class Reader:
 
         Source: qom-get, qapi/qom.json; property `serial` of the block devices.
         """
+        return self._property(device, "serial")
+
+    def types(self, graph: Graph) -> dict[str, str]:
+        """
+        QOM type by device name (`floppy`, `scsi-cd`, …), of the devices that are no plain disks.
+
+        Those with a removable medium, and those that the board has by itself (flash memory).
+        """
+        found = {
+            device.name: self._property(device, "type")
+            for device in graph.devices
+            if not _plain(device)
+        }
+        return {name: type_ for name, type_ in found.items() if type_ is not None}
+
+    def _property(self, device: Device, name: str) -> str | None:
         if device.qdev is None:
             return None
-        if device.qdev not in self._serials:
+        known = self._properties.get((device.qdev, name))
+        if known is None:
             named = device.qdev.startswith("/")
             path = device.qdev if named else f"/machine/peripheral/{device.qdev}"
             value = None
             with suppress(CommandFailed):  # not every device has this property
-                value = self._monitor.execute("qom-get", {"path": path, "property": "serial"})
-            self._serials[device.qdev] = value if isinstance(value, str) else ""
-        return self._serials[device.qdev] or None
+                value = self._monitor.execute("qom-get", {"path": path, "property": name})
+            known = value if isinstance(value, str) else ""
+            self._properties[device.qdev, name] = known
+        return known or None
+
+
+def _plain(device: Device) -> bool:
+    """Whether it is a disk by all that is seen: it was asked for, and its medium stays."""
+    path = device.qdev or ""
+    return not device.removable and (not path.startswith("/") or path.startswith(_ASKED_FOR))
 
 
 def _states(jobs: tuple[Job, ...]) -> frozenset[tuple[str, str]]:

@@ -23,7 +23,9 @@ def record_socket(monitor: Monitor, file: TextIO) -> None:
         recorder = Recorder(monitor, file, qemu=_version(monitor), libvirt=None)
         reader = Reader(recorder)
         reader.guest_name()
-        reader.serials(reader.read())
+        graph = reader.read()
+        reader.serials(graph)
+        reader.types(graph)
 
 
 def record_domain(domain: Any, file: TextIO) -> None:

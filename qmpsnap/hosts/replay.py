@@ -42,7 +42,9 @@ class ReplayHost:
         if not self._transcript.xml:
             graph = self._reader.read()
             serials = self._reader.serials(graph)
-            return guest_from_graph(graph, guest=self._reader.guest_name(), serials=serials)
+            types = self._reader.types(graph)
+            name = self._reader.guest_name()
+            return guest_from_graph(graph, guest=name, serials=serials, types=types)
         domain = xml.parse(self._transcript.xml[-1])
         if not self._transcript.exchanges:
             return guest_from_xml(domain, notes=("formats by XML alone: no QMP was recorded",))

@@ -10,26 +10,21 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, Final, TypeVar
 
 from qmpsnap.errors import Unreachable
 from qmpsnap.monitor.base import (
-    WATCHED_EVENTS,
     CommandFailed,
     ConnectionLost,
     Event,
     LostInMidCommand,
 )
-from qmpsnap.monitor.virt import LibvirtMissing, libvirt_module
+from qmpsnap.monitor.subscription import listen
+from qmpsnap.monitor.virt import libvirt_module
 
 _T = TypeVar("_T")
-
-LIBVIRT_BLOCK_JOB: Final = "LIBVIRT_BLOCK_JOB"
-"""Event name for `VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2`; data: `disk` (target), `type` and `status`
-(libvirt's numbers, `virDomainBlockJobType` and `virConnectDomainEventBlockJobStatus`)."""
 
 _OFF: Final = {
     "VIR_ERR_OPERATION_DENIED": "the libvirt connection is read-only",
@@ -82,52 +77,16 @@ class PassthroughMonitor:
         self._domain = domain
         self._libvirt = libvirt_module()
         self.events: SimpleQueue[Event] = SimpleQueue()
-        self._undo: list[Callable[[], object]] = []
+        self._undo: list[Callable[[], None]] = []
 
     def watch(self) -> None:
         """
-        Queue the guest's job events from now on: libvirt's own, and QEMU's.
+        Queue the guest's job events from now on.
 
-        libvirt's event says how a job ended and hides why; the text is only in QEMU's.
+        Raises:
+            libvirtError: See `listen`.
         """
-        connection = self._domain.connect()
-
-        def on_block_job(
-            _connection: object, _domain: object, disk: str, kind: int, status: int, _opaque: object
-        ) -> None:
-            self.events.put(
-                Event(LIBVIRT_BLOCK_JOB, {"disk": disk, "type": kind, "status": status})
-            )
-
-        def on_monitor_event(
-            _connection: object,
-            _domain: object,
-            name: str,
-            _seconds: int,
-            _micros: int,
-            details: str | None,
-            _opaque: object,
-        ) -> None:
-            data = json.loads(details) if details else {}
-            self.events.put(Event(name, data if isinstance(data, dict) else {}))
-
-        block_job = connection.domainEventRegisterAny(
-            self._domain, self._libvirt.VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2, on_block_job, None
-        )
-        self._undo.append(lambda: connection.domainEventDeregisterAny(block_job))
-        with suppress(self._libvirt.libvirtError, LibvirtMissing):
-            # Not to be had everywhere; without it a failed job has no reason.
-            monitor_event = self._qemu.qemuMonitorEventRegister(
-                connection,
-                self._domain,
-                f"^({'|'.join(WATCHED_EVENTS)})$",
-                on_monitor_event,
-                None,
-                self._qemu.VIR_CONNECT_DOMAIN_QEMU_MONITOR_EVENT_REGISTER_REGEX,
-            )
-            self._undo.append(
-                lambda: self._qemu.qemuMonitorEventDeregister(connection, monitor_event)
-            )
+        self._undo.append(listen(self._domain, self.events))
 
     @property
     def _qemu(self) -> Any:
@@ -175,12 +134,8 @@ class PassthroughMonitor:
 
     def close(self) -> None:
         """Stop listening. The libvirt connection stays open: it is the caller's."""
-        for undo in reversed(self._undo):
-            try:
-                undo()
-            except self._libvirt.libvirtError:
-                continue  # the connection is gone, and the registration with it
-        self._undo.clear()
+        while self._undo:
+            self._undo.pop()()
 
 
 def in_time(call: Callable[[], _T], timeout: float = PATIENCE_S) -> _T:

@@ -9,6 +9,7 @@ socket monitors of the process share, and offers plain blocking calls.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import socket
@@ -58,6 +59,9 @@ logging.getLogger("qemu.qmp").propagate = False
 _ENDINGS: Final = (QMPError, OSError, EOFError, ValueError)
 """What the library raises when a session ends: a server that hung up, a broken socket, and with
 bytes that are no text ValueError from json."""
+
+_EVENT_LIMIT: Final = 64 * 1024
+"""Bytes of an event; the longest that is known has a few hundred."""
 
 _UCRED: Final = struct.Struct("3i")
 """`struct ucred`, unix(7): pid, uid, gid."""
@@ -190,6 +194,7 @@ class SocketMonitor:
             await asyncio.get_running_loop().sock_connect(peer, self._path)
             credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
             self.pid, _, _ = _UCRED.unpack(credentials)
+            await _skip_events(peer)
             await self._client.connect(peer)
         except BaseException:
             peer.close()
@@ -246,6 +251,37 @@ class SocketMonitor:
         self._closing = True
         await self._disconnect()
         await self._watch
+
+
+async def _skip_events(peer: socket.socket) -> None:
+    """
+    Take events out that come before the greeting, which the library does not understand.
+
+    QEMU sends every event to a monitor that is connected and has not been opened yet: to it that
+    one is past its negotiation. At the start of a guest without `-S` that is RESUME. And what the
+    client before us did not fetch is sent to us (monitor_qapi_event_emit() and monitor_flush(),
+    monitor/monitor.c; seen once with QEMU 7.2).
+    """
+    loop = asyncio.get_running_loop()
+    while True:
+        readable = asyncio.Event()
+        loop.add_reader(peer, readable.set)
+        try:
+            await readable.wait()
+        finally:
+            loop.remove_reader(peer)
+        line, end, _ = peer.recv(_EVENT_LIMIT, socket.MSG_PEEK).partition(b"\n")
+        if not end or not _is_event(line):
+            return
+        peer.recv(len(line) + len(end))
+
+
+def _is_event(line: bytes) -> bool:
+    try:
+        message = json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(message, dict) and "event" in message and "QMP" not in message
 
 
 def _translated(path: str, error: ConnectError | OSError | ValueError) -> Unreachable:

@@ -29,6 +29,7 @@ from qmpsnap.operations.outcome import (
 from qmpsnap.operations.plan_create import CreatePlan, plan_creates
 from qmpsnap.operations.quiesce import NEVER, Moment, NotConsistent, Policy, Quiesce, held
 from qmpsnap.operations.requests import CreateRequest
+from qmpsnap.operations.run_state import remarks
 
 
 def create(
@@ -68,6 +69,7 @@ def create_all(
     """
     plans = plan_creates(host.read(), requests)
     check_create(host.migration(), allow)
+    state = host.run_state()
     overlays = _prepared(host, plans)
     moment = Moment()
     problem: BaseException | None = None
@@ -99,7 +101,7 @@ def create_all(
             check_header(after, plan.active.file)
         _check_consistent(quiesce, moment, files)
         return tuple(
-            _result(plan, overlay, after, moment)
+            _result(plan, overlay, after, moment, state)
             for plan, overlay, after in zip(plans, overlays, afters, strict=True)
         )
     found = "; ".join(names(after) for after in afters)
@@ -146,13 +148,16 @@ def _check_consistent(quiesce: Quiesce, moment: Moment, files: str) -> None:
         raise NotConsistent(files, moment.broken or "it was interrupted")
 
 
-def _result(plan: CreatePlan, overlay: Overlay, after: DiskReport, moment: Moment) -> Result:
+def _result(
+    plan: CreatePlan, overlay: Overlay, after: DiskReport, moment: Moment, state: str | None
+) -> Result:
     format_ = after.layers[0].format
     assert format_ is not None  # a fresh overlay's node states it
     return Result(
         disk=after,
         file_format={plan.file: format_},
-        notes=(*overlay.notes, *moment.notes),
+        notes=(*overlay.notes, *moment.notes, *remarks(state)),
         consistency=moment.consistency,
         frozen_s=moment.frozen_s,
+        guest_state=state,
     )

@@ -73,6 +73,12 @@ _FLAGS: Final = {
         "is a node that QEMU cannot describe any more: its image, or one above it, is corrupt",
         "Shut the guest down, and look at the disk's images with `qemu-img check -f FORMAT`.",
     ),
+    "inactive": (
+        "is not this QEMU's to write: a migration has given the images to another one, or has not "
+        "brought them yet",
+        "Work on the guest where it runs. When the migration has failed and the guest is to go on "
+        "here, resume it (QMP `cont`, `virsh resume`): that takes the images back.",
+    ),
     "encrypted": (
         "is encrypted",
         "The overlay would hold in plain what the guest writes; use libvirt's own snapshots with "
@@ -125,7 +131,7 @@ def usable(disk: DiskReport) -> DiskReport:
     def unsuitable(reason: str, advice: str) -> DiskUnsuitable:
         return DiskUnsuitable(disk.disk, reason, advice)
 
-    if disk.kind in ("cdrom", "floppy"):
+    if disk.kind in ("cdrom", "floppy", "pflash"):
         raise unsuitable(f"it is a {disk.kind}", "Choose a hard disk; see `qmpsnap disks`.")
     if not disk.layers:
         raise unsuitable("the drive is empty", "Insert a medium, or choose another disk.")

@@ -107,6 +107,9 @@ class Host(JobControl, Protocol):
     def migration(self) -> str | None:
         """State of a migration that is under way."""
 
+    def run_state(self) -> str | None:
+        """In which state the guest is, in QEMU's words; None where nobody tells."""
+
     def is_still(self, disk: DiskReport) -> bool:
         """
         Whether the guest cannot write to a disk now, and all that it wrote is in the files.

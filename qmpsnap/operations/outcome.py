@@ -42,6 +42,9 @@ class Result:
     """What the snapshot holds, of a create: frozen filesystems, or what a power cut would leave."""
     frozen_s: float | None = None
     """How long the guest was frozen for it."""
+    guest_state: str | None = None
+    """In which state the guest was: at a create, and at the end of a delete; RunState,
+    qapi/run-state.json, or `off`. None where nobody tells."""
 
 
 @dataclass(eq=False)

@@ -42,6 +42,7 @@ from qmpsnap.operations.outcome import (
 from qmpsnap.operations.plan_delete import MergePlan, plan_delete
 from qmpsnap.operations.proof import Proof
 from qmpsnap.operations.requests import DeleteRequest, NamedDeleteRequest
+from qmpsnap.operations.run_state import remarks
 from qmpsnap.operations.watch import DEFAULT_LIMITS, Limits, Why
 
 __all__ = ["Progress", "create", "delete"]
@@ -111,6 +112,7 @@ def delete(
     if paths(after) == paths(plan.disk):
         raise _undone(host, plan, ended, options.timeout_s or 0, names(after))
     done = _kept_for_others(host, plan, _proven(plan, guest, after, ended.error, notes))
+    done = _with_state(host, done)
     if not verify:
         return done
     said = proof.end(host, plan, after) if proof else "not verified: it was begun by another call"
@@ -136,6 +138,14 @@ def _kept_for_others(host: Host, plan: MergePlan, done: Result) -> Result:
         held=(*done.held, *read),
         notes=(*done.notes, *notes),
     )
+
+
+def _with_state(host: Host, done: Result) -> Result:
+    try:
+        state = host.run_state()
+    except QmpsnapError:  # the guest has ended since; the merge is done all the same
+        return done
+    return replace(done, guest_state=state, notes=(*done.notes, *remarks(state)))
 
 
 def _undone(host: Host, plan: MergePlan, ended: Ended, seconds: float, chain: str) -> QmpsnapError:

@@ -33,13 +33,18 @@ def libvirt_rig(
     disk: LibvirtDisk | None = None,
     *,
     file: str = BASE,
+    alter: Callable[[Any], None] | None = None,
 ) -> Iterator[Rig]:
-    """Start a guest whose disk is `file` in `folder`, of the format `base`; or another disk."""
+    """
+    Start a guest whose disk is `file` in `folder`, of the format `base`; or another disk.
+
+    `alter` changes its XML before it is used.
+    """
     # A new name each time: libvirt keeps one until init has reaped its QEMU, for seconds in some
     # containers.
     name = f"web{next(_NUMBERS)}"
     disk = disk or LibvirtDisk(folder / file, base, DISK, SERIAL)
-    with libvirt_guest.run(connection, [disk], name, directory=folder) as guest:
+    with libvirt_guest.run(connection, [disk], name, directory=folder, alter=alter) as guest:
 
         @contextmanager
         def connect() -> Iterator[Host]:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from qmpsnap.demo.libvirt_guest import LibvirtGuest
 from qmpsnap.monitor import virt
+from qmpsnap.operations import run
+from qmpsnap.operations.host import Host
 from qmpsnap.operations.jobs import JobFailed, JobView
 from qmpsnap.operations.options import DEFAULT_OPTIONS, MergeOptions
 from qmpsnap.operations.outcome import TimedOut
+from qmpsnap.operations.requests import NamedDeleteRequest
 from tests.libvirt.conftest import libvirt_rig
 from tests.support.jobs import (
     ACTIVE,
@@ -27,22 +30,10 @@ from tests.support.jobs import (
     make_chain,
     merged,
     small_file_system,
+    until,
 )
-from tests.support.lending import lent
+from tests.support.operations import MakeRig
 from tests.support.rig import BASE, DISK, MIB, Rig, assert_sound
-
-
-@pytest.fixture(scope="module")
-def second(connection: Any) -> Iterator[Any]:
-    """Another connection: libvirt-python allows one listener a guest on each."""
-    with closing(virt.open_connection(connection.getURI())) as second:
-        yield second
-
-
-@pytest.fixture(autouse=True)
-def cli_by_second(borrowed: None, second: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the command line be the other call, beside the merge."""
-    monkeypatch.setattr("qmpsnap.cli.road.open_connection", lambda _uri: lent(second))
 
 
 @pytest.fixture
@@ -173,3 +164,59 @@ def test_no_space_says_where(connection: Any, share: Path, kind: str) -> None:
             assert f"free on {share}" in str(caught.value)
             filler.unlink()
             _assert_unchanged(rig, content)
+
+
+class TestOneConnection:
+    """In Nova all calls share one, and libvirt takes one registration for a guest and an event."""
+
+    def test_two_who_listen_to_one_guest(self, make_rig: MakeRig) -> None:
+        with make_rig("raw") as rig:
+            rig.grow(2)
+            with rig.host() as first, rig.host() as second:
+                first.follow(DISK)
+                second.follow(DISK)
+                run.delete(second, NamedDeleteRequest(disk=DISK, snapshot="s1", method="commit"))
+                # Without the event of the job's end it would be a job that has vanished.
+                until(lambda: _has_ended(first))
+            rig.create("s2")
+            with rig.host() as third:
+                third.follow(DISK)  # all that was registered is not any more
+                run.delete(third, NamedDeleteRequest(disk=DISK, snapshot="s2", method="commit"))
+            assert rig.files() == [BASE]
+
+    def test_one_who_leaves_does_not_take_the_others_events(self, make_rig: MakeRig) -> None:
+        with make_rig("raw") as rig:
+            rig.grow(2)
+            with rig.host() as second:
+                with rig.host() as first:
+                    first.follow(DISK)
+                    second.follow(DISK)
+                run.delete(second, NamedDeleteRequest(disk=DISK, snapshot="s1", method="commit"))
+            assert rig.files() == [BASE]
+
+    def test_somebody_else_has_registered(self, make_rig: MakeRig, connection: Any) -> None:
+        """A program with an event of its own for the guest; nothing is begun without events."""
+        libvirt = virt.libvirt_module()
+        with make_rig("raw") as rig:
+            rig.grow(2)
+            assert isinstance(rig.guest, LibvirtGuest)
+            taken = connection.domainEventRegisterAny(
+                rig.guest.domain,
+                libvirt.VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2,
+                lambda *_: None,
+                None,
+            )
+            try:
+                said = rig.delete(f"{BASE}.s1", BASE)
+                assert said.code == 1
+                assert said.status["status"] == "error_deleting"
+                assert "already tracked" in said.err
+            finally:
+                connection.domainEventDeregisterAny(taken)
+            assert rig.files() == [f"{BASE}.s1", BASE]
+            assert rig.delete(f"{BASE}.s1", BASE).code == 0
+
+
+def _has_ended(host: Host) -> bool:
+    host.wait(DISK, 0.1)
+    return host.view(DISK).status == "concluded"

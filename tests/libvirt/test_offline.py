@@ -177,6 +177,38 @@ def test_guest_starts_from_what_was_left(off: Off) -> None:
     assert {layer["verdict"] for layer in layers} == {"agreed"}
 
 
+@situation(
+    "The guest is off, and its memory was saved (`virsh managedsave`)",
+    happens="refused: the next start goes on with the files that it had",
+    code=4,
+    then="Start the guest, or `virsh managedsave-remove`; then give the same command again.",
+    pain=4,
+)
+def test_guest_that_was_saved(off: Off) -> None:
+    off.grow(3)
+    off.domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
+    off.domain.managedSave(0)
+    content, files = off.content(), sorted(path.name for path in off.folder.iterdir())
+    try:
+        for said in (
+            off.rig.cli("create", DISK, "n"),
+            off.rig.cli("create", DISK, "n", "--plan"),
+            off.rig.delete(f"{BASE}.s1", BASE),
+            off.rig.delete(f"{BASE}.s2", BASE),
+            off.rig.delete(None, None),
+        ):
+            assert said.code == 4, said
+            assert "has a saved memory" in said.err
+        assert sorted(path.name for path in off.folder.iterdir()) == files
+        assert off.content() == content
+        assert off.rig.cli("chain").code == 0
+        off.domain.managedSaveRemove(0)
+        assert off.rig.delete(f"{BASE}.s1", BASE).code == 0
+    finally:
+        if off.domain.hasManagedSaveImage():
+            off.domain.managedSaveRemove(0)
+
+
 def test_guest_cannot_be_started_in_the_middle(off: Off, monkeypatch: pytest.MonkeyPatch) -> None:
     off.grow(3)
     content = off.content()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -25,6 +26,7 @@ import pytest
 from qmpsnap.demo import images
 from tests.support.jobs import ACTIVE, make_chain, until
 from tests.support.rig import DISK, MIB, SERIAL
+from tests.support.tiers import missing
 
 NAME = "restart1"
 
@@ -68,8 +70,11 @@ class Daemon:
 
     def virsh(self, *arguments: str) -> bool:
         """Whether it did what it was asked for."""
+        return self._virsh(*arguments).returncode == 0
+
+    def _virsh(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = ["virsh", "-c", self.uri, *arguments]
-        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+        return subprocess.run(command, capture_output=True, text=True, check=False)
 
     def qmpsnap(self, *arguments: str) -> subprocess.Popen[str]:
         """Start the tool."""
@@ -77,15 +82,15 @@ class Daemon:
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def is_at_work(self) -> bool:
-        """Whether a job has copied something."""
-        out, _ = self.qmpsnap("jobs", NAME, "-o", "json").communicate()
-        return any(job["current"] > 0 for job in json.loads(out or '{"jobs": []}')["jobs"])
+        """Whether a job has copied something. By virsh: Python may start longer than the job runs."""
+        said = self._virsh("blockjob", NAME, DISK, "--raw").stdout
+        return bool(re.search(r"^ *cur=[1-9]", said, re.MULTILINE))
 
 
 @pytest.fixture
 def daemon() -> Iterator[Daemon]:
     if os.geteuid() != 0 or not (shutil.which("libvirtd") and shutil.which("virsh")):
-        pytest.skip("install Debian's libvirt-daemon and libvirt-clients, and run as root")
+        missing("libvirt", "install Debian's libvirt-daemon and libvirt-clients, and run as root")
     # Short: the path of a socket has at most 107 bytes.
     root = Path(tempfile.mkdtemp(prefix="qs-", dir="/tmp"))
     for folder in ("/run/libvirt", "/var/lib/libvirt", "/var/cache/libvirt", "/etc/libvirt"):

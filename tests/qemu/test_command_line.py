@@ -196,6 +196,9 @@ def test_doctor(make_rig: MakeRig) -> None:
         states = {check["name"]: check["state"] for check in document["checks"]}
         assert states["QMP"] == "ok"
         assert states["qemu-img"] == "ok"
+        assert {states["dot"], states["nbdcopy"]} == {"ok"}
+        found = {check["name"]: check["found"] for check in document["checks"]}
+        assert found["dot"].startswith("dot - graphviz")
     said = rig.cli("doctor")
     assert said.code == 3
     assert "problem" in said.out

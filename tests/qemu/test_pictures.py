@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from qmpsnap.formats.from_graph import guest_from_graph
 from qmpsnap.graph.nodes import Device, Edge, Graph, Node
 from tests.support.chains import make_chain
 from tests.support.rig import Rig, Said
+from tests.support.tiers import missing
 
 DEPTH = 10
 SVG = "{http://www.w3.org/2000/svg}"
@@ -33,8 +33,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 def graphviz() -> None:
     """Skip without Graphviz, or fail where this tier is required."""
     if shutil.which("dot") is None:
-        assert "qemu" not in os.environ.get("QMPSNAP_REQUIRE", ""), "install Debian's graphviz"
-        pytest.skip("install Debian's graphviz")
+        missing("qemu", "install Debian's graphviz")
 
 
 @pytest.fixture(scope="module")

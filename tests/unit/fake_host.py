@@ -36,6 +36,7 @@ class FakeHost:
         """How the job is, each time it is looked at; the last one for ever."""
         self.calls: list[str] = []
         self.around = Surroundings()
+        self.state: str | None = "running"
         self.still = True
         self.digests: list[str] = []
         """What each reading of a content gives."""
@@ -104,6 +105,11 @@ class FakeHost:
 
     def migration(self) -> str | None:
         return self.around.migration
+
+    def run_state(self) -> str | None:
+        if "run_state" in self.fails:
+            raise self.fails["run_state"]
+        return self.state
 
     def is_still(self, disk: DiskReport) -> bool:
         return self.still

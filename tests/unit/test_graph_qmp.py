@@ -15,6 +15,7 @@ from qmpsnap.graph.qmp import (
     devices_from_debug_graph,
     edges_from_blockstats,
     edges_from_debug_graph,
+    inactive_roots_from_debug_graph,
     jobs_from,
     lingering_streams,
     nodes_from,
@@ -22,6 +23,43 @@ from qmpsnap.graph.qmp import (
 from tests.unit import recordings
 
 VDA = "/machine/peripheral/vda/virtio-backend"
+
+
+class TestInactive:
+    """Images that belong to another QEMU."""
+
+    def test_said_by_the_node(self) -> None:
+        (info, *_) = recordings.replies("qcow2-chain")["query-named-block-nodes"]
+        assert nodes_from([info])[0][0].active
+        assert nodes_from([{**info, "active": True}])[0][0].active
+        assert not nodes_from([{**info, "active": False}])[0][0].active
+
+    def test_device_without_a_permission(self) -> None:
+        graph = recordings.replies("qcow2-chain")["x-debug-query-block-graph"]
+        assert inactive_roots_from_debug_graph(graph) == frozenset()
+        assert inactive_roots_from_debug_graph(without_permissions(graph)) == {"top"}
+
+    def test_backend_of_a_job_has_none_either(self) -> None:
+        graph = recordings.replies("commit-running")["x-debug-query-block-graph"]
+        nobodys = [
+            node["id"]
+            for node in graph["nodes"]
+            if node["type"] == "block-backend" and not node["name"]
+        ]
+        assert nobodys
+        edges = [
+            {**edge, "perm": []} if edge["parent"] in nobodys else edge for edge in graph["edges"]
+        ]
+        assert inactive_roots_from_debug_graph({**graph, "edges": edges}) == frozenset()
+
+
+def without_permissions(graph: dict[str, Any]) -> dict[str, Any]:
+    """As QEMU 7.2 shows a guest that was migrated away."""
+    backends = {node["id"] for node in graph["nodes"] if node["type"] == "block-backend"}
+    edges = [
+        {**edge, "perm": []} if edge["parent"] in backends else edge for edge in graph["edges"]
+    ]
+    return {**graph, "edges": edges}
 
 
 class TestNodes:

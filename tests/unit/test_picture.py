@@ -264,7 +264,7 @@ def test_a_string_has_no_bare_special_character(lines: list[str]) -> None:
 
 
 def test_text_shows_names_as_they_are() -> None:
-    assert text(['a"b\\N&lt;', "\n"]) == r'"a\"b\\N&amp;lt;\n\\n"'
+    assert text(['a"b\\N&lt;', "\n"]) == r'"a\"b\\\\N&amp;lt;\n\\n"'
 
 
 @given(st.text(max_size=200), st.integers(min_value=3, max_value=80))

@@ -13,6 +13,7 @@ from qmpsnap.hosts.reading import TRIES, Reader, StreamLingers, TornReading
 from qmpsnap.monitor.base import CommandFailed, ConnectionLost
 from tests.unit import recordings
 from tests.unit.scripted import Each, ScriptedMonitor, refused, schema
+from tests.unit.test_graph_qmp import without_permissions
 
 NODES, BLOCK, STATS, DEBUG, JOBS = (
     "query-named-block-nodes",
@@ -53,6 +54,52 @@ def later_qemu() -> ScriptedMonitor:
         query_named_block_nodes=flat_only(nodes),
         query_block=flat_only(devices),
     )
+
+
+@pytest.mark.parametrize("reply", [{}, "", 0, None, False])
+def test_jobs_that_are_no_list_are_not_taken_for_none(reply: object) -> None:
+    """As long as it is not known that no stream lingers, reading all nodes is dangerous."""
+    progress = {"current-progress": 0, "total-progress": 1}
+    job = {"id": "pull", "type": "stream", "status": "running", **progress}
+    monitor = qemu(query_jobs=[job], query_block_jobs=reply)
+    with pytest.raises(MalformedReply):
+        Reader(monitor).read()
+    assert NODES not in monitor.commands()
+
+
+def test_guest_that_was_migrated_away() -> None:
+    graph = without_permissions(recordings.replies("qcow2-chain")[DEBUG])
+    read = Reader(qemu(x_debug_query_block_graph=graph)).read()
+    assert [name for name, node in read.nodes.items() if not node.active] == ["top"]
+    assert all(node.active for node in Reader(qemu()).read().nodes.values())
+
+
+def test_types_are_asked_of_what_is_no_plain_disk() -> None:
+    device = {"locked": False, "type": "unknown"}
+    disk = {**device, "device": "", "removable": False}
+    blocks = [
+        {**disk, "qdev": "vda"},
+        {**disk, "qdev": "/machine/peripheral/vdb/virtio-backend"},
+        {**device, "device": "", "qdev": "fd0", "removable": True},
+        {**device, "device": "pflash0", "qdev": "/machine/virt.flash0", "removable": False},
+        {**device, "device": "gone", "qdev": "cd0", "removable": True},
+        {**device, "device": "nobody", "removable": True},
+    ]
+
+    def answer(arguments: Any) -> object:
+        assert arguments["property"] == "type"
+        paths = {"/machine/peripheral/fd0": "floppy", "/machine/virt.flash0": "cfi.pflash01"}
+        return paths.get(arguments["path"]) or refused("qom-get")
+
+    monitor = qemu(query_block=blocks, qom_get=answer)
+    reader = Reader(monitor)
+    graph = reader.read()
+    # By what to call the disk on this road, as the serials are.
+    assert reader.types(graph) == {"fd0": "floppy", "pflash0": "cfi.pflash01"}
+    asked = [arguments["path"] for arguments in monitor.arguments_of("qom-get")]
+    assert asked == ["/machine/peripheral/fd0", "/machine/virt.flash0", "/machine/peripheral/cd0"]
+    reader.types(graph)
+    assert len(monitor.arguments_of("qom-get")) == 3
 
 
 def names(reader: Reader, *, nested_ok: bool = True) -> list[str]:

@@ -61,6 +61,30 @@ class TestConnect:
         with pytest.raises(CannotConnect):
             SocketMonitor.connect("/tmp/a\0b")
 
+    @pytest.mark.parametrize("count", [1, 3])
+    def test_events_before_the_greeting(self, path: Path, count: int) -> None:
+        """QEMU 7.2 without -S: RESUME, when somebody connects at that moment."""
+        resume = {"timestamp": {"seconds": 1, "microseconds": 2}, "event": "RESUME"}
+
+        def talk(client: Client) -> None:
+            client.send(*[resume] * count)
+            client.greet()
+            client.answer(client.receive(), {"status": "running"})
+            silent(client)
+
+        with serve(path, talk) as address:
+            monitor = SocketMonitor.connect(address)
+            assert monitor.execute("query-status") == {"status": "running"}
+            monitor.close()
+
+    @pytest.mark.parametrize("after", [b"garbage\r\n", b'{"return": {}}\r\n', b""])
+    def test_events_and_then_no_greeting(self, path: Path, after: bytes) -> None:
+        def talk(client: Client) -> None:
+            client.send({"event": "RESUME"}, after)
+
+        with serve(path, talk) as address, pytest.raises(NotQmp):
+            SocketMonitor.connect(address)
+
     def test_monitor_that_another_client_holds(self, path: Path) -> None:
         with serve(path, silent) as address, pytest.raises(CannotConnect) as caught:
             SocketMonitor.connect(address, timeout=0.01)
