@@ -10,8 +10,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from qmpsnap.errors import Refused
 from qmpsnap.formats.layers import LayerReport
 from qmpsnap.operations.guards import Guard, check_create, check_merge
+from qmpsnap.operations.headers import wrong_active
 from qmpsnap.operations.host import Host
 from qmpsnap.operations.options import DEFAULT_OPTIONS, MergeOptions
 from qmpsnap.operations.plan_create import CreatePlan, plan_creates
@@ -56,7 +58,7 @@ def forecast_delete(
         disk=plan.disk.disk,
         kind=plan.kind,
         why=plan.why,
-        steps=(*host.steps_of_merge(plan, options), *_headers(plan)),
+        steps=(*host.steps_of_merge(plan, options), *_headers(plan), *_mended(host, plan)),
         moved=growth(plan.dropped, plan.written, around.allocated),
         after=_chain(plan.remaining),
     )
@@ -79,7 +81,11 @@ def forecast_create(
             disk=plan.disk.disk,
             kind="create",
             why="",
-            steps=(_overlay(plan), *(host.steps_of_create(plans) if plan is last else ())),
+            steps=(
+                _overlay(plan),
+                *_rewritten(host, wrong_active(plan.disk.layers, plan.disk)),
+                *(host.steps_of_create(plans) if plan is last else ()),
+            ),
             moved=Growth(moved=0, needed=0),
             after=((plan.file, "qcow2"), *_chain(plan.disk.layers)),
         )
@@ -108,3 +114,20 @@ def _headers(plan: MergePlan) -> tuple[Step, ...]:
     arguments = {"backing": plan.backing_name, "backing-format": plan.base and plan.base.format}
     what = f"QEMU writes the backing file into the header of {plan.above.path}"
     return (Step(by="file", what=what, arguments=arguments),)
+
+
+def _mended(host: Host, plan: MergePlan) -> tuple[Step, ...]:
+    """The header of what an active commit makes the active layer, where it is known to be wrong."""
+    if plan.kind != "active-commit":
+        return ()
+    return _rewritten(host, wrong_active(plan.remaining, plan.disk))
+
+
+def _rewritten(host: Host, plan: MergePlan | None) -> tuple[Step, ...]:
+    """How a header is mended that is wrong already; nothing where it cannot be."""
+    if plan is None:
+        return ()
+    try:
+        return host.steps_of_merge(plan, DEFAULT_OPTIONS)
+    except Refused:
+        return ()
