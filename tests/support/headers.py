@@ -109,7 +109,6 @@ ACTIVE_COMMIT = DeleteRequest(
 )
 FAULTS = {
     "no format": without_format,
-    "qcow2 for raw": with_format("qcow2"),
     "file for raw": with_format("file"),
     "another name": with_name("elsewher"),
 }
