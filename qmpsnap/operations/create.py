@@ -89,11 +89,12 @@ def create_all(
         made = {plan.overlay: "qcow2" for plan in plans}
         guest, afters = fresh_all(host, [plan.disk for plan in plans], made)
     if all(_is_new(plan, after) for plan, after in zip(plans, afters, strict=True)):
-        _check_consistent(quiesce, moment, files)
-        return tuple(
+        results = tuple(
             _result(host, plan, overlay, after, moment, before)
             for plan, overlay, after, before in zip(plans, overlays, afters, mended, strict=True)
         )
+        _check_consistent(quiesce, moment, files)
+        return results
     found = "; ".join(names(after) for after in afters)
     if any(paths(after) != paths(plan.disk) for plan, after in zip(plans, afters, strict=True)):
         wanted = "; ".join(f"{plan.file} over {names(plan.disk)}" for plan in plans)

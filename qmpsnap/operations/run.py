@@ -147,7 +147,11 @@ def _with_right_headers(host: Host, plan: MergePlan, done: Result) -> Result:
         return replace(done, disk=after, repaired=repaired)
     if plan.kind != "active-commit":
         return done
-    repaired, notes = mended_active(host, done.disk)
+    try:
+        repaired, notes = mended_active(host, done.disk)
+    except KeyboardInterrupt:
+        # The merge is done; what is left undone was so before.
+        repaired, notes = (), ("interrupted before the header of the active file was looked at",)
     return replace(done, repaired=repaired, notes=(*done.notes, *notes))
 
 
