@@ -169,6 +169,8 @@ def default_name() -> str:
 
 
 def _tell(headline: str, operation: str, done: Sequence[outcome.Result], output: str) -> None:
+    for repair in dict.fromkeys(repair for one in done for repair in one.repaired):
+        say(f"repaired: {repair}")
     for note in dict.fromkeys(note for one in done for note in one.notes):
         say(f"note: {note}")
     changed = [f"{file}: {format_}" for one in done for file, format_ in one.file_format.items()]

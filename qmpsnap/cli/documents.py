@@ -117,6 +117,7 @@ def result(operation: str, done: Sequence[Result]) -> Document:
         "file_format": {name: format_ for one in done for name, format_ in one.file_format.items()},
         "dropped": [path for one in done for path in one.dropped],
         "held": [path for one in done for path in one.held],
+        "repaired": list(dict.fromkeys(repair for one in done for repair in one.repaired)),
         "notes": list(dict.fromkeys(note for one in done for note in one.notes)),
         "consistency": done[0].consistency,
         "frozen_s": done[0].frozen_s,
@@ -127,6 +128,7 @@ def result(operation: str, done: Sequence[Result]) -> Document:
                 "file_format": dict(one.file_format),
                 "dropped": list(one.dropped),
                 "held": list(one.held),
+                "repaired": list(one.repaired),
                 "notes": list(one.notes),
                 "disk": _disk(one.disk),
             }

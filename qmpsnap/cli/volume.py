@@ -184,6 +184,8 @@ def _report(operation: Operation, dialect: str, work: Callable[[], outcome.Resul
     except QmpsnapError:
         _print(status.failure(operation))
         raise
+    for repair in done.repaired:
+        say(f"repaired: {repair}")
     for note in done.notes:
         say(f"note: {note}")
     _print(status.success(operation, done.file_format, Dialect(dialect)))

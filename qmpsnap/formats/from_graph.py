@@ -216,6 +216,9 @@ def _layer(
         backing_name=header.backing_file
         if header
         else (node.recorded.filename if node.recorded else None),
+        backing_format=header.backing_format
+        if header
+        else (node.recorded.format if node.recorded else None),
         index=xml.index if xml else None,
         top_node=layer.top.name,
         protocol_node=protocol.name if protocol else None,

@@ -49,6 +49,7 @@ def disk_from_xml(disk: XmlDisk, headers: Mapping[str, Header] | None = None) ->
                 flags=_flags(xml, own),
                 evidence=evidence,
                 backing_name=own.backing_file if own else None,
+                backing_format=own.backing_format if own else None,
                 index=xml.index,
             )
         )

@@ -26,6 +26,8 @@ class LayerReport:
     evidence: tuple[Evidence, ...]
     backing_name: str | None = None
     """As recorded in this layer's header; None when there is none, or it was not read."""
+    backing_format: str | None = None
+    """The same of the backing format: the word that stands there."""
     index: int | None = None
     """libvirt's number of this source."""
     top_node: str | None = None

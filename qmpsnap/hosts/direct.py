@@ -6,7 +6,7 @@ import hashlib
 import logging
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty
@@ -15,13 +15,14 @@ from typing import Final
 from qmpsnap.errors import QmpsnapError, Refused
 from qmpsnap.formats.from_graph import guest_from_graph
 from qmpsnap.formats.layers import DiskReport, GuestReport, LayerReport
+from qmpsnap.graph.chain import chain
 from qmpsnap.graph.command_line import probed_files
 from qmpsnap.graph.drivers import DriverKind, kind_of
-from qmpsnap.graph.nodes import Graph
+from qmpsnap.graph.nodes import Graph, Node
 from qmpsnap.graph.qmp import block_jobs_from, jobs_from
 from qmpsnap.hosts.content import digest_of_layers
 from qmpsnap.hosts.flushing import FlushUnsupported, check_closed, flush
-from qmpsnap.hosts.headers import read_headers
+from qmpsnap.hosts.headers import read_headers, synced
 from qmpsnap.hosts.jobs import OURS, io_status_of, job_reports
 from qmpsnap.hosts.overlay import discard_overlay, prepare_overlay
 from qmpsnap.hosts.quiescing import SocketQuiescer
@@ -63,6 +64,8 @@ RECONNECT_S: Final = 3.0
 """How long a guest may take to answer again after its connection was lost."""
 RECONNECTS: Final = 20
 """How often a connection is made again: one that always breaks is none."""
+PIVOTS: Final = f"{OURS}active-commit-"
+"""What the ids of our active commits begin with."""
 _ENDED: Final = frozenset({"concluded", "null"})
 _NO_MIGRATION: Final = frozenset({"none", "completed", "failed", "cancelled"})
 _BETWEEN_HOSTS: Final = frozenset({"inmigrate", "postmigrate", "finish-migrate"})
@@ -91,6 +94,17 @@ class FormatNotRecordable(Refused):
     )
 
     driver: str
+    file: str
+
+
+@dataclass(eq=False)
+class FilterInTheWay(Refused):
+    """Between two layers lies a filter, which a rewrite of the header would take out."""
+
+    msg = "a filter ({self.node}) lies between the layer above {self.file} and this file"
+    remedy = "Take the filter out, or mend the header when the guest is off."
+
+    node: str
     file: str
 
 
@@ -131,6 +145,7 @@ class DirectHost:
         self._flush_error: str | None = None
         self._collected: dict[str, JobView] = {}
         self._last_words: dict[str, str] = {}
+        self._undismissed: str | None = None
 
     def close(self) -> None:
         """End the connections that were made here, after the first one was lost."""
@@ -179,10 +194,13 @@ class DirectHost:
 
         A stream that is not dismissed makes the reading dangerous (`StreamLingers`). What it
         ended with is kept for `attach`, so that the same command given again still reports it.
+        An active commit is left: it proves which nodes are to be cleared away (`clear`).
         """
         notes = []
         for info in jobs_from(self._monitor.execute("query-jobs")):
-            if info.id.startswith(OURS) and info.status == JobStatus.CONCLUDED:
+            if not info.id.startswith(OURS) or info.id.startswith(PIVOTS):
+                continue
+            if info.status == JobStatus.CONCLUDED:
                 self._collected[info.id] = JobView(status=JobStatus.CONCLUDED, error=info.error)
                 self._tell(info.id, "job-dismiss", JobStatus.CONCLUDED)
                 how = info.error or "without an error"
@@ -238,19 +256,36 @@ class DirectHost:
 
     def prepare(self, plan: CreatePlan) -> Overlay:
         """See `Host.prepare`."""
-        self._remove_strays()
         return prepare_overlay(plan)
 
-    def _remove_strays(self) -> None:
+    def clear(self) -> None:
         """
-        Delete our own nodes that nothing reads: what a call left that died in mid-step.
+        See `Host.clear`: delete nodes that nothing reads and that are certainly ours.
 
-        They would hold the overlay's lock, or stand in the way of the next job.
+        They would hold the overlay's lock, or stand in the way of the next job. Ours are those
+        with our prefix, and what the job of an active commit of ours, still there and ended,
+        proves to have been its top. No other node is touched: somebody may be about to use it.
         """
-        graph = self._reader.read()
-        for name in graph.nodes:
-            if name.startswith(OURS) and not _is_read(graph, name):
+        with reading():
+            self._collect_ended()
+            pivoted = self._ended_pivots()
+            graph = self._reader.read()
+            for name in left_by_pivots(graph, pivoted):
                 self._delete_node(name)
+            for name in graph.nodes:
+                if name.startswith(OURS) and not _is_read(graph, name):
+                    self._delete_node(name)
+            for job in pivoted:
+                self._tell(job, "job-dismiss", JobStatus.CONCLUDED)
+
+    def _ended_pivots(self) -> frozenset[str]:
+        """Ids of active commits of ours that have ended, and whose calls died before the end."""
+        found = set()
+        for info in jobs_from(self._monitor.execute("query-jobs")):
+            if info.id.startswith(PIVOTS) and info.status == JobStatus.CONCLUDED:
+                self._collected[info.id] = JobView(status=JobStatus.CONCLUDED, error=info.error)
+                found.add(info.id)
+        return frozenset(found)
 
     def discard(self, plan: CreatePlan) -> None:
         """See `Host.discard`."""
@@ -315,12 +350,15 @@ class DirectHost:
         an active commit: it would hold up the guest's requests while it waits, and a mirror
         flushes its target by itself.
 
+        What only rewrites a header does all by itself, and goes: killed at any moment, the tool
+        leaves nothing that somebody would have to finish.
+
         Raises:
             FormatNotRecordable: The header of the layer above would get a wrong format.
+            FilterInTheWay: It cannot be rewritten without taking a filter out.
             CommandFailed: QEMU refuses; nothing has changed.
         """
         command, arguments = self._merge(plan, options)
-        self._remove_strays()
         self._collected.clear()  # what ended before this job began is of no use any more
         self._monitor.execute(command, arguments)
         return job_id(plan)
@@ -331,10 +369,12 @@ class DirectHost:
         masks = self._reader.features.has(command, "backing-mask-protocol")
         if not masks:
             _check_recordable(plan)
+        if plan.rewrites_only and plan.base and plan.base.top_node != plan.base.node:
+            raise FilterInTheWay(plan.base.top_node or "", plan.base.file)
         arguments: dict[str, object] = {
             "job-id": job_id(plan),
-            "auto-finalize": plan.kind == "active-commit",
-            "auto-dismiss": False,
+            "auto-finalize": plan.kind == "active-commit" or plan.rewrites_only,
+            "auto-dismiss": plan.rewrites_only,
         }
         if options.bandwidth is not None:
             arguments["speed"] = options.bandwidth
@@ -364,6 +404,8 @@ class DirectHost:
         """See `Host.steps_of_merge`."""
         command, arguments = self._merge(plan, options)
         job = {"id": job_id(plan)}
+        if plan.rewrites_only:
+            return (Step(by="qmp", what=command, arguments=arguments),)
         if plan.kind == "active-commit":
             last = [Step(by="qmp", what="job-complete", arguments=job)]
         else:
@@ -533,8 +575,16 @@ class DirectHost:
         self._tell(job, "job-finalize", JobStatus.PENDING)
 
     def dismiss(self, job: str) -> None:
-        """See `Host.dismiss`."""
+        """
+        See `Host.dismiss`.
+
+        An active commit that has ended well stays until `settle` has deleted the nodes that it
+        left: as long as it is there, `clear` knows them for ours.
+        """
         if self._collected.pop(job, None) is not None:
+            return
+        if job.startswith(PIVOTS) and self.view(job).error is None:
+            self._undismissed = job
             return
         self._tell(job, "job-dismiss", JobStatus.CONCLUDED)
 
@@ -545,6 +595,8 @@ class DirectHost:
         A resize to the same size flushes (checked on 7.2 and 11.1), and unlike HMP it reports a
         flush that fails.
         """
+        if plan.rewrites_only:
+            return (*synced(plan.top.path), *self._read_only_again(plan.top))
         if plan.kind == "pull":
             arguments = {"node-name": plan.top.node, "size": plan.top.virtual_size}
             try:
@@ -555,8 +607,29 @@ class DirectHost:
                 if not (forbidden and self._flushed):
                     raise NotFlushed(plan.top.file, error.description) from error
         notes = self._remove_orphans(plan)
+        if self._undismissed is not None:
+            self._tell(self._undismissed, "job-dismiss", JobStatus.CONCLUDED)
+            self._undismissed = None
         check_closed(self._reader.read(), plan)
         return notes
+
+    def _read_only_again(self, layer: LayerReport) -> tuple[str, ...]:
+        """
+        Open a lower layer for reading only, as it was before its header was written.
+
+        QEMU does so by itself at the end of a stream, but not 10.0.13 and 11.1.3, which leave it
+        open for writing; it would then hold the lock of a writer.
+        """
+        before = layer.node_details
+        graph = self._reader.read()
+        now = graph.nodes.get(layer.node or "")
+        if before is None or not before.read_only or now is None or now.read_only:
+            return ()
+        try:
+            self._monitor.execute("blockdev-reopen", {"options": [_read_only(graph, now)]})
+        except CommandFailed as error:
+            return (f"{layer.file} stays open for writing until the guest ends: {error}",)
+        return ()
 
     def _remove_orphans(self, plan: MergePlan) -> tuple[str, ...]:
         """
@@ -566,14 +639,17 @@ class DirectHost:
         new root makes the next `block-commit` fail ("Need a root block node").
         """
         notes: list[str] = []
+        graph = self._reader.read()
         left = {
             name: layer.file
             for layer in plan.dropped
-            for name in (layer.top_node, layer.node, layer.protocol_node)
+            for name in (
+                *_nodes_of(graph, layer.top_node),
+                *(layer.top_node, layer.node, layer.protocol_node),
+            )
             if name is not None
         }
         while True:
-            graph = self._reader.read()
             unread = [name for name in left if name in graph.nodes and not _is_read(graph, name)]
             if not unread:
                 return tuple(notes)
@@ -582,6 +658,7 @@ class DirectHost:
                 file = left.pop(name)
                 if problem is not None:
                     notes.append(f"node {name} of {file} stays open: {problem}")
+            graph = self._reader.read()
 
     def _delete_node(self, name: str) -> str | None:
         try:
@@ -622,6 +699,19 @@ def _transaction(plans: Sequence[CreatePlan], opened: Mapping[str, str]) -> dict
     return {"actions": actions}
 
 
+def _read_only(graph: Graph, node: Node) -> dict[str, object]:
+    """A qcow2 node as `blockdev-reopen` takes it, to be opened for reading only."""
+    children = {edge.role: edge.child for edge in graph.children(node.name)}
+    return {
+        "driver": node.driver,
+        "node-name": node.name,
+        "read-only": True,
+        "cache": {"direct": node.cache.direct, "no-flush": node.cache.no_flush},
+        "detect-zeroes": "on" if node.detect_zeroes else "off",
+        **{role: children[role] for role in ("file", "backing") if role in children},
+    }
+
+
 def _command_line(pid: int) -> list[str]:
     """Empty where it cannot be read: another user's process, or a socket that was handed over."""
     try:
@@ -653,5 +743,53 @@ def job_id(plan: MergePlan) -> str:
     Letters, digits and dashes only, as QEMU demands (util/id.c, id_wellformed()).
     """
     base = plan.base.path if plan.base else None
-    parts = repr((plan.disk.disk, plan.kind, plan.top.path, base))
-    return f"{OURS}{plan.kind}-{hashlib.sha256(parts.encode()).hexdigest()[:12]}"
+    kind = "header" if plan.rewrites_only else plan.kind
+    return _job_id(plan.disk.disk, kind, plan.top.path, base)
+
+
+def _job_id(disk: str, kind: str, top: str | None, base: str | None) -> str:
+    parts = repr((disk, kind, top, base))
+    return f"{OURS}{kind}-{hashlib.sha256(parts.encode()).hexdigest()[:12]}"
+
+
+def _nodes_of(graph: Graph, top: str | None) -> Iterator[str]:
+    """Yield the nodes of one layer: filters, its format node, and what that reads but the backing file."""
+    layers = chain(graph, top) if top is not None else ()
+    if not layers:
+        return
+    below = layers[1].top.name if len(layers) > 1 else None
+    left = [layers[0].top.name]
+    seen: set[str] = set()
+    while left:
+        name = left.pop(0)
+        if name not in seen and name != below:
+            seen.add(name)
+            yield name
+            left += [edge.child for edge in graph.children(name)]
+
+
+def left_by_pivots(graph: Graph, jobs: Collection[str]) -> tuple[str, ...]:
+    """
+    Find the nodes that active commits of ours left above their bases, upper ones first.
+
+    A job's id follows from the disk, its top and its base. A node that nothing reads, over a
+    device's root, is the top of such a job when these three give the job's id.
+
+    Args:
+        graph: Read while the jobs are still there.
+        jobs: Ids of active commits of ours that have ended.
+    """
+    if not jobs:
+        return ()
+    found: list[str] = []
+    roots = {device.root: device.name for device in graph.devices if device.root and device.name}
+    for name in graph.nodes:
+        if _is_read(graph, name):
+            continue
+        layers = chain(graph, name)
+        for number, base in enumerate(layers):
+            disk = roots.get(base.top.name)
+            if disk and _job_id(disk, "active-commit", layers[0].path, base.path) in jobs:
+                for layer in layers[:number]:
+                    found += _nodes_of(graph, layer.top.name)
+    return tuple(found)

@@ -36,6 +36,29 @@ def read_header(path: str, *, follow: bool = True) -> Header:
         os.close(descriptor)
 
 
+def sync_file(path: str) -> None:
+    """
+    Have what others wrote into a file, QEMU for one, brought to its disk.
+
+    Raises:
+        OSError: It cannot be opened, or the disk does not take it.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def synced(path: str | None) -> tuple[str, ...]:
+    """Bring a header that was written anew to disk; a note where that was not possible."""
+    try:
+        sync_file(path or "")
+    except OSError as error:
+        return (f"the header of {path} may not be on disk yet: {error}",)
+    return ()
+
+
 def read_headers(paths: Mapping[str, str]) -> dict[str, Header]:
     """
     Read the headers of files by host path, where they can be read.

@@ -101,7 +101,11 @@ class OfflineHost:
         self._domain = domain
         self._libvirt = libvirt_module()
         self._open = ExitStack()
+        self._locked: dict[str, DirectHost] = {}
         self._direct: DirectHost | None = None
+
+    def clear(self) -> None:
+        """See `Host.clear`: a chain that a dead call had open was let go with it."""
 
     def read(self) -> GuestReport:
         """
@@ -222,14 +226,17 @@ class OfflineHost:
 
     def _lock(self, disk: DiskReport) -> DirectHost:
         """
-        Open the chain for writing, as a guest would.
+        Open the chain for writing, as a guest would; once, until it is let go.
 
         Raises:
             MemorySaved: The guest is to go on with the chain as it is.
         """
         self._check_memory()
-        layers = [(layer.path or "", layer.format or "") for layer in disk.layers]
-        self._direct = DirectHost(self._open.enter_context(opened(layers)))
+        if disk.disk not in self._locked:
+            layers = [(layer.path or "", layer.format or "") for layer in disk.layers]
+            direct = DirectHost(self._open.enter_context(opened(layers)))
+            self._locked[disk.disk] = direct
+        self._direct = self._locked[disk.disk]
         return self._direct
 
     def _check_memory(self) -> None:
@@ -332,6 +339,8 @@ class OfflineHost:
             CannotRedefine: libvirt did not take the definition; the one it has is still right.
         """
         notes = self._engine.settle(plan)
+        if plan.rewrites_only:
+            return notes  # in the middle of an operation, which lets the chain go
         if plan.kind == "active-commit" and plan.base is not None:
             self._point_to({plan.disk.disk: (plan.base.path or "", plan.base.format or "")})
         self.close()
@@ -347,6 +356,7 @@ class OfflineHost:
     def close(self) -> None:
         """Let the chain go; a job that still runs is cancelled."""
         self._open.close()
+        self._locked.clear()
         self._direct = None
 
 

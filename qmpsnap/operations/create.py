@@ -1,7 +1,7 @@
 """
 Create: overlays on one or several disks, all of them or none.
 
-    prepare the files ─► open them ─► (freeze) switch all (thaw) ─► read again
+    prepare the files ─► (mend the active header) ─► open them ─► (freeze) switch all (thaw) ─► read again
 
 Before the switch there are at most unused, empty overlays, which are taken back on an error. A
 process that is killed leaves them, and the next try takes them.
@@ -16,12 +16,13 @@ from qmpsnap.errors import QmpsnapError
 from qmpsnap.formats.layers import DiskReport
 from qmpsnap.operations.expected import GraphChanged, check_unchanged
 from qmpsnap.operations.guards import Guard, check_create
+from qmpsnap.operations.headers import name_kept
 from qmpsnap.operations.host import Host, Overlay
+from qmpsnap.operations.mend import ensured, mended_active
 from qmpsnap.operations.outcome import (
     ChainUnexpected,
     Result,
     changing,
-    check_header,
     fresh_all,
     names,
     paths,
@@ -67,10 +68,12 @@ def create_all(
         NotConsistent, NotThawed: The snapshot is there; the freeze was not what it should be.
         OutcomeUnknown: The connection broke before the outcome could be seen.
     """
+    host.clear()
     plans = plan_creates(host.read(), requests)
     check_create(host.migration(), allow)
     state = host.run_state()
     overlays = _prepared(host, plans)
+    mended: list[tuple[tuple[str, ...], tuple[str, ...]]] = []
     moment = Moment()
     problem: BaseException | None = None
     disks = [plan.disk for plan in plans]
@@ -81,6 +84,8 @@ def create_all(
 
     try:
         check_unchanged(disks, host.read())
+        # While it is the active one: under libvirt only then.
+        mended += [mended_active(host, plan.disk) for plan in plans]
         host.open(plans)
         held(host, quiesce, switch, moment)
     except (QmpsnapError, KeyboardInterrupt) as error:
@@ -97,13 +102,12 @@ def create_all(
         made = {plan.overlay: "qcow2" for plan in plans}
         guest, afters = fresh_all(host, disks, made)
     if all(_is_new(plan, after) for plan, after in zip(plans, afters, strict=True)):
-        for plan, after in zip(plans, afters, strict=True):
-            check_header(after, plan.active.file)
-        _check_consistent(quiesce, moment, files)
-        return tuple(
-            _result(plan, overlay, after, moment, state)
-            for plan, overlay, after in zip(plans, overlays, afters, strict=True)
+        results = tuple(
+            _result(host, plan, overlay, after, moment, before, state)
+            for plan, overlay, after, before in zip(plans, overlays, afters, mended, strict=True)
         )
+        _check_consistent(quiesce, moment, files)
+        return results
     found = "; ".join(names(after) for after in afters)
     if any(paths(after) != paths(plan.disk) for plan, after in zip(plans, afters, strict=True)):
         wanted = "; ".join(f"{plan.file} over {names(plan.disk)}" for plan in plans)
@@ -149,14 +153,26 @@ def _check_consistent(quiesce: Quiesce, moment: Moment, files: str) -> None:
 
 
 def _result(
-    plan: CreatePlan, overlay: Overlay, after: DiskReport, moment: Moment, state: str | None
+    host: Host,
+    plan: CreatePlan,
+    overlay: Overlay,
+    after: DiskReport,
+    moment: Moment,
+    before: tuple[tuple[str, ...], tuple[str, ...]],
+    state: str | None,
 ) -> Result:
+    mended, notes = before
+    with changing("snapshot", plan.file):
+        # The volume service may have made the overlay, with the full path in its header.
+        name = name_kept(after.layers[0], plan.active, plan.backing_name)
+        after, repaired = ensured(host, after, after.layers[0], plan.active, name)
     format_ = after.layers[0].format
     assert format_ is not None  # a fresh overlay's node states it
     return Result(
         disk=after,
         file_format={plan.file: format_},
-        notes=(*overlay.notes, *moment.notes, *remarks(state)),
+        repaired=(*mended, *repaired),
+        notes=(*overlay.notes, *notes, *moment.notes, *remarks(state)),
         consistency=moment.consistency,
         frozen_s=moment.frozen_s,
         guest_state=state,

@@ -98,6 +98,13 @@ class JobControl(Protocol):
 class Host(JobControl, Protocol):
     """Who carries steps out: QEMU itself, or libvirt."""
 
+    def clear(self) -> None:
+        """
+        Clear away what calls left that died in mid-step, as far as it is certainly ours.
+
+        Before an operation only; who just looks changes nothing.
+        """
+
     def read(self) -> GuestReport:
         """Read the guest afresh."""
 

@@ -141,6 +141,19 @@ def backing_name(relative: str) -> str:
     return f"./{relative}" if ":" in relative.partition("/")[0] else relative
 
 
+def name_of_base(above: LayerReport, base: LayerReport) -> str:
+    """
+    The name for `base` in the header of `above`: relative where the present one is.
+
+    Bare names keep a volume usable when its share is mounted elsewhere (LP 1438027).
+    """
+    path = base.path or base.file
+    present = above.backing_name
+    if present is None or present.startswith(("/", "json:")) or above.path is None:
+        return path
+    return backing_name(os.path.relpath(path, os.path.dirname(above.path)))
+
+
 def check_belongs(new_file: str, disk: DiskReport, others: tuple[DiskReport, ...]) -> None:
     """
     Refuse a new file that is named as if it belonged to another volume.

@@ -14,7 +14,6 @@ from typing import Final, Literal
 
 from qmpsnap.errors import Failed, QmpsnapError, Unknown
 from qmpsnap.formats.layers import DiskReport, GuestReport
-from qmpsnap.formats.verdict import Verdict, Witness
 from qmpsnap.operations.disks import find_disk
 from qmpsnap.operations.host import Host, NotFlushed
 from qmpsnap.operations.jobs import JobFailed
@@ -37,6 +36,8 @@ class Result:
     still there; another host may read them."""
     held: tuple[str, ...] = ()
     """Paths of files that left the chain, and that this guest or somebody else reads, or may."""
+    repaired: tuple[str, ...] = ()
+    """Headers that were wrong and have been written anew, in words."""
     notes: tuple[str, ...] = ()
     consistency: Literal["filesystem", "crash"] | None = None
     """What the snapshot holds, of a create: frozen filesystems, or what a power cut would leave."""
@@ -174,14 +175,15 @@ class XmlBehind(Failed):
 class HeaderWrong(Failed):
     """The graph is right, and the header of the layer above would mislead the next start."""
 
-    msg = "the chain is as it should be, but the header above {self.file} is not: {self.reason}"
+    msg = "the chain is as it should be, but the header of {self.file} is not: {self.reason}"
     remedy = (
-        "Do not restart the guest from this file before its header is mended: with the guest off, "
-        "`qemu-img rebase -u -f qcow2 -b BACKING -F FORMAT OVERLAY`."
+        "Remove no file. Mend it when the guest is off, before it is started again: "
+        "`{self.command}`."
     )
 
     file: str
     reason: str
+    command: str
 
 
 _KNOWN: Final = (
@@ -258,21 +260,6 @@ def fresh_all(
 
 def _formats(disk: DiskReport) -> dict[str, str]:
     return {one.path: one.format for one in disk.layers if one.path and one.format}
-
-
-def check_header(after: DiskReport, file: str) -> None:
-    """
-    The layer above `file` must record its format, and nobody may contradict.
-
-    Raises:
-        HeaderWrong: It does not, or somebody does.
-    """
-    layer = next(layer for layer in after.layers if layer.file == file)
-    says = [one for one in layer.evidence if one.witness is Witness.HEADER]
-    if not says:
-        raise HeaderWrong(file, "it records no backing format")
-    if layer.verdict is Verdict.CONFLICT:
-        raise HeaderWrong(file, f"{says[0].detail}: {says[0].format}, not {layer.format}")
 
 
 def paths(disk: DiskReport) -> tuple[str | None, ...]:

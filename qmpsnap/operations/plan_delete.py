@@ -8,14 +8,13 @@ state.
 
 from __future__ import annotations
 
-import os.path
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from qmpsnap.errors import Refused
 from qmpsnap.formats.layers import DiskReport, GuestReport, LayerReport
 from qmpsnap.operations.disks import DiskUnsuitable, find_disk, usable
-from qmpsnap.operations.names import backing_name, find_snapshot, folder_of
+from qmpsnap.operations.names import find_snapshot, folder_of, name_of_base
 from qmpsnap.operations.requests import DeleteRequest, NamedDeleteRequest
 
 
@@ -115,6 +114,11 @@ class MergePlan:
     """Why it is this kind of merge, where another one was possible."""
 
     @property
+    def rewrites_only(self) -> bool:
+        """Whether nothing is merged: a pull down to the next layer, which writes a header anew."""
+        return not self.dropped
+
+    @property
     def written(self) -> LayerReport:
         """The layer that receives the data."""
         if self.kind == "pull" or self.base is None:
@@ -209,7 +213,7 @@ def _plan_commit(disk: DiskReport, top: int, base: int) -> MergePlan:
         top=upper,
         base=lower,
         above=above,
-        backing_name=_backing_name(above, lower) if above else None,
+        backing_name=name_of_base(above, lower) if above else None,
         dropped=layers[top:base],
         remaining=layers[:top] + layers[base:],
     )
@@ -230,23 +234,10 @@ def _plan_pull(disk: DiskReport, base: int | None) -> MergePlan:
         top=active,
         base=lower,
         above=active,
-        backing_name=_backing_name(active, lower) if lower else None,
+        backing_name=name_of_base(active, lower) if lower else None,
         dropped=layers[1:base] if base is not None else layers[1:],
         remaining=(active,) if base is None else (active, *layers[base:]),
     )
-
-
-def _backing_name(above: LayerReport, base: LayerReport) -> str:
-    """
-    The name for `base` in the header of `above`: relative where the present one is.
-
-    Bare names keep a volume usable when its share is mounted elsewhere (LP 1438027).
-    """
-    path = base.path or base.file
-    present = above.backing_name
-    if present is None or present.startswith(("/", "json:")) or above.path is None:
-        return path
-    return backing_name(os.path.relpath(path, os.path.dirname(above.path)))
 
 
 def _position(disk: DiskReport, field: str, name: str) -> int:

@@ -6,7 +6,8 @@ module holds the order of the steps, and what each interruption leaves behind:
 
     create   (in `create`) prepare the overlays ─► open ─► switch ─► read again
              before the switch: at most unused, empty overlays, which the next try takes
-    delete   start the job ─► wait ─► (pivot | flush, finalize) ─► dismiss ─► read again
+    delete   start the job ─► wait ─► (pivot | flush, finalize) ─► dismiss ─► read again ─►
+             (mend a header that is wrong)
              at any time: the job goes on in QEMU; the same command attaches to it again
 
 Right before a step that changes the graph, a fresh one is compared with the plan's (`expected`).
@@ -14,6 +15,7 @@ Right before a step that changes the graph, a fresh one is compared with the pla
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection
 from dataclasses import replace
 
@@ -25,6 +27,7 @@ from qmpsnap.operations.expected import check_unchanged
 from qmpsnap.operations.guards import Guard, check_merge
 from qmpsnap.operations.host import Host
 from qmpsnap.operations.jobs import COPYING, JobFailed
+from qmpsnap.operations.mend import ensured, mended_active
 from qmpsnap.operations.options import DEFAULT_OPTIONS, MergeOptions
 from qmpsnap.operations.outcome import (
     ChainUnexpected,
@@ -34,7 +37,6 @@ from qmpsnap.operations.outcome import (
     StoppedByChange,
     TimedOut,
     changing,
-    check_header,
     fresh,
     names,
     paths,
@@ -85,6 +87,7 @@ def delete(
         HeaderWrong, ChainUnexpected: It ran, and the outcome is not what it should be.
         ContentDiffers: It ran, and what is read is not what was read before.
     """
+    host.clear()
     plan = plan_delete(host.read(), request)
     proof = None
     try:
@@ -111,7 +114,8 @@ def delete(
         raise StoppedByChange(plan.kind, plan.top.file, what, names(after))
     if paths(after) == paths(plan.disk):
         raise _undone(host, plan, ended, options.timeout_s or 0, names(after))
-    done = _kept_for_others(host, plan, _proven(plan, guest, after, ended.error, notes))
+    proven = _proven(plan, guest, after, ended.error, notes)
+    done = _kept_for_others(host, plan, _with_right_headers(host, plan, proven))
     done = _with_state(host, done)
     if not verify:
         return done
@@ -148,6 +152,28 @@ def _with_state(host: Host, done: Result) -> Result:
     return replace(done, guest_state=state, notes=(*done.notes, *remarks(state)))
 
 
+def _with_right_headers(host: Host, plan: MergePlan, done: Result) -> Result:
+    """
+    See to the header that the merge has written, or of the layer that has become the active one.
+
+    Raises:
+        HeaderWrong: It is wrong, and could not be mended now.
+    """
+    if plan.above is not None and plan.base is not None:
+        name = plan.backing_name or ""
+        with changing(plan.kind, plan.top.file):
+            after, repaired = ensured(host, done.disk, plan.above, plan.base, name)
+        return replace(done, disk=after, repaired=repaired)
+    if plan.kind != "active-commit":
+        return done
+    try:
+        repaired, notes = mended_active(host, done.disk)
+    except KeyboardInterrupt:
+        # The merge is done; what is left undone was so before.
+        repaired, notes = (), ("interrupted before the header of the active file was looked at",)
+    return replace(done, repaired=repaired, notes=(*done.notes, *notes))
+
+
 def _undone(host: Host, plan: MergePlan, ended: Ended, seconds: float, chain: str) -> QmpsnapError:
     """Say why a job has left the chain as it was."""
     if ended.cancelled is Why.TIMEOUT:
@@ -177,11 +203,10 @@ def _proven(
         expected_names = " <- ".join(layer.file for layer in reversed(plan.remaining))
         said = f" (the job ended with: {error})" if error else ""
         raise ChainUnexpected(plan.kind, names(after) + said, expected_names)
-    if plan.above is not None:
-        if plan.base is not None:
-            check_header(after, plan.base.file)
-        elif after.layers[-1].backing_name is not None:
-            raise HeaderWrong(after.layers[-1].file, "it still names a backing file")
+    if plan.base is None and after.layers[-1].backing_name is not None:
+        last = after.layers[-1]
+        command = shlex.join(["qemu-img", "rebase", "-u", "-f", "qcow2", "-b", "", last.path or ""])
+        raise HeaderWrong(last.file, "it still names a backing file", command)
     formats = {layer.path: layer.format for layer in after.layers}
     left = [layer.path or "" for layer in plan.dropped]
     return Result(

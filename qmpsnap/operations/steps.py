@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from qmpsnap.errors import Refused
 from qmpsnap.formats.layers import DiskReport, LayerReport
 from qmpsnap.operations.control import planned
 from qmpsnap.operations.guards import Guard, check_create, check_merge
+from qmpsnap.operations.headers import wrong_active
 from qmpsnap.operations.host import Host
 from qmpsnap.operations.jobs import Verb
 from qmpsnap.operations.options import DEFAULT_OPTIONS, MergeOptions
@@ -72,6 +74,7 @@ def forecast_delete(
         steps=(
             *host.steps_of_merge(plan, options),
             *_headers(plan),
+            *_mended(host, plan),
             *(
                 Step(by="file", what=f"remove {layer.path}, if nobody has it open any more")
                 for layer in plan.dropped
@@ -105,7 +108,11 @@ def forecast_create(
             disk=plan.disk.disk,
             kind="create",
             why="",
-            steps=(_overlay(plan), *(_switch(host, plans, quiesce) if plan is last else ())),
+            steps=(
+                _overlay(plan),
+                *_rewritten(host, wrong_active(plan.disk.layers, plan.disk)),
+                *(_switch(host, plans, quiesce) if plan is last else ()),
+            ),
             moved=Growth(moved=0, needed=0),
             before=plan.disk.layers,
             after=((plan.file, "qcow2"), *_chain(plan.disk.layers)),
@@ -170,3 +177,20 @@ def _headers(plan: MergePlan) -> tuple[Step, ...]:
     arguments = {"backing": plan.backing_name, "backing-format": plan.base and plan.base.format}
     what = f"QEMU writes the backing file into the header of {plan.above.path}"
     return (Step(by="file", what=what, arguments=arguments),)
+
+
+def _mended(host: Host, plan: MergePlan) -> tuple[Step, ...]:
+    """The header of what an active commit makes the active layer, where it is known to be wrong."""
+    if plan.kind != "active-commit":
+        return ()
+    return _rewritten(host, wrong_active(plan.remaining, plan.disk))
+
+
+def _rewritten(host: Host, plan: MergePlan | None) -> tuple[Step, ...]:
+    """How a header is mended that is wrong already; nothing where it cannot be."""
+    if plan is None:
+        return ()
+    try:
+        return host.steps_of_merge(plan, DEFAULT_OPTIONS)
+    except Refused:
+        return ()

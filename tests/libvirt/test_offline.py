@@ -23,6 +23,7 @@ from qmpsnap.hosts.direct import DirectHost
 from qmpsnap.hosts.offline import OfflineHost
 from qmpsnap.operations import run
 from qmpsnap.operations.requests import DeleteRequest
+from tests.support.headers import recorded, with_format
 from tests.support.rig import BASE, DISK, MIB, SERIAL, SIZE, Rig
 from tests.support.situations import situation
 
@@ -339,4 +340,24 @@ def test_pause_on_an_error_is_refused_and_a_time_limit_works(off: Off) -> None:
     assert off.rig.cli("jobs", "-o", "json").json["jobs"] == []
     assert (off.rig.files(), off.content()) == (before, content)
     assert off.rig.delete(f"{BASE}.s1", BASE, "--timeout", "60").code == 0
+    assert off.content() == content
+
+
+@pytest.mark.parametrize("off", ["raw"], indirect=True)
+@pytest.mark.parametrize("operation", ["create", "delete"])
+def test_header_that_says_file_is_mended(off: Off, operation: str) -> None:
+    """Of a base that says nothing else, this is the one wrong format that is no contradiction."""
+    off.grow(3 if operation == "delete" else 2)
+    below = off.folder / f"{BASE}.s1"
+    with_format("file")(below)
+    content = off.content()
+    said = (
+        off.rig.cli("create", DISK, "new")
+        if operation == "create"
+        else off.rig.delete(f"{BASE}.s2", f"{BASE}.s1")
+    )
+    assert said.code == 0, said
+    assert f"repaired: the header of {BASE}.s1: it records the format 'file'" in said.err
+    assert recorded(below) == (BASE, "raw")
+    sound(off)
     assert off.content() == content

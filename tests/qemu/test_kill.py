@@ -21,7 +21,7 @@ from qmpsnap.operations.requests import CreateRequest, DeleteRequest, NamedDelet
 from tests.support.operations import MakeRig
 from tests.support.rig import BASE, DISK, SERIAL, Rig, assert_sound
 
-STEPS = 14
+STEPS = 15
 """More than any of the operations has."""
 
 
@@ -65,7 +65,7 @@ def _dies(rig: Rig, number: int, when: str, operation: Callable[[Host], object])
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("number", range(1, 6))
+@pytest.mark.parametrize("number", range(1, 7))
 def test_create(make_rig: MakeRig, number: int, when: str) -> None:
     request = CreateRequest(disk=SERIAL, new_file=f"{BASE}.new", snapshot="new")
     with make_rig("raw") as rig:

@@ -81,6 +81,7 @@ class FakeHost:
         fails any more."""
         self.errors: list[QmpsnapError] = []
         """What `reconnect` was asked about."""
+        self.cleared = 0
         self._plan: MergePlan | None = None
 
     def _step(self, name: str) -> None:
@@ -93,6 +94,9 @@ class FakeHost:
     def _done(self, name: str) -> None:
         if name in self.fails_after:
             raise self.fails_after[name]
+
+    def clear(self) -> None:
+        self.cleared += 1
 
     def read(self) -> GuestReport:
         self._step("read")

@@ -53,7 +53,10 @@ def linked(layers: Sequence[LayerReport]) -> tuple[LayerReport, ...]:
                 Evidence(witness=Witness.HEADER, format=upper.format or "", detail=detail)
             )
         backing = lower.file if lower is not None else None
-        result.append(replace(upper, evidence=tuple(evidence), backing_name=backing))
+        written = lower.format if lower is not None else None
+        result.append(
+            replace(upper, evidence=tuple(evidence), backing_name=backing, backing_format=written)
+        )
         above = upper
     return tuple(result)
 

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from qmpsnap.errors import Failed, QmpsnapError
-from qmpsnap.formats.layers import GuestReport
-from qmpsnap.formats.verdict import Evidence, Verdict, Witness
+from qmpsnap.formats.layers import DiskReport, GuestReport
 from qmpsnap.monitor.base import (
     CommandFailed,
     CommandTimedOut,
@@ -145,22 +144,59 @@ class TestCreate:
             create(fake, CREATE)
         assert fake.files == set()
 
-    def test_header_without_a_format(self) -> None:
+    @pytest.mark.parametrize("written", [None, "raw"])
+    def test_header_that_is_wrong_is_mended(self, written: str | None) -> None:
         fake = host()
-        fake.readings = [after_create(evidence=())]
-        with pytest.raises(HeaderWrong, match=r"above volume-1\.s2 is not: it records no backing"):
-            create(fake, CREATE)
+        fake.readings = [after_create(written)]
+        done = create(fake, CREATE)
+        (repaired,) = done.repaired
+        assert repaired.startswith("the header of volume-1.new: it records")
+        assert done.disk.layers[0].backing_format == "qcow2"
+        assert fake.calls[-6:] == ["attach", "start", "view", "dismiss", "settle", "read"]
         assert "discard" not in fake.calls
 
-    def test_header_with_another_format(self) -> None:
-        said = (
-            Evidence(witness=Witness.QMP, format="qcow2", detail=""),
-            Evidence(witness=Witness.HEADER, format="raw", detail="header of volume-1.new"),
-        )
+    def test_header_that_stays_wrong(self) -> None:
         fake = host()
-        fake.readings = [after_create(evidence=said, verdict=Verdict.CONFLICT)]
-        with pytest.raises(HeaderWrong, match=r"header of volume-1\.new: raw, not qcow2"):
+        fake.readings = [after_create(None), after_create(None)]
+        with pytest.raises(HeaderWrong, match=r"header of volume-1\.new .*no backing") as caught:
             create(fake, CREATE)
+        assert "discard" not in fake.calls
+        command = "qemu-img rebase -u -f qcow2 -b volume-1.s2 -F qcow2 /share/volume-1.new"
+        assert command in caught.value.way_out
+
+    @pytest.mark.parametrize(
+        "error", [CommandFailed("block-stream", "", "no"), KeyboardInterrupt()]
+    )
+    def test_header_that_cannot_be_mended_now(self, error: BaseException) -> None:
+        fake = host()
+        fake.readings = [after_create(None)]
+        fake.fails["start"] = error
+        with pytest.raises(HeaderWrong, match="Mending it failed") as caught:
+            create(fake, CREATE)
+        assert (caught.value.exit_code, caught.value.changed) == (1, "yes")
+
+    def test_active_header_is_mended_while_it_is_the_active_one(self) -> None:
+        fake = FakeHost(samples.guest(without_format(samples.disk(3))))
+        done = create(fake, CREATE)
+        assert fake.calls.index("start") < fake.calls.index("switch")
+        (repaired,) = done.repaired
+        assert "the header of volume-1.s2: it records no backing format" in repaired
+        assert done.disk.layers[1].backing_format == "qcow2"
+
+    def test_active_header_that_cannot_be_mended_is_a_note(self) -> None:
+        fake = FakeHost(samples.guest(without_format(samples.disk(3))))
+        fake.fails["start"] = CommandFailed("block-stream", "", "busy")
+        done = create(fake, CREATE)
+        (note,) = done.notes
+        assert "qemu-img rebase -u -f qcow2 -b volume-1.s1 -F qcow2 /share/volume-1.s2" in note
+        assert done.repaired == ()
+
+    def test_another_name_in_the_active_header_is_left_alone(self) -> None:
+        moved = samples.changed_layer(samples.disk(3), 0, backing_name="/new/place/volume-1.s1")
+        fake = FakeHost(samples.guest(moved))
+        done = create(fake, CREATE)
+        assert "start" not in fake.calls
+        assert done.repaired == ()
 
     def test_xml_that_follows_a_moment_later(self) -> None:
         fake = host()
@@ -232,12 +268,17 @@ class TestSomebodyElse:
             create(fake, CREATE, REQUIRE)
 
 
-def after_create(**changes: Any) -> GuestReport:
-    """The guest after `CREATE`, with changes to the layer below the overlay."""
+def after_create(written: str | None = "qcow2") -> GuestReport:
+    """The guest after `CREATE`, with this backing format in the header of the overlay."""
     layers = samples.linked([samples.layer("volume-1.new"), *samples.disk(3).layers])
     return with_layers(
-        samples.guest(samples.disk(3)), (layers[0], replace(layers[1], **changes), *layers[2:])
+        samples.guest(samples.disk(3)), (replace(layers[0], backing_format=written), *layers[1:])
     )
+
+
+def without_format(disk: DiskReport) -> DiskReport:
+    """The disk with no backing format in the header of its active layer."""
+    return samples.changed_layer(disk, 0, backing_format=None)
 
 
 BOTH = (

@@ -10,7 +10,7 @@ import pytest
 
 from qmpsnap.formats.layers import DiskReport
 from qmpsnap.graph.nodes import Cache, Node
-from qmpsnap.hosts.direct import DirectHost, FormatNotRecordable, job_id
+from qmpsnap.hosts.direct import DirectHost, FilterInTheWay, FormatNotRecordable, job_id
 from qmpsnap.monitor.base import (
     CONNECTION_LOST,
     CommandFailed,
@@ -20,6 +20,7 @@ from qmpsnap.monitor.base import (
     LostInMidCommand,
     LostWhileReading,
 )
+from qmpsnap.operations.headers import rewrite
 from qmpsnap.operations.host import Host, NotFlushed
 from qmpsnap.operations.jobs import JobStatus, JobView
 from qmpsnap.operations.options import MergeOptions, OnError
@@ -295,9 +296,8 @@ class TestStrays:
             for number, name in enumerate(names)
         ]
         graph["edges"] += [{"parent": 100, "child": 101, "name": "file"}]
-        DirectHost(monitor).start(COMMIT)
+        DirectHost(monitor).clear()
         assert monitor.arguments_of("blockdev-del") == [{"node-name": "qmpsnap-1-format"}]
-        assert monitor.commands().index("blockdev-del") < monitor.commands().index("block-commit")
 
     def test_own_nodes_that_are_in_use_stay(self) -> None:
         disk = samples.disk(1, root="qmpsnap-1-format")
@@ -305,8 +305,77 @@ class TestStrays:
             disk, 0, node="qmpsnap-1-format", protocol_node="qmpsnap-1-file"
         )
         monitor = qemu(disk)
-        DirectHost(monitor).start(COMMIT)
+        DirectHost(monitor).clear()
         assert "blockdev-del" not in monitor.commands()
+
+
+class TestRewrite:
+    """A header that is written anew, by a stream that copies nothing."""
+
+    def plan(self, position: int = 0, disk: DiskReport | None = None) -> MergePlan:
+        disk = disk or samples.disk(3)
+        upper, lower = disk.layers[position : position + 2]
+        return rewrite(disk, upper, lower, lower.file)
+
+    @pytest.mark.parametrize("masks", [True, False])
+    @pytest.mark.parametrize("position", [0, 1])
+    def test_one_job_that_goes_by_itself(self, position: int, masks: bool) -> None:
+        monitor = qemu(query_qmp_schema=MASK if masks else [])
+        plan = self.plan(position)
+        job = DirectHost(monitor).start(plan)
+        (sent,) = monitor.arguments_of("block-stream")
+        assert sent == {
+            "job-id": job,
+            "device": plan.top.node,
+            "base-node": plan.base and plan.base.node,
+            "backing-file": plan.backing_name,
+            "auto-finalize": True,
+            "auto-dismiss": True,
+            **({"backing-mask-protocol": True} if masks else {}),
+        }
+        assert job.startswith("qmpsnap-header-")
+
+    def test_filter_that_it_would_take_out(self) -> None:
+        disk = samples.changed_layer(samples.disk(2), 1, top_node="throttle0")
+        monitor = qemu(disk)
+        with pytest.raises(FilterInTheWay, match="throttle0"):
+            DirectHost(monitor).start(self.plan(0, disk))
+        assert changes(monitor) == []
+
+    def test_header_that_would_say_file(self) -> None:
+        monitor = qemu(over_protocol())
+        with pytest.raises(FormatNotRecordable):
+            DirectHost(monitor).start(self.plan(1, over_protocol()))
+
+    def test_layer_that_stays_open_for_writing_is_opened_again(self) -> None:
+        disk = samples.disk(3)
+        plan = self.plan(1, disk)
+        node = plan.top.node_details
+        assert node is not None
+        plan = replace(plan, top=replace(plan.top, node_details=replace(node, read_only=True)))
+        monitor = qemu(disk, blockdev_reopen={})
+        DirectHost(monitor).settle(plan)
+        (sent,) = monitor.arguments_of("blockdev-reopen")
+        options = sent["options"]
+        assert isinstance(options, list)
+        assert options[0] == {
+            "driver": "qcow2",
+            "node-name": "volume-1.s1-node",
+            "read-only": True,
+            "cache": {"direct": False, "no-flush": False},
+            "detect-zeroes": "off",
+            "file": "volume-1.s1-file",
+            "backing": "volume-1-node",
+        }
+
+    def test_layer_that_nobody_can_open_again_is_told(self) -> None:
+        plan = self.plan(1)
+        node = plan.top.node_details
+        assert node is not None
+        plan = replace(plan, top=replace(plan.top, node_details=replace(node, read_only=True)))
+        monitor = qemu(blockdev_reopen=not_found("blockdev-reopen"))
+        *_, note = DirectHost(monitor).settle(plan)
+        assert "volume-1.s1 stays open for writing" in note
 
 
 class TestOptions:

@@ -9,7 +9,7 @@ import pytest
 
 from qmpsnap.errors import QmpsnapError, Unknown
 from qmpsnap.formats.layers import DiskReport, GuestReport
-from qmpsnap.formats.verdict import Evidence, Verdict, Witness
+from qmpsnap.formats.verdict import Verdict
 from qmpsnap.hosts.reading import TornReading
 from qmpsnap.monitor.base import (
     CommandFailed,
@@ -213,21 +213,61 @@ class TestDelete:
 
 
 class TestHeaderAfterDelete:
+    FAULTS = (
+        {"backing_format": None},
+        {"backing_format": "qcow2"},
+        {"backing_format": "file"},
+        {"backing_name": None},
+        {"backing_name": "other"},
+        {"backing_name": "/share/volume-1"},
+    )
+
+    @pytest.mark.parametrize("fault", FAULTS)
     @pytest.mark.parametrize("request_", [COMMIT, PULL_TO])
-    def test_without_a_format(self, request_: DeleteRequest) -> None:
-        with pytest.raises(HeaderWrong, match=r"above volume-1 is not: it records no backing"):
-            deleted(self.found(evidence=()), request_)
+    def test_that_is_wrong_is_mended(
+        self, request_: DeleteRequest, fault: dict[str, str | None]
+    ) -> None:
+        fake = self.found(1, **fault)
+        done = deleted(fake, request_)
+        (repaired,) = done.repaired
+        assert repaired.startswith("the header of volume-1.s2: it ")
+        assert repaired.endswith("now it names volume-1 (raw)")
+        assert (done.disk.layers[0].backing_name, done.disk.layers[0].backing_format) == (
+            "volume-1",
+            "raw",
+        )
+        assert fake.calls.count("start") == 2
 
     @pytest.mark.parametrize("request_", [COMMIT, PULL_TO])
-    def test_with_another_format(self, request_: DeleteRequest) -> None:
-        said = (
-            Evidence(witness=Witness.QMP, format="raw", detail=""),
-            Evidence(witness=Witness.HEADER, format="qcow2", detail="header of volume-1.s2"),
-        )
-        fake = self.found(evidence=said, verdict=Verdict.CONFLICT)
-        with pytest.raises(HeaderWrong, match=r"header of volume-1\.s2: qcow2, not raw") as caught:
+    def test_that_stays_wrong(self, request_: DeleteRequest) -> None:
+        fake = self.found(2, backing_format="qcow2")
+        with pytest.raises(HeaderWrong, match="records the format 'qcow2', not 'raw'") as caught:
             deleted(fake, request_)
         assert (caught.value.exit_code, caught.value.changed) == (1, "yes")
+        command = "qemu-img rebase -u -f qcow2 -b volume-1 -F raw /share/volume-1.s2"
+        assert command in caught.value.way_out
+
+    def test_that_says_the_same_in_other_words_is_left_alone(self) -> None:
+        fake = self.found(1, backing_name="./volume-1")
+        assert deleted(fake).repaired == ()
+
+    def test_witnesses_that_contradict_each_other_about_the_base(self) -> None:
+        fake = host()
+        upper, _, lower = samples.disk(3).layers
+        lower = replace(lower, verdict=Verdict.CONFLICT)
+        fake.readings = [with_layers(fake.guest, samples.linked([upper, lower]))] * 2
+        with pytest.raises(HeaderWrong, match="of which qmp says raw"):
+            deleted(fake)
+
+    def test_of_what_an_active_commit_makes_active_is_mended(self) -> None:
+        guest = samples.changed_layer(samples.disk(3), 1, backing_format=None)
+        fake = FakeHost(samples.guest(guest))
+        *_, lower = samples.linked(guest.layers)
+        middle = replace(guest.layers[1], backing_format=None)
+        fake.readings = [with_layers(fake.guest, [middle, lower])]
+        request = replace(ACTIVE, file_to_merge="volume-1.s2", merge_target_file="volume-1.s1")
+        (repaired,) = deleted(fake, request).repaired
+        assert "the header of volume-1.s1: it records no backing format" in repaired
 
     def test_that_still_names_a_backing_file_after_a_whole_pull(self) -> None:
         fake = host()
@@ -242,10 +282,12 @@ class TestHeaderAfterDelete:
         fake.readings = [with_layers(fake.guest, [only])]
         assert deleted(fake, ACTIVE).file_format == {"volume-1": "raw"}
 
-    def found(self, **changes: Any) -> FakeHost:
+    def found(self, times: int, **changes: Any) -> FakeHost:
+        """So often a reading after the merge shows the upper header like this."""
         fake = host()
         upper, _, lower = samples.disk(3).layers
-        fake.readings = [with_layers(fake.guest, [upper, replace(lower, **changes)])]
+        upper, lower = samples.linked([upper, lower])
+        fake.readings = [with_layers(fake.guest, [replace(upper, **changes), lower])] * times
         return fake
 
 
