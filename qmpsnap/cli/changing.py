@@ -136,7 +136,7 @@ def delete(
     _tell(f"deleted snapshot {name} of {done.disk.disk}", "delete", (done,), output)
     folder = folder_of(done.disk.layers[0])
     for path in done.dropped:
-        if remove_file and tidy(os.path.dirname(path)) != folder:
+        if remove_file and not _is_in(folder, path):
             say(f"{path} is no longer used by this guest; it is not in {folder}, so it was kept")
         elif remove_file:
             try:
@@ -149,6 +149,11 @@ def delete(
             say(f"{path} is no longer used by this guest; it was kept")
     for path in done.held:
         say(f"{path} left the chain, but it is still in use; it was kept")
+
+
+def _is_in(folder: str, path: str) -> bool:
+    """Whether a file is the volume's own; a template that many volumes rest on lies elsewhere."""
+    return tidy(os.path.dirname(path)) == folder
 
 
 def default_name() -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from qmpsnap.errors import Refused
+from qmpsnap.formats.layers import LayerReport
 from qmpsnap.operations.plan_delete import MergePlan
 from qmpsnap.operations.space import growth
 
@@ -98,27 +99,36 @@ def _refusals(plan: MergePlan, around: Surroundings) -> list[WouldHarm]:
             )
     found += _no_room(plan, around)
     for layer in plan.dropped:
-        details = layer.node_details
-        if "bitmaps" in layer.flags:
-            names = ", ".join(details.bitmaps) if details and details.bitmaps else "by its header"
-            found.append(
-                WouldHarm(
-                    Guard.BITMAPS,
-                    f"{layer.file} leaves the chain, and has dirty bitmaps ({names})",
-                    "The next incremental backup would have to be a full one. Make the backup "
-                    "first, then remove the bitmaps (`block-dirty-bitmap-remove`).",
-                )
-            )
-        if details is not None and details.snapshots:
-            found.append(
-                WouldHarm(
-                    Guard.INTERNAL_SNAPSHOTS,
-                    f"{layer.file} leaves the chain, and holds internal snapshots "
-                    f"({', '.join(details.snapshots)})",
-                    "Copy what they hold elsewhere first (`qemu-img convert -f qcow2 -l`).",
-                )
-            )
+        found += _lost_bitmaps(layer) + _lost_snapshots(layer)
     return found
+
+
+def _lost_bitmaps(layer: LayerReport) -> list[WouldHarm]:
+    if "bitmaps" not in layer.flags:
+        return []
+    details = layer.node_details
+    names = ", ".join(details.bitmaps) if details and details.bitmaps else "by its header"
+    return [
+        WouldHarm(
+            Guard.BITMAPS,
+            f"{layer.file} leaves the chain, and has dirty bitmaps ({names})",
+            "The next incremental backup would have to be a full one. Make the backup first, then "
+            "remove the bitmaps (`block-dirty-bitmap-remove`).",
+        )
+    ]
+
+
+def _lost_snapshots(layer: LayerReport) -> list[WouldHarm]:
+    names = layer.node_details.snapshots if layer.node_details else ()
+    if not names:
+        return []
+    return [
+        WouldHarm(
+            Guard.INTERNAL_SNAPSHOTS,
+            f"{layer.file} leaves the chain, and holds internal snapshots ({', '.join(names)})",
+            "Copy what they hold elsewhere first (`qemu-img convert -f qcow2 -l`).",
+        )
+    ]
 
 
 def _no_room(plan: MergePlan, around: Surroundings) -> list[WouldHarm]:

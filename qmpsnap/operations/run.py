@@ -99,9 +99,8 @@ def delete(
             guest, after = drive.lasting(lambda: fresh(host, plan.disk))
     except KeyboardInterrupt:
         raise Interrupted(plan.kind, plan.top.file) from None
-    if paths(after) == paths(plan.disk):
-        raise _undone(host, plan, ended, options.timeout_s or 0, names(after))
-    done = _kept_for_others(host, plan, _proven(plan, guest, after, ended.error, notes))
+    merged = _judged(host, plan, ended, guest, after, notes, options.timeout_s or 0)
+    done = _kept_for_others(host, plan, merged)
     if not verify:
         return done
     said = proof.end(host, plan, after) if proof else "not verified: it was begun by another call"
@@ -127,6 +126,21 @@ def _kept_for_others(host: Host, plan: MergePlan, done: Result) -> Result:
         held=(*done.held, *read),
         notes=(*done.notes, *notes),
     )
+
+
+def _judged(
+    host: Host,
+    plan: MergePlan,
+    ended: Ended,
+    guest: GuestReport,
+    after: DiskReport,
+    notes: tuple[str, ...],
+    seconds: float,
+) -> Result:
+    """Tell a merge that was done from one that was not, by a fresh reading and the job's error."""
+    if paths(after) == paths(plan.disk):
+        raise _undone(host, plan, ended, seconds, names(after))
+    return _proven(plan, guest, after, ended.error, notes)
 
 
 def _undone(host: Host, plan: MergePlan, ended: Ended, seconds: float, chain: str) -> QmpsnapError:
