@@ -24,6 +24,7 @@ class Guard(StrEnum):
     SHARED_BASE = "shared-base"
     BITMAPS = "bitmaps"
     INTERNAL_SNAPSHOTS = "internal-snapshots"
+    LIBVIRT_SNAPSHOTS = "libvirt-snapshots"
     MIGRATION = "migration"
     GROW_BASE = "grow-base"
     SPACE = "space"
@@ -53,6 +54,8 @@ class Surroundings:
     """Bytes that each layer's file takes on the host, by path; regular files only."""
     free: Mapping[str, int] = field(default_factory=dict)
     """Bytes that the file system of each layer has left, by path."""
+    recorded: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Snapshots that libvirt keeps a record of, by the path of their overlay."""
     notes: tuple[str, ...] = ()
     """What could not be looked at, and why."""
 
@@ -100,7 +103,7 @@ def _refusals(plan: MergePlan, around: Surroundings) -> list[WouldHarm]:
     found += _no_room(plan, around)
     for layer in plan.dropped:
         found += _lost_bitmaps(layer) + _lost_snapshots(layer)
-    return found
+    return found + _lost_records(plan, around)
 
 
 def _lost_bitmaps(layer: LayerReport) -> list[WouldHarm]:
@@ -128,6 +131,21 @@ def _lost_snapshots(layer: LayerReport) -> list[WouldHarm]:
             f"{layer.file} leaves the chain, and holds internal snapshots ({', '.join(names)})",
             "Copy what they hold elsewhere first (`qemu-img convert -f qcow2 -l`).",
         )
+    ]
+
+
+def _lost_records(plan: MergePlan, around: Surroundings) -> list[WouldHarm]:
+    """libvirt would go on naming files that are merged by then, and could not delete them."""
+    merged = plan.dropped if plan.kind != "pull" else (plan.top, *plan.dropped)
+    return [
+        WouldHarm(
+            Guard.LIBVIRT_SNAPSHOTS,
+            f"{layer.file} is the overlay of {', '.join(names)}, which libvirt keeps a record of",
+            "Let libvirt delete it (`virsh snapshot-delete`), or have it forget the record first "
+            "(`virsh snapshot-delete --metadata`).",
+        )
+        for layer in merged
+        if (names := around.recorded.get(layer.path or ""))
     ]
 
 

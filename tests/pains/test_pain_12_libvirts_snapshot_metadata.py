@@ -53,3 +53,36 @@ class TestSnapshotMetadata(Pain[Defined]):
         world.domain.destroy()
         with pytest.raises(libvirt.libvirtError, match="with 1 snapshots"):
             world.domain.undefine()
+
+
+class TestSnapshotOfLibvirtsOwn(Pain[Defined]):
+    """Somebody took it with virsh, so libvirt keeps a record of it; then its file is merged."""
+
+    guard = Guard(
+        where="qmpsnap.operations.guards._lost_records", instead=lambda _plan, _around: []
+    )
+
+    @pytest.fixture
+    def world(self, connection: Any, share: Path, borrowed: None) -> Iterator[Defined]:
+        images.create_raw(share / BASE, MIB)
+        source = f"<source file='{share / BASE}.theirs'/>"
+        disks = f"<disks><disk name='{DISK}' snapshot='external'>{source}</disk></disks>"
+        text = f"<domainsnapshot><name>theirs</name>{disks}</domainsnapshot>"
+        with defined(connection, share / BASE, "raw") as guest:
+            guest.start()
+            guest.domain.snapshotCreateXML(text, libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY)
+            yield guest
+
+    def answered(self, world: Defined) -> None:
+        said = world.cli("delete", DISK, "theirs", "--remove-file")
+        assert said.code == 4, said
+        assert "is the overlay of snapshot theirs" in said.err
+        (snapshot,) = world.domain.listAllSnapshots()
+        snapshot.delete(libvirt.VIR_DOMAIN_SNAPSHOT_DELETE_METADATA_ONLY)
+        assert world.cli("delete", DISK, "theirs", "--remove-file").code == 0
+
+    def hurts(self, world: Defined) -> None:
+        assert world.active_file() == str(world.folder / BASE)
+        (snapshot,) = world.domain.listAllSnapshots()
+        with pytest.raises(libvirt.libvirtError):  # its file is in no chain any more
+            snapshot.delete()
