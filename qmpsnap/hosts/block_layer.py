@@ -83,6 +83,7 @@ def opened(layers: Sequence[tuple[str, str]]) -> Iterator[SocketMonitor]:
             number = listening.fileno()
             command = [
                 *(program, "-M", "none", "-nodefaults", "-no-user-config", "-display", "none"),
+                "-S",  # it would send the event RESUME, on 7.2 now and then before its greeting
                 *("-chardev", f"socket,id=qmp,fd={number},server=on,wait=off"),
                 *("-mon", "chardev=qmp,mode=control"),
                 *(part for node in _nodes(layers) for part in ("-blockdev", json.dumps(node))),
