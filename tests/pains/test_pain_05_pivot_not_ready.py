@@ -62,7 +62,7 @@ class Slow:
 
     def delete(self) -> Result:
         with self.rig.host() as host:
-            options = MergeOptions(bandwidth=MIB)
+            options = MergeOptions(bandwidth=1)
             return run.delete(host, NEWEST, self._look, options=options, poll_s=0.05)
 
     def _look(self, _plan: object, view: JobView) -> None:

@@ -39,7 +39,7 @@ class TestTimeOutThatGuesses(Pain[Rig]):
             yield rig
 
     def answered(self, world: Rig) -> None:
-        said = world.delete(TOP, BASE, "--bandwidth", "1M", "--timeout", "0.3")
+        said = world.delete(TOP, BASE, "--bandwidth", "64K", "--timeout", "0.3")
         assert said.status == {"status": "error_deleting", "progress": "0%"}
         assert said.code == 5, said
         assert "was cancelled. The chain is as it was" in said.err
