@@ -11,7 +11,7 @@ export QMPSNAP_REQUIRE ?= qemu,libvirt,guest,security,chaos
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types unit fuzz nightly replay qemu layouts libvirt layouts-libvirt guest security chaos record matrix clean
+.PHONY: help setup demo test lint types unit fuzz nightly replay qemu layouts libvirt layouts-libvirt guest security pains chaos record matrix clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 18
@@ -39,9 +39,10 @@ layouts-libvirt: setup ## every layout of disks under libvirt
 matrix: setup ## the layouts on other releases' QEMU and libvirt; needs root
 guest: setup ## tests with a real Linux and its guest agent
 security: setup ## attacks, on both
+pains: setup ## what hurts users of other tools, with and without our guards
 chaos: setup ## random sequences and faults, on both roads
 
-lint types unit fuzz nightly replay qemu layouts libvirt layouts-libvirt guest security chaos record matrix:
+lint types unit fuzz nightly replay qemu layouts libvirt layouts-libvirt guest security pains chaos record matrix:
 	$(TOX) run -e $@ -- $(ARGS)
 
 clean: ## remove .venv, .tox and every cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,25 +62,44 @@ def page(notice: str) -> str:
         for one in sorted(found, key=lambda one: (one.code, one.title))
     )
     answered = "".join(
-        f"| {number} | {pain} | {_shown(found, number)} |\n"
+        f"| {number} | [{pain}](../explanation/pains.md#{anchor(number)}) | "
+        f"{_shown(found, number)} |\n"
         for number, pain in enumerate(PAINS, start=1)
     )
     return (
         f"{notice}\n\n{HEAD}{rows}\n## The pains of other tools\n\n"
-        "What users of other snapshot tools complain of most, and the tests that show what happens "
-        f"here.\n\n| | pain | shown by |\n|---|---|---|\n{answered}"
+        "What users of other snapshot tools complain of most. Each has tests of its own, with the "
+        "guard and without it, and some of the situations above are about it: "
+        "[Pains](../explanation/pains.md).\n\n"
+        f"| | pain | tests, and situations |\n|---|---|---|\n{answered}"
     )
 
 
+def anchor(number: int) -> str:
+    """Id of a pain's heading in docs/explanation/pains.md, as GitHub and GitLab make it."""
+    heading = f"{number}. {PAINS[number - 1]}".lower()
+    return re.sub(r"[^\w\- ]", "", heading).replace(" ", "-")
+
+
+def module_of_pain(number: int) -> Path:
+    """The module that shows a pain with its guard and without it."""
+    (module,) = (ROOT / "tests" / "pains").glob(f"test_pain_{number:02}_*.py")
+    return module
+
+
 def _shown(found: list[Situation], number: int) -> str:
-    names = [f"[`{one.test}`](../../{one.file})" for one in found if one.pain == number]
-    return ", ".join(sorted(names)) or "-"
+    module = module_of_pain(number)
+    names = {f"[`{one.test}`](../../{one.file})" for one in found if one.pain == number}
+    return ", ".join([f"[`{module.stem}`](../../{module.relative_to(ROOT)})", *sorted(names)])
 
 
 def situations() -> Iterator[Situation]:
     """Find the marked tests, without importing them."""
     for path in sorted((ROOT / "tests").rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        text = path.read_text(encoding="utf-8")
+        if "@situation(" not in text:
+            continue  # to parse them all takes a second
+        for node in ast.walk(ast.parse(text)):
             if not isinstance(node, ast.FunctionDef):
                 continue
             for decorator in node.decorator_list:

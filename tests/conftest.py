@@ -56,7 +56,12 @@ _NEEDS: dict[str, tuple[Callable[[], object], str]] = {
 }
 
 
-_TIER_OF_FOLDER = {"layouts": "qemu", "layouts_libvirt": "libvirt", "matrix": "libvirt"}
+_TIER_OF_FOLDER = {
+    "layouts": "qemu",
+    "layouts_libvirt": "libvirt",
+    "matrix": "libvirt",
+    "pains": "libvirt",
+}
 """Where it is not the folder's own name."""
 
 

@@ -22,7 +22,6 @@ from qmpsnap.cli.output import output_option, printable, say, show
 from qmpsnap.cli.progress import shown
 from qmpsnap.cli.quiescing import quiesce_options
 from qmpsnap.cli.road import GuestCommand, Road
-from qmpsnap.formats.layers import DiskReport
 from qmpsnap.operations import outcome, run
 from qmpsnap.operations.create import create_all
 from qmpsnap.operations.names import folder_of, tidy
@@ -127,7 +126,9 @@ def delete(
                 request,
                 options=options,
                 allow=allowed,
-                removes=lambda found, path: remove_file and _is_in_folder(path, found),
+                removes=lambda found, path: (
+                    remove_file and _is_in(folder_of(found.layers[0]), path)
+                ),
             )
         plans.show_plans("delete", (forecast,), output)
         return
@@ -142,9 +143,9 @@ def delete(
             verify=verify,
         )
     _tell(f"deleted snapshot {name} of {done.disk.disk}", "delete", (done,), output)
+    folder = folder_of(done.disk.layers[0])
     for path in done.dropped:
-        if remove_file and not _is_in_folder(path, done.disk):
-            folder = folder_of(done.disk.layers[0])
+        if remove_file and not _is_in(folder, path):
             say(f"{path} is no longer used by this guest; it is not in {folder}, so it was kept")
         elif remove_file:
             try:
@@ -159,8 +160,9 @@ def delete(
         say(f"{path} left the chain, but it is still in use; it was kept")
 
 
-def _is_in_folder(path: str, disk: DiskReport) -> bool:
-    return tidy(os.path.dirname(path)) == folder_of(disk.layers[0])
+def _is_in(folder: str, path: str) -> bool:
+    """Whether a file is the volume's own; a template that many volumes rest on lies elsewhere."""
+    return tidy(os.path.dirname(path)) == folder
 
 
 def default_name() -> str:

@@ -76,6 +76,15 @@ class XmlDomain:
     disks: tuple[XmlDisk, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class XmlSnapshot:
+    """A snapshot that libvirt keeps a record of (`<domainsnapshot>`)."""
+
+    name: str
+    overlays: tuple[str, ...]
+    """Files that were put on for it; none of an internal one."""
+
+
 def parse(text: str) -> XmlDomain:
     """
     Parse a live domain XML.
@@ -84,6 +93,33 @@ def parse(text: str) -> XmlDomain:
         MalformedXml: Not well formed, a DOCTYPE, too deep or too large for the parser's limits,
             or not a `<domain>`.
     """
+    root = _root(text, "domain")
+    disks = tuple(
+        _disk(element)
+        for element in root.iterfind("./devices/disk")
+        if element.find("target") is not None
+    )
+    return XmlDomain(name=root.findtext("name") or "", disks=disks)
+
+
+def parse_snapshot(text: str) -> XmlSnapshot:
+    """
+    Parse the XML of a snapshot.
+
+    Raises:
+        MalformedXml: See `parse`; or not a `<domainsnapshot>`.
+
+    Source: libvirt docs/formatsnapshot.rst.
+    """
+    root = _root(text, "domainsnapshot")
+    sources = root.iterfind("./disks/disk[@snapshot='external']/source")
+    files = (source.get("file") or source.get("dev") for source in sources)
+    return XmlSnapshot(
+        name=root.findtext("name") or "", overlays=tuple(file for file in files if file)
+    )
+
+
+def _root(text: str, tag: str) -> etree._Element:
     # The text was decoded before, so whatever encoding it declares is not that of these bytes. A
     # comment would cut a text in two, of which only the first part is read.
     parser = etree.XMLParser(
@@ -101,14 +137,9 @@ def parse(text: str) -> XmlDomain:
         raise MalformedXml(str(error)) from error
     if _has_doctype(root):
         raise MalformedXml("it has a DOCTYPE")
-    if root.tag != "domain":
-        raise MalformedXml(f"its root is <{root.tag}>, not <domain>")
-    disks = tuple(
-        _disk(element)
-        for element in root.iterfind("./devices/disk")
-        if element.find("target") is not None
-    )
-    return XmlDomain(name=root.findtext("name") or "", disks=disks)
+    if root.tag != tag:
+        raise MalformedXml(f"its root is <{root.tag}>, not <{tag}>")
+    return root
 
 
 def _has_doctype(root: etree._Element) -> bool:

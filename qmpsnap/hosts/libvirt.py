@@ -32,6 +32,7 @@ from qmpsnap.hosts.overlay import discard_overlay, prepare_overlay
 from qmpsnap.hosts.quiescing import DomainQuiescer
 from qmpsnap.hosts.reading import Reader, StreamLingers
 from qmpsnap.hosts.reconnecting import connect_again
+from qmpsnap.hosts.recorded import recorded_snapshots
 from qmpsnap.hosts.surroundings import layer_paths, other_users, room_of, space_of
 from qmpsnap.monitor.base import CommandFailed, Event, reading
 from qmpsnap.monitor.passthrough import (
@@ -266,9 +267,11 @@ class LibvirtHost:
             for guest, path in off:
                 if path in paths:
                     found.setdefault(path, []).append(f"guest {guest}, which is off")
+            recorded = self._call("listAllSnapshots", lambda: recorded_snapshots(self._domain))
         allocated, free = space_of(paths)
         return Surroundings(
             readers={path: tuple(users) for path, users in found.items()},
+            recorded=recorded,
             migration=self.migration(),
             allocated=allocated,
             free=free,

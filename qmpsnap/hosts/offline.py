@@ -30,6 +30,7 @@ from qmpsnap.hosts.content import digest_of_layers
 from qmpsnap.hosts.direct import DirectHost
 from qmpsnap.hosts.headers import read_header
 from qmpsnap.hosts.overlay import discard_overlay, prepare_overlay
+from qmpsnap.hosts.recorded import recorded_snapshots
 from qmpsnap.hosts.surroundings import layer_paths, other_users, room_of, space_of
 from qmpsnap.monitor.virt import libvirt_module
 from qmpsnap.operations.guards import Surroundings
@@ -151,7 +152,13 @@ class OfflineHost:
         paths = layer_paths(disk)
         readers, notes = other_users(paths, "")
         allocated, free = space_of(paths)
-        return Surroundings(readers=readers, allocated=allocated, free=free, notes=notes)
+        return Surroundings(
+            readers=readers,
+            recorded=recorded_snapshots(self._domain),
+            allocated=allocated,
+            free=free,
+            notes=notes,
+        )
 
     def migration(self) -> str | None:
         """See `Host.migration`: what is off does not migrate."""

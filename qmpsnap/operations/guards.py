@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from qmpsnap.errors import Refused
+from qmpsnap.formats.layers import LayerReport
 from qmpsnap.operations.plan_delete import MergePlan
 from qmpsnap.operations.space import growth
 
@@ -23,6 +24,7 @@ class Guard(StrEnum):
     SHARED_BASE = "shared-base"
     BITMAPS = "bitmaps"
     INTERNAL_SNAPSHOTS = "internal-snapshots"
+    LIBVIRT_SNAPSHOTS = "libvirt-snapshots"
     MIGRATION = "migration"
     GROW_BASE = "grow-base"
     SPACE = "space"
@@ -52,6 +54,8 @@ class Surroundings:
     """Bytes that each layer's file takes on the host, by path; regular files only."""
     free: Mapping[str, int] = field(default_factory=dict)
     """Bytes that the file system of each layer has left, by path."""
+    recorded: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Snapshots that libvirt keeps a record of, by the path of their overlay."""
     notes: tuple[str, ...] = ()
     """What could not be looked at, and why."""
 
@@ -98,27 +102,51 @@ def _refusals(plan: MergePlan, around: Surroundings) -> list[WouldHarm]:
             )
     found += _no_room(plan, around)
     for layer in plan.dropped:
-        details = layer.node_details
-        if "bitmaps" in layer.flags:
-            names = ", ".join(details.bitmaps) if details and details.bitmaps else "by its header"
-            found.append(
-                WouldHarm(
-                    Guard.BITMAPS,
-                    f"{layer.file} leaves the chain, and has dirty bitmaps ({names})",
-                    "The next incremental backup would have to be a full one. Make the backup "
-                    "first, then remove the bitmaps (`block-dirty-bitmap-remove`).",
-                )
-            )
-        if details is not None and details.snapshots:
-            found.append(
-                WouldHarm(
-                    Guard.INTERNAL_SNAPSHOTS,
-                    f"{layer.file} leaves the chain, and holds internal snapshots "
-                    f"({', '.join(details.snapshots)})",
-                    "Copy what they hold elsewhere first (`qemu-img convert -f qcow2 -l`).",
-                )
-            )
-    return found
+        found += _lost_bitmaps(layer) + _lost_snapshots(layer)
+    return found + _lost_records(plan, around)
+
+
+def _lost_bitmaps(layer: LayerReport) -> list[WouldHarm]:
+    if "bitmaps" not in layer.flags:
+        return []
+    details = layer.node_details
+    names = ", ".join(details.bitmaps) if details and details.bitmaps else "by its header"
+    return [
+        WouldHarm(
+            Guard.BITMAPS,
+            f"{layer.file} leaves the chain, and has dirty bitmaps ({names})",
+            "The next incremental backup would have to be a full one. Make the backup first, then "
+            "remove the bitmaps (`block-dirty-bitmap-remove`).",
+        )
+    ]
+
+
+def _lost_snapshots(layer: LayerReport) -> list[WouldHarm]:
+    names = layer.node_details.snapshots if layer.node_details else ()
+    if not names:
+        return []
+    return [
+        WouldHarm(
+            Guard.INTERNAL_SNAPSHOTS,
+            f"{layer.file} leaves the chain, and holds internal snapshots ({', '.join(names)})",
+            "Copy what they hold elsewhere first (`qemu-img convert -f qcow2 -l`).",
+        )
+    ]
+
+
+def _lost_records(plan: MergePlan, around: Surroundings) -> list[WouldHarm]:
+    """libvirt would go on naming files that are merged by then, and could not delete them."""
+    merged = plan.dropped if plan.kind != "pull" else (plan.top, *plan.dropped)
+    return [
+        WouldHarm(
+            Guard.LIBVIRT_SNAPSHOTS,
+            f"{layer.file} is the overlay of {', '.join(names)}, which libvirt keeps a record of",
+            "Let libvirt delete it (`virsh snapshot-delete`), or have it forget the record first "
+            "(`virsh snapshot-delete --metadata`).",
+        )
+        for layer in merged
+        if (names := around.recorded.get(layer.path or ""))
+    ]
 
 
 def _no_room(plan: MergePlan, around: Surroundings) -> list[WouldHarm]:

@@ -109,13 +109,8 @@ def delete(
             guest, after = drive.lasting(lambda: fresh(host, plan.disk))
     except KeyboardInterrupt:
         raise Interrupted(plan.kind, plan.top.file) from None
-    if ended.differences and {one.path for one in plan.dropped} <= set(paths(after)):
-        what = "; ".join(ended.differences)
-        raise StoppedByChange(plan.kind, plan.top.file, what, names(after))
-    if paths(after) == paths(plan.disk):
-        raise _undone(host, plan, ended, options.timeout_s or 0, names(after))
-    proven = _proven(plan, guest, after, ended.error, notes)
-    done = _kept_for_others(host, plan, _with_right_headers(host, plan, proven))
+    merged = _judged(host, plan, ended, guest, after, notes, options.timeout_s or 0)
+    done = _kept_for_others(host, plan, _with_right_headers(host, plan, merged))
     done = _with_state(host, done)
     if not verify:
         return done
@@ -172,6 +167,24 @@ def _with_right_headers(host: Host, plan: MergePlan, done: Result) -> Result:
         # The merge is done; what is left undone was so before.
         repaired, notes = (), ("interrupted before the header of the active file was looked at",)
     return replace(done, repaired=repaired, notes=(*done.notes, *notes))
+
+
+def _judged(
+    host: Host,
+    plan: MergePlan,
+    ended: Ended,
+    guest: GuestReport,
+    after: DiskReport,
+    notes: tuple[str, ...],
+    seconds: float,
+) -> Result:
+    """Tell a merge that was done from one that was not, by a fresh reading and the job's error."""
+    if ended.differences and {one.path for one in plan.dropped} <= set(paths(after)):
+        what = "; ".join(ended.differences)
+        raise StoppedByChange(plan.kind, plan.top.file, what, names(after))
+    if paths(after) == paths(plan.disk):
+        raise _undone(host, plan, ended, seconds, names(after))
+    return _proven(plan, guest, after, ended.error, notes)
 
 
 def _undone(host: Host, plan: MergePlan, ended: Ended, seconds: float, chain: str) -> QmpsnapError:

@@ -2,61 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from qmpsnap.demo import images
-from qmpsnap.demo.disks import DiskSpec
-from qmpsnap.hosts import qemu_img
 from qmpsnap.operations import run
 from qmpsnap.operations.jobs import JobFailed, JobView
 from qmpsnap.operations.requests import DeleteRequest
 from tests.qemu.conftest import direct_rig
+from tests.support.jobs import ACTIVE, TOP, failing_disk, make_chain
 from tests.support.operations import MakeRig
 from tests.support.rig import BASE, DISK, MIB, SERIAL, SIZE, assert_sound
 from tests.support.situations import situation
-
-TOP, ACTIVE = f"{BASE}.s1", f"{BASE}.s2"
-
-
-def _disk(folder: Path, failing: str, errno: int) -> DiskSpec:
-    """A chain of three with data in the middle; writes to one layer's file fail with `errno`."""
-    images.create_raw(folder / BASE, SIZE)
-    images.create_qcow2(folder / TOP, SIZE, BASE, "raw")
-    images.create_qcow2(folder / ACTIVE, SIZE, TOP, "qcow2")
-
-    def file(name: str) -> Mapping[str, object]:
-        real = {"driver": "file", "filename": str(folder / name)}
-        if name != failing:
-            return {**real, "node-name": f"file-{name[-2:]}"}
-        errors = [{"event": "none", "iotype": "write", "errno": errno, "once": False}]
-        return {
-            "driver": "blkdebug",
-            "node-name": f"file-{name[-2:]}",
-            "image": real,
-            "inject-error": errors,
-        }
-
-    return DiskSpec(
-        blockdevs=(
-            {"driver": "raw", "node-name": "base", "file": file(BASE)},
-            {"driver": "qcow2", "node-name": "top", "file": file(TOP), "backing": "base"},
-            {"driver": "qcow2", "node-name": "active", "file": file(ACTIVE), "backing": "top"},
-        ),
-        root="active",
-        id=DISK,
-        serial=SERIAL,
-    )
-
-
-def _fill(folder: Path) -> None:
-    """Data in the middle layer, written while no guest has it."""
-    other = folder / "data"
-    other.write_bytes(bytes([7]) * SIZE)
-    qemu_img.run("convert", TOP, "-n", "-f", "raw", "-O", "qcow2", str(other), str(folder / TOP))
-    other.unlink()
 
 
 @situation(
@@ -71,8 +29,8 @@ def _fill(folder: Path) -> None:
 def test_a_failed_job_is_no_success(tmp_path: Path, kind: str, errno: int, words: str) -> None:
     folder = tmp_path / "share"
     folder.mkdir()
-    disk = _disk(folder, BASE if kind == "commit" else ACTIVE, errno)
-    _fill(folder)
+    make_chain(folder, SIZE)
+    disk = failing_disk(folder, BASE if kind == "commit" else ACTIVE, errno)
     with direct_rig(folder, disk) as rig:
         before, content = rig.files(), rig.guest.read_sha256(DISK)
         said = rig.delete(TOP, BASE) if kind == "commit" else rig.delete(None, None)

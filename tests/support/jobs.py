@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 from qmpsnap.demo import images
+from qmpsnap.demo.disks import DiskSpec
+from qmpsnap.demo.guest import Guest
 from qmpsnap.hosts import qemu_img
 from qmpsnap.operations import run
 from qmpsnap.operations.drive import Progress
@@ -22,7 +24,7 @@ from qmpsnap.operations.options import MergeOptions
 from qmpsnap.operations.outcome import Result
 from qmpsnap.operations.requests import DeleteRequest
 from qmpsnap.operations.watch import Limits
-from tests.support.rig import BASE, MIB, SERIAL, Rig
+from tests.support.rig import BASE, DISK, MIB, SERIAL, Rig
 
 TOP, ACTIVE = f"{BASE}.s1", f"{BASE}.s2"
 SIZE = 16 * MIB
@@ -48,6 +50,33 @@ def make_chain(folder: Path, size: int = SIZE) -> None:
     qemu_img.run("convert", TOP, "-n", "-f", "raw", "-O", "qcow2", str(other), str(folder / TOP))
     other.unlink()
     images.create_qcow2(folder / ACTIVE, size, TOP, "qcow2")
+
+
+def failing_disk(folder: Path, failing: str, errno: int) -> DiskSpec:
+    """The chain that `make_chain` made; writes to one layer's file fail with `errno`."""
+
+    def file(name: str) -> Mapping[str, object]:
+        real = {"driver": "file", "filename": str(folder / name)}
+        if name != failing:
+            return {**real, "node-name": f"file-{name[-2:]}"}
+        errors = [{"event": "none", "iotype": "write", "errno": errno, "once": False}]
+        return {
+            "driver": "blkdebug",
+            "node-name": f"file-{name[-2:]}",
+            "image": real,
+            "inject-error": errors,
+        }
+
+    return DiskSpec(
+        blockdevs=(
+            {"driver": "raw", "node-name": "base", "file": file(BASE)},
+            {"driver": "qcow2", "node-name": "top", "file": file(TOP), "backing": "base"},
+            {"driver": "qcow2", "node-name": "active", "file": file(ACTIVE), "backing": "top"},
+        ),
+        root="active",
+        id=DISK,
+        serial=SERIAL,
+    )
 
 
 class Merge:
@@ -117,6 +146,14 @@ def merged(
         allow={Guard.SPACE},
         limits=limits or Limits(),
     )
+
+
+def copy_begins(guest: Guest, disk: str) -> None:
+    """Start a job of somebody else's, which lasts and keeps snapshots from a disk."""
+    size = guest.virtual_size(disk)
+    guest.qmp("blockdev-add", {"driver": "null-co", "node-name": "nowhere", "size": size})
+    copy = {"job-id": "theirs", "sync": "full", "target": "nowhere"}
+    guest.qmp("blockdev-mirror", {**copy, "device": guest.active_node(disk)})
 
 
 def until(condition: Callable[[], bool]) -> None:

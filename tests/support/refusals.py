@@ -156,7 +156,7 @@ class HandedOverOverlays:
         with make_rig("raw") as rig:
             rig.guest.write(DISK, 0, 65536, 1)
             content = rig.guest.read_sha256(DISK)
-            _make(rig.folder, BASE, recorded)
+            hand_over(rig.folder, BASE, recorded)
             code, err = self._create(rig)
             assert code == 0, err
             assert ("corrected" in err) == (recorded != "raw")
@@ -166,7 +166,7 @@ class HandedOverOverlays:
 
     def test_by_its_full_name(self, make_rig: MakeRig) -> None:
         with make_rig("raw") as rig:
-            _make(rig.folder, str(rig.folder / BASE), "qcow2")
+            hand_over(rig.folder, str(rig.folder / BASE), "qcow2")
             assert self._create(rig)[0] == 0
             header = read_header(str(rig.folder / NEW))
             assert header.backing_file == str(rig.folder / BASE)
@@ -211,7 +211,7 @@ class HandedOverOverlays:
             assert "data file" in err
 
 
-def _make(folder: Path, backing: str, recorded: str | None, size: int = SIZE) -> None:
+def hand_over(folder: Path, backing: str, recorded: str | None, size: int = SIZE) -> None:
     """An overlay whose header records a format that may be wrong, or none."""
     new = folder / NEW
     # qemu-img would open the backing file with the format given, so that comes afterwards.

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from docs import generate
+from docs.situations import PAINS, module_of_pain
 from qmpsnap.cli.main import cli
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -98,6 +99,31 @@ def test_every_page_can_be_found_from_the_index() -> None:
     index = ROOT / "docs" / "index.md"
     linked = {(index.parent / target.partition("#")[0]).resolve() for target in _links(index)}
     assert set(ROOT.glob("docs/**/*.md")) - {index} <= linked
+
+
+def test_every_pain_names_its_tests_and_no_other() -> None:
+    text = (ROOT / "docs/explanation/pains.md").read_text()
+    found = re.findall(r"^## (\d+)\. (.+)$", text, re.MULTILINE)
+    assert found == [(str(number), pain) for number, pain in enumerate(PAINS, start=1)]
+    chapters = re.split(r"^## ", text, flags=re.MULTILINE)[1:]
+    for number, chapter in enumerate(chapters, start=1):
+        module = module_of_pain(number)
+        named = re.findall(rf"^\| \[`(\w+)`\]\(\S*/{module.name}\) \|", chapter, re.MULTILINE)
+        classes = {
+            one for one in ast.parse(module.read_text()).body if isinstance(one, ast.ClassDef)
+        }
+        assert sorted(named) == sorted(one.name for one in classes if one.name[:4] == "Test")
+        assert named
+
+
+def test_every_test_that_a_pain_names_is_there() -> None:
+    text = (ROOT / "docs/explanation/pains.md").read_text()
+    links = re.findall(r"\[`((?:Test|test_)\w+)`\]\(\.\./\.\./([^)\s]+)\)", text)
+    assert links
+    for name, file in links:
+        assert re.search(
+            rf"^(?:class|    def|def) {name}\b", (ROOT / file).read_text(), re.MULTILINE
+        )
 
 
 def _links(page: Path) -> list[str]:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qmpsnap.errors import Failed
-from qmpsnap.graph.xml import MalformedXml, XmlDisk, XmlLayer, parse
+from qmpsnap.graph.xml import MalformedXml, XmlDisk, XmlLayer, parse, parse_snapshot
 from tests.unit import recordings
 
 LUKS = "<encryption format='luks' engine='qemu'><secret type='passphrase' uuid='11'/></encryption>"
@@ -281,3 +281,18 @@ def test_empty_drive_of_libvirt_12() -> None:
     )
     (found,) = parse(f"<domain><devices>{disk}</devices></domain>").disks
     assert found.layers == ()
+
+
+def test_snapshot_that_libvirt_records() -> None:
+    text = """<domainsnapshot><name>theirs</name><disks>
+      <disk name='vda' snapshot='external'><source file='/share/a.theirs'/></disk>
+      <disk name='vdb' snapshot='external' type='block'><source dev='/dev/vg/b'/></disk>
+      <disk name='vdc' snapshot='internal'><source file='/share/c'/></disk>
+      <disk name='vdd' snapshot='no'/>
+      <disk name='vde' snapshot='external' type='network'><source protocol='nbd'/></disk>
+    </disks><domain><devices><disk><source file='/share/a'/></disk></devices></domain>
+    </domainsnapshot>"""
+    found = parse_snapshot(text)
+    assert (found.name, found.overlays) == ("theirs", ("/share/a.theirs", "/dev/vg/b"))
+    with pytest.raises(MalformedXml, match="its root is <domain>"):
+        parse_snapshot("<domain/>")

@@ -50,6 +50,27 @@ def test_ordinary_merge_harms_nothing(merge: Any) -> None:
     assert guards(plan(samples.disk(3), merge)) == []
 
 
+@pytest.mark.parametrize(
+    ("layer", "merge", "expected"),
+    [
+        (0, ACTIVE, [Guard.LIBVIRT_SNAPSHOTS]),
+        (1, ACTIVE, []),
+        (1, COMMIT, [Guard.LIBVIRT_SNAPSHOTS]),
+        (0, COMMIT, []),
+        (0, PULL, [Guard.LIBVIRT_SNAPSHOTS]),
+        (1, PULL, [Guard.LIBVIRT_SNAPSHOTS]),
+    ],
+)
+def test_overlay_of_a_snapshot_that_libvirt_records(
+    layer: int, merge: Any, expected: list[Guard]
+) -> None:
+    disk = samples.disk(3)
+    path = disk.layers[layer].path
+    assert path is not None
+    around = Surroundings(recorded={path: ("snapshot theirs",)})
+    assert guards(plan(disk, merge), around) == expected
+
+
 class TestSharedBase:
     @pytest.mark.parametrize(
         ("layer", "merge", "expected"),

@@ -1,0 +1,19 @@
+"""Guests for the pains: on their own QMP socket (`make_rig`), and libvirt's (`connection`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.qemu.conftest import make_rig
+
+__all__ = ["make_rig"]
+
+
+@pytest.fixture
+def share(tmp_path: Path) -> Path:
+    """The folder of the volumes."""
+    folder = tmp_path / "share"
+    folder.mkdir()
+    return folder

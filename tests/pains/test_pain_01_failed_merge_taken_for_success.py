@@ -1,0 +1,59 @@
+"""
+Failed merge taken for success: the job has vanished, so the file is removed.
+
+lxc/incus#3654, apache/cloudstack#13914; a comment in Nova's guest.py says that it cannot tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qmpsnap.demo import images
+from qmpsnap.hosts.qemu_img import QemuImgFailed
+from qmpsnap.operations.outcome import Result
+from qmpsnap.operations.plan_delete import MergePlan
+from tests.pains.pain import Guard, Pain
+from tests.qemu.conftest import direct_rig
+from tests.support.jobs import ACTIVE, TOP, failing_disk, make_chain
+from tests.support.rig import BASE, DISK, SIZE, Rig
+
+NO_SPACE = 28
+"""ENOSPC; that is what writes to the base fail with."""
+
+
+def _believe_that_it_was_done(_host: object, plan: MergePlan, *_: Any) -> Result:
+    """The job is over, so it has done what it was started for."""
+    formats = {layer.file: layer.format or "" for layer in plan.reported}
+    dropped = tuple(layer.path or "" for layer in plan.dropped)
+    return Result(disk=plan.disk, file_format=formats, dropped=dropped)
+
+
+class TestFailedMergeTakenForSuccess(Pain[Rig]):
+    guard = Guard(where="qmpsnap.operations.run._judged", instead=_believe_that_it_was_done)
+
+    @pytest.fixture
+    def world(self, share: Path) -> Iterator[Rig]:
+        make_chain(share, SIZE)
+        with direct_rig(share, failing_disk(share, BASE, NO_SPACE)) as rig:
+            yield rig
+
+    def answered(self, world: Rig) -> None:
+        content = world.guest.read_sha256(DISK)
+        said = world.cli("delete", DISK, "s1", "--remove-file")
+        assert said.code == 5, said
+        assert "No space left on device" in said.err
+        assert "The chain is as it was" in said.err
+        assert world.files() == [ACTIVE, TOP, BASE]
+        world.kill()
+        assert images.sha256_of(world.folder / ACTIVE, "qcow2") == content
+
+    def hurts(self, world: Rig) -> None:
+        assert world.files() == [ACTIVE, TOP, BASE]  # nothing was merged,
+        assert not (world.folder / TOP).exists()  # and the one file that has the data is gone
+        world.kill()
+        with pytest.raises(QemuImgFailed, match="No such file"):
+            images.sha256_of(world.folder / ACTIVE, "qcow2")

@@ -1,0 +1,104 @@
+"""
+The manager's record, QEMU and the storage differ after a partial or late operation.
+
+apache/cloudstack#14218, lxc/incus#3188, OpenNebula/one#5927: an error after the step that cannot be
+taken back, and the overlay that is in use by then is cleaned up. oVirt/ovirt-engine#827: the guest
+is started from a file that it left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import libvirt
+import pytest
+
+from qmpsnap.demo import images
+from qmpsnap.formats.layers import DiskReport, GuestReport
+from qmpsnap.hosts.direct import DirectHost
+from qmpsnap.monitor.base import LostInMidCommand
+from qmpsnap.monitor.passthrough import PassthroughMonitor
+from qmpsnap.operations.plan_create import CreatePlan
+from tests.pains.pain import Guard, Pain
+from tests.support.defined import Defined, defined
+from tests.support.operations import MakeRig
+from tests.support.rig import BASE, DISK, MIB, SERIAL, Rig
+
+NEW = f"{BASE}.new"
+
+
+def _as_they_were(
+    _host: object, disks: Sequence[DiskReport], _made: object = None
+) -> tuple[GuestReport, tuple[DiskReport, ...]]:
+    """An error is an error: nothing has happened."""
+    return GuestReport(guest=None, disks=tuple(disks)), tuple(disks)
+
+
+class TestReplyLostAfterTheSwitch(Pain[Rig]):
+    """QEMU has done it, and the answer says that it has not."""
+
+    guard = Guard(where="qmpsnap.operations.create.fresh_all", instead=_as_they_were)
+
+    @pytest.fixture
+    def world(self, make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
+        switch = DirectHost.switch
+
+        def switches_and_loses_the_reply(host: DirectHost, plans: Sequence[CreatePlan]) -> None:
+            switch(host, plans)
+            raise LostInMidCommand("transaction", "the reply did not come")
+
+        monkeypatch.setattr(DirectHost, "switch", switches_and_loses_the_reply)
+        with make_rig("raw") as rig:
+            yield rig
+
+    def answered(self, world: Rig) -> None:
+        said = world.cli("create", DISK, "new")
+        assert said.code == 0, said
+        assert "new: qcow2" in said.out
+        assert world.files() == [NEW, BASE]
+        assert (world.folder / NEW).exists()
+
+    def hurts(self, world: Rig) -> None:
+        assert world.files() == [NEW, BASE]  # the guest writes to a file
+        assert not (world.folder / NEW).exists()  # that has no name any more
+        world.guest.write(DISK, 0, 65536, 7)
+        world.guest.qemu_io(DISK, "flush")
+        content = world.guest.read_sha256(DISK)
+        world.kill()
+        assert images.sha256_of(world.folder / BASE, "raw") != content
+
+
+def _by_qmp(domain: Any, **_: object) -> DirectHost:
+    """QMP does it all, so it is sent through libvirt's passthrough."""
+    return DirectHost(PassthroughMonitor(domain))
+
+
+class TestMergeBehindLibvirtsBack(Pain[Defined]):
+    """QEMU is on the base by now, the overlay is removed, and libvirt knows of nothing."""
+
+    guard = Guard(where="qmpsnap.cli.road.LibvirtHost", instead=_by_qmp)
+
+    @pytest.fixture
+    def world(self, connection: Any, share: Path, borrowed: None) -> Iterator[Defined]:
+        images.create_raw(share / BASE, MIB)
+        images.create_qcow2(share / NEW, MIB, BASE, "raw")
+        with defined(connection, share / NEW, "qcow2") as guest:
+            guest.start()
+            yield guest
+
+    def answered(self, world: Defined) -> None:
+        said = world.cli("delete", SERIAL, "new", "--remove-file")
+        assert said.code == 0, said
+        assert not (world.folder / NEW).exists()
+        assert world.active_file() == str(world.folder / BASE)
+        world.domain.destroy()
+        world.start()
+
+    def hurts(self, world: Defined) -> None:
+        assert not (world.folder / NEW).exists()
+        assert world.active_file() == str(world.folder / NEW)
+        world.domain.destroy()
+        with pytest.raises(libvirt.libvirtError, match="No such file"):
+            world.start()

@@ -1,0 +1,67 @@
+"""
+Several disks, not as one: one disk has the snapshot and the other has not.
+
+OpenNebula/one#5523, abbbi/qmpbackup#5, apache/cloudstack#9524.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from qmpsnap.demo import images, qemu_guest
+from qmpsnap.demo.disks import raw_disk
+from qmpsnap.demo.qemu_guest import QemuGuest
+from qmpsnap.hosts.direct import DirectHost, _transaction
+from qmpsnap.operations.plan_create import CreatePlan
+from tests.pains.pain import Guard, Pain
+from tests.support.jobs import copy_begins
+from tests.support.rig import MIB, Said, run_cli
+
+
+@dataclass
+class TwoDisks:
+    """A guest with the disks vda and vdb; no snapshot can be taken of the second one."""
+
+    guest: QemuGuest
+    folder: Path
+
+    def cli(self, command: str, *arguments: str) -> Said:
+        """Run the command line in this process."""
+        return run_cli(["--qmp", self.guest.qmp_path, command, *arguments])
+
+    def chains(self) -> list[list[str]]:
+        """Files of each disk, active layer first."""
+        disks = self.cli("chain", "-o", "json").json["disks"]
+        return [[layer["file"] for layer in disk["layers"]] for disk in disks]
+
+
+def _one_after_the_other(host: DirectHost, plans: Sequence[CreatePlan]) -> None:
+    for plan in plans:
+        host._monitor.execute("transaction", _transaction([plan], host._opened))
+
+
+class TestSeveralDisksNotAsOne(Pain[TwoDisks]):
+    guard = Guard(where="qmpsnap.hosts.direct.DirectHost.switch", instead=_one_after_the_other)
+
+    @pytest.fixture
+    def world(self, share: Path) -> Iterator[TwoDisks]:
+        for name in ("volume-a", "volume-b"):
+            images.create_raw(share / name, MIB)
+        disks = [raw_disk(share / "volume-a", "vda"), raw_disk(share / "volume-b", "vdb")]
+        with qemu_guest.run(disks, directory=share) as guest:
+            copy_begins(guest, "vdb")
+            yield TwoDisks(guest, share)
+
+    def answered(self, world: TwoDisks) -> None:
+        said = world.cli("create", "vda", "s1", "--also", "vdb")
+        assert said.code == 1, said
+        assert "busy" in said.err
+        assert world.chains() == [["volume-a"], ["volume-b"]]
+        assert not list(world.folder.glob("*.s1"))
+
+    def hurts(self, world: TwoDisks) -> None:
+        assert world.chains() == [["volume-a.s1", "volume-a"], ["volume-b"]]

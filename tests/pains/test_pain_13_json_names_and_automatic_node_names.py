@@ -1,0 +1,69 @@
+"""
+`json:` names and automatic node names.
+
+abbbi/qmpbackup#12 and #24, twilligon/backup-vm#15. Here a guest whose layers have automatic nodes
+(`#block123`), and `json:` names, for no other reason than a `./` in a header.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qmpsnap.demo import images
+from qmpsnap.demo.disks import DiskSpec
+from qmpsnap.hosts.direct import DirectHost
+from qmpsnap.hosts.headers import read_header
+from tests.pains.pain import Guard, Pain
+from tests.qemu.conftest import direct_rig
+from tests.support.rig import BASE, DISK, MIB, SERIAL, Rig
+
+FILES = [f"{BASE}.s3", f"{BASE}.s2", f"{BASE}.s1", BASE]
+_MERGE = DirectHost._merge
+
+
+def _by_qemus_own_names(host: DirectHost, plan: Any, options: Any) -> Any:
+    """QEMU knows what its files are called."""
+    command, arguments = _MERGE(host, plan, options)
+    return command, {name: value for name, value in arguments.items() if name != "backing-file"}
+
+
+class TestJsonNamesAndAutomaticNodeNames(Pain[Rig]):
+    guard = Guard(where="qmpsnap.hosts.direct.DirectHost._merge", instead=_by_qemus_own_names)
+
+    @pytest.fixture
+    def world(self, share: Path) -> Iterator[Rig]:
+        def file(name: str) -> dict[str, object]:
+            return {"driver": "file", "filename": str(share / name)}
+
+        images.create_raw(share / BASE, MIB)
+        node: dict[str, object] = {"driver": "raw", "file": file(BASE)}
+        below = f"./{BASE}", "raw"
+        for name in reversed(FILES[:-1]):
+            images.create_qcow2(share / name, MIB, *below)
+            node = {"driver": "qcow2", "file": file(name), "backing": node}
+            below = name, "qcow2"
+        disk = DiskSpec(
+            blockdevs=({**node, "node-name": "root"},), root="root", id=DISK, serial=SERIAL
+        )
+        with direct_rig(share, disk) as rig:
+            yield rig
+
+    def answered(self, world: Rig) -> None:
+        said = world.cli("chain", "-o", "json").json["disks"][0]["layers"]
+        assert [layer["file"] for layer in said] == FILES
+        assert all(layer["node"].startswith("#block") for layer in said[1:])
+        assert world.delete(FILES[1], FILES[2]).code == 0
+        assert world.files() == [FILES[0], *FILES[2:]]
+        header = read_header(str(world.folder / FILES[0]))
+        assert (header.backing_file, header.backing_format) == (FILES[2], "qcow2")
+
+    def hurts(self, world: Rig) -> None:
+        assert world.files() == [FILES[0], *FILES[2:]]
+        name = read_header(str(world.folder / FILES[0])).backing_file
+        assert name is not None
+        assert name.startswith("json:")  # with absolute names in it, which libvirt 9.0 cannot read
+        assert str(world.folder) in name

@@ -1,0 +1,55 @@
+"""
+No view of progress, and time-outs that guess: the manager gives up, and the merge goes on.
+
+OpenNebula/one#7616, apache/cloudstack#6836 (an hour). What is seen of a job that runs is in
+tests/qemu/test_jobs.py; here it matters what a time limit means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qmpsnap.demo.libvirt_guest import LibvirtDisk, LibvirtGuest
+from qmpsnap.operations.watch import Do, Step, Watch
+from tests.libvirt.conftest import libvirt_rig
+from tests.pains.pain import Guard, Pain
+from tests.support.jobs import ACTIVE, TOP, make_chain, until
+from tests.support.rig import BASE, DISK, SERIAL, Rig
+
+
+def _stop_waiting(watch: Watch, _deadline: float, _now: float) -> Step:
+    """It takes too long, so it has failed."""
+    return Step(Do.GIVE_UP, None, watch)
+
+
+class TestTimeOutThatGuesses(Pain[Rig]):
+    """A failure is reported, and some time later the chain is another one."""
+
+    guard = Guard(where="qmpsnap.operations.watch._late", instead=_stop_waiting)
+
+    @pytest.fixture
+    def world(self, connection: Any, share: Path, borrowed: None) -> Iterator[Rig]:
+        make_chain(share)
+        disk = LibvirtDisk(share / ACTIVE, "qcow2", DISK, SERIAL)
+        with libvirt_rig(connection, share, "qcow2", disk) as rig:
+            yield rig
+
+    def answered(self, world: Rig) -> None:
+        said = world.delete(TOP, BASE, "--bandwidth", "64K", "--timeout", "0.3")
+        assert said.status == {"status": "error_deleting", "progress": "0%"}
+        assert said.code == 5, said
+        assert "was cancelled. The chain is as it was" in said.err
+        assert world.cli("jobs", "-o", "json").json["jobs"] == []
+        assert world.files() == [ACTIVE, TOP, BASE]
+
+    def hurts(self, world: Rig) -> None:
+        (job,) = world.cli("jobs", "-o", "json").json["jobs"]
+        assert (job["disk"], job["status"]) == (DISK, "running")
+        assert world.files() == [ACTIVE, TOP, BASE]
+        assert isinstance(world.guest, LibvirtGuest)
+        world.guest.domain.blockJobSetSpeed(DISK, 0, 0)
+        until(lambda: world.files() == [ACTIVE, BASE])  # it was reported that this had failed

@@ -1,0 +1,87 @@
+"""
+Encrypted and other unusual images: accepted, and then broken.
+
+apache/cloudstack#13188, fox-it/dissect.target#1154.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from qmpsnap.demo import images
+from qmpsnap.demo.disks import DiskSpec, qcow2_chain
+from qmpsnap.hosts import qemu_img
+from tests.layouts.layout import Image
+from tests.layouts.running import Kept
+from tests.pains.pain import Guard, Pain
+from tests.qemu.conftest import direct_rig
+from tests.support.rig import BASE, DISK, MIB, SERIAL, Rig
+
+KEY = "secret,id=key,data=correct-horse"
+LUKS = Image(name=BASE, format="luks", options="iter-time=200,key-secret=key", object=KEY, size=MIB)
+SECRET = b"patient 4711: all is well. " * 1024
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Kept:
+    """Makes the encrypted image once: that takes seconds."""
+    return Kept(tmp_path_factory.mktemp("kept"))
+
+
+class TestEncryptedDisk(Pain[Rig]):
+    """Its overlay is not encrypted: from the snapshot on, the guest writes in plain."""
+
+    guard = Guard(where="qmpsnap.operations.plan_create.usable", instead=lambda disk: disk)
+
+    @pytest.fixture
+    def world(self, kept: Kept, share: Path) -> Iterator[Rig]:
+        kept.put(LUKS, share)
+        node = {"driver": "luks", "node-name": "root", "key-secret": "key"}
+        file = {"driver": "file", "filename": str(share / BASE)}
+        disk = DiskSpec(blockdevs=({**node, "file": file},), root="root", id=DISK, serial=SERIAL)
+        with direct_rig(share, disk, ["-object", KEY]) as rig:
+            yield rig
+
+    def answered(self, world: Rig) -> None:
+        said = world.cli("create", DISK, "s1")
+        assert said.code == 4, said
+        assert "is encrypted" in said.err
+        assert world.files() == [BASE]
+        world.guest.write_bytes(DISK, 0, SECRET)
+        assert SECRET not in (world.folder / BASE).read_bytes()
+
+    def hurts(self, world: Rig) -> None:
+        assert world.files() == [f"{BASE}.s1", BASE]
+        world.guest.write_bytes(DISK, 0, SECRET)
+        world.guest.qemu_io(DISK, "flush")
+        assert SECRET in (world.folder / f"{BASE}.s1").read_bytes()
+
+
+class TestDataFile(Pain[Rig]):
+    """The data of this layer lies in another file, which no chain names."""
+
+    guard = Guard(where="qmpsnap.operations.plan_delete.usable", instead=lambda disk: disk)
+
+    @pytest.fixture
+    def world(self, share: Path) -> Iterator[Rig]:
+        base = str(share / BASE)
+        options = ("-o", f"data_file={share / 'data'},data_file_raw=on")
+        qemu_img.run("create", base, "-f", "qcow2", *options, base, str(MIB))
+        images.create_qcow2(share / f"{BASE}.s1", MIB, BASE, "qcow2")
+        chain = [(share / f"{BASE}.s1", "qcow2"), (share / BASE, "qcow2")]
+        with direct_rig(share, qcow2_chain(chain, DISK, SERIAL)) as rig:
+            yield rig
+
+    def answered(self, world: Rig) -> None:
+        said = world.cli("delete", DISK, "s1", "--method", "pull", "--remove-file")
+        assert said.code == 4, said
+        assert "keeps its data in another file" in said.err
+        assert (world.folder / BASE).exists()
+
+    def hurts(self, world: Rig) -> None:
+        assert world.files() == [f"{BASE}.s1"]
+        assert not (world.folder / BASE).exists()  # the file that named
+        assert (world.folder / "data").exists()  # the one that nobody knows of any more
