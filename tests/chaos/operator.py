@@ -14,9 +14,8 @@ from qmpsnap.hosts import qemu_img
 from qmpsnap.operations.outcome import OutcomeUnknown, Result
 from tests.chaos import steps
 from tests.chaos.model import Disk, by_headers, read_file
+from tests.chaos.operations import Operation
 from tests.chaos.scenario import note_merge
-
-Operation = steps.Create | steps.Commit | steps.Pull
 
 
 def obey(disk: Disk, step: Operation, overlay: str, said: Result | QmpsnapError) -> None:
