@@ -19,6 +19,7 @@ OPERATIONS: Final[dict[str, Operation]] = {
     "pull": steps.Pull(disk=0, base=None),
     "pull to a base": steps.Pull(disk=0, base=3),
 }
+MERGES: Final = [kind for kind in OPERATIONS if kind != "create"]
 
 
 def a_disk(folder: Path, chance: random.Random) -> Disk:

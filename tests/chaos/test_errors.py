@@ -24,13 +24,12 @@ from qmpsnap.hosts import qemu_img
 from tests.chaos import model, steps
 from tests.chaos.conftest import GetRoad
 from tests.chaos.model import Disk
-from tests.chaos.operations import OPERATIONS, Operation, a_disk
+from tests.chaos.operations import MERGES, OPERATIONS, Operation, a_disk
 from tests.chaos.roads import DirectRoad, described
 from tests.chaos.scenario import Scenario, note_merge
 from tests.support.rig import MIB, Said
 
 FAULTS = int(os.environ.get("QMPSNAP_CHAOS_FAULTS", "2"))
-MERGES = [kind for kind in OPERATIONS if kind != "create"]
 PAGE = 4096
 ROOM = 32 * MIB
 WRITES = 12

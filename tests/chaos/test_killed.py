@@ -22,9 +22,9 @@ from qmpsnap.operations.outcome import Result
 from qmpsnap.operations.requests import CreateRequest
 from tests.chaos import steps
 from tests.chaos.conftest import GetRoad
-from tests.chaos.killing import Doomed, killed_on
+from tests.chaos.killing import Doomed, KilledBefore, killed_on
 from tests.chaos.model import Disk, read_file
-from tests.chaos.operations import OPERATIONS, Operation, a_disk
+from tests.chaos.operations import MERGES, OPERATIONS, Operation, a_disk
 from tests.chaos.operator import obey
 from tests.chaos.roads import Road, Running
 from tests.chaos.scenario import Scenario, asked, recovered
@@ -97,6 +97,21 @@ def test_killed_right_after_the_job_completed(
         running.rig.kill()
     if road == "direct":
         assert disk.after_a_crash.explains(read_file(disk.path(disk.active.file), "qcow2"))
+    goes_on(get_road(road), disk, step, said)
+
+
+@pytest.mark.parametrize("kind", MERGES)
+@pytest.mark.parametrize("road", ["direct", "libvirt"])
+def test_killed_after_the_merge_was_seen_done(
+    get_road: GetRoad, tmp_path: Path, road: str, kind: str
+) -> None:
+    """It is a success all the same; who else reads the files that left may not be known then."""
+    chance = random.Random(f"{road} {kind}")
+    disk, step = a_disk(tmp_path, chance), OPERATIONS[kind]
+    with get_road(road).start(tmp_path, [disk]) as running, running.rig.host() as host:
+        said = operate(KilledBefore(host, running, "surroundings", 2), disk, step)
+    assert isinstance(said, Result), said
+    assert bool(said.held) == (road == "direct"), said
     goes_on(get_road(road), disk, step, said)
 
 
