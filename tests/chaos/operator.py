@@ -48,8 +48,8 @@ def obey(disk: Disk, step: Operation, overlay: str, said: Result | QmpsnapError)
     # What is held stays. A guest that ended after its merge was seen done, and before it was asked
     # who else reads the files that left, makes all of them held.
     assert not said.held or any("is not known" in note for note in said.notes), said
-    for path in said.dropped:
-        Path(path).unlink()
+    for dropped in said.dropped:
+        Path(dropped).unlink()
 
 
 def _after_unknown(disk: Disk, step: Operation, overlay: str, advice: str | None) -> None:

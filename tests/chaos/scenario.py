@@ -252,8 +252,7 @@ class Scenario:
         """Compare everything that can be seen with the model."""
         running = self.running
         assert running.jobs() == []
-        with running.rig.host() as host:
-            report = host.read()
+        report = running.observer.read()
         verdict = Verdict.EXACT if self.road.name == "direct" else Verdict.AGREED
         for disk in self.disks:
             chain = [(layer.file, layer.format) for layer in disk.layers]
