@@ -29,7 +29,7 @@ from tests.chaos.model import Disk, Written
 from tests.support.rig import Rig
 
 _NUMBERS: Final = itertools.count()
-BREATH_S: Final = 0.002
+BREATH_S: Final = 0.005
 """What a guest rests after each write: one that never does leaves the tool no processor."""
 
 

@@ -81,7 +81,8 @@ class Scenario:
             case steps.Impossible():
                 self._impossible(step, disk)
             case steps.Restart():
-                self._restart()
+                self._end()
+                self._start()
             case steps.Crash():
                 self._crash(step)
             case _:
@@ -218,14 +219,13 @@ class Scenario:
                 info = {"type": "qcow2", "new_file": files[0], "snapshot_id": "x"}
                 return cli("volume-snapshot-create", serial, json.dumps(info))
 
-    def _restart(self) -> None:
+    def _end(self) -> None:
         self.running.quit()
         self._stop()
         for disk in self.disks:
             seen = read_file(disk.path(disk.active.file), disk.active.format)
             assert not difference(seen, bytes(disk.content)), (disk.id, "after its end")
             disk.on_disk()
-        self._start()
 
     def _crash(self, step: steps.Crash) -> None:
         running, killed = self.running, False
@@ -268,8 +268,7 @@ class Scenario:
 
     def finish(self) -> None:
         """End the guest, and compare what each layer of each chain reads as."""
-        self._restart()
-        self._stop()
+        self._end()
         for disk in self.disks:
             for layer in disk.layers[1:]:
                 if layer.content is not None:

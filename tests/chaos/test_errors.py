@@ -29,7 +29,7 @@ from tests.chaos.roads import DirectRoad, described
 from tests.chaos.scenario import Scenario, note_merge
 from tests.support.rig import MIB, Said
 
-FAULTS = int(os.environ.get("QMPSNAP_CHAOS_FAULTS", "2"))
+FAULTS = int(os.environ.get("QMPSNAP_CHAOS_FAULTS", "1"))
 PAGE = 4096
 ROOM = 32 * MIB
 WRITES = 12

@@ -29,7 +29,7 @@ from tests.chaos.operator import obey
 from tests.chaos.roads import Road, Running
 from tests.chaos.scenario import Scenario, asked, recovered
 
-MOMENTS = int(os.environ.get("QMPSNAP_CHAOS_FAULTS", "2"))
+MOMENTS = int(os.environ.get("QMPSNAP_CHAOS_FAULTS", "1"))
 STEPS = 14
 """More than any operation has of its host."""
 OVERLAY = "volume-1.new"
