@@ -41,6 +41,23 @@ class Doomed:
         self._timer.join()
 
 
+class KilledBefore:
+    """A host whose QEMU has ended when the n-th step of a name begins."""
+
+    def __init__(self, host: Host, running: Running, step: str, at: int) -> None:
+        self._host = host
+        self._running = running
+        self._step = step
+        self._left = at
+
+    def __getattr__(self, name: str) -> Any:
+        if name == self._step:
+            self._left -= 1
+            if self._left == 0:
+                self._running.rig.kill()
+        return getattr(self._host, name)
+
+
 def kill(running: Running) -> None:
     """Kill QEMU at once; `Rig.kill` waits for its end."""
     guest: Any = running.rig.guest

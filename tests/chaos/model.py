@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -148,8 +149,8 @@ def difference(seen: bytes, expected: bytes) -> str:
 
 
 def read_file(path: Path, format: str) -> bytes:
-    """What a layer reads as with all below it, by its header; a guest may have it open to read."""
-    with images.raw_copy(str(path), format, path.parent) as copy:
+    """What a layer reads as with all below it, by its header, while no guest has it open."""
+    with images.raw_copy(str(path), format, Path(tempfile.gettempdir())) as copy:
         return copy.read_bytes()
 
 

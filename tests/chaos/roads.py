@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import tempfile
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
@@ -28,6 +29,8 @@ from tests.chaos.model import Disk, Written
 from tests.support.rig import Rig
 
 _NUMBERS: Final = itertools.count()
+BREATH_S: Final = 0.005
+"""What a guest rests after each write: one that never does leaves the tool no processor."""
 
 
 @dataclass(eq=False)
@@ -37,6 +40,8 @@ class Running(ABC):
     rig: Rig
     quit: Callable[[], None]
     """End QEMU in an orderly way."""
+    observer: Host
+    """A connection that only reads, for as long as the guest runs."""
 
     @abstractmethod
     def cancel(self, disk: Disk, *, soft: bool) -> None:
@@ -85,6 +90,7 @@ class Running(ABC):
             def write(offset: int, length: int, pattern: int) -> None:
                 disk.unflushed.append(Written(offset, length, pattern))
                 client.write(offset, length, pattern)
+                time.sleep(BREATH_S)
 
             try:
                 with writing(write, disk.content, seed=seed, max_writes=writes) as writer:
@@ -163,26 +169,31 @@ class DirectRoad(Road):
 
     @contextmanager
     def start(self, folder: Path, disks: Sequence[Disk]) -> Iterator[Running]:
-        """See `Road.start`; the third monitor is for `on_event`."""
+        """See `Road.start`. A monitor has one client at a time, so each observer has its own."""
         with ExitStack() as stack:
             scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="qs-", dir="/tmp"))
-            third = f"{scratch}/third"
-            arguments = ["-qmp", f"unix:{third},server=on,wait=off"]
+            events, reads = f"{scratch}/events", f"{scratch}/reads"
+            arguments = [
+                word
+                for path in (events, reads)
+                for word in ("-qmp", f"unix:{path},server=on,wait=off")
+            ]
             specs = [self._describe(disk) for disk in disks]
             guest = stack.enter_context(
                 qemu_guest.run(specs, directory=folder, machine_args=arguments)
             )
 
             @contextmanager
-            def connect() -> Iterator[Host]:
-                monitor = SocketMonitor.connect(guest.qmp_path)
+            def connect(path: str = guest.qmp_path) -> Iterator[Host]:
+                monitor = SocketMonitor.connect(path)
                 try:
                     yield DirectHost(monitor)
                 finally:
                     monitor.close()
 
             rig = Rig(guest, folder, ["--qmp", guest.qmp_path], [], connect, guest.kill)
-            yield DirectRunning(rig, guest.quit, third)
+            observer = stack.enter_context(connect(reads))
+            yield DirectRunning(rig, guest.quit, observer, events)
 
 
 class LibvirtRunning(Running):
@@ -262,4 +273,5 @@ class LibvirtRoad(Road):
 
             road = ["--connect", self._connection.getURI()]
             rig = Rig(guest, folder, road, [name], connect, guest.kill)
-            yield LibvirtRunning(rig, guest.quit)
+            with connect() as observer:
+                yield LibvirtRunning(rig, guest.quit, observer)

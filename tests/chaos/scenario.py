@@ -59,6 +59,14 @@ class Scenario:
         self._stack.close()
         self._running = None
 
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """QEMU is killed, and starts again when the context is left."""
+        self.running.rig.kill()
+        self._stop()
+        yield
+        self._start()
+
     def do(self, step: steps.Step) -> None:
         """Let a step happen, and compare."""
         self.done.append(step)
@@ -73,7 +81,8 @@ class Scenario:
             case steps.Impossible():
                 self._impossible(step, disk)
             case steps.Restart():
-                self._restart()
+                self._end()
+                self._start()
             case steps.Crash():
                 self._crash(step)
             case _:
@@ -134,18 +143,20 @@ class Scenario:
         for file in note_merge(disk, step):
             disk.path(file).unlink()  # what is reported as done needs them no more
 
-    def merge(self, disk: Disk, step: steps.Commit | steps.Pull) -> Said:
+    def merge(self, disk: Disk, step: steps.Commit | steps.Pull, *options: str) -> Said:
         """Ask for a merge."""
         rig, request = self.running.rig, asked(disk, step)
         if isinstance(request, NamedDeleteRequest):
             method = request.method
-            return rig.cli("delete", disk.id, request.snapshot, "--method", method, "-o", "json")
+            return rig.cli(
+                "delete", disk.id, request.snapshot, "--method", method, "-o", "json", *options
+            )
         info = {
             "type": "qcow2",
             "file_to_merge": request.file_to_merge,
             "merge_target_file": request.merge_target_file,
         }
-        return rig.cli("volume-snapshot-delete", disk.serial, "some-id", json.dumps(info))
+        return rig.cli("volume-snapshot-delete", disk.serial, "some-id", json.dumps(info), *options)
 
     def _refusal(self, step: steps.Commit | steps.Pull, disk: Disk) -> str | None:
         """A base without a raw node cannot be named in a header before QEMU 9.0."""
@@ -182,11 +193,11 @@ class Scenario:
             disk.spoiled(merge.top, merge.base)
 
     def _impossible(self, step: steps.Impossible, disk: Disk) -> None:
-        files = set(self.folder.glob("volume-*"))
+        files = set(disk.folder.glob("volume-*"))
         with self._writing(step):
             said = self._ask_for(step.mistake, disk)
         assert said.code == 4, said
-        assert files == set(self.folder.glob("volume-*"))
+        assert files == set(disk.folder.glob("volume-*"))
 
     def _ask_for(self, mistake: steps.Mistake, disk: Disk) -> Said:
         cli, serial, files = self.running.rig.cli, disk.serial, disk.files
@@ -208,14 +219,13 @@ class Scenario:
                 info = {"type": "qcow2", "new_file": files[0], "snapshot_id": "x"}
                 return cli("volume-snapshot-create", serial, json.dumps(info))
 
-    def _restart(self) -> None:
+    def _end(self) -> None:
         self.running.quit()
         self._stop()
         for disk in self.disks:
             seen = read_file(disk.path(disk.active.file), disk.active.format)
             assert not difference(seen, bytes(disk.content)), (disk.id, "after its end")
             disk.on_disk()
-        self._start()
 
     def _crash(self, step: steps.Crash) -> None:
         running, killed = self.running, False
@@ -242,8 +252,7 @@ class Scenario:
         """Compare everything that can be seen with the model."""
         running = self.running
         assert running.jobs() == []
-        with running.rig.host() as host:
-            report = host.read()
+        report = running.observer.read()
         verdict = Verdict.EXACT if self.road.name == "direct" else Verdict.AGREED
         for disk in self.disks:
             chain = [(layer.file, layer.format) for layer in disk.layers]
@@ -254,13 +263,12 @@ class Scenario:
             assert by_headers(path, disk.active.format) == chain
             content = running.rig.guest.read_all(disk.id)
             assert not difference(content, bytes(disk.content)), disk.id
+            assert not list(disk.folder.glob(".qmpsnap-*"))
         running.agreed(self.disks)
-        assert not list(self.folder.glob(".qmpsnap-*"))
 
     def finish(self) -> None:
         """End the guest, and compare what each layer of each chain reads as."""
-        self._restart()
-        self._stop()
+        self._end()
         for disk in self.disks:
             for layer in disk.layers[1:]:
                 if layer.content is not None:

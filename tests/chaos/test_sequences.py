@@ -2,7 +2,8 @@
 Random sequences of operations on a disk that is written to, cancels and restarts among them.
 
 A failure prints the seed and the steps so far. `QMPSNAP_CHAOS_SEED=SEED` does one again;
-`QMPSNAP_CHAOS_SEQUENCES` sets how many there are on each road.
+`QMPSNAP_CHAOS_SEQUENCES` sets how many there are on each road, `QMPSNAP_CHAOS_STEPS` their length;
+a longer one begins like a shorter one.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from tests.support.rig import MIB
 SEQUENCES = int(os.environ.get("QMPSNAP_CHAOS_SEQUENCES", "25"))
 ONE = os.environ.get("QMPSNAP_CHAOS_SEED")
 SEEDS = range(SEQUENCES) if ONE is None else [int(ONE)]
-STEPS = 8
+STEPS = int(os.environ.get("QMPSNAP_CHAOS_STEPS", "6"))
 SIZE = MIB
 
 
