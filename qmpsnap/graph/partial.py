@@ -57,7 +57,7 @@ def partial_graph(
         described |= _along(graph, inserted)
     described |= _storage(graph, described, drivers_from_blockstats(stats))
     devices = tuple(
-        replace(device, root=device.root or roots.get(device.qdev or device.device))
+        replace(device, root=device.root or roots.get(device.device or device.qdev or ""))
         for device in devices_from(blocks)
     )
     return replace(graph, devices=devices, nodes={**bare, **described})

@@ -19,13 +19,14 @@ from qmpsnap.graph.command_line import probed_files
 from qmpsnap.graph.drivers import DriverKind, kind_of
 from qmpsnap.graph.nodes import Graph
 from qmpsnap.graph.qmp import block_jobs_from, jobs_from
+from qmpsnap.hosts.backing_names import plain_by_process
 from qmpsnap.hosts.content import digest_of_layers
 from qmpsnap.hosts.flushing import FlushUnsupported, check_closed, flush
 from qmpsnap.hosts.headers import read_headers
 from qmpsnap.hosts.jobs import OURS, io_status_of, job_reports
 from qmpsnap.hosts.overlay import discard_overlay, prepare_overlay
 from qmpsnap.hosts.quiescing import SocketQuiescer
-from qmpsnap.hosts.reading import Reader
+from qmpsnap.hosts.reading import MAX_STALL_S, Reader
 from qmpsnap.hosts.reconnecting import connect_again
 from qmpsnap.hosts.surroundings import layer_paths, other_users, room_of, space_of
 from qmpsnap.monitor.base import (
@@ -104,6 +105,7 @@ class DirectHost:
         pid: int | None = None,
         collects: bool = True,
         connect: Callable[[], Monitor] | None = None,
+        max_stall_s: float | None = MAX_STALL_S,
     ) -> None:
         """
         Use a connected monitor; closing it stays with the caller.
@@ -117,15 +119,17 @@ class DirectHost:
                 not: another call may be about to read the job's error.
             connect: Makes another connection to the same QEMU, when this one breaks; None when
                 there is no way to.
+            max_stall_s: As `Reader` takes it.
         """
         self._collects = collects
+        self._pid = pid
         self._monitor = monitor
         self._connect = connect
         self._made: list[Monitor] = []
         self._probed = probed_files(_command_line(pid)) if pid else frozenset()
         self._quiescer = SocketQuiescer(agent)
         self._opened: dict[str, str] = {}
-        self._reader = Reader(monitor)
+        self._reader = Reader(monitor, max_stall_s=max_stall_s)
         self._flushed = False
         self._flush_error: str | None = None
         self._collected: dict[str, JobView] = {}
@@ -148,7 +152,8 @@ class DirectHost:
         if monitor is None:
             return False
         self._made.append(monitor)
-        self._monitor, self._reader = monitor, Reader(monitor)
+        # Somebody waits to hear what became of a change.
+        self._monitor, self._reader = monitor, Reader(monitor, max_stall_s=None)
         return True
 
     def read(self) -> GuestReport:
@@ -158,7 +163,7 @@ class DirectHost:
 
     def _read(self) -> GuestReport:
         notes = self._collect_ended() if self._collects else ()
-        graph = self._reader.read()
+        graph = self._graph()
         serials = self._reader.serials(graph)
         bare = guest_from_graph(graph, serials=serials, probed=self._probed)
         return guest_from_graph(
@@ -169,6 +174,12 @@ class DirectHost:
             probed=self._probed,
             notes=notes,
         )
+
+    def _graph(self) -> Graph:
+        return self._reader.read(names_are_plain=self._names_are_plain)
+
+    def _names_are_plain(self) -> bool:
+        return self._pid is not None and plain_by_process(self._pid)
 
     def _collect_ended(self) -> tuple[str, ...]:
         """
@@ -239,7 +250,7 @@ class DirectHost:
 
         They would hold the overlay's lock, or stand in the way of the next job.
         """
-        graph = self._reader.read()
+        graph = self._graph()
         for name in graph.nodes:
             if name.startswith(OURS) and not _is_read(graph, name):
                 self._delete_node(name)
@@ -530,7 +541,7 @@ class DirectHost:
                 if not (forbidden and self._flushed):
                     raise NotFlushed(plan.top.file, error.description) from error
         notes = self._remove_orphans(plan)
-        check_closed(self._reader.read(), plan)
+        check_closed(self._graph(), plan)
         return notes
 
     def _remove_orphans(self, plan: MergePlan) -> tuple[str, ...]:
@@ -548,7 +559,7 @@ class DirectHost:
             if name is not None
         }
         while True:
-            graph = self._reader.read()
+            graph = self._graph()
             unread = [name for name in left if name in graph.nodes and not _is_read(graph, name)]
             if not unread:
                 return tuple(notes)

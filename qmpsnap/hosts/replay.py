@@ -30,7 +30,7 @@ class ReplayHost:
     def __init__(self, transcript: Transcript) -> None:
         """Use a parsed transcript."""
         self._transcript = transcript
-        self._reader = Reader(ReplayMonitor(transcript))
+        self._reader = Reader(ReplayMonitor(transcript), max_stall_s=None)
 
     def read(self) -> GuestReport:
         """
