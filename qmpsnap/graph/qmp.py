@@ -151,6 +151,15 @@ class _BlockJobInfo(msgspec.Struct, frozen=True, rename="kebab"):
     io_status: str = "ok"
 
 
+class _QomProperty(msgspec.Struct, frozen=True):
+    name: str
+    value: object = None
+
+
+class _QomProperties(msgspec.Struct, frozen=True):
+    properties: list[_QomProperty]
+
+
 def _parse(command: str, reply: object, shape: type[T]) -> T:
     try:
         return msgspec.convert(reply, shape)
@@ -291,6 +300,21 @@ def images_from_query_block(reply: object) -> tuple[InsertedImages, ...]:
         for info in _parse("query-block", reply, list[_BlockInfo])
         if info.inserted is not None
     )
+
+
+def serials_from(reply: object, count: int) -> tuple[str, ...]:
+    """
+    Parse `qom-list-get` of block devices: the serial number of each, empty where it has none.
+
+    Raises:
+        MalformedReply: It is not a list of as many ObjectPropertiesValues as were asked for.
+    """
+    devices = _parse("qom-list-get", reply, list[_QomProperties])
+    if len(devices) != count:
+        raise MalformedReply("qom-list-get", f"{len(devices)} devices, asked for {count}")
+    values = ({one.name: one.value for one in device.properties} for device in devices)
+    serials = (properties.get("serial") for properties in values)
+    return tuple(serial if isinstance(serial, str) else "" for serial in serials)
 
 
 def jobs_from(reply: object) -> tuple[Job, ...]:

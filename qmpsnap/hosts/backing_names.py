@@ -42,10 +42,12 @@ def plain_by_process(pid: int) -> bool:
     headers: list[Header] = []
     names: set[str] = set()
     try:
+        # Of a QEMU in a chroot, this process sees longer names than it does.
+        root = os.readlink(f"/proc/{pid}/root").rstrip("/")
         for number in os.listdir(folder):
             path = f"{folder}/{number}"
             with suppress(FileNotFoundError):  # closed meanwhile
-                names.add(os.readlink(path))
+                names.add(os.readlink(path).removeprefix(root))
                 mode = os.stat(path).st_mode
                 if stat.S_ISREG(mode) or stat.S_ISBLK(mode):
                     with suppress(BadHeader):

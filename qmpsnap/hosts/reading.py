@@ -38,6 +38,7 @@ from qmpsnap.graph.qmp import (
     names_from_debug_graph,
     nodes_from,
     roots_from_debug_graph,
+    serials_from,
 )
 from qmpsnap.graph.stall import stall_of
 from qmpsnap.monitor.base import CommandFailed, Monitor
@@ -253,28 +254,35 @@ class Reader:
         return name if isinstance(name, str) else None
 
     def serials(self, graph: Graph) -> dict[str, str]:
-        """Serial number by device name, of the devices that have one."""
-        found = {device.name: self.serial(device) for device in graph.devices}
-        return {name: serial for name, serial in found.items() if serial is not None}
-
-    def serial(self, device: Device) -> str | None:
         """
-        The serial number of a device: where Nova puts the volume id.
+        Serial numbers by device name, of the devices that have one: where Nova puts the volume id.
 
-        One query a device and monitor; it cannot change while the device is there.
+        They cannot change while the device is there, so each is asked for once: all with one
+        query where QEMU has `qom-list-get` (10.1), else one by one.
 
-        Source: qom-get, qapi/qom.json; property `serial` of the block devices.
+        Source: qom-list-get and qom-get, qapi/qom.json; property `serial` of the block devices.
         """
-        if device.qdev is None:
-            return None
-        if device.qdev not in self._serials:
-            named = device.qdev.startswith("/")
-            path = device.qdev if named else f"/machine/peripheral/{device.qdev}"
-            value = None
-            with suppress(CommandFailed):  # not every device has this property
-                value = self._monitor.execute("qom-get", {"path": path, "property": "serial"})
-            self._serials[device.qdev] = value if isinstance(value, str) else ""
-        return self._serials[device.qdev] or None
+        paths = {device.name: _qom_path(device.qdev) for device in graph.devices if device.qdev}
+        new = [path for path in paths.values() if path not in self._serials]
+        if len(new) > 1 and self.features.has("qom-list-get"):
+            with suppress(CommandFailed):  # a device that was unplugged just now
+                replies = self._monitor.execute("qom-list-get", {"paths": new})
+                self._serials |= zip(new, serials_from(replies, len(new)), strict=True)
+        for path in new:
+            if path not in self._serials:
+                self._serials[path] = self._serial(path)
+        found = {name: self._serials[path] for name, path in paths.items()}
+        return {name: serial for name, serial in found.items() if serial}
+
+    def _serial(self, path: str) -> str:
+        value = None
+        with suppress(CommandFailed):  # not every device has this property
+            value = self._monitor.execute("qom-get", {"path": path, "property": "serial"})
+        return value if isinstance(value, str) else ""
+
+
+def _qom_path(qdev: str) -> str:
+    return qdev if qdev.startswith("/") else f"/machine/peripheral/{qdev}"
 
 
 def _edges(debug: object, stats: object) -> tuple[Edge, ...]:

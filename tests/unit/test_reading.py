@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from qmpsnap.graph.chain import chain
-from qmpsnap.graph.nodes import Device
+from qmpsnap.graph.nodes import Device, Graph
 from qmpsnap.graph.qmp import MalformedReply
 from qmpsnap.hosts.reading import (
     MAX_STALL_S,
@@ -426,23 +426,84 @@ class TestGuest:
     )
     def test_serial_is_asked_for_once(self, qdev: str, path: str) -> None:
         monitor = ScriptedMonitor({"qom-get": "1234"})
-        reader = Reader(monitor)
-        device = Device(device="", qdev=qdev, root=None)
-        assert [reader.serial(device), reader.serial(device)] == ["1234", "1234"]
+        reader, found = Reader(monitor), devices(qdev)
+        name = found.devices[0].name
+        assert [reader.serials(found), reader.serials(found)] == [{name: "1234"}] * 2
         assert monitor.arguments_of("qom-get") == [{"path": path, "property": "serial"}]
 
     @pytest.mark.parametrize("answer", [refused("qom-get"), "", None, 7])
     def test_device_without_a_serial_is_asked_once_too(self, answer: object) -> None:
         monitor = ScriptedMonitor({"qom-get": answer})
         reader = Reader(monitor)
-        device = Device(device="", qdev="vda", root=None)
-        assert [reader.serial(device), reader.serial(device)] == [None, None]
+        assert [reader.serials(devices("vda")), reader.serials(devices("vda"))] == [{}, {}]
         assert len(monitor.sent) == 1
 
     def test_backend_without_a_device_is_not_asked(self) -> None:
         monitor = ScriptedMonitor({})
-        assert Reader(monitor).serial(Device(device="old", qdev=None, root=None)) is None
+        assert Reader(monitor).serials(devices(None)) == {}
         assert monitor.sent == []
+
+
+class TestAllSerialsAtOnce:
+    """QEMU 10.1 and later tell the properties of many devices in one reply."""
+
+    def monitor(self, answer: object) -> ScriptedMonitor:
+        return ScriptedMonitor(
+            {
+                "query-qmp-schema": schema(qom_list_get=("paths",)),
+                "qom-list-get": answer,
+                "qom-get": lambda arguments: arguments["path"].rpartition("/")[2],
+            }
+        )
+
+    def test_one_query_for_all(self) -> None:
+        told = [
+            _properties(serial="1"),
+            _properties(removable=True),
+            _properties(serial=""),
+            _properties(serial="4"),
+        ]
+        monitor = self.monitor(told)
+        reader = Reader(monitor)
+        for _ in range(2):
+            assert reader.serials(devices("a", "b", "c", "d")) == {"a": "1", "d": "4"}
+        paths = [f"/machine/peripheral/{name}" for name in "abcd"]
+        assert monitor.arguments_of("qom-list-get") == [{"paths": paths}]
+        assert "qom-get" not in monitor.commands()
+
+    def test_device_that_was_unplugged(self) -> None:
+        monitor = self.monitor(refused("qom-list-get", "Device 'b' not found"))
+        assert Reader(monitor).serials(devices("a", "b")) == {"a": "a", "b": "b"}
+        assert monitor.commands().count("qom-list-get") == 1
+
+    def test_only_new_devices_are_asked_about(self) -> None:
+        monitor = self.monitor([_properties(serial="1"), _properties(serial="2")])
+        reader = Reader(monitor)
+        reader.serials(devices("a", "b"))
+        assert reader.serials(devices("a", "b", "c")) == {"a": "1", "b": "2", "c": "c"}
+        assert monitor.commands().count("qom-list-get") == 1
+
+    @pytest.mark.parametrize("answer", [[], [{"properties": []}], {}, [{"properties": 7}] * 2])
+    def test_reply_that_is_not_one(self, answer: object) -> None:
+        with pytest.raises(MalformedReply, match="qom-list-get"):
+            Reader(self.monitor(answer)).serials(devices("a", "b"))
+
+
+def devices(*qdevs: str | None) -> Graph:
+    """Nothing but devices."""
+    found = tuple(Device(device="" if qdev else "old", qdev=qdev, root=None) for qdev in qdevs)
+    return Graph(devices=found, nodes={}, edges=())
+
+
+def _properties(**values: object) -> dict[str, object]:
+    """ObjectPropertiesValues."""
+    rest = {"type": "scsi-hd", "realized": True}
+    return {
+        "properties": [
+            {"name": name, "type": "str", "value": value} for name, value in (rest | values).items()
+        ]
+        + [{"name": "unreadable", "type": "str"}]
+    }
 
 
 def _add_overlay(recorded: dict[str, Any], command: str) -> None:
