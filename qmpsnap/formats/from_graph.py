@@ -118,6 +118,7 @@ def _disk(
         kind=xml.device if xml else ("cdrom" if device.removable else "disk"),
         read_only=xml.read_only if xml else bool(layers) and layers[0].node.read_only,
         root=device.root,
+        entry=device.entry or device.root,
         xml_differs=differs,
         mirror=xml.mirror if xml else None,
         files=files_of(graph, layers),

@@ -456,6 +456,23 @@ def roots_from_debug_graph(reply: object) -> tuple[tuple[str, str | None], ...]:
     )
 
 
+def with_entries(devices: Iterable[Device], debug: object) -> tuple[Device, ...]:
+    """
+    Tell each device's entry by `x-debug-query-block-graph`.
+
+    Raises:
+        MalformedReply: It is not an XDbgBlockGraph, or an id or a node name repeats.
+    """
+    roots = dict(roots_from_debug_graph(debug))
+    # A backend is named as its drive is, else as its device.
+    return tuple(
+        replace(device, entry=roots.get(device.device or device.qdev or ""))
+        if device.root is not None
+        else device
+        for device in devices
+    )
+
+
 def job_edges_from_debug_graph(reply: object) -> tuple[Edge, ...]:
     """
     Edges from jobs, by their ids, to the nodes they work on (`source`, `base`, `main node`, …).

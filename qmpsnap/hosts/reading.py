@@ -37,8 +37,8 @@ from qmpsnap.graph.qmp import (
     lingering_streams,
     names_from_debug_graph,
     nodes_from,
-    roots_from_debug_graph,
     serials_from,
+    with_entries,
 )
 from qmpsnap.graph.stall import stall_of
 from qmpsnap.monitor.base import CommandFailed, Monitor
@@ -216,8 +216,9 @@ class Reader:
             external = {node.name for node in nodes if node.data_file is not None}
             if debug is None:
                 edges = tuple(e for e in edges if e.role != "file" or e.parent not in external)
+        devices = self._devices(debug, nested_ok)
         return Graph(
-            devices=self._devices(debug, nested_ok),
+            devices=devices if debug is None else with_entries(devices, debug),
             nodes={node.name: node for node in nodes},
             edges=edges,
             jobs=jobs,
@@ -304,16 +305,14 @@ def _torn(graph: Graph, debug: object) -> str:
         missing |= graph.nodes.keys() ^ set(names_from_debug_graph(debug))
     if missing:
         return f"no node {', '.join(sorted(missing))}"
-    roots = dict(roots_from_debug_graph(debug)) if debug is not None else {}
     for device in graph.devices:
-        root = roots.get(device.device or device.qdev or "")
-        if root is not None and device.root is not None and not _leads_to(graph, root, device.root):
+        if device.entry and device.root and not _leads_to(graph, device.entry, device.root):
             return f"node {device.root} got under {device.name}"
     return ""
 
 
 def _leads_to(graph: Graph, upper: str, lower: str) -> bool:
-    """QEMU tells a device's root by `query-block` without the filters that jobs put above it."""
+    """Whether `lower` is `upper`, or somewhere below it."""
     seen = {upper}
     waiting = [upper]
     while waiting and lower not in seen:
