@@ -28,6 +28,7 @@ from qmpsnap.hosts.overlay import discard_overlay, prepare_overlay
 from qmpsnap.hosts.quiescing import SocketQuiescer
 from qmpsnap.hosts.reading import MAX_STALL_S, Reader
 from qmpsnap.hosts.reconnecting import connect_again
+from qmpsnap.hosts.settling import settled
 from qmpsnap.hosts.surroundings import layer_paths, other_users, room_of, space_of
 from qmpsnap.monitor.base import (
     CONNECTION_LOST,
@@ -159,10 +160,10 @@ class DirectHost:
     def read(self) -> GuestReport:
         """See `Host.read`; raises what `Reader.read` raises."""
         with reading():
-            return self._read()
+            notes = self._collect_ended() if self._collects else ()
+            return settled(lambda: self._read(notes))
 
-    def _read(self) -> GuestReport:
-        notes = self._collect_ended() if self._collects else ()
+    def _read(self, notes: tuple[str, ...]) -> GuestReport:
         graph = self._graph()
         serials = self._reader.serials(graph)
         bare = guest_from_graph(graph, serials=serials, probed=self._probed)

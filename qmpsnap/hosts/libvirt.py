@@ -34,6 +34,7 @@ from qmpsnap.hosts.overlay import discard_overlay, prepare_overlay
 from qmpsnap.hosts.quiescing import DomainQuiescer
 from qmpsnap.hosts.reading import MAX_STALL_S, GuestWouldStall, Reader, StreamLingers
 from qmpsnap.hosts.reconnecting import connect_again
+from qmpsnap.hosts.settling import settled
 from qmpsnap.hosts.surroundings import layer_paths, other_users, room_of, space_of
 from qmpsnap.monitor.base import CommandFailed, Event, reading
 from qmpsnap.monitor.passthrough import (
@@ -173,7 +174,7 @@ class LibvirtHost:
             GuestNotRunning: The guest is off.
         """
         with reading():
-            return self._read()
+            return settled(self._read)
 
     def _read(self) -> GuestReport:
         if not self._call("isActive", self._domain.isActive):
