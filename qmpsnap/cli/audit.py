@@ -14,6 +14,7 @@ import click
 from qmpsnap.cli.findings import Audited, NotAudited, findings_output, tell
 from qmpsnap.cli.output import say
 from qmpsnap.cli.road import GuestCommand, Road
+from qmpsnap.cli.units import Seconds
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.findings import finding as rules
 from qmpsnap.findings.across_guests import across_guests
@@ -68,7 +69,7 @@ class _Target:
 @click.option(
     "--timeout",
     metavar="SECONDS",
-    type=click.FloatRange(0.1, 3600),
+    type=Seconds(0.1, 3600),
     default=30.0,
     show_default=True,
     help="Give each guest this long; one that does not answer does not hold up the others.",

@@ -11,7 +11,7 @@ from qmpsnap.cli import documents, views
 from qmpsnap.cli.output import output_option, say, show
 from qmpsnap.cli.progress import shown
 from qmpsnap.cli.road import GuestCommand, Road
-from qmpsnap.cli.units import BytesPerSecond
+from qmpsnap.cli.units import BytesPerSecond, Seconds
 from qmpsnap.operations import control
 from qmpsnap.operations.host import JobControl
 from qmpsnap.operations.jobs import JobReport, JobStatus
@@ -59,7 +59,7 @@ def _looked_twice(host: JobControl) -> tuple[tuple[JobReport, ...], dict[str, Ra
 @click.option(
     "--timeout",
     metavar="SECONDS",
-    type=click.FloatRange(0, min_open=True),
+    type=Seconds(0, min_open=True),
     help="Stop waiting after so long; the job goes on.",
 )
 @click.pass_obj

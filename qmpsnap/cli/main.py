@@ -12,6 +12,7 @@ import click
 from qmpsnap.cli import audit, changing, demo, doctor, jobs, reading, verify, volume
 from qmpsnap.cli.output import complain, say
 from qmpsnap.cli.road import Road
+from qmpsnap.cli.units import Seconds
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.hosts.reading import MAX_STALL_S
 
@@ -55,7 +56,7 @@ Exit codes: 0 done · 1 failed · 2 usage · 3 findings · 4 refused, nothing to
 @click.option(
     "--max-stall",
     metavar="SECONDS",
-    type=click.FloatRange(0),
+    type=Seconds(0),
     default=MAX_STALL_S,
     show_default=True,
     help="Read no guest that QEMU would hold up for longer meanwhile, as chains of a hundred "
@@ -122,6 +123,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    _open_what_is_closed()
     try:
         code = cli.main(arguments, prog_name="qmpsnap", standalone_mode=False)
         sys.stdout.flush()
@@ -140,3 +142,10 @@ def run(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     return code if isinstance(code, int) else 0
+
+
+def _open_what_is_closed() -> None:
+    """With stdout or stderr closed (`>&-`), the first file or socket would get its number."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))

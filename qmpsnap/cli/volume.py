@@ -15,7 +15,7 @@ import click
 from qmpsnap import status
 from qmpsnap.cli import quiescing
 from qmpsnap.cli.options import allow_option, force_option, guards, merge_options, verify_option
-from qmpsnap.cli.output import say
+from qmpsnap.cli.output import say, write
 from qmpsnap.cli.progress import shown
 from qmpsnap.cli.quiescing import quiesce_options
 from qmpsnap.cli.road import GuestCommand, Road
@@ -152,4 +152,4 @@ def _report(operation: Operation, dialect: str, work: Callable[[], outcome.Resul
 
 
 def _print(body: dict[str, object]) -> None:
-    click.echo(json.dumps(body))
+    write(json.dumps(body))
