@@ -57,15 +57,15 @@ def stall_of(edges: Iterable[Edge]) -> Stall:
     layers: dict[str, int] = {}
     for name in _lower_first(below):
         children = below[name]
-        size[name] = 1 + sum(size.get(edge.child, 0) for edge in children)
-        text[name] = size[name] + sum(text.get(edge.child, 0) for edge in children)
+        size[name] = min(1 + sum(size.get(edge.child, 0) for edge in children), _MANY)
+        text[name] = min(size[name] + sum(text.get(edge.child, 0) for edge in children), _MANY)
         layers[name] = max(
             (layers.get(edge.child, 0) + (edge.role == "backing") for edge in children), default=0
         )
     return Stall(
         depth=1 + max(layers.values(), default=0),
-        plain_s=PLAIN_S * min(sum(size.values()), _MANY),
-        nested_s=NESTED_S * min(sum(text.values()), _MANY),
+        plain_s=PLAIN_S * sum(size.values()),
+        nested_s=NESTED_S * sum(text.values()),
     )
 
 
