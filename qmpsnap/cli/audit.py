@@ -14,13 +14,12 @@ import click
 from qmpsnap.cli.findings import Audited, NotAudited, findings_output, tell
 from qmpsnap.cli.output import say
 from qmpsnap.cli.road import GuestCommand, Road
+from qmpsnap.cli.units import Seconds
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.findings import finding as rules
 from qmpsnap.findings.across_guests import across_guests
 from qmpsnap.findings.facts import Seen
 from qmpsnap.findings.finding import Finding
-from qmpsnap.hosts.direct import DirectHost
-from qmpsnap.hosts.libvirt import LibvirtHost
 from qmpsnap.hosts.looking import look
 from qmpsnap.hosts.together import together
 from qmpsnap.monitor.base import CommandFailed
@@ -70,7 +69,7 @@ class _Target:
 @click.option(
     "--timeout",
     metavar="SECONDS",
-    type=click.FloatRange(0.1, 3600),
+    type=Seconds(0.1, 3600),
     default=30.0,
     show_default=True,
     help="Give each guest this long; one that does not answer does not hold up the others.",
@@ -103,7 +102,7 @@ def audit(
     with _domains(road, bool(paths), timeout, outcome) as domains:
         # libvirt's guests first: where one has a socket as well, libvirt's view of it counts.
         targets = [_by_libvirt(road, domain) for domain in domains if domain.running]
-        targets += [_by_socket(path) for path in paths]
+        targets += [_by_socket(road, path) for path in paths]
         results = together([one.look for one in targets], threads=jobs, limit_s=timeout)
     for target, result in zip(targets, results, strict=True):
         outcome.take(target, result)
@@ -171,11 +170,10 @@ def _distinct(paths: Sequence[str]) -> list[str]:
     return list({os.path.realpath(path): path for path in paths}.values())
 
 
-def _by_socket(path: str) -> _Target:
+def _by_socket(road: Road, path: str) -> _Target:
     def work() -> _Answer:
         with closing(SocketMonitor.connect(path)) as monitor:
-            host = DirectHost(monitor, pid=monitor.pid, collects=False)
-            seen, found = look(host.read, name=path)
+            seen, found = look(road.onlooker(monitor).read, name=path)
             return _Answer(seen=seen, found=found, uuid=_uuid(monitor))
 
     return _Target(name=path, source=path, look=work)
@@ -247,7 +245,7 @@ def _domains_of(connection: Any, libvirt: Any) -> list[_Domain]:
 
 def _by_libvirt(road: Road, domain: _Domain) -> _Target:
     def work() -> _Answer:
-        with closing(LibvirtHost(domain.handle, passthrough=road.passthrough)) as host:
+        with closing(road.under_libvirt(domain.handle)) as host:
             seen, found = look(host.read, name=domain.name, host=host_of(road.uri))
         return _Answer(seen=seen, found=found, uuid=domain.uuid)
 

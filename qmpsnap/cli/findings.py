@@ -15,7 +15,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from qmpsnap.cli import documents
-from qmpsnap.cli.output import Format, printable, say, show, table
+from qmpsnap.cli.output import Format, printable, say, show, table, write
 from qmpsnap.findings.facts import Seen
 from qmpsnap.findings.finding import RULES, Finding, Severity
 from qmpsnap.findings.sarif import sarif
@@ -74,7 +74,7 @@ def tell(
             complete=all(one.seen is not None for one in audited),
             not_audited=remarks,
         )
-        click.echo(json.dumps(document, indent=2))
+        write(json.dumps(document, indent=2))
     else:
         document = documents.findings(
             [_guest(one) for one in audited],

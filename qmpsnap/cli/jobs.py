@@ -12,7 +12,7 @@ from qmpsnap.cli.options import plan_as
 from qmpsnap.cli.output import output_option, say, show
 from qmpsnap.cli.progress import shown
 from qmpsnap.cli.road import GuestCommand, Road
-from qmpsnap.cli.units import BytesPerSecond
+from qmpsnap.cli.units import BytesPerSecond, Seconds
 from qmpsnap.operations import control
 from qmpsnap.operations.host import Host, JobControl
 from qmpsnap.operations.jobs import JobReport, JobStatus, Verb
@@ -61,7 +61,7 @@ def _looked_twice(host: JobControl) -> tuple[tuple[JobReport, ...], dict[str, Ra
 @click.option(
     "--timeout",
     metavar="SECONDS",
-    type=click.FloatRange(0, min_open=True),
+    type=Seconds(0, min_open=True),
     help="Stop waiting after so long; the job goes on.",
 )
 @click.pass_obj

@@ -12,7 +12,9 @@ import click
 from qmpsnap.cli import audit, changing, demo, doctor, jobs, reading, verify, volume
 from qmpsnap.cli.output import complain, say
 from qmpsnap.cli.road import Road
+from qmpsnap.cli.units import Seconds
 from qmpsnap.errors import QmpsnapError
+from qmpsnap.hosts.reading import MAX_STALL_S
 
 FAILED = 1
 USAGE = 2
@@ -51,6 +53,15 @@ Exit codes: 0 done · 1 failed · 2 usage · 3 findings · 4 refused, nothing to
     is_flag=True,
     help="Under libvirt, do with the domain XML alone: does not taint the guest, proves less.",
 )
+@click.option(
+    "--max-stall",
+    metavar="SECONDS",
+    type=Seconds(0),
+    default=MAX_STALL_S,
+    show_default=True,
+    help="Read no guest that QEMU would hold up for longer meanwhile, as chains of a hundred "
+    "layers make it; under libvirt, do with the domain XML then.",
+)
 @click.option("-v", "--verbose", count=True, help="Log to stderr; twice for details.")
 @click.version_option(version("qmpsnap"))
 @click.pass_context
@@ -61,6 +72,7 @@ def cli(
     connect: str | None,
     replay: str | None,
     no_passthrough: bool,
+    max_stall: float,
     verbose: int,
 ) -> None:
     """Take the global options; see `HELP`."""
@@ -72,7 +84,12 @@ def cli(
         level = logging.DEBUG if verbose > 1 else logging.INFO
         logging.basicConfig(level=level, stream=sys.stderr, format="%(name)s: %(message)s")
     ctx.obj = Road(
-        qmp=qmp, agent=agent, connect=connect, replay=replay, passthrough=not no_passthrough
+        qmp=qmp,
+        agent=agent,
+        connect=connect,
+        replay=replay,
+        passthrough=not no_passthrough,
+        max_stall_s=max_stall,
     )
 
 
@@ -106,6 +123,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    _open_what_is_closed()
     try:
         code = cli.main(arguments, prog_name="qmpsnap", standalone_mode=False)
         sys.stdout.flush()
@@ -124,3 +142,10 @@ def run(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     return code if isinstance(code, int) else 0
+
+
+def _open_what_is_closed() -> None:
+    """With stdout or stderr closed (`>&-`), the first file or socket would get its number."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))

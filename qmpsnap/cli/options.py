@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from qmpsnap.cli.output import Format
-from qmpsnap.cli.units import BytesPerSecond
+from qmpsnap.cli.units import BytesPerSecond, Seconds
 from qmpsnap.operations.guards import Guard
 from qmpsnap.operations.options import MergeOptions, OnError
 
@@ -81,7 +81,7 @@ def merge_options(function: F) -> F:
     @click.option(
         "--timeout",
         metavar="SECONDS",
-        type=click.FloatRange(0, min_open=True),
+        type=Seconds(0, min_open=True),
         help="Cancel after so long, the chain as it was; when it is changing the chain just then, "
         "wait for the end of that.",
     )

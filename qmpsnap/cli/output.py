@@ -8,8 +8,11 @@ JSON and YAML escape by themselves.
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, TypeVar
 
@@ -18,7 +21,7 @@ import yaml
 from rich.console import Console, RenderableType
 from rich.table import Table
 
-from qmpsnap.errors import QmpsnapError
+from qmpsnap.errors import Failed, QmpsnapError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -60,6 +63,17 @@ def _output(values: Iterable[StrEnum]) -> Callable[[F], F]:
         show_default=True,
         help="How to print the result.",
     )
+
+
+@dataclass(eq=False)
+class CannotPrint(Failed):
+    """The result is there, and cannot be written where stdout goes."""
+
+    msg = "the result cannot be printed: {self.reason}"
+    remedy = "What was asked for has been done; `qmpsnap chain` shows the guest as it is."
+    changed = "unknown"
+
+    reason: str
 
 
 def printable(text: object) -> str:
@@ -111,11 +125,9 @@ def show(
     """Print a result in the format asked for."""
     match Format(output):
         case Format.JSON:
-            click.echo(json.dumps(document, indent=2))
+            write(json.dumps(document, indent=2))
         case Format.YAML:
-            click.echo(
-                yaml.safe_dump(dict(document), sort_keys=False, allow_unicode=False), nl=False
-            )
+            write(yaml.safe_dump(dict(document), sort_keys=False, allow_unicode=False), nl=False)
         case Format.TABLE:
             show_text(as_table())
 
@@ -123,9 +135,33 @@ def show(
 def show_text(what: RenderableType) -> None:
     """Print something for people on stdout, without the padding at the end of lines."""
     out = console()
-    with out.capture() as captured:
+    with _writing(), out.capture() as captured:  # it writes nothing, and flushes
         out.print(what)
-    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
+    write("\n".join(line.rstrip() for line in captured.get().splitlines()))
+
+
+def write(text: str, *, nl: bool = True) -> None:
+    """
+    Print a result on stdout.
+
+    Raises:
+        CannotPrint: There is no space where it goes, or the like.
+        BrokenPipeError: Nobody reads it.
+    """
+    with _writing():
+        click.echo(text, nl=nl)
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        # Or Python tries again at exit, and complains.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise CannotPrint(error.strerror or str(error)) from error
 
 
 def say(text: str) -> None:

@@ -20,7 +20,6 @@ from qmpsnap.cli import looks
 from qmpsnap.cli.dot import Cluster, attributes, document, text
 from qmpsnap.formats.layers import DiskReport, GuestReport, LayerReport
 from qmpsnap.formats.verdict import judge
-from qmpsnap.graph.drivers import DriverKind
 from qmpsnap.graph.nodes import Edge, Graph, Job
 
 _DEFAULTS: Final = (
@@ -52,7 +51,7 @@ class _Picture:
         self._guest = guest
         self._chosen = chosen
         self._graph = guest.graph or Graph(devices=(), nodes={}, edges=())
-        self._reach = [_reachable(self._graph, disk.root) for disk in chosen]
+        self._reach = [_reachable(self._graph, disk.entry) for disk in chosen]
         self._ids: dict[str, str] = {}
         self._layers = _by_node(chosen)
         self._files = {layer.protocol_node for layer in self._layers.values()}
@@ -85,11 +84,13 @@ class _Picture:
             self._outside.append(f"conflict{number} {looks.difference(disk.xml_differs)}")
             look = attributes(color=looks.RED, style="dashed", arrowhead="none")
             self._edges.append(f"conflict{number} -> {device} {look}")
-        if self._guest.graph is not None and disk.root is not None:
+        if self._guest.graph is not None and disk.entry is not None:
             for name in self._reach[number]:
                 self._node(name, frame)
             self._beside(self._reach[number], frame)
-            self._edges.append(f"{device} -> {self._known(disk.root)} {attributes(penwidth='1.5')}")
+            self._edges.append(
+                f"{device} -> {self._known(disk.entry)} {attributes(penwidth='1.5')}"
+            )
             return
         above = device
         for depth, layer in enumerate(disk.layers):
@@ -183,33 +184,15 @@ class _Picture:
             self._edges.append(f"{made} -> {node} {look}")
 
 
-def _reachable(graph: Graph, root: str | None) -> dict[str, None]:
-    """
-    Names of a disk's nodes in order, upper ones first, each one once; missing ones too.
-
-    They are all below the root, and the filters above it: where a job has put in a filter by
-    itself, query-block tells the node below that filter as the root.
-    """
-    if root is None:
-        return {}
-    above: list[str] = []
-    while filter_ := _filter_over(graph, {root, *above}):
-        above.insert(0, filter_)
-    found = dict.fromkeys([*above, root])
+def _reachable(graph: Graph, entry: str | None) -> dict[str, None]:
+    """Names of a disk's nodes in order, upper ones first, each one once; missing ones too."""
+    found = dict.fromkeys([entry] if entry is not None else [])
     left = deque(found)
     while left:
         new = [edge.child for edge in graph.children(left.popleft()) if edge.child not in found]
         found |= dict.fromkeys(new)
         left.extend(dict.fromkeys(new))
     return found
-
-
-def _filter_over(graph: Graph, names: set[str]) -> str | None:
-    """A filter over one of these nodes that no other disk's layer reads."""
-    filters = {node.name for node in graph.nodes.values() if node.kind is DriverKind.FILTER}
-    read = {edge.child for edge in graph.edges if edge.parent not in filters}
-    over = (edge.parent for edge in graph.edges if edge.child in names)
-    return next((name for name in over if name in filters - read - names), None)
 
 
 def _passed(graph: Graph) -> dict[str, list[str]]:

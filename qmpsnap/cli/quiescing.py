@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
+from qmpsnap.cli.units import Seconds
 from qmpsnap.operations.quiesce import LIMIT_S, Policy, Quiesce
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-def _number(_context: click.Context, _option: click.Parameter, value: float) -> float:
-    """Refuse what no range refuses."""
-    if math.isnan(value):
-        raise click.BadParameter("it is not a number")
-    return value
 
 
 def quiesce_options(function: F) -> F:
@@ -25,8 +18,7 @@ def quiesce_options(function: F) -> F:
     for option in (
         click.option(
             "--freeze-timeout",
-            type=click.FloatRange(min=0, min_open=True, max=3600),
-            callback=_number,
+            type=Seconds(min=0, min_open=True, max=3600),
             metavar="SECONDS",
             default=LIMIT_S,
             show_default=True,

@@ -6,7 +6,7 @@ import click
 
 from qmpsnap.cli import documents, views
 from qmpsnap.cli.graphviz import svg
-from qmpsnap.cli.output import Drawing, drawing_option, output_option, say, show
+from qmpsnap.cli.output import Drawing, drawing_option, output_option, say, show, write
 from qmpsnap.cli.picture import picture
 from qmpsnap.cli.road import GuestCommand, Road
 from qmpsnap.formats.layers import GuestReport
@@ -48,7 +48,7 @@ def chain(road: Road, guest: str | None, disk: str | None, output: str) -> None:
     chosen = (find_disk(report, disk),) if disk else report.disks
     if output in (*Drawing,):
         drawn = picture(report, chosen)
-        click.echo(svg(drawn) if output == Drawing.SVG else drawn, nl=False)
+        write(svg(drawn) if output == Drawing.SVG else drawn, nl=False)
         return
     show(documents.chain(report, chosen), output, lambda: views.chain(chosen))
 

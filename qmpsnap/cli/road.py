@@ -18,6 +18,7 @@ from qmpsnap.formats.layers import GuestReport
 from qmpsnap.hosts.direct import DirectHost
 from qmpsnap.hosts.libvirt import LibvirtHost
 from qmpsnap.hosts.offline import OfflineHost
+from qmpsnap.hosts.reading import MAX_STALL_S
 from qmpsnap.hosts.recording import record_domain, record_socket
 from qmpsnap.hosts.replay import OnlyRecorded, ReplayHost
 from qmpsnap.monitor.socket import SocketMonitor
@@ -49,6 +50,8 @@ class Road:
     passthrough: bool = True
     agent: str | None = None
     """Socket of the guest agent, on the direct road."""
+    max_stall_s: float = MAX_STALL_S
+    """How long a reading may stop a guest, by estimate."""
 
     @property
     def uri(self) -> str:
@@ -91,10 +94,23 @@ class Road:
             yield ReplayHost(parse(_text_of(self.replay), self.replay)).read, ""
         elif self.qmp is not None:
             with closing(SocketMonitor.connect(self.qmp)) as monitor:
-                yield DirectHost(monitor, pid=monitor.pid, collects=False).read, ""
+                yield self.onlooker(monitor).read, ""
         else:
             with self.open(guest) as host:
                 yield host.read, host_of(self.uri)
+
+    def onlooker(self, monitor: SocketMonitor) -> DirectHost:
+        """Read the guest on a socket, and do nothing else."""
+        return DirectHost(monitor, pid=monitor.pid, collects=False, max_stall_s=self.max_stall_s)
+
+    def under_libvirt(self, domain: Any) -> LibvirtHost:
+        """Use a running guest of libvirt; the `connect` of its own is for a libvirtd that restarts."""
+        return LibvirtHost(
+            domain,
+            passthrough=self.passthrough,
+            connect=self.connection,
+            max_stall_s=self.max_stall_s,
+        )
 
     def connection(self) -> Any:
         """
@@ -118,10 +134,11 @@ class Road:
         text = io.StringIO()
         if self.qmp is not None:
             with closing(SocketMonitor.connect(self.qmp)) as monitor:
-                record_socket(monitor, text)
+                record_socket(monitor, text, max_stall_s=self.max_stall_s)
         else:
             with closing(open_connection(self.uri)) as connection:
-                record_domain(find_domain(connection, guest or ""), text)
+                domain = find_domain(connection, guest or "")
+                record_domain(domain, text, max_stall_s=self.max_stall_s)
         try:
             Path(path).write_text(text.getvalue(), encoding="utf-8")
         except OSError as error:
@@ -148,6 +165,7 @@ class Road:
                     agent=self.agent,
                     pid=monitor.pid,
                     connect=lambda: SocketMonitor.connect(socket),
+                    max_stall_s=self.max_stall_s,
                 )
                 with closing(direct):
                     yield direct
@@ -155,9 +173,7 @@ class Road:
         with closing(open_connection(self.uri)) as connection:
             domain = find_domain(connection, guest or "")
             host: LibvirtHost | OfflineHost = (
-                LibvirtHost(domain, passthrough=self.passthrough, connect=self.connection)
-                if is_active(domain)
-                else OfflineHost(domain)
+                self.under_libvirt(domain) if is_active(domain) else OfflineHost(domain)
             )
             with closing(host):
                 yield host

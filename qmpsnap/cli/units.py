@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Final
 
@@ -26,6 +27,19 @@ class BytesPerSecond(click.ParamType[int]):
         if found is None:
             self.fail(f"{value!r} is not a number of bytes, such as 500000, 200K, 8M or 1G")
         return int(found[1]) << 10 * _POWERS[found[2].lower()]
+
+
+class Seconds(click.FloatRange):
+    """A time that can be waited for: `nan` is in every range, for click."""
+
+    def convert(
+        self, value: float, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Parse; a usage error when it is no number, or outside the range."""
+        seconds = float(super().convert(value, param, ctx))
+        if math.isnan(seconds):
+            self.fail(f"{value!r} is not a number of seconds", param, ctx)
+        return seconds
 
 
 def seconds_text(seconds: float) -> str:

@@ -22,7 +22,7 @@ from qmpsnap.cli.options import (
     plan_as,
     verify_option,
 )
-from qmpsnap.cli.output import say
+from qmpsnap.cli.output import say, write
 from qmpsnap.cli.progress import shown
 from qmpsnap.cli.quiescing import quiesce_options
 from qmpsnap.cli.road import GuestCommand, Road
@@ -192,4 +192,4 @@ def _report(operation: Operation, dialect: str, work: Callable[[], outcome.Resul
 
 
 def _print(body: dict[str, object]) -> None:
-    click.echo(json.dumps(body))
+    write(json.dumps(body))

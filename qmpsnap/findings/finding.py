@@ -107,6 +107,16 @@ BACKING_FORMAT_PROTOCOL: Final = Rule(
     "wrote a qcow2 header with a data file into its raw disk reads a file of the host.",
     remedy="With the guest off: `qemu-img rebase -u -f qcow2 -b BACKING -F raw OVERLAY`.",
 )
+BACKING_FORMAT_WITHOUT_LUKS: Final = Rule(
+    id="backing-format-without-luks",
+    severity=Severity.NOTE,
+    title="A header calls an encrypted backing file raw",
+    help="libvirt's formats have no LUKS: its XML says `raw` with an encryption beside it, and a "
+    "snapshot that it makes while the guest is off records `raw`. As long as the XML names the "
+    "whole chain with its encryption, no header is asked. Whoever goes by the header alone gets the "
+    "encrypted bytes as the disk.",
+    remedy="With the guest off: `qemu-img rebase -u -f qcow2 -b BACKING -F luks OVERLAY`.",
+)
 BACKING_NOT_RECORDED: Final = Rule(
     id="backing-not-recorded",
     severity=Severity.ERROR,
@@ -269,6 +279,7 @@ RULES: Final = (
     BACKING_NAME_DIFFERS,
     FILE_ACTIVE_TWICE,
     GUEST_PARTLY_READ,
+    BACKING_FORMAT_WITHOUT_LUKS,
     RAW_SLICE,
     FILE_NOT_CHECKED,
 )

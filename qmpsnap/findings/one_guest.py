@@ -12,7 +12,7 @@ from qmpsnap.findings.facts import FileFacts, Seen
 from qmpsnap.findings.finding import Finding, Rule
 from qmpsnap.findings.remedies import rebase
 from qmpsnap.formats.layers import DiskReport, GuestReport, LayerReport
-from qmpsnap.formats.verdict import Verdict
+from qmpsnap.formats.verdict import Verdict, Witness
 from qmpsnap.graph.chain import host_path
 from qmpsnap.graph.drivers import DriverKind, kind_of
 
@@ -206,6 +206,19 @@ def _recorded_format(
             f"{recorded.format!r}, which is a protocol",
             remedy,
         )
+    elif recorded.format == "raw" and below is not None and _is_luks_by_xml(below):
+        yield looked.finding(
+            rules.BACKING_FORMAT_WITHOUT_LUKS,
+            layer,
+            f"its header names the backing file {recorded.name} as raw, and the XML says that it "
+            "is encrypted",
+            remedy,
+        )
+
+
+def _is_luks_by_xml(layer: LayerReport) -> bool:
+    """Without libvirt the header is what the next start goes by: then it is a conflict."""
+    return any(one.witness is Witness.XML and one.format == "luks" for one in layer.evidence)
 
 
 def _recorded_name(

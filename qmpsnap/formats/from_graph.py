@@ -133,6 +133,7 @@ def _disk(
         kind=kind,
         read_only=xml.read_only if xml else bool(layers) and layers[0].node.read_only,
         root=device.root,
+        entry=device.entry or device.root,
         xml_differs=differs,
         mirror=xml.mirror if xml else None,
         files=files_of(graph, layers),
@@ -200,7 +201,8 @@ def _layer(
     if path is None and xml is not None and _nameless(layer):
         path = xml.path
     header = headers.get(path) if path and node.driver == "qcow2" else None
-    evidence = (node_says(node), xml_says(xml), layer_above_says(above, headers))
+    by_xml = xml_says(xml)
+    evidence = (node_says(node), by_xml, layer_above_says(above, headers, xml=by_xml))
     stated = tuple(one for one in evidence if one is not None)
     format_, verdict = judge(stated)
     return LayerReport(

@@ -31,8 +31,10 @@ def disk_from_xml(disk: XmlDisk, headers: Mapping[str, Header] | None = None) ->
     above: Header | None = None
     above_name = ""
     for xml in disk.layers:
-        said = header_says(above.backing_format, f"header of {above_name}") if above else None
-        evidence = tuple(one for one in (xml_says(xml), said) if one is not None)
+        by_xml = xml_says(xml)
+        source = f"header of {above_name}"
+        said = header_says(above.backing_format, source, xml=by_xml) if above else None
+        evidence = tuple(one for one in (by_xml, said) if one is not None)
         format_, verdict = judge(evidence)
         # Only a file that somebody states to be qcow2 has a header worth reading.
         own = (headers or {}).get(xml.path or "") if format_ == "qcow2" else None

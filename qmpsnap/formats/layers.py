@@ -50,6 +50,8 @@ class DiskReport:
     read_only: bool = False
     root: str | None = None
     """Node at the device; differs from the active layer's when a filter lies on top."""
+    entry: str | None = None
+    """The node that the device reads: the root, or a filter that a job has put over it."""
     xml_differs: str | None = None
     """Why libvirt's chain is another one than QEMU's, if it is."""
     mirror: str | None = None

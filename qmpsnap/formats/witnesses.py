@@ -31,8 +31,17 @@ def xml_says(layer: XmlLayer | None) -> Evidence | None:
     return Evidence(witness=Witness.XML, format=layer.format, detail=detail)
 
 
-def layer_above_says(above: Layer | None, headers: Mapping[str, Header]) -> Evidence | None:
-    """What the header of the layer above says: on disk, else as QEMU read it when it opened it."""
+def layer_above_says(
+    above: Layer | None, headers: Mapping[str, Header], *, xml: Evidence | None = None
+) -> Evidence | None:
+    """
+    What the header of the layer above says: on disk, else as QEMU read it when it opened it.
+
+    Args:
+        above: The layer whose header it is.
+        headers: Those on disk, by path.
+        xml: What the domain XML says of the layer below.
+    """
     if above is None:
         return None
     header = headers.get(above.path) if above.path else None
@@ -43,19 +52,30 @@ def layer_above_says(above: Layer | None, headers: Mapping[str, Header]) -> Evid
         source = f"header of {above.file}, as QEMU opened it"
     else:
         return None
-    return header_says(written, source)
+    return header_says(written, source, xml=xml)
 
 
-def header_says(written: str | None, source: str) -> Evidence | None:
+def header_says(
+    written: str | None, source: str, *, xml: Evidence | None = None
+) -> Evidence | None:
     """
     A backing format as it stands in a header.
 
     Args:
         written: The format, or None when the header has none.
         source: Where it stands, in words.
+        xml: What the domain XML says of the same file. libvirt's formats have no LUKS, but `raw`
+            with an encryption beside it, and `raw` is what it writes into the header of a
+            snapshot that it makes while the guest is off.
+
+    Source: libvirt src/qemu/qemu_snapshot.c, qemuSnapshotCreateQcow2Files(); of a running guest
+    qemu_block.c, qemuBlockStorageSourceCreateAddBacking(), which writes `luks`.
     """
     if written is None:
         return None
+    if written == "raw" and xml is not None and xml.format == "luks":
+        detail = f"{source}, which says 'raw', libvirt's word for it"
+        return Evidence(witness=Witness.HEADER, format="luks", detail=detail)
     # QEMU writes the protocol's name (`file`) over a base without a raw node; as a format it
     # opens the bytes as they are.
     meant = format_meant_by(written) or written

@@ -94,6 +94,9 @@ class Device:
     """Name of the root node; None when there is no medium, or its driver died."""
     removable: bool = False
     tray_open: bool = False
+    entry: str | None = None
+    """The node that the device reads, where it is known: the root, or a filter that a job has put
+    over it, which `query-block` leaves out."""
 
     @property
     def id(self) -> str | None:

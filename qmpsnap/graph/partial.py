@@ -29,6 +29,7 @@ from qmpsnap.graph.qmp import (
     names_from_debug_graph,
     node_from_image,
     roots_from_debug_graph,
+    with_entries,
 )
 
 
@@ -57,8 +58,8 @@ def partial_graph(
         described |= _along(graph, inserted)
     described |= _storage(graph, described, drivers_from_blockstats(stats))
     devices = tuple(
-        replace(device, root=device.root or roots.get(device.qdev or device.device))
-        for device in devices_from(blocks)
+        replace(device, root=device.root or roots.get(device.device or device.qdev or ""))
+        for device in with_entries(devices_from(blocks), debug)
     )
     return replace(graph, devices=devices, nodes={**bare, **described})
 

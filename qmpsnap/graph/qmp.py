@@ -153,6 +153,15 @@ class _BlockJobInfo(msgspec.Struct, frozen=True, rename="kebab"):
     io_status: str = "ok"
 
 
+class _QomProperty(msgspec.Struct, frozen=True):
+    name: str
+    value: object = None
+
+
+class _QomProperties(msgspec.Struct, frozen=True):
+    properties: list[_QomProperty]
+
+
 def _parse(command: str, reply: object, shape: type[T]) -> T:
     try:
         return msgspec.convert(reply, shape)
@@ -294,6 +303,21 @@ def images_from_query_block(reply: object) -> tuple[InsertedImages, ...]:
         for info in _parse("query-block", reply, list[_BlockInfo])
         if info.inserted is not None
     )
+
+
+def serials_from(reply: object, count: int) -> tuple[str, ...]:
+    """
+    Parse `qom-list-get` of block devices: the serial number of each, empty where it has none.
+
+    Raises:
+        MalformedReply: It is not a list of as many ObjectPropertiesValues as were asked for.
+    """
+    devices = _parse("qom-list-get", reply, list[_QomProperties])
+    if len(devices) != count:
+        raise MalformedReply("qom-list-get", f"{len(devices)} devices, asked for {count}")
+    values = ({one.name: one.value for one in device.properties} for device in devices)
+    serials = (properties.get("serial") for properties in values)
+    return tuple(serial if isinstance(serial, str) else "" for serial in serials)
 
 
 def jobs_from(reply: object) -> tuple[Job, ...]:
@@ -453,6 +477,23 @@ def inactive_roots_from_debug_graph(reply: object) -> frozenset[str]:
         names[edge.child]
         for edge in debug.edges
         if edge.parent in devices and edge.child in names and edge.perm == []
+    )
+
+
+def with_entries(devices: Iterable[Device], debug: object) -> tuple[Device, ...]:
+    """
+    Tell each device's entry by `x-debug-query-block-graph`.
+
+    Raises:
+        MalformedReply: It is not an XDbgBlockGraph, or an id or a node name repeats.
+    """
+    roots = dict(roots_from_debug_graph(debug))
+    # A backend is named as its drive is, else as its device.
+    return tuple(
+        replace(device, entry=roots.get(device.device or device.qdev or ""))
+        if device.root is not None
+        else device
+        for device in devices
     )
 
 

@@ -20,14 +20,16 @@ from qmpsnap.graph.command_line import probed_files
 from qmpsnap.graph.drivers import DriverKind, kind_of
 from qmpsnap.graph.nodes import Graph, Node
 from qmpsnap.graph.qmp import block_jobs_from, jobs_from
+from qmpsnap.hosts.backing_names import plain_by_process
 from qmpsnap.hosts.content import digest_of_layers
 from qmpsnap.hosts.flushing import FlushUnsupported, check_closed, flush
 from qmpsnap.hosts.headers import read_headers, synced
 from qmpsnap.hosts.jobs import OURS, io_status_of, job_reports
 from qmpsnap.hosts.overlay import discard_overlay, prepare_overlay
 from qmpsnap.hosts.quiescing import SocketQuiescer
-from qmpsnap.hosts.reading import Reader
+from qmpsnap.hosts.reading import MAX_STALL_S, Reader
 from qmpsnap.hosts.reconnecting import connect_again
+from qmpsnap.hosts.settling import settled
 from qmpsnap.hosts.surroundings import layer_paths, other_users, room_of, space_of
 from qmpsnap.monitor.base import (
     CONNECTION_LOST,
@@ -119,6 +121,7 @@ class DirectHost:
         pid: int | None = None,
         collects: bool = True,
         connect: Callable[[], Monitor] | None = None,
+        max_stall_s: float | None = MAX_STALL_S,
     ) -> None:
         """
         Use a connected monitor; closing it stays with the caller.
@@ -132,15 +135,17 @@ class DirectHost:
                 not: another call may be about to read the job's error.
             connect: Makes another connection to the same QEMU, when this one breaks; None when
                 there is no way to.
+            max_stall_s: As `Reader` takes it.
         """
         self._collects = collects
+        self._pid = pid
         self._monitor = monitor
         self._connect = connect
         self._made: list[Monitor] = []
         self._probed = probed_files(_command_line(pid)) if pid else frozenset()
         self._quiescer = SocketQuiescer(agent)
         self._opened: dict[str, str] = {}
-        self._reader = Reader(monitor)
+        self._reader = Reader(monitor, max_stall_s=max_stall_s)
         self._flushed = False
         self._flush_error: str | None = None
         self._collected: dict[str, JobView] = {}
@@ -164,17 +169,18 @@ class DirectHost:
         if monitor is None:
             return False
         self._made.append(monitor)
-        self._monitor, self._reader = monitor, Reader(monitor)
+        # Somebody waits to hear what became of a change.
+        self._monitor, self._reader = monitor, Reader(monitor, max_stall_s=None)
         return True
 
     def read(self) -> GuestReport:
         """See `Host.read`; raises what `Reader.read` raises."""
         with reading():
-            return self._read()
+            notes = self._collect_ended() if self._collects else ()
+            return settled(lambda: self._read(notes))
 
-    def _read(self) -> GuestReport:
-        notes = self._collect_ended() if self._collects else ()
-        graph = self._reader.read()
+    def _read(self, notes: tuple[str, ...]) -> GuestReport:
+        graph = self._graph()
         serials = self._reader.serials(graph)
         types = self._reader.types(graph)
         bare = guest_from_graph(graph, serials=serials, types=types, probed=self._probed)
@@ -187,6 +193,12 @@ class DirectHost:
             probed=self._probed,
             notes=notes,
         )
+
+    def _graph(self) -> Graph:
+        return self._reader.read(names_are_plain=self._names_are_plain)
+
+    def _names_are_plain(self) -> bool:
+        return self._pid is not None and plain_by_process(self._pid)
 
     def _collect_ended(self) -> tuple[str, ...]:
         """
@@ -269,7 +281,7 @@ class DirectHost:
         with reading():
             self._collect_ended()
             pivoted = self._ended_pivots()
-            graph = self._reader.read()
+            graph = self._graph()
             for name in left_by_pivots(graph, pivoted):
                 self._delete_node(name)
             for name in graph.nodes:
@@ -610,7 +622,7 @@ class DirectHost:
         if self._undismissed is not None:
             self._tell(self._undismissed, "job-dismiss", JobStatus.CONCLUDED)
             self._undismissed = None
-        check_closed(self._reader.read(), plan)
+        check_closed(self._graph(), plan)
         return notes
 
     def _read_only_again(self, layer: LayerReport) -> tuple[str, ...]:
@@ -621,7 +633,7 @@ class DirectHost:
         open for writing; it would then hold the lock of a writer.
         """
         before = layer.node_details
-        graph = self._reader.read()
+        graph = self._graph()
         now = graph.nodes.get(layer.node or "")
         if before is None or not before.read_only or now is None or now.read_only:
             return ()
@@ -639,7 +651,7 @@ class DirectHost:
         new root makes the next `block-commit` fail ("Need a root block node").
         """
         notes: list[str] = []
-        graph = self._reader.read()
+        graph = self._graph()
         left = {
             name: layer.file
             for layer in plan.dropped
@@ -650,6 +662,7 @@ class DirectHost:
             if name is not None
         }
         while True:
+            graph = self._graph()
             unread = [name for name in left if name in graph.nodes and not _is_read(graph, name)]
             if not unread:
                 return tuple(notes)
@@ -658,7 +671,7 @@ class DirectHost:
                 file = left.pop(name)
                 if problem is not None:
                     notes.append(f"node {name} of {file} stays open: {problem}")
-            graph = self._reader.read()
+            graph = self._graph()
 
     def _delete_node(self, name: str) -> str | None:
         try:

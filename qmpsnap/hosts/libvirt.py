@@ -25,14 +25,17 @@ from qmpsnap.formats.layers import DiskReport, GuestReport, LayerReport
 from qmpsnap.formats.qcow2 import Header
 from qmpsnap.graph import xml
 from qmpsnap.graph.chain import host_path
+from qmpsnap.graph.nodes import Graph
+from qmpsnap.hosts.backing_names import plain_by_xml
 from qmpsnap.hosts.content import digest_of_layers
 from qmpsnap.hosts.flushing import FlushUnsupported, check_closed, flush
 from qmpsnap.hosts.headers import read_headers, synced
 from qmpsnap.hosts.overlay import discard_overlay, prepare_overlay
 from qmpsnap.hosts.quiescing import DomainQuiescer
-from qmpsnap.hosts.reading import Reader, StreamLingers
+from qmpsnap.hosts.reading import MAX_STALL_S, GuestWouldStall, Reader, StreamLingers
 from qmpsnap.hosts.reconnecting import connect_again
 from qmpsnap.hosts.recorded import recorded_snapshots
+from qmpsnap.hosts.settling import settled
 from qmpsnap.hosts.surroundings import layer_paths, other_users, room_of, space_of
 from qmpsnap.monitor.base import CommandFailed, Event, reading
 from qmpsnap.monitor.passthrough import (
@@ -158,6 +161,7 @@ class LibvirtHost:
         *,
         passthrough: bool = True,
         connect: Callable[[], Any] | None = None,
+        max_stall_s: float | None = MAX_STALL_S,
     ) -> None:
         """
         Use a `virDomain`.
@@ -167,6 +171,7 @@ class LibvirtHost:
             passthrough: False to do with the domain XML alone; it then never taints the guest.
             connect: Opens another connection to the same libvirt, when this one breaks; None when
                 there is no way to.
+            max_stall_s: As `Reader` takes it; what would take longer is done with the XML.
 
         Raises:
             LibvirtMissing: libvirt-python is not installed.
@@ -178,7 +183,7 @@ class LibvirtHost:
         self._followed: str | None = None
         self._libvirt = libvirt_module()
         self._monitor = PassthroughMonitor(domain)
-        self._reader = Reader(self._monitor) if passthrough else None
+        self._reader = Reader(self._monitor, max_stall_s=max_stall_s) if passthrough else None
         self._remote = host_of(domain.connect().getURI())
         self._off = "passthrough is switched off (--no-passthrough)"
         self._ended: JobView | None = None
@@ -199,7 +204,7 @@ class LibvirtHost:
             GuestNotRunning: The guest is off.
         """
         with reading():
-            return self._read()
+            return settled(self._read)
 
     def _read(self) -> GuestReport:
         if not self._call("isActive", self._domain.isActive):
@@ -208,7 +213,9 @@ class LibvirtHost:
         answers = True
         if self._reader is not None:
             try:
-                graph = self._reader.read(nested_ok=stays_small(domain))
+                graph = self._graph(self._reader, domain)
+            except GuestWouldStall as error:
+                self._off = str(error)
             except MonitorBusy as error:
                 self._off, answers = str(error), False  # this time
             except (PassthroughOff, LibvirtMissing) as error:
@@ -229,6 +236,12 @@ class LibvirtHost:
         if not answers:
             return report
         return replace(report, disks=tuple(self._with_size(disk) for disk in report.disks))
+
+    def _graph(self, reader: Reader, domain: xml.XmlDomain) -> Graph:
+        return reader.read(
+            nested_ok=stays_small(domain),
+            names_are_plain=lambda: not self._remote and plain_by_xml(domain),
+        )
 
     def _headers(self, bare: GuestReport) -> dict[str, Header]:
         """Of a guest on another host, the file of the same name here is another file."""
@@ -652,7 +665,8 @@ class LibvirtHost:
         self._monitor.close()
         self._monitor = PassthroughMonitor(self._domain)
         if self._reader is not None:
-            self._reader = Reader(self._monitor)
+            # Somebody waits to hear what became of a change.
+            self._reader = Reader(self._monitor, max_stall_s=None)
         if self._followed is not None:
             self._watch()
         return True
@@ -739,8 +753,8 @@ class LibvirtHost:
             self._flush(plan.disk, plan.top)
         if plan.kind == "commit" and self._reader is not None:
             try:
-                check_closed(self._reader.read(nested_ok=stays_small(self._xml())), plan)
-            except (PassthroughOff, StreamLingers, CommandFailed):
+                check_closed(self._graph(self._reader, self._xml()), plan)
+            except (PassthroughOff, StreamLingers, GuestWouldStall, CommandFailed):
                 return (f"whether {plan.base and plan.base.file} was flushed could not be seen",)
         return ()
 

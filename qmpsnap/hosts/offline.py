@@ -241,7 +241,8 @@ class OfflineHost:
         self._check_memory()
         if disk.disk not in self._locked:
             layers = [(layer.path or "", layer.format or "") for layer in disk.layers]
-            direct = DirectHost(self._open.enter_context(opened(layers)))
+            # No guest waits for this QEMU.
+            direct = DirectHost(self._open.enter_context(opened(layers)), max_stall_s=None)
             self._locked[disk.disk] = direct
         self._direct = self._locked[disk.disk]
         return self._direct

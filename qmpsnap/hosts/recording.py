@@ -6,35 +6,37 @@ from typing import Any, TextIO
 
 from qmpsnap.graph import xml
 from qmpsnap.hosts.libvirt import stays_small
-from qmpsnap.hosts.reading import Reader
+from qmpsnap.hosts.reading import MAX_STALL_S, Reader
 from qmpsnap.monitor.base import Monitor, reading
 from qmpsnap.monitor.passthrough import PassthroughMonitor
 from qmpsnap.monitor.transcript import Recorder
 
 
-def record_socket(monitor: Monitor, file: TextIO) -> None:
+def record_socket(
+    monitor: Monitor, file: TextIO, *, max_stall_s: float | None = MAX_STALL_S
+) -> None:
     """
     Record a guest on its QMP socket.
 
     Raises:
-        LostWhileReading, TornReading, MalformedReply, CommandFailed: It could not be read.
+        GuestWouldStall, LostWhileReading, TornReading, MalformedReply, CommandFailed: It could not be read.
     """
     with reading():
         recorder = Recorder(monitor, file, qemu=_version(monitor), libvirt=None)
-        reader = Reader(recorder)
+        reader = Reader(recorder, max_stall_s=max_stall_s)
         reader.guest_name()
         graph = reader.read()
         reader.serials(graph)
         reader.types(graph)
 
 
-def record_domain(domain: Any, file: TextIO) -> None:
+def record_domain(domain: Any, file: TextIO, *, max_stall_s: float | None = MAX_STALL_S) -> None:
     """
     Record a guest of libvirt: its live XML, and QMP through passthrough.
 
     Raises:
-        PassthroughOff, GuestNotRunning, LostWhileReading, TornReading, MalformedXml,
-        MalformedReply, CommandFailed: It could not be read.
+        PassthroughOff, GuestNotRunning, GuestWouldStall, LostWhileReading, TornReading,
+        MalformedXml, MalformedReply, CommandFailed: It could not be read.
     """
     monitor = PassthroughMonitor(domain)
     with reading():
@@ -43,7 +45,7 @@ def record_domain(domain: Any, file: TextIO) -> None:
         recorder = Recorder(monitor, file, qemu=_version(monitor), libvirt=libvirt)
         text = domain.XMLDesc(0)
         recorder.xml(text)
-        Reader(recorder).read(nested_ok=stays_small(xml.parse(text)))
+        Reader(recorder, max_stall_s=max_stall_s).read(nested_ok=stays_small(xml.parse(text)))
 
 
 def _version(monitor: Monitor) -> str | None:

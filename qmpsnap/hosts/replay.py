@@ -16,9 +16,9 @@ from qmpsnap.monitor.transcript import ReplayMonitor, Transcript
 
 @dataclass(eq=False)
 class OnlyRecorded(Refused):
-    """A transcript cannot be changed."""
+    """A transcript can be read, and nothing else."""
 
-    msg = "{self.command} changes a guest, and a transcript is not one"
+    msg = "{self.command} needs a running guest, and a transcript is not one"
     remedy = "Give the road to the running guest: `--qmp SOCKET`, or `--connect URI` and its name."
 
     command: str
@@ -30,7 +30,7 @@ class ReplayHost:
     def __init__(self, transcript: Transcript) -> None:
         """Use a parsed transcript."""
         self._transcript = transcript
-        self._reader = Reader(ReplayMonitor(transcript))
+        self._reader = Reader(ReplayMonitor(transcript), max_stall_s=None)
 
     def read(self) -> GuestReport:
         """

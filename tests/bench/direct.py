@@ -33,6 +33,8 @@ class Direct:
     """`DirectHost.read()` of the same host again, as an operation does."""
     qemu_img: Cost
     """`qemu-img info --backing-chain` of all disks, one after the other."""
+    serials_at_once: bool
+    """Whether this QEMU tells all serial numbers in one reply."""
     largest: int
     """Bytes of the largest reply."""
 
@@ -51,25 +53,29 @@ def measure(folder: Path, case: Case, rounds: int) -> Direct:
         ]
         with qemu_guest.run(disks, directory=share) as guest:
             costs: dict[str, list[Cost]] = {}
-            largest = 0
+            largest, at_once = 0, False
 
             def take(name: str, one: Cost) -> None:
                 costs.setdefault(name, []).append(one)
 
             for _ in range(rounds):
                 with closing(Counting(SocketMonitor.connect(guest.qmp_path))) as monitor:
-                    host = DirectHost(monitor)
+                    host = DirectHost(monitor, max_stall_s=None)
                     take("first", cost(host.read, monitor, guest.pid))
                     take("again", cost(host.read, monitor, guest.pid))
-                    reader = Reader(monitor)
+                    reader = Reader(monitor, max_stall_s=None)
                     take("first_graph", cost(reader.read, monitor, guest.pid))
                     take("graph", cost(reader.read, monitor, guest.pid))
                     monitor.weighs = True
                     reader.read()
                     largest = monitor.largest
+                    at_once = reader.features.has("qom-list-get")
                 take("qemu_img", cost(lambda: _ask_qemu_img(chains)))
     return Direct(
-        case=case, largest=largest, **{name: median(some) for name, some in costs.items()}
+        case=case,
+        largest=largest,
+        serials_at_once=at_once,
+        **{name: median(some) for name, some in costs.items()},
     )
 
 

@@ -64,7 +64,7 @@ def cost(
 
     def now() -> tuple[float, ...]:
         clocks = (time.perf_counter(), time.thread_time(), time.process_time())
-        return (*clocks, _processor_s(qemu), monitor.trips if monitor else 0)
+        return (*clocks, processor_s(qemu), monitor.trips if monitor else 0)
 
     before = now()
     work()
@@ -74,12 +74,20 @@ def cost(
     )
 
 
-def _processor_s(process: int | None) -> float:
+def processor_s(process: int | None, *, main_only: bool = False) -> float:
+    """
+    Seconds on a processor until now.
+
+    Args:
+        process: Whose; None for the programs that were started and have ended.
+        main_only: Its first thread alone, which is QEMU's main loop.
+    """
     if process is None:
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         return used.ru_utime + used.ru_stime
     # Nanoseconds on a processor; stat has hundredths of a second only.
-    threads = Path(f"/proc/{process}/task").iterdir()
+    tasks = Path(f"/proc/{process}/task")
+    threads = [tasks / str(process)] if main_only else tasks.iterdir()
     return sum(int((one / "schedstat").read_text().split()[0]) for one in threads) / 1e9
 
 

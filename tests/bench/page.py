@@ -13,11 +13,16 @@ from typing import Final
 from qmpsnap.monitor.virt import libvirt_module
 from tests.bench.direct import Direct
 from tests.bench.measure import Case
+from tests.bench.stalls import QUERIES, Stalls
 from tests.bench.under_libvirt import UnderLibvirt
 
 FIRST_GRAPH: Final = 6
-"""query-jobs, query-named-block-nodes, x-debug-query-block-graph, query-qmp-schema, query-block,
+"""query-jobs, x-debug-query-block-graph, query-named-block-nodes, query-qmp-schema, query-block,
 query-jobs."""
+FAR: Final = 4.0
+"""How many times the estimate may be off, where there is enough to measure."""
+_NODES: Final = "query-named-block-nodes"
+_MEASURABLE_S: Final = 0.02
 GRAPH: Final = FIRST_GRAPH - 1
 AGAIN: Final = GRAPH + 2
 """And query-jobs, for jobs of our own that have ended, and query-name."""
@@ -33,9 +38,9 @@ What one reading of a guest costs, beside what else can be asked about a chain. 
 
 ## Round trips
 
-The number of queries in one reading of the graph depends on neither the depth nor the number of disks: {first_graph} for the first one of a connection, which asks for the schema, and {graph} for each later one. On the direct road a whole reading (`DirectHost.read()`: what `qmpsnap chain` and every operation do) is {again} queries. Only the first one of a connection adds to that the schema and **one `qom-get` for each device**, which asks for its serial number; they are kept. So a single `qmpsnap --qmp … chain` sends {first_formula} queries for D disks. QEMU tells all serial numbers at once from 10.1 on (`qom-list-get`), which is not used yet. Under libvirt the XML has them, and for a chain of more than 16 layers `query-block` is not asked, because its reply nests.
+The number of queries in one reading of the graph depends on neither the depth nor the number of disks: {first_graph} for the first one of a connection, which asks for the schema, and {graph} for each later one. On the direct road a whole reading (`DirectHost.read()`: what `qmpsnap chain` and every operation do) is {again} queries. Only the first one of a connection adds to that the schema and the serial numbers, which are kept: one `qom-list-get` for all devices from QEMU 10.1 on (one `qom-get` where there is only one), and **one `qom-get` for each device** of an older QEMU, which has no other way. So a single `qmpsnap --qmp … chain` sends {first_formula} queries for D disks, {first_at_once} from QEMU 10.1 on. Under libvirt the XML has the serial numbers, and for a chain of more than 16 layers `query-block` is not asked, because its reply nests.
 
-While a job runs, QEMU 10.1 and later are asked for one thing more (which nodes it works on), and every QEMU for the state of a stream. A reading during which the graph changes is made again, up to ten times.
+While a stream runs, one thing more is asked: its state. A reading during which the graph changes is made again, up to ten times. One that would stop the guest for longer than `--max-stall` ends after the edges, with two queries (three on the direct road).
 
 ## On QEMU's own socket
 
@@ -49,16 +54,42 @@ The same chains under `qemu:///embed`, through passthrough. *graph*: `Reader.rea
 
 {libvirt}
 
+## How long each query stops the guest
+
+Milliseconds on a processor of QEMU's main thread, medians of {rounds}; meanwhile nothing else happens in it. One disk with two nodes for each layer, every one of them given by name, as libvirt does it; *relative* as above. *estimate* is what `graph/stall.py` says from the edges before `query-named-block-nodes` is sent.
+
+{stalls}
+
+The same by hand, once each, on other versions (2026-11-23, the same machine): `query-named-block-nodes`, then `x-debug-query-block-graph` in brackets.
+
+| layers | QEMU 5.2 | QEMU 10.0 | QEMU 11.1 |
+|---:|---:|---:|---:|
+| 64 | 12 (1.8) | 11 (1.9) | 10 (2.0) |
+| 100 | 37 (3.2) | 24 (1.9) | 24 (2.7) |
+| 200 | 113 (6.0) | 98 (5.1) | 92 (5.7) |
+| 32, relative | 45 (1.3) | 21 (0.7) | 18 (0.9) |
+| 64, relative | 295 (2.3) | 133 (1.5) | 114 (1.8) |
+| 100, relative | 1090 (2.6) | 444 (2.1) | 434 (2.8) |
+| 150, relative | 3430 (5.4) | 1440 (2.7) | 1500 (5.9) |
+| 200, relative | 8760 (6.8) | 3530 (4.2) | 3470 (5.5) |
+
+`query-block` takes half as long on all of them; the flat one of QEMU 11.1 took 1 ms, and 90 with 200 relative names. With `-drive file=…` QEMU finds the files by their headers itself, and knows relative names for what they are: such a chain costs what a plain one does.
+
 ## What they show
 
 - Round trips are constant. qmpsnap's own work grows with the number of nodes, and no faster: beside a fixed part, a node costs about the same in one disk of 200 layers and in 32 disks of eight.
 - **Waiting is not linear in the depth, because QEMU is not.** The one query that tells drivers (`query-named-block-nodes`, flat) makes QEMU work out each node's file name anew from everything below it (`bdrv_refresh_filename()`, block.c), and `query-block` does the same: the reply grows linearly, the time with the square of the depth. Over disks it is linear.
-- **Relative names in the headers make that worse.** Where every node is given by name, as libvirt and the tests do it, QEMU does not take a relative name in a header for the node that is really below, and writes the rest of the chain as one `json:` name into each node's. The reply then grows with the square of the depth, and the time about with its cube. All of it runs in QEMU's main loop, where the guest's requests wait as well. Keep chains short.
+- **Relative names in the headers make that worse.** Where every node is given by name, as libvirt and the tests do it, QEMU does not take a relative name in a header for the node that is really below, and writes the rest of the chain as one `json:` name into each node's. The reply then grows with the square of the depth, and the time about with its cube. All of it runs in QEMU's main loop, where the guest's requests wait as well. So a reading asks for the edges first, which no version takes long for, and [does not go on](../explanation/formats.md#deep-chains) where it would take too long. Keep chains short.
 - `qemu-img info --backing-chain` starts one process for each disk and opens every file again, as the headers say and not as the guest has them; XMLDesc is libvirt's memory, and asks QEMU nothing. Neither tells how QEMU has the files open.
 """
 
 
-def render(direct: Sequence[Direct], libvirt: Sequence[UnderLibvirt], rounds: int) -> str:
+def render(
+    direct: Sequence[Direct],
+    libvirt: Sequence[UnderLibvirt],
+    stalls: Sequence[Stalls],
+    rounds: int,
+) -> str:
     """The whole page, in Markdown."""
     return _TEXT.format(
         setting="\n".join(f"- {line}" for line in _setting()),
@@ -66,24 +97,33 @@ def render(direct: Sequence[Direct], libvirt: Sequence[UnderLibvirt], rounds: in
         graph=GRAPH,
         again=AGAIN,
         first_formula=f"{AGAIN + 1} + D",
+        first_at_once=AGAIN + 2,
         rounds=rounds,
         direct="\n".join(_direct(direct)),
         libvirt="\n".join(_libvirt(libvirt)),
+        stalls="\n".join(_stalls(stalls)),
     )
 
 
-def broken_promises(direct: Iterable[Direct], libvirt: Iterable[UnderLibvirt]) -> list[str]:
+def broken_promises(
+    direct: Iterable[Direct], libvirt: Iterable[UnderLibvirt], stalls: Iterable[Stalls]
+) -> list[str]:
     """What is not as the page says."""
     wrong = []
     for row in direct:
         found = [row.first_graph.trips, row.graph.trips, row.first.trips, row.again.trips]
-        if found != [FIRST_GRAPH, GRAPH, AGAIN + 1 + row.case.disks, AGAIN]:
+        serials = 1 if row.serials_at_once else row.case.disks
+        if found != [FIRST_GRAPH, GRAPH, AGAIN + 1 + serials, AGAIN]:
             wrong.append(f"{row.case}: {found} round trips on the socket")
     for under in libvirt:
         found = [under.first_graph.trips, under.graph.trips]
         less = 0 if under.nested_ok else 1
         if found != [FIRST_GRAPH - less, GRAPH - less]:
             wrong.append(f"{under.case}: {found} round trips through libvirt")
+    for one in stalls:
+        took = one.by_query[_NODES]
+        if took > _MEASURABLE_S and not 1 / FAR < one.expected_s / took < FAR:
+            wrong.append(f"{one.layers} layers: {took:.3f} s, estimated {one.expected_s:.3f} s")
     return wrong
 
 
@@ -155,6 +195,16 @@ def _libvirt(rows: Iterable[UnderLibvirt]) -> Iterator[str]:
             _ms(row.read.own_s),
             f"{row.xml_desc.seconds * 1000:.2f}",
             f"{row.read.seconds / row.xml_desc.seconds:.0f}",
+        )
+
+
+def _stalls(rows: Iterable[Stalls]) -> Iterator[str]:
+    yield from _head("layers", *(f"`{query}`" for query in QUERIES), "estimate")
+    for row in rows:
+        yield _row(
+            f"{row.layers}{', relative' if row.relative else ''}",
+            *(_ms(row.by_query[query]) for query in QUERIES),
+            _ms(row.expected_s),
         )
 
 

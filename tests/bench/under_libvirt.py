@@ -60,11 +60,11 @@ def _measure(connection: Any, folder: Path, case: Case, rounds: int) -> UnderLib
             small = stays_small(xml.parse(domain.XMLDesc()))
             costs: dict[str, list[Cost]] = {}
             for _ in range(rounds):
-                with closing(LibvirtHost(domain)) as host:
+                with closing(LibvirtHost(domain, max_stall_s=None)) as host:
                     host.read()  # the schema
                     costs.setdefault("read", []).append(cost(host.read, qemu=guest.pid))
                 monitor = Counting(PassthroughMonitor(domain))
-                reader = Reader(monitor)
+                reader = Reader(monitor, max_stall_s=None)
                 read = partial(reader.read, nested_ok=small)
                 for kind in ("first_graph", "graph"):
                     costs.setdefault(kind, []).append(cost(read, monitor, guest.pid))

@@ -127,7 +127,6 @@ LAYOUTS: Final = (
         ),
         truth={"vda": (("top", "qcow2"), ("base", "luks"))},
         encrypted=True,
-        conflict=frozenset({"base"}),
     ),
     Layout(
         name="copy-on-read",

@@ -17,41 +17,48 @@ from qmpsnap.hosts.headers import read_header
 from qmpsnap.monitor import virt
 from tests.libvirt.conftest import libvirt_rig
 from tests.support.operations import MakeRig
-from tests.support.rig import BASE, DISK, MIB, Rig, assert_sound
+from tests.support.rig import BASE, DISK, MIB, Rig, Said, assert_sound, run_cli
 from tests.support.situations import situation
 
 
-def _by_xml(rig: Rig, command: str, *arguments: str) -> Any:
-    rig.road.append("--no-passthrough")
-    try:
-        return rig.cli(command, *arguments)
-    finally:
-        rig.road.remove("--no-passthrough")
+def _by_xml(rig: Rig, option: str, command: str, *arguments: str) -> Said:
+    return run_cli([*rig.road, option, command, *rig.names, *arguments])
 
 
 class TestWithoutPassthrough:
     def test_the_report_says_why_and_states_by_xml(self, make_rig: MakeRig) -> None:
         with make_rig("raw") as rig:
             rig.grow(3)
-            said = _by_xml(rig, "chain", "-o", "json")
+            said = _by_xml(rig, "--no-passthrough", "chain", "-o", "json")
             assert "XML alone" in said.err
             layers = said.json["disks"][0]["layers"]
             assert [layer["format"] for layer in layers] == ["qcow2", "qcow2", "raw"]
             assert {layer["verdict"] for layer in layers} == {"stated"}
             assert layers[0]["virtual_size"] == rig.guest.virtual_size(DISK)
 
-    def test_the_operations_work_all_the_same(self, make_rig: MakeRig) -> None:
+    def test_the_report_says_that_the_guest_would_stall(self, make_rig: MakeRig) -> None:
+        with make_rig("raw") as rig:
+            said = run_cli(["--max-stall=0", *rig.road, "chain", *rig.names, "-o", "json"])
+            assert said.code == 0, said
+            (note,) = said.json["notes"]
+            assert "by XML alone" in note
+            assert "would stop it for" in note
+            (layer,) = said.json["disks"][0]["layers"]
+            assert (layer["format"], layer["verdict"]) == ("raw", "stated")
+
+    @pytest.mark.parametrize("option", ["--no-passthrough", "--max-stall=0"])
+    def test_the_operations_work_all_the_same(self, make_rig: MakeRig, option: str) -> None:
         with make_rig("raw") as rig:
             rig.guest.write(DISK, 0, 65536, 1)
             content = rig.guest.read_sha256(DISK)
             for name in ("a", "b", "c"):
-                said = _by_xml(rig, "create", DISK, name)
+                said = _by_xml(rig, option, "create", DISK, name)
                 assert said.code == 0, said
-            said = _by_xml(rig, "delete", DISK, "a", "-o", "json")  # commit
+            said = _by_xml(rig, option, "delete", DISK, "a", "-o", "json")  # commit
             assert said.json["file_format"] == {BASE: "raw"}, said
-            said = _by_xml(rig, "delete", DISK, "c", "-o", "json")  # active commit
+            said = _by_xml(rig, option, "delete", DISK, "c", "-o", "json")  # active commit
             assert said.json["file_format"] == {f"{BASE}.b": "qcow2"}, said
-            said = _by_xml(rig, "delete", DISK, "b", "--method", "pull", "-o", "json")
+            said = _by_xml(rig, option, "delete", DISK, "b", "--method", "pull", "-o", "json")
             assert said.json["file_format"] == {f"{BASE}.b": "qcow2"}, said
             assert rig.files() == [f"{BASE}.b"]
             assert rig.guest.read_sha256(DISK) == content
@@ -59,8 +66,8 @@ class TestWithoutPassthrough:
     def test_the_guest_is_not_tainted(self, make_rig: MakeRig) -> None:
         with make_rig("raw") as rig:
             assert isinstance(rig.guest, LibvirtGuest)
-            assert _by_xml(rig, "create", DISK, "a").code == 0
-            assert _by_xml(rig, "delete", DISK, "a").code == 0
+            assert _by_xml(rig, "--no-passthrough", "create", DISK, "a").code == 0
+            assert _by_xml(rig, "--no-passthrough", "delete", DISK, "a").code == 0
             messages = rig.guest.domain.messages(0)
             assert not any("custom monitor" in message for message in messages), messages
 

@@ -74,6 +74,29 @@ def _process(*arguments: str) -> subprocess.Popen[str]:
     )
 
 
+def test_result_that_cannot_be_written(make_rig: MakeRig) -> None:
+    with make_rig("raw") as rig, Path("/dev/full").open("w") as full:
+        for command in (["chain"], ["chain", "-o", "dot"], ["verify", "-o", "json"]):
+            done = subprocess.run(
+                [sys.executable, "-m", "qmpsnap", *rig.road, *command],
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
+            )
+            assert done.returncode == 1
+            assert "cannot be printed: No space left on device" in done.stderr
+            assert "Traceback" not in done.stderr
+
+
+def test_closed_stdout_and_stderr(make_rig: MakeRig) -> None:
+    with make_rig("raw") as rig:
+        line = [sys.executable, "-m", "qmpsnap", *rig.road]
+        for end, code in ((["chain"], 0), (["chain", "nosuch"], 4)):
+            shell = ["sh", "-c", 'exec "$@" >&- 2>&-', "sh", *line, *end]
+            assert subprocess.run(shell, check=False).returncode == code
+
+
 def test_ctrl_c_leaves_the_job_running_and_says_how_to_go_on(tmp_path: Path) -> None:
     folder = tmp_path / "share"
     folder.mkdir()

@@ -23,6 +23,7 @@ from qmpsnap.graph.qmp import (
     job_edges_from_debug_graph,
     jobs_from,
     nodes_from,
+    with_entries,
 )
 
 _FOLDER: Final = Path(__file__).parent / "recorded"
@@ -64,20 +65,21 @@ def with_children(recording: dict[str, Any]) -> list[dict[str, Any]]:
 def graph(name: str, source: Source = "debug") -> Graph:
     """The graph of one recording, its edges told in one of three ways."""
     recording = replies(name)
+    debug = recording["x-debug-query-block-graph"]
     nodes, edges = nodes_from(recording["query-named-block-nodes"])
     if source == "children":
         nodes, edges = nodes_from(with_children(recording))
     elif source == "debug":
-        edges = edges_from_debug_graph(recording["x-debug-query-block-graph"])
+        edges = edges_from_debug_graph(debug)
     else:
         edges = edges_from_blockstats(recording["query-blockstats"])
     assert edges is not None
     return Graph(
-        devices=devices_from(recording["query-block"]),
+        devices=with_entries(devices_from(recording["query-block"]), debug),
         nodes={node.name: node for node in nodes},
         edges=edges,
         jobs=jobs_from(recording["query-jobs"]),
-        job_edges=job_edges_from_debug_graph(recording["x-debug-query-block-graph"]),
+        job_edges=job_edges_from_debug_graph(debug),
     )
 
 

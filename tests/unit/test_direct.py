@@ -290,7 +290,7 @@ class TestStrays:
             {"node-name": "qmpsnap-1-file", "drv": "file"},
             {"node-name": "other-format", "drv": "qcow2"},
         ]
-        names = ("qmpsnap-1-format", "qmpsnap-1-file")
+        names = ("qmpsnap-1-format", "qmpsnap-1-file", "other-format")
         graph["nodes"] += [
             {"id": 100 + number, "type": "block-driver", "name": name}
             for number, name in enumerate(names)

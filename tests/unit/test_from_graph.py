@@ -396,8 +396,12 @@ class TestLibvirt:
         xml = XmlDisk(
             target="sdx", serial=None, alias="vda", device="disk", read_only=False, layers=layers
         )
-        (disk,) = guest_from_graph(made, domain=XmlDomain(name="a", disks=(xml,))).disks
-        assert [layer.verdict for layer in disk.layers] == [Verdict.AGREED, Verdict.AGREED]
+        domain = XmlDomain(name="a", disks=(xml,))
+        for written in ("luks", "raw"):
+            headers = {"/share/top": header("base", written)}
+            (disk,) = guest_from_graph(made, domain=domain, headers=headers).disks
+            assert [layer.verdict for layer in disk.layers] == [Verdict.AGREED, Verdict.AGREED]
+            assert ("says 'raw'" in disk.layers[1].evidence[2].detail) == (written == "raw")
 
     def test_passed_descriptor_gets_its_name_from_the_xml(self) -> None:
         layer = XmlLayer(path="/share/secret", name="/share/secret", format="raw", index=None)

@@ -99,6 +99,22 @@ def test_flags_by_the_header(header: Header, flags: tuple[str, ...]) -> None:
     assert layer.flags == flags
 
 
+def test_luks_base_that_the_header_calls_raw_as_libvirt_does() -> None:
+    top = Header(version=3, virtual_size=1, backing_file="b", backing_format="raw")
+    _, base = layers(xml_layer("/share/a", "qcow2"), xml_layer("/share/b", "luks"), a=top)
+    assert (base.format, base.verdict) == ("luks", Verdict.STATED)
+    assert [one.detail for one in base.evidence][1] == (
+        "header of a, which says 'raw', libvirt's word for it"
+    )
+
+
+@pytest.mark.parametrize("written", ["qcow2", "vmdk", "file"])
+def test_luks_base_that_the_header_calls_otherwise(written: str) -> None:
+    top = Header(version=3, virtual_size=1, backing_file="b", backing_format=written)
+    _, base = layers(xml_layer("/share/a", "qcow2"), xml_layer("/share/b", "luks"), a=top)
+    assert base.verdict is Verdict.CONFLICT
+
+
 def test_luks_is_flagged() -> None:
     (layer,) = layers(xml_layer("/share/a", "luks"))
     assert (layer.format, layer.flags) == ("luks", ("encrypted",))

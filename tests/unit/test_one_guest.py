@@ -116,6 +116,21 @@ class TestRecordedFormat:
         assert repr(protocol) in found.message
         assert "-F raw" in found.remedy
 
+    def test_raw_over_what_the_xml_calls_encrypted(self) -> None:
+        by_xml = Evidence(witness=Witness.XML, format="luks", detail="index 2")
+        disk = samples.changed_layer(chain(format_="raw"), 1, format="luks", evidence=(by_xml,))
+        found = only(looked(disk))
+        assert (found.id, found.file, found.matters) == ("backing-format-without-luks", TOP, False)
+        assert command(found) == shlex.split(
+            "qemu-img rebase -u -f qcow2 -b volume-1 -F luks /share/volume-1.s1"
+        )
+
+    @pytest.mark.parametrize("witness", [Witness.QMP, Witness.HEADER])
+    def test_encrypted_by_others_is_a_matter_of_the_verdict(self, witness: Witness) -> None:
+        evidence = Evidence(witness=witness, format="luks", detail="")
+        disk = samples.changed_layer(chain(format_="raw"), 1, format="luks", evidence=(evidence,))
+        assert looked(disk) == ()
+
     def test_what_is_on_disk_counts_more_than_what_qemu_read(self) -> None:
         header = Header(version=3, virtual_size=1, backing_file="volume-1", backing_format="raw")
         assert looked(chain(format_="file"), {TOP: FileFacts(header=header)}) == ()

@@ -102,6 +102,19 @@ class TestChain:
     def test_implicit_filter_over_the_root_belongs_to_the_disk(self) -> None:
         found = taken_apart(drawing("libvirt-mirror"))
         assert found.id("mirror_top #block061") in found.frames["vda"]
+        # The device reads through it: beside the device, it would pull the frame around it.
+        assert found.below("vda") == {"mirror_top #block061"}
+        assert found.below("mirror_top #block061") == {"base.s2"}
+
+    def test_filter_over_the_root_that_nothing_reads_is_on_no_disk(self) -> None:
+        made = graph(
+            [replace(device("vda", "a"), entry="a")],
+            [node("a"), node("slow", "throttle")],
+            [("slow", "a", "file")],
+        )
+        found = drawn(guest_from_graph(made))
+        assert found.frames["on no disk"] == [found.id("throttle slow")]
+        assert found.below("vda") == {"/share/a"}
 
     def test_filter_that_another_disk_reads_through_is_not_the_first_ones(self) -> None:
         made = graph(

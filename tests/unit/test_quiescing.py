@@ -261,6 +261,11 @@ class TestProcess:
         ["create", "web1", "vda", "--freeze-timeout", "nan"],
         ["create", "web1", "vda", "--freeze-timeout", "inf"],
         ["create", "web1", "vda", "--quiesce", "maybe"],
+        ["--max-stall", "nan", "disks", "web1"],
+        ["--max-stall", "-1", "disks", "web1"],
+        ["audit", "--timeout", "nan"],
+        ["delete", "web1", "vda", "a", "--timeout", "nan"],
+        ["wait", "web1", "vda", "--timeout", "nan"],
     ],
 )
 def test_options_that_make_no_sense(arguments: list[str]) -> None:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 
 from qmpsnap.graph.chain import chain
-from qmpsnap.graph.nodes import Device
+from qmpsnap.graph.nodes import Device, Graph
 from qmpsnap.graph.qmp import MalformedReply
-from qmpsnap.hosts.reading import TRIES, Reader, StreamLingers, TornReading
+from qmpsnap.hosts.reading import (
+    MAX_STALL_S,
+    TRIES,
+    GuestWouldStall,
+    Reader,
+    StreamLingers,
+    TornReading,
+)
 from qmpsnap.monitor.base import CommandFailed, ConnectionLost
 from tests.unit import recordings
 from tests.unit.scripted import Each, ScriptedMonitor, refused, schema
@@ -127,9 +135,13 @@ class TestQueries:
         assert (commands[0], commands[-1], commands.count(JOBS)) == (JOBS, JOBS, 2)
 
     def test_later_qemu_tells_the_edges_itself(self) -> None:
+        # The debug graph tells how deep it is, and has to lead to the same roots.
+        debug = recordings.replies("qcow2-chain")[DEBUG]
+        roots = {node["id"] for node in debug["nodes"] if node["type"] == "block-backend"}
+        debug["edges"] = [edge for edge in debug["edges"] if edge["parent"] in roots]
         monitor = later_qemu()
+        monitor.answers[DEBUG] = debug
         assert names(Reader(monitor)) == ["top", "mid", "base"]
-        assert DEBUG not in monitor.commands()
         assert STATS not in monitor.commands()
         assert monitor.arguments_of(BLOCK) == [{"flat": True}]
 
@@ -150,7 +162,7 @@ class TestQueries:
         monitor.answers[DEBUG] = _debug(deep)
         monitor.answers[BLOCK] = [{"qdev": "vda", "inserted": {"node-name": "n0"}}]
         assert names(Reader(monitor)) == [f"n{number}" for number in range(depth)]
-        assert len(monitor.sent) == (5 if flat else 6)
+        assert len(monitor.sent) == 6
 
 
 class TestFallbacks:
@@ -254,7 +266,108 @@ class TestThroughLibvirt:
         assert BLOCK not in monitor.commands()
 
 
+class TestStall:
+    """What would stop the guest for long is not asked."""
+
+    def deep(self, depth: int) -> ScriptedMonitor:
+        nodes = _deep(depth, children=False)
+        block = [{"qdev": "vda", "inserted": {"node-name": "n0"}}]
+        return qemu(
+            query_named_block_nodes=nodes,
+            x_debug_query_block_graph=_debug(nodes),
+            query_block=block,
+        )
+
+    def test_chain_that_is_too_deep(self) -> None:
+        monitor = self.deep(200)
+        with pytest.raises(GuestWouldStall, match="200 layers") as caught:
+            Reader(monitor).read()
+        assert monitor.commands() == [JOBS, DEBUG]
+        assert caught.value.enough == math.ceil(caught.value.seconds) > MAX_STALL_S
+        assert f"--max-stall {caught.value.enough}" in caught.value.way_out
+
+    def test_as_much_as_is_allowed(self) -> None:
+        with pytest.raises(GuestWouldStall) as caught:
+            Reader(self.deep(200)).read()
+        allowed = Reader(self.deep(200), max_stall_s=caught.value.enough)
+        assert len(names(allowed)) == 200
+        with pytest.raises(GuestWouldStall):
+            Reader(self.deep(200), max_stall_s=caught.value.seconds * 0.9).read()
+
+    def test_without_a_limit(self) -> None:
+        assert len(names(Reader(self.deep(1000), max_stall_s=None))) == 1000
+
+    def test_names_that_do_not_nest(self) -> None:
+        graph = Reader(self.deep(200)).read(names_are_plain=lambda: True)
+        assert len(graph.nodes) == 200
+
+    def test_too_deep_for_plain_names_too(self) -> None:
+        with pytest.raises(GuestWouldStall):
+            Reader(self.deep(1000)).read(names_are_plain=lambda: True)
+
+    def test_names_are_not_looked_at_where_it_does_not_matter(self) -> None:
+        def look() -> bool:
+            raise AssertionError("not needed")
+
+        Reader(self.deep(64)).read(names_are_plain=look)
+
+    def test_what_has_begun_is_read_to_its_end(self) -> None:
+        monitor, deeper = self.deep(64), self.deep(200)
+        reader = Reader(monitor)
+        reader.read()
+        monitor.answers |= deeper.answers
+        assert len(reader.read().nodes) == 200
+
+    def test_depth_by_blockstats(self) -> None:
+        monitor = without(self.deep(0), DEBUG)
+        stats: dict[str, object] = {"node-name": "n199"}
+        for number in reversed(range(199)):
+            stats = {"node-name": f"n{number}", "backing": stats}
+        monitor.answers[STATS] = [stats]
+        with pytest.raises(GuestWouldStall, match="200 layers"):
+            Reader(monitor).read()
+        assert monitor.commands() == [JOBS, DEBUG, STATS]
+
+    def test_nothing_that_nests_is_tried_where_flat_is_known(self) -> None:
+        monitor = qemu(
+            query_qmp_schema=schema(query_named_block_nodes=("flat",)),
+            query_named_block_nodes=refused(NODES, "Block device x is ejected"),
+        )
+        assert Reader(monitor).read().incomplete == "Block device x is ejected"
+        assert monitor.arguments_of(NODES) == [{"flat": True}]
+
+
 class TestTorn:
+    def test_node_that_comes_between(self) -> None:
+        recorded = recordings.replies("qcow2-chain")
+        late = {"node-name": "new", "drv": "qcow2"}
+        monitor = qemu(query_named_block_nodes=Each([*recorded[NODES], late], recorded[NODES]))
+        assert names(Reader(monitor)) == ["top", "mid", "base"]
+        assert monitor.commands().count(NODES) == 2
+
+    @pytest.mark.parametrize("make", [qemu, later_qemu])
+    def test_switch_to_an_overlay_that_was_open_before(self, make: Any) -> None:
+        """No node comes, no job is there: only the device's root tells."""
+        monitor = make()
+        before, after = (recordings.replies("qcow2-chain") for _ in range(2))
+        for recorded in before, after:
+            for replies in (NODES, DEBUG):
+                _add_overlay(recorded, replies)
+        after[BLOCK][0]["inserted"]["node-name"] = "new"
+        top = _id_of(after, "top")
+        for edge in after[DEBUG]["edges"]:
+            if edge["name"] == "root" and edge["child"] == top:
+                edge["child"] = 1000
+        after[DEBUG]["edges"] += [{"parent": 1000, "child": top, "name": "backing"}]
+        if make is later_qemu:
+            for recorded in before, after:
+                recorded[NODES] = recordings.with_children(recorded)
+        monitor.answers[NODES] = Each(before[NODES], after[NODES])
+        monitor.answers[DEBUG] = Each(before[DEBUG], after[DEBUG])
+        monitor.answers[BLOCK] = after[BLOCK]
+        assert names(Reader(monitor)) == ["new", "top", "mid", "base"]
+        assert monitor.commands().count(NODES) == 2
+
     def test_node_that_is_missing_once(self) -> None:
         recorded = recordings.replies("qcow2-chain")[NODES]
         monitor = qemu(query_named_block_nodes=Each(recorded[:-1], recorded))
@@ -360,23 +473,98 @@ class TestGuest:
     )
     def test_serial_is_asked_for_once(self, qdev: str, path: str) -> None:
         monitor = ScriptedMonitor({"qom-get": "1234"})
-        reader = Reader(monitor)
-        device = Device(device="", qdev=qdev, root=None)
-        assert [reader.serial(device), reader.serial(device)] == ["1234", "1234"]
+        reader, found = Reader(monitor), devices(qdev)
+        name = found.devices[0].name
+        assert [reader.serials(found), reader.serials(found)] == [{name: "1234"}] * 2
         assert monitor.arguments_of("qom-get") == [{"path": path, "property": "serial"}]
 
     @pytest.mark.parametrize("answer", [refused("qom-get"), "", None, 7])
     def test_device_without_a_serial_is_asked_once_too(self, answer: object) -> None:
         monitor = ScriptedMonitor({"qom-get": answer})
         reader = Reader(monitor)
-        device = Device(device="", qdev="vda", root=None)
-        assert [reader.serial(device), reader.serial(device)] == [None, None]
+        assert [reader.serials(devices("vda")), reader.serials(devices("vda"))] == [{}, {}]
         assert len(monitor.sent) == 1
 
     def test_backend_without_a_device_is_not_asked(self) -> None:
         monitor = ScriptedMonitor({})
-        assert Reader(monitor).serial(Device(device="old", qdev=None, root=None)) is None
+        assert Reader(monitor).serials(devices(None)) == {}
         assert monitor.sent == []
+
+
+class TestAllSerialsAtOnce:
+    """QEMU 10.1 and later tell the properties of many devices in one reply."""
+
+    def monitor(self, answer: object) -> ScriptedMonitor:
+        return ScriptedMonitor(
+            {
+                "query-qmp-schema": schema(qom_list_get=("paths",)),
+                "qom-list-get": answer,
+                "qom-get": lambda arguments: arguments["path"].rpartition("/")[2],
+            }
+        )
+
+    def test_one_query_for_all(self) -> None:
+        told = [
+            _properties(serial="1"),
+            _properties(removable=True),
+            _properties(serial=""),
+            _properties(serial="4"),
+        ]
+        monitor = self.monitor(told)
+        reader = Reader(monitor)
+        for _ in range(2):
+            assert reader.serials(devices("a", "b", "c", "d")) == {"a": "1", "d": "4"}
+        paths = [f"/machine/peripheral/{name}" for name in "abcd"]
+        assert monitor.arguments_of("qom-list-get") == [{"paths": paths}]
+        assert "qom-get" not in monitor.commands()
+
+    def test_device_that_was_unplugged(self) -> None:
+        monitor = self.monitor(refused("qom-list-get", "Device 'b' not found"))
+        assert Reader(monitor).serials(devices("a", "b")) == {"a": "a", "b": "b"}
+        assert monitor.commands().count("qom-list-get") == 1
+
+    def test_only_new_devices_are_asked_about(self) -> None:
+        monitor = self.monitor([_properties(serial="1"), _properties(serial="2")])
+        reader = Reader(monitor)
+        reader.serials(devices("a", "b"))
+        assert reader.serials(devices("a", "b", "c")) == {"a": "1", "b": "2", "c": "c"}
+        assert monitor.commands().count("qom-list-get") == 1
+
+    @pytest.mark.parametrize("answer", [[], [{"properties": []}], {}, [{"properties": 7}] * 2])
+    def test_reply_that_is_not_one(self, answer: object) -> None:
+        with pytest.raises(MalformedReply, match="qom-list-get"):
+            Reader(self.monitor(answer)).serials(devices("a", "b"))
+
+
+def devices(*qdevs: str | None) -> Graph:
+    """Nothing but devices."""
+    found = tuple(Device(device="" if qdev else "old", qdev=qdev, root=None) for qdev in qdevs)
+    return Graph(devices=found, nodes={}, edges=())
+
+
+def _properties(**values: object) -> dict[str, object]:
+    """ObjectPropertiesValues."""
+    rest = {"type": "scsi-hd", "realized": True}
+    return {
+        "properties": [
+            {"name": name, "type": "str", "value": value} for name, value in (rest | values).items()
+        ]
+        + [{"name": "unreadable", "type": "str"}]
+    }
+
+
+def _add_overlay(recorded: dict[str, Any], command: str) -> None:
+    """A node `new` that nothing reads yet."""
+    if command == NODES:
+        recorded[NODES] += [{"node-name": "new", "drv": "qcow2"}]
+    else:
+        recorded[DEBUG]["nodes"] += [{"id": 1000, "type": "block-driver", "name": "new"}]
+
+
+def _id_of(recorded: dict[str, Any], name: str) -> int:
+    (found,) = (node["id"] for node in recorded[DEBUG]["nodes"] if node["name"] == name)
+    assert isinstance(found, int)
+    return found
 
 
 def _deep(depth: int, *, children: bool) -> list[dict[str, object]]:
