@@ -785,8 +785,8 @@ def left_by_pivots(graph: Graph, jobs: Collection[str]) -> tuple[str, ...]:
     """
     Find the nodes that active commits of ours left above their bases, upper ones first.
 
-    A job's id follows from the disk, its top and its base. A node that nothing reads, over a
-    device's root, is the top of such a job when these three give the job's id.
+    A job's id follows from the disk, its top and its base. A node that nothing reads, over the
+    active layer of a device, is the top of such a job when these three give the job's id.
 
     Args:
         graph: Read while the jobs are still there.
@@ -795,13 +795,19 @@ def left_by_pivots(graph: Graph, jobs: Collection[str]) -> tuple[str, ...]:
     if not jobs:
         return ()
     found: list[str] = []
-    roots = {device.root: device.name for device in graph.devices if device.root and device.name}
+    disks = {
+        node.name: device.name
+        for device in graph.devices
+        if device.root and device.name
+        for layer in chain(graph, device.root)[:1]
+        for node in (*layer.filters, layer.node)
+    }
     for name in graph.nodes:
         if _is_read(graph, name):
             continue
         layers = chain(graph, name)
         for number, base in enumerate(layers):
-            disk = roots.get(base.top.name)
+            disk = disks.get(base.top.name)
             if disk and _job_id(disk, "active-commit", layers[0].path, base.path) in jobs:
                 for layer in layers[:number]:
                     found += _nodes_of(graph, layer.top.name)

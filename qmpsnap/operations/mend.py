@@ -52,7 +52,7 @@ def ensured(
         return after, ()
     command = by_hand(above, below, name)
     try:
-        _write(host, rewrite(after, upper, lower, name))
+        notes = _write(host, rewrite(after, upper, lower, name))
         after = fresh(host, after)[1]
         still = fault(_found(after, above), _found(after, below), name)
     except (QmpsnapError, KeyboardInterrupt) as error:
@@ -60,7 +60,7 @@ def ensured(
         raise HeaderWrong(above.file, f"{reason}. Mending it failed: {problem}", command) from error
     if still is not None:
         raise HeaderWrong(above.file, f"{still}, after it was mended too", command)
-    return after, (_said(above, reason, name, lower.format),)
+    return after, (_said(above, reason, name, lower.format, notes),)
 
 
 def mended_active(host: Host, disk: DiskReport) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -77,18 +77,19 @@ def mended_active(host: Host, disk: DiskReport) -> tuple[tuple[str, ...], tuple[
         return (), ()
     name = plan.backing_name or ""
     reason = fault_before(plan.top, plan.base)
+    notes: tuple[str, ...] = ()
     try:
-        _write(host, plan)
+        notes = _write(host, plan)
         after = fresh(host, disk)[1]
         still = fault(_found(after, plan.top), _found(after, plan.base), name)
     except QmpsnapError as error:
         still = str(error)
     if still is None:
-        return (_said(plan.top, reason, name, plan.base.format),), ()
+        return (_said(plan.top, reason, name, plan.base.format, notes),), ()
     command = by_hand(plan.top, plan.base, name)
     note = (
-        f"the header of {plan.top.file} is wrong ({reason}), and could not be mended now: {still} "
-        f"With the guest off: `{command}`."
+        f"the header of {plan.top.file} is wrong ({reason}), and could not be mended now: "
+        f"{still.rstrip('.')}. With the guest off: `{command}`."
     )
     return (), (note,)
 
@@ -99,8 +100,15 @@ def by_hand(above: LayerReport, below: LayerReport, name: str) -> str:
     return shlex.join(["qemu-img", "rebase", "-u", *formats, above.path or above.file])
 
 
-def _said(above: LayerReport, reason: str | None, name: str, format_: str | None) -> str:
-    return f"the header of {above.file}: {reason}; now it names {name} ({format_})"
+def _said(
+    above: LayerReport,
+    reason: str | None,
+    name: str,
+    format_: str | None,
+    notes: tuple[str, ...],
+) -> str:
+    said = f"the header of {above.file}: {reason}; now it names {name} ({format_})"
+    return "; ".join((said, *notes))
 
 
 def _found(disk: DiskReport, wanted: LayerReport) -> LayerReport:
@@ -109,9 +117,9 @@ def _found(disk: DiskReport, wanted: LayerReport) -> LayerReport:
     return next((layer for layer in layers if layer.path == wanted.path), wanted)
 
 
-def _write(host: Host, plan: MergePlan) -> None:
+def _write(host: Host, plan: MergePlan) -> tuple[str, ...]:
     """
-    Let QEMU write the header.
+    Let QEMU write the header; returns the notes of `Host.settle`.
 
     Raises:
         JobFailed: Another job is in the way, or it ended with an error.
@@ -125,4 +133,4 @@ def _write(host: Host, plan: MergePlan) -> None:
     ended = drive.to_the_end(MEND_S)
     if ended.error is not None:
         raise JobFailed("rewrite of the header", plan.top.file, ended.error, chain)
-    host.settle(plan)
+    return host.settle(plan)
