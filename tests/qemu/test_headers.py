@@ -79,7 +79,7 @@ class Dying:
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("step", ["start", "view", "settle"])
+@pytest.mark.parametrize("step", ["start", "settle"])
 def test_tool_that_is_killed(make_rig: MakeRig, step: str, when: str) -> None:
     """Whenever: the header is the old or the new one, no job is left, and the next command goes."""
     with make_rig("raw") as rig:

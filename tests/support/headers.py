@@ -108,7 +108,6 @@ ACTIVE_COMMIT = DeleteRequest(
     disk=SERIAL, file_to_merge=f"{BASE}.s2", merge_target_file=f"{BASE}.s1"
 )
 FAULTS = {
-    "no format": without_format,
     "file for raw": with_format("file"),
     "another name": with_name("elsewher"),
 }
