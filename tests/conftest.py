@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from importlib.util import find_spec
 from typing import Any
 
@@ -77,7 +78,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="write the expected reports anew; with tests/replay, from the recordings",
     )
     group.addoption(
-        "--libvirt-uri", help="libvirt for the layouts; without it the driver in this process"
+        "--libvirt-uri", help="libvirt for the tests; without it the driver in this process"
     )
 
 
@@ -118,8 +119,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def connection() -> Iterator[Any]:
-    """One driver for all tests: it probes QEMU for 4 s when its folder is new."""
+def connection(pytestconfig: pytest.Config) -> Iterator[Any]:
+    """That of `--libvirt-uri`, or one driver for all tests: a new one probes QEMU for 4 s."""
+    uri = pytestconfig.getoption("--libvirt-uri")
+    if uri is not None:
+        with closing(virt.open_connection(uri)) as connection:
+            yield connection
+        return
     with libvirt_guest.embedded_connection(embed_root()) as connection:
         yield connection
 

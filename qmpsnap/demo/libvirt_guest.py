@@ -84,23 +84,45 @@ class LibvirtDisk:
         return disk
 
 
+@dataclass(frozen=True, slots=True)
+class Process:
+    """The QEMU of a domain, as libvirt's API does not tell it."""
+
+    pid: int
+    output: Path
+    """What it prints."""
+
+
+def embedded_process(domain: Any) -> Process:
+    """Where the driver in this process keeps it."""
+    root, name = root_of(domain.connect()), domain.name()
+    pid = int((root / "run" / "qemu" / f"{name}.pid").read_text())
+    return Process(pid, root / "log" / "qemu" / f"{name}.log")
+
+
 class LibvirtGuest(Guest):
-    """One domain of an embedded connection; made by `run()`."""
+    """One domain; made by `run()`."""
 
     def __init__(
-        self, *, domain: Any, root: Path, qdevs: Mapping[str, str], scratch: Path, directory: Path
+        self,
+        *,
+        domain: Any,
+        process: Process,
+        qdevs: Mapping[str, str],
+        scratch: Path,
+        directory: Path,
     ) -> None:
         self.domain = domain
         """The `virDomain`."""
         self.name: str = domain.name()
         super().__init__(
             qdevs=qdevs,
-            output=root / "log" / "qemu" / f"{self.name}.log",
+            output=process.output,
             scratch=scratch,
             directory=directory,
         )
         self._monitor = PassthroughMonitor(domain)
-        self.pid = int((root / "run" / "qemu" / f"{self.name}.pid").read_text())
+        self.pid = process.pid
         """Process id of QEMU."""
         self._process: int | None = os.pidfd_open(self.pid)
 
@@ -153,25 +175,26 @@ def run(
     *,
     qemu: str | None = None,
     alter: Callable[[Any], None] | None = None,
+    find: Callable[[Any], Process] = embedded_process,
 ) -> Iterator[LibvirtGuest]:
     """
     Run a paused guest, without KVM, for as long as the context is open.
 
     Args:
-        connection: From `embedded_connection()`.
+        connection: From `embedded_connection()`, or with a `find` of its own.
         disks: Its disks.
         name: Name of the guest. If an ended guest of this name is still known, libvirt is first
             given time to forget it.
         directory: Where copies of disks are made.
         qemu: The QEMU binary; default is the environment's QMPSNAP_QEMU, or libvirt's choice.
         alter: Changes the `<domain>` (an lxml element) before it is used.
+        find: Finds the QEMU of the `virDomain`.
 
     Raises:
         GuestDidNotStart: libvirt could not start it; with what libvirt and QEMU say.
         GuestStays: A guest of this name runs already.
     """
     libvirt = libvirt_module()
-    root = root_of(connection)
     wait_until_gone(connection, name)
     document = _domain(disks, name, qemu or os.environ.get("QMPSNAP_QEMU"))
     if alter is not None:
@@ -185,7 +208,7 @@ def run(
             raise GuestDidNotStart(str(error)) from error
         guest = LibvirtGuest(
             domain=domain,
-            root=root,
+            process=find(domain),
             qdevs={
                 disk.target: qdev(disk.alias or "", "virtio")
                 for disk in xml.parse(domain.XMLDesc()).disks

@@ -38,6 +38,7 @@ from tests.layouts_libvirt.layout import (
     Step,
     Until,
 )
+from tests.support.processes import is_embedded, pid_of
 
 _NUMBERS: Final = itertools.count()
 _LIMIT_S: Final = 20.0
@@ -233,25 +234,6 @@ def started(connection: Any, text: str) -> Iterator[Any]:
         else:
             with suppress(libvirt.libvirtError):  # it ended by itself
                 domain.destroy()
-
-
-def is_embedded(connection: Any) -> bool:
-    """Whether the driver runs in this process."""
-    return str(connection.getURI()).startswith("qemu:///embed")
-
-
-def pid_of(domain: Any) -> int:
-    """
-    Find the process id of a guest's QEMU.
-
-    libvirt has it in a file, of which only who started libvirt knows the place.
-    """
-    wanted = f"guest={domain.name()},".encode()
-    for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            if wanted in (folder / "cmdline").read_bytes():
-                return int(folder.name)
-    raise ProcessLookupError(domain.name())
 
 
 def _terminate(pid: int) -> None:

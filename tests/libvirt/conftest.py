@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from qmpsnap.demo import images, libvirt_guest
-from qmpsnap.demo.libvirt_guest import LibvirtDisk
+from qmpsnap.demo.libvirt_guest import LibvirtDisk, embedded_process
 from qmpsnap.hosts.libvirt import LibvirtHost
 from qmpsnap.monitor.virt import find_domain
 from qmpsnap.operations.host import Host
+from tests.support.processes import is_embedded, process_of
 from tests.support.rig import BASE, DISK, SERIAL, SIZE, Rig
 
 _NUMBERS = itertools.count()
@@ -44,7 +45,10 @@ def libvirt_rig(
     # containers.
     name = f"web{next(_NUMBERS)}"
     disk = disk or LibvirtDisk(folder / file, base, DISK, SERIAL)
-    with libvirt_guest.run(connection, [disk], name, directory=folder, alter=alter) as guest:
+    find = embedded_process if is_embedded(connection) else process_of
+    with libvirt_guest.run(
+        connection, [disk], name, directory=folder, alter=alter, find=find
+    ) as guest:
 
         @contextmanager
         def connect() -> Iterator[Host]:
