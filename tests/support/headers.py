@@ -130,14 +130,23 @@ class Headers:
         pain=2,
     )
     @pytest.mark.parametrize("fault", FAULTS)
-    def test_after_a_commit(self, make_rig: MakeRig, fault: str) -> None:
+    def test_after_a_commit(
+        self, make_rig: MakeRig, fault: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        delete = run.delete
+
+        def spoiled(host: Host, *arguments: Any, **others: Any) -> Result:
+            active = rig.folder / f"{BASE}.s2"
+            return delete(Spoiled(host, "settle", active, FAULTS[fault]), *arguments, **others)
+
         with make_rig("raw") as rig:
             rig.grow(3)
-            active = rig.folder / f"{BASE}.s2"
+            monkeypatch.setattr(run, "delete", spoiled)
             with rig.guest.writer(DISK, seed=1) as writer:
-                done = deleted(rig, COMMIT, active, FAULTS[fault])
+                said = rig.delete(f"{BASE}.s1", BASE)
                 writer.wait_for(5)
-            assert len(done.repaired) == 1
+            assert said.code == 0, said
+            assert said.err.count("repaired: ") == 1
             self._holds(rig, [f"{BASE}.s2", BASE], writer.sha256())
 
     @pytest.mark.parametrize("base_is", ["raw", "qcow2"])

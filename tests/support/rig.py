@@ -116,6 +116,17 @@ class Rig:
                     name = f"s{number}"
                     create(host, CreateRequest(disk=DISK, new_file=f"{BASE}.{name}", snapshot=name))
 
+    def grow_to(self, depth: int) -> list[str]:
+        """Snapshots, by names that are new, until the chain has `depth` layers; returns its files."""
+        files = self.files()
+        taken = len(list(self.folder.glob(f"{BASE}*")))
+        with self.host() as host:
+            for number in range(taken, taken + depth - len(files)):
+                name = f"s{number}"
+                create(host, CreateRequest(disk=DISK, new_file=f"{BASE}.{name}", snapshot=name))
+                self.fill_layer(number)
+        return self.files()
+
     def fill_layer(self, number: int) -> None:
         """Let the guest write what only this layer of the chain holds, and what hides others."""
         self.guest.write(DISK, (number * 384 * 1024) % SIZE, 64 * 1024, number)
