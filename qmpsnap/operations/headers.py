@@ -85,6 +85,8 @@ def rewrite(disk: DiskReport, above: LayerReport, below: LayerReport, name: str)
         below: The next one.
         name: What the header is to name.
     """
+    place = disk.layers.index(above)
+    assert disk.layers[place + 1] == below  # with a layer between, it would copy that one's data
     return MergePlan(
         kind="pull",
         disk=disk,

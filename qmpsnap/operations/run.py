@@ -110,8 +110,7 @@ def delete(
     except KeyboardInterrupt:
         raise Interrupted(plan.kind, plan.top.file) from None
     merged = _judged(host, plan, ended, guest, after, notes, options.timeout_s or 0)
-    done = _kept_for_others(host, plan, _with_right_headers(host, plan, merged))
-    done = _with_state(host, done)
+    done = _with_state(host, _kept_for_others(host, plan, merged))
     if not verify:
         return done
     said = proof.end(host, plan, after) if proof else "not verified: it was begun by another call"
@@ -184,7 +183,7 @@ def _judged(
         raise StoppedByChange(plan.kind, plan.top.file, what, names(after))
     if paths(after) == paths(plan.disk):
         raise _undone(host, plan, ended, seconds, names(after))
-    return _proven(plan, guest, after, ended.error, notes)
+    return _with_right_headers(host, plan, _proven(plan, guest, after, ended.error, notes))
 
 
 def _undone(host: Host, plan: MergePlan, ended: Ended, seconds: float, chain: str) -> QmpsnapError:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from qmpsnap.monitor.base import Monitor
-from qmpsnap.monitor.schema import Features, read_features
 from tests.chaos.roads import DirectRoad, LibvirtRoad, Road
 
 GetRoad = Callable[[str], Road]
@@ -24,21 +22,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(FOLDER):
             item.add_marker(pytest.mark.timeout(TIMEOUT_S))
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_schema() -> Iterator[None]:
-    """All guests here are of one QEMU, so its schema is asked for once: 50 ms of processor."""
-    known: list[Features] = []
-
-    def read(monitor: Monitor) -> Features:
-        if not known:
-            known.append(read_features(monitor))
-        return known[0]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("qmpsnap.hosts.reading.read_features", read)
-        yield
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from pkgutil import resolve_name
@@ -62,6 +62,8 @@ class Pain(ABC, Generic[World]):
     """Base of the tests. The fixture `world` is what they happen in: mostly a guest."""
 
     guard: ClassVar[Guard]
+    second: ClassVar[Guard | None] = None
+    """Where two guards keep the harm away, each alone: the other one."""
 
     @abstractmethod
     def answered(self, world: World) -> None:
@@ -75,6 +77,10 @@ class Pain(ABC, Generic[World]):
         self.answered(world)
 
     def test_hurts_without_the_guard(self, world: World) -> None:
-        with without(self.guard), pytest.raises((AssertionError, pytest.fail.Exception)):
-            self.answered(world)
+        with ExitStack() as out:
+            for guard in (self.guard, self.second):
+                if guard is not None:
+                    out.enter_context(without(guard))
+            with pytest.raises((AssertionError, pytest.fail.Exception)):
+                self.answered(world)
         self.hurts(world)

@@ -42,6 +42,9 @@ class TestFormatThatTheVolumeServiceGuessed(Pain[Rig]):
     guard = Guard(
         where="qmpsnap.hosts.direct.prepare_overlay", instead=lambda _plan: Overlay(made=False)
     )
+    second = Guard(
+        where="qmpsnap.operations.create.ensured", instead=lambda _host, after, *_: (after, ())
+    )
 
     @pytest.fixture
     def world(self, make_rig: MakeRig, tmp_path: Path) -> Iterator[Rig]:

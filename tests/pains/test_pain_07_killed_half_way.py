@@ -68,9 +68,7 @@ class TestJobThatAKilledCallLeft(Pain[Rig]):
 class TestNodeThatAKilledCallLeft(Pain[Rig]):
     """`kill -9` between the opening of an overlay and the switch: QEMU holds its lock."""
 
-    guard = Guard(
-        where="qmpsnap.hosts.direct.DirectHost._remove_strays", instead=lambda _host: None
-    )
+    guard = Guard(where="qmpsnap.hosts.direct.DirectHost.clear", instead=lambda _host: None)
 
     @pytest.fixture
     def world(self, make_rig: MakeRig) -> Iterator[Rig]:

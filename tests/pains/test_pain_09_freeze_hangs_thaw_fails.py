@@ -66,6 +66,7 @@ class TestFreezeThatHangs(Pain[Freezing]):
     @pytest.fixture
     def world(self, make_rig: MakeRig, tmp_path: Path) -> Iterator[Freezing]:
         with make_rig("raw") as rig, scripted_agent(tmp_path, hangs=True) as agent:
+            rig.guest.qmp("cont")  # of a guest that does not run nothing is asked
             yield Freezing.of(rig, agent)
 
     def answered(self, world: Freezing) -> None:
@@ -106,6 +107,7 @@ class TestErrorWhileItIsFrozen(Pain[Freezing]):
     @pytest.fixture
     def world(self, make_rig: MakeRig, tmp_path: Path) -> Iterator[Freezing]:
         with make_rig("raw") as rig, scripted_agent(tmp_path) as agent:
+            rig.guest.qmp("cont")
             copy_begins(rig.guest, DISK)
             yield Freezing.of(rig, agent)
 

@@ -16,6 +16,8 @@ from qmpsnap.monitor.socket import SocketMonitor
 from tests.support.chains import make_chain
 from tests.support.counting import Counting
 
+pytestmark = pytest.mark.every_query
+
 
 @pytest.mark.parametrize(("layers", "disks"), [(1, 1), (20, 1), (2, 8)])
 def test_queries_depend_on_neither_depth_nor_disks(tmp_path: Path, layers: int, disks: int) -> None:
