@@ -111,7 +111,8 @@ def test_killed_after_the_merge_was_seen_done(
     with get_road(road).start(tmp_path, [disk]) as running, running.rig.host() as host:
         said = operate(KilledBefore(host, running, "surroundings", 2), disk, step)
     assert isinstance(said, Result), said
-    assert bool(said.held) == (road == "direct"), said
+    # libvirt may answer for the guest a moment longer.
+    assert said.held or road == "libvirt", said
     goes_on(get_road(road), disk, step, said)
 
 
