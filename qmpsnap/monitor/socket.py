@@ -293,13 +293,16 @@ def _translated(path: str, error: ConnectError | OSError | ValueError) -> Unreac
             return CannotConnect(path, "no such socket", advice)
         case ConnectionRefusedError():
             is_socket = stat.S_ISSOCK(os.stat(path).st_mode)
-            reason = "nobody listens there" if is_socket else "not a socket"
-            return CannotConnect(path, reason, "Check that the guest is running.")
+            if not is_socket:
+                return CannotConnect(path, "not a socket", "Check the path.")
+            advice = "Check that the guest is running."
+            return CannotConnect(path, "nobody listens there", advice)
         case PermissionError():
             advice = "Run as the user that owns the socket, or as root."
             return CannotConnect(path, "permission denied", advice)
         case GreetingError() | NegotiationError() | QMPError() | UnicodeDecodeError():
-            return NotQmp(path, str(cause))
+            # qemu.qmp spreads its messages over lines.
+            return NotQmp(path, " ".join(str(cause).split()))
         case EOFError() | asyncio.IncompleteReadError():
             return NotQmp(path, "it closed the connection without a greeting")
         case _:

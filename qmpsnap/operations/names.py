@@ -30,6 +30,18 @@ class BadSnapshotName(Refused):
 
 
 @dataclass(eq=False)
+class SnapshotExists(Refused):
+    """The file that a new snapshot would make is in a chain of the guest already."""
+
+    msg = "snapshot {self.name!r}: its file {self.file!r} is in use in the chain of {self.disk}"
+    remedy = "Give another name, or none: then the time of day names it. See `qmpsnap list`."
+
+    name: str
+    file: str
+    disk: str
+
+
+@dataclass(eq=False)
 class SnapshotNotFound(Refused):
     """There is no snapshot of this name on the disk."""
 

@@ -10,7 +10,7 @@ from typing import Final
 from qmpsnap.errors import Refused
 from qmpsnap.formats.layers import DiskReport, GuestReport, LayerReport
 from qmpsnap.operations.disks import DiskUnsuitable, FormatUncertain, find_disk, usable
-from qmpsnap.operations.names import backing_name, check_belongs, overlay_name
+from qmpsnap.operations.names import SnapshotExists, backing_name, check_belongs, overlay_name
 from qmpsnap.operations.requests import BadFileName, CreateRequest
 
 _BACKABLE: Final = frozenset({"raw", "qcow2", "qed", "vmdk", "vdi", "vhdx", "vpc", "luks"})
@@ -80,7 +80,8 @@ def plan_create(guest: GuestReport, request: CreateRequest) -> CreatePlan:
 
     Raises:
         DiskNotFound, DiskAmbiguous, DiskUnsuitable, FormatUncertain: The disk cannot be used.
-        BadFileName, BadSnapshotName: The overlay's name is another volume's, or in use.
+        BadFileName, BadSnapshotName, SnapshotExists: The overlay's name is another volume's, or
+            in use.
     """
     disk = usable(find_disk(guest, request.disk))
     active = disk.layers[0]
@@ -89,6 +90,8 @@ def plan_create(guest: GuestReport, request: CreateRequest) -> CreatePlan:
     path = os.path.join(os.path.dirname(active.path or ""), new_file)
     for other in guest.disks:
         if any(layer.path == path for layer in other.layers):
+            if request.new_file is None:
+                raise SnapshotExists(request.snapshot, new_file, other.disk)
             reason = f"it is in use in the chain of {other.disk}"
             raise BadFileName("new_file", new_file, reason)
     if active.format not in _BACKABLE:

@@ -7,7 +7,7 @@ import pytest
 from qmpsnap.errors import Refused
 from qmpsnap.formats.verdict import Verdict
 from qmpsnap.operations.disks import DiskNotFound, DiskUnsuitable, FormatUncertain
-from qmpsnap.operations.names import BadSnapshotName
+from qmpsnap.operations.names import BadSnapshotName, SnapshotExists
 from qmpsnap.operations.plan_create import plan_create
 from qmpsnap.operations.requests import BadFileName, CreateRequest
 from tests.unit import samples
@@ -87,6 +87,11 @@ class TestRefuses:
             plan_create(samples.guest(samples.disk(3)), request(new_file))
         assert isinstance(caught.value, Refused)
 
+    def test_snapshot_that_is_there_already(self) -> None:
+        with pytest.raises(SnapshotExists, match=r"'s1'.*in use in the chain of vda") as caught:
+            plan_create(samples.guest(samples.disk(3)), request(None, "s1"))
+        assert "another name" in caught.value.way_out
+
     def test_file_of_another_disks_chain(self) -> None:
         other = samples.disk(disk="vdb", serial="2", layers=(samples.layer("volume-1.new"),))
         with pytest.raises(BadFileName, match="in use in the chain of vdb"):
@@ -100,7 +105,3 @@ class TestRefuses:
     def test_bad_snapshot_name(self, snapshot: str) -> None:
         with pytest.raises(BadSnapshotName):
             plan_create(samples.guest(), request(None, snapshot))
-
-    def test_snapshot_that_is_there_already(self) -> None:
-        with pytest.raises(BadFileName, match="in use"):
-            plan_create(samples.guest(samples.disk(3)), request(None, "s1"))

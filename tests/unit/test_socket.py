@@ -44,8 +44,9 @@ class TestConnect:
     @pytest.mark.parametrize("kind", ["file", "folder"])
     def test_not_a_socket(self, path: Path, kind: str) -> None:
         path.touch() if kind == "file" else path.mkdir()
-        with pytest.raises(CannotConnect, match="not a socket"):
+        with pytest.raises(CannotConnect, match="not a socket") as caught:
             SocketMonitor.connect(path)
+        assert caught.value.way_out == "Check the path."
 
     def test_nobody_listens(self, path: Path) -> None:
         with socket.socket(socket.AF_UNIX) as left_behind:
@@ -117,6 +118,7 @@ class TestConnect:
             SocketMonitor.connect(address)
         assert isinstance(caught.value, Refused)
         assert (caught.value.exit_code, caught.value.path) == (7, address)
+        assert "\n" not in caught.value.reason
 
     def test_negotiation_that_is_refused(self, path: Path) -> None:
         def talk(client: Client) -> None:
