@@ -181,7 +181,7 @@ def _report(operation: Operation, dialect: str, work: Callable[[], outcome.Resul
     except outcome.Interrupted:
         _print(status.running(operation))
         raise
-    except QmpsnapError:
+    except (QmpsnapError, KeyboardInterrupt):  # Ctrl-C as such: before anything was begun
         _print(status.failure(operation))
         raise
     for repair in done.repaired:

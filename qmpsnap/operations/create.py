@@ -15,12 +15,13 @@ from contextlib import suppress
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.formats.layers import DiskReport
 from qmpsnap.operations.expected import GraphChanged, check_unchanged
-from qmpsnap.operations.guards import Guard, check_create
+from qmpsnap.operations.guards import Guard, check_create, check_idle
 from qmpsnap.operations.headers import name_kept
 from qmpsnap.operations.host import Host, Overlay
 from qmpsnap.operations.mend import ensured, mended_active
 from qmpsnap.operations.outcome import (
     ChainUnexpected,
+    OutcomeUnknown,
     Result,
     changing,
     fresh_all,
@@ -71,6 +72,7 @@ def create_all(
     host.clear()
     plans = plan_creates(host.read(), requests)
     check_create(host.migration(), allow)
+    check_idle([plan.disk for plan in plans], host.jobs())
     state = host.run_state()
     overlays = _prepared(host, plans)
     mended: list[tuple[tuple[str, ...], tuple[str, ...]]] = []
@@ -98,16 +100,21 @@ def create_all(
             _discard(host, plans, overlays, host.read().open_files)
         raise moment.not_thawed or problem
     files = ", ".join(plan.file for plan in plans)
-    with changing("snapshot", files):
-        made = {plan.overlay: "qcow2" for plan in plans}
-        guest, afters = fresh_all(host, disks, made)
-    if all(_is_new(plan, after) for plan, after in zip(plans, afters, strict=True)):
-        results = tuple(
-            _result(host, plan, overlay, after, moment, before, state)
-            for plan, overlay, after, before in zip(plans, overlays, afters, mended, strict=True)
-        )
-        _check_consistent(quiesce, moment, files)
-        return results
+    try:
+        with changing("snapshot", files):
+            made = {plan.overlay: "qcow2" for plan in plans}
+            guest, afters = fresh_all(host, disks, made)
+        if all(_is_new(plan, after) for plan, after in zip(plans, afters, strict=True)):
+            results = tuple(
+                _result(host, plan, overlay, after, moment, before, state)
+                for plan, overlay, after, before in zip(
+                    plans, overlays, afters, mended, strict=True
+                )
+            )
+            _check_consistent(quiesce, moment, files)
+            return results
+    except KeyboardInterrupt:
+        raise OutcomeUnknown("snapshot", files, "it was interrupted") from None
     found = "; ".join(names(after) for after in afters)
     if any(paths(after) != paths(plan.disk) for plan, after in zip(plans, afters, strict=True)):
         wanted = "; ".join(f"{plan.file} over {names(plan.disk)}" for plan in plans)

@@ -8,12 +8,13 @@ write (block.c, bdrv_default_perms_for_cow()), and what only lies in a layer tha
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from qmpsnap.errors import Refused
-from qmpsnap.formats.layers import LayerReport
+from qmpsnap.formats.layers import DiskReport, LayerReport
+from qmpsnap.operations.jobs import ENDING, JobReport
 from qmpsnap.operations.plan_delete import MergePlan
 from qmpsnap.operations.space import growth
 
@@ -40,6 +41,26 @@ class WouldHarm(Refused):
     guard: Guard
     reason: str
     advice: str
+
+
+@dataclass(eq=False)
+class DiskBusy(Refused):
+    """
+    A block job runs on the disk, and QEMU takes nothing else meanwhile.
+
+    There is no `--allow` for it: QEMU itself would refuse ("in use by block job").
+    """
+
+    msg = "{self.disk} has a job that has not ended: {self.type} {self.job!r}, {self.status}"
+    remedy = (
+        "See `qmpsnap jobs`; wait for it (`qmpsnap wait`), or cancel it (`qmpsnap cancel`). A job "
+        "that an interrupted `delete` left is finished by the same `delete` again."
+    )
+
+    disk: str
+    job: str
+    type: str
+    status: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +102,19 @@ def check_create(migration: str | None, allowed: Collection[Guard]) -> None:
     """
     if migration is not None and Guard.MIGRATION not in allowed:
         raise _migrating(migration)
+
+
+def check_idle(disks: Iterable[DiskReport], jobs: Iterable[JobReport]) -> None:
+    """
+    Refuse what would come into the way of a block job.
+
+    Raises:
+        DiskBusy: One of the disks has a job that has not ended.
+    """
+    names = {disk.disk for disk in disks}
+    for job in jobs:
+        if job.disk in names and job.view.status not in ENDING:
+            raise DiskBusy(job.disk or "", job.id, job.type, job.view.status)
 
 
 def _refusals(plan: MergePlan, around: Surroundings) -> list[WouldHarm]:

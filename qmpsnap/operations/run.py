@@ -24,7 +24,7 @@ from qmpsnap.formats.layers import DiskReport, GuestReport
 from qmpsnap.operations.create import create
 from qmpsnap.operations.drive import POLL_S, Drive, Ended, Progress, Tell
 from qmpsnap.operations.expected import check_unchanged
-from qmpsnap.operations.guards import Guard, check_merge
+from qmpsnap.operations.guards import Guard, check_idle, check_merge
 from qmpsnap.operations.host import Host
 from qmpsnap.operations.jobs import COPYING, JobFailed
 from qmpsnap.operations.mend import ensured, mended_active
@@ -90,16 +90,22 @@ def delete(
     host.clear()
     plan = plan_delete(host.read(), request)
     proof = None
+    may_run = True
     try:
         job = host.attach(plan)
         if job is None:
+            may_run = False
+            check_idle((plan.disk,), host.jobs())
             check_merge(plan, host.surroundings(plan.disk), allow)
             proof = Proof.begin(host, plan) if verify else None
             check_unchanged((plan.disk,), host.read())
+            may_run = True
             job = host.start(plan, options)
         elif options.bandwidth is not None and host.view(job).status in COPYING:
             host.set_speed(job, options.bandwidth)
     except KeyboardInterrupt:
+        if not may_run:
+            raise
         raise Interrupted(plan.kind, plan.top.file) from None
     drive = Drive(host=host, plan=plan, job=job, progress=progress, tell=tell, poll_s=poll_s)
     try:
@@ -113,7 +119,13 @@ def delete(
     done = _with_state(host, _kept_for_others(host, plan, merged))
     if not verify:
         return done
-    said = proof.end(host, plan, after) if proof else "not verified: it was begun by another call"
+    if proof is None:
+        said = "not verified: it was begun by another call"
+    else:
+        try:
+            said = proof.end(host, plan, after)
+        except KeyboardInterrupt:
+            said = "not verified: interrupted"
     return replace(done, notes=(*done.notes, said))
 
 
@@ -123,8 +135,9 @@ def _kept_for_others(host: Host, plan: MergePlan, done: Result) -> Result:
         return done
     try:
         readers = host.surroundings(plan.disk).readers
-    except QmpsnapError as error:
-        note = f"whether others read the files that left the chain is not known: {error}"
+    except (QmpsnapError, KeyboardInterrupt) as error:
+        why = str(error) or "interrupted"
+        note = f"whether others read the files that left the chain is not known: {why}"
         return replace(
             done, dropped=(), held=(*done.held, *done.dropped), notes=(*done.notes, note)
         )
@@ -141,8 +154,8 @@ def _kept_for_others(host: Host, plan: MergePlan, done: Result) -> Result:
 def _with_state(host: Host, done: Result) -> Result:
     try:
         state = host.run_state()
-    except QmpsnapError:  # the guest has ended since; the merge is done all the same
-        return done
+    except (QmpsnapError, KeyboardInterrupt):
+        return done  # the guest has ended since, or nobody waits; the merge is done all the same
     return replace(done, guest_state=state, notes=(*done.notes, *remarks(state)))
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from qmpsnap.errors import Refused
 from qmpsnap.formats.layers import DiskReport, LayerReport
 from qmpsnap.operations.control import planned
-from qmpsnap.operations.guards import Guard, check_create, check_merge
+from qmpsnap.operations.guards import Guard, check_create, check_idle, check_merge
 from qmpsnap.operations.headers import wrong_active
 from qmpsnap.operations.host import Host
 from qmpsnap.operations.jobs import Verb
@@ -65,6 +65,8 @@ def forecast_delete(
         Refused: It would be refused, for the same reason.
     """
     plan = plan_delete(host.read(), request)
+    if host.attach(plan) is None:
+        check_idle((plan.disk,), host.jobs())
     around = host.surroundings(plan.disk)
     check_merge(plan, around, allow)
     return Forecast(
@@ -102,6 +104,7 @@ def forecast_create(
     """
     plans = plan_creates(host.read(), requests)
     check_create(host.migration(), allow)
+    check_idle([plan.disk for plan in plans], host.jobs())
     last = plans[-1]
     return tuple(
         Forecast(

@@ -17,3 +17,9 @@ def share(tmp_path: Path) -> Path:
     folder = tmp_path / "share"
     folder.mkdir()
     return folder
+
+
+@pytest.fixture
+def copy_begins_unseen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let somebody begin to copy a disk right after a create has looked whether anybody does."""
+    monkeypatch.setattr("qmpsnap.operations.create.check_idle", lambda *_: None)

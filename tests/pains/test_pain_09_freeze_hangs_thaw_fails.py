@@ -105,7 +105,9 @@ class TestErrorWhileItIsFrozen(Pain[Freezing]):
     guard = Guard(where="qmpsnap.operations.create.held", instead=_freeze_switch_thaw)
 
     @pytest.fixture
-    def world(self, make_rig: MakeRig, tmp_path: Path) -> Iterator[Freezing]:
+    def world(
+        self, make_rig: MakeRig, tmp_path: Path, copy_begins_unseen: None
+    ) -> Iterator[Freezing]:
         with make_rig("raw") as rig, scripted_agent(tmp_path) as agent:
             rig.guest.qmp("cont")
             copy_begins(rig.guest, DISK)

@@ -48,7 +48,7 @@ class TestSeveralDisksNotAsOne(Pain[TwoDisks]):
     guard = Guard(where="qmpsnap.hosts.direct.DirectHost.switch", instead=_one_after_the_other)
 
     @pytest.fixture
-    def world(self, share: Path) -> Iterator[TwoDisks]:
+    def world(self, share: Path, copy_begins_unseen: None) -> Iterator[TwoDisks]:
         for name in ("volume-a", "volume-b"):
             images.create_raw(share / name, MIB)
         disks = [raw_disk(share / "volume-a", "vda"), raw_disk(share / "volume-b", "vdb")]

@@ -55,6 +55,9 @@ class FakeHost:
         """Raised in the place of a step."""
         self.fails_after: dict[str, BaseException] = {}
         """Raised when a step is done: its reply was lost."""
+        self.fails_at_look: dict[str, int] = {}
+        """Ctrl-C comes at this look of a kind: `surroundings`, `digest`."""
+        self._looks: dict[str, int] = {}
         self.readings: list[GuestReport] = []
         """Shown by the next readings after a change, before the guest as it is."""
         self.meanwhile: dict[str, GuestReport] = {}
@@ -91,6 +94,12 @@ class FakeHost:
         if name in self.meanwhile:
             self.guest = self.meanwhile.pop(name)
 
+    def _unrecorded(self, name: str) -> None:
+        """A look that may be interrupted."""
+        self._looks[name] = self._looks.get(name, 0) + 1
+        if self._looks[name] == self.fails_at_look.get(name):
+            raise KeyboardInterrupt
+
     def _done(self, name: str) -> None:
         if name in self.fails_after:
             raise self.fails_after[name]
@@ -105,6 +114,7 @@ class FakeHost:
         return self.guest
 
     def surroundings(self, disk: DiskReport) -> Surroundings:
+        self._unrecorded("surroundings")
         return self.around
 
     def migration(self) -> str | None:
@@ -119,6 +129,7 @@ class FakeHost:
         return self.still
 
     def digest(self, layers: tuple[LayerReport, ...]) -> str:
+        self._unrecorded("digest")
         self.digested.append(tuple(layer.file for layer in layers))
         return self.digests.pop(0)
 

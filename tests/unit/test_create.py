@@ -121,6 +121,17 @@ class TestCreate:
         assert (caught.value.exit_code, caught.value.changed) == (6, "unknown")
         assert fake.files == {"/share/volume-1.new"}
 
+    def test_ctrl_c_after_the_switch_is_no_create_that_did_not_happen(self) -> None:
+        class Interrupted(FakeHost):
+            def switch(self, plans: Any) -> None:
+                super().switch(plans)
+                self.fails["read"] = KeyboardInterrupt()
+
+        fake = Interrupted(samples.guest(samples.disk(3)))
+        with pytest.raises(OutcomeUnknown, match=r"volume-1\.new .* it was interrupted"):
+            create(fake, CREATE)
+        assert fake.files == {"/share/volume-1.new"}
+
     def test_guest_that_is_gone_before_changes_nothing(self) -> None:
         fake = host()
         fake.fails["read"] = ConnectionLost("query-jobs", "gone")

@@ -11,7 +11,16 @@ from qmpsnap.errors import QmpsnapError
 from qmpsnap.formats.layers import DiskReport
 from qmpsnap.monitor.base import LostWhileReading
 from qmpsnap.operations import run
-from qmpsnap.operations.guards import Guard, Surroundings, WouldHarm, check_create, check_merge
+from qmpsnap.operations.guards import (
+    DiskBusy,
+    Guard,
+    Surroundings,
+    WouldHarm,
+    check_create,
+    check_idle,
+    check_merge,
+)
+from qmpsnap.operations.jobs import ENDING, JobReport, JobStatus, JobView
 from qmpsnap.operations.outcome import Result
 from qmpsnap.operations.plan_delete import MergePlan, plan_delete
 from qmpsnap.operations.requests import CreateRequest, DeleteRequest
@@ -201,3 +210,23 @@ class TestFilesThatLeft:
         done = self.deleted(LostWhileReading("gone"))
         assert done.dropped == ()
         assert len(done.held) == 2
+
+
+class TestBusy:
+    def job(self, disk: str | None, status: JobStatus) -> JobReport:
+        view = JobView(status=status)
+        return JobReport(id="theirs", type="mirror", disk=disk, view=view, bandwidth=0, ours=False)
+
+    @pytest.mark.parametrize("status", sorted(set(JobStatus) - ENDING))
+    def test_disk_with_a_job(self, status: JobStatus) -> None:
+        with pytest.raises(DiskBusy, match=f"vda has a job .*mirror 'theirs', {status}") as caught:
+            check_idle([samples.disk(2)], [self.job("vda", status)])
+        assert (caught.value.exit_code, caught.value.changed) == (4, "no")
+
+    @pytest.mark.parametrize("disk", ["vdb", None])
+    def test_job_of_another_disk(self, disk: str | None) -> None:
+        check_idle([samples.disk(2)], [self.job(disk, JobStatus.RUNNING)])
+
+    @pytest.mark.parametrize("status", sorted(ENDING))
+    def test_job_that_has_ended(self, status: JobStatus) -> None:
+        check_idle([samples.disk(2)], [self.job("vda", status)])

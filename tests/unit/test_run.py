@@ -379,6 +379,32 @@ class TestInterrupted:
             deleted(fake)
         assert (caught.value.exit_code, caught.value.changed) == (6, "unknown")
 
+    def test_ctrl_c_before_the_job_is_no_job_that_goes_on(self) -> None:
+        fake = host()
+        fake.fails_at_look["surroundings"] = 1
+        with pytest.raises(KeyboardInterrupt):
+            deleted(fake)
+        assert "start" not in fake.calls
+
+    def test_ctrl_c_after_the_merge_hides_nothing(self) -> None:
+        fake = host()
+        fake.fails_at_look["surroundings"] = 2
+        result = deleted(fake, ACTIVE)
+        assert (result.dropped, len(result.held)) == ((), 2)
+        assert "the chain is not known: interrupted" in result.notes[-1]
+
+    def test_ctrl_c_while_the_state_is_asked_for(self) -> None:
+        fake = host()
+        fake.fails["run_state"] = KeyboardInterrupt()
+        assert deleted(fake).file_format == {"volume-1": "raw"}
+
+    def test_ctrl_c_while_it_is_verified(self) -> None:
+        fake = host()
+        fake.digests = ["same", "same"]
+        fake.fails_at_look["digest"] = 2
+        result = run.delete(fake, COMMIT, poll_s=0, verify=True)
+        assert result.notes[-1] == "not verified: interrupted"
+
     def test_ctrl_c_in_a_pivot(self) -> None:
         fake = host(view("ready"))
         fake.fails["pivot"] = KeyboardInterrupt()
