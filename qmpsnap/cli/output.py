@@ -70,7 +70,10 @@ class CannotPrint(Failed):
     """The result is there, and cannot be written where stdout goes."""
 
     msg = "the result cannot be printed: {self.reason}"
-    remedy = "What was asked for has been done; `qmpsnap chain` shows the guest as it is."
+    remedy = (
+        "A command that changes something has done it all the same; `qmpsnap chain` shows the "
+        "guest as it is."
+    )
     changed = "unknown"
 
     reason: str

@@ -52,11 +52,12 @@ def _one(operation: str, forecast: Forecast) -> RenderableType:
     ]
     chain = " <- ".join(f"{file} ({format_ or '?'})" for file, format_ in reversed(forecast.after))
     moved = forecast.moved
-    moves = (
-        f"moves {size(moved.moved)} at most, the written file grows by {size(moved.needed)} at most"
-        if moved
-        else "how much it moves is not known"
-    )
+    moves = "how much it moves is not known"
+    if moved is not None and moved.moved:
+        grows = f"the written file grows by {size(moved.needed)} at most"
+        moves = f"moves {size(moved.moved)} at most, {grows}"
+    elif moved is not None:
+        moves = "moves no data"
     why = f" ({forecast.why})" if forecast.why else ""
     title = f"{operation} on {forecast.disk}: {forecast.kind}{why}"
     steps = table(("", "BY", "STEP", "ARGUMENTS"), rows, title=title)

@@ -142,7 +142,7 @@ class Road:
         try:
             Path(path).write_text(text.getvalue(), encoding="utf-8")
         except OSError as error:
-            raise NoTranscript(path, str(error)) from error
+            raise NoTranscript(path, error.strerror or str(error)) from error
 
     @contextmanager
     def open(self, guest: str | None) -> Iterator[Host]:
@@ -182,7 +182,9 @@ class Road:
 def _text_of(path: str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise NoTranscript(path, error.strerror or str(error)) from error
+    except UnicodeDecodeError as error:
         raise NoTranscript(path, str(error)) from error
 
 

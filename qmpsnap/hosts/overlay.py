@@ -157,7 +157,8 @@ def _taken(plan: CreatePlan) -> Overlay:
             f"it has {header.virtual_size} bytes, the disk has {plan.virtual_size}",
             "Make it anew with the size of the disk.",
         )
-    remake = f"Make it anew with `-b {plan.backing_name} -F {plan.backing_format}`."
+    backing = f"`-b {plan.backing_name} -F {plan.backing_format}`"
+    remake = f"Make it anew with {backing}, remove it if nobody needs it, or choose another name."
     if header.backing_file is None:
         raise unsuitable("its header names no backing file", remake)
     if not _same_file(plan, header.backing_file):

@@ -2,7 +2,8 @@
 The job loop: look, do what `watch` decides, sleep until something happens.
 
 Before the job changes the graph, the graph is compared with the one that the plan was made from; a
-job that would change another one is cancelled. A connection that breaks in the middle is made
+job that would change another one is cancelled. (Under libvirt before a pivot only: it finalizes
+commits and pulls by itself.) A connection that breaks in the middle is made
 again, as far as the host can; what was lost on the way shows in the next look.
 """
 
