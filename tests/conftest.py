@@ -108,7 +108,7 @@ def _schema_read_once(request: pytest.FixtureRequest, monkeypatch: pytest.Monkey
             _SCHEMAS[kind] = read_features(monitor)
         return _SCHEMAS[kind]
 
-    monkeypatch.setattr("qmpsnap.hosts.reading.read_features", read)
+    monkeypatch.setattr("qmpsnap.guests.reader.read_features", read)
 
 
 @pytest.fixture(autouse=True)

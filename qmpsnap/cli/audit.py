@@ -14,14 +14,14 @@ import click
 from qmpsnap.cli.findings import Audited, NotAudited, findings_output, tell
 from qmpsnap.cli.output import say
 from qmpsnap.cli.road import GuestCommand, Road
+from qmpsnap.cli.together import together
 from qmpsnap.cli.units import Seconds
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.findings import finding as rules
 from qmpsnap.findings.across_guests import across_guests
 from qmpsnap.findings.facts import Seen
 from qmpsnap.findings.finding import Finding
-from qmpsnap.hosts.looking import look
-from qmpsnap.hosts.together import together
+from qmpsnap.findings.look import look
 from qmpsnap.monitor.base import CommandFailed
 from qmpsnap.monitor.passthrough import GuestNotRunning
 from qmpsnap.monitor.socket import SocketMonitor

@@ -22,12 +22,12 @@ from qmpsnap.cli.output import output_option, printable, say, show
 from qmpsnap.cli.progress import shown
 from qmpsnap.cli.quiescing import quiesce_options
 from qmpsnap.cli.road import GuestCommand, Road
-from qmpsnap.operations import outcome, run
-from qmpsnap.operations.create import create_all
+from qmpsnap.operations import merge, outcome
+from qmpsnap.operations.forecast import forecast_create, forecast_delete
 from qmpsnap.operations.names import folder_of, tidy
 from qmpsnap.operations.options import MergeOptions
 from qmpsnap.operations.requests import CreateRequest, Method, NamedDeleteRequest
-from qmpsnap.operations.steps import forecast_create, forecast_delete
+from qmpsnap.operations.snapshot import create_all
 
 
 @click.command(cls=GuestCommand)
@@ -133,7 +133,7 @@ def delete(
         plans.show_plans("delete", (forecast,), output)
         return
     with road.open(guest) as host, shown() as screen:
-        done = run.delete(
+        done = merge.delete(
             host,
             request,
             screen.progress,

@@ -14,9 +14,9 @@ from qmpsnap.cli import views
 from qmpsnap.cli.output import printable, say, show_text
 from qmpsnap.demo import libvirt_guest, qemu_guest, story
 from qmpsnap.demo.disks import raw_disk
-from qmpsnap.formats.layers import DiskReport
-from qmpsnap.hosts.direct import DirectHost
-from qmpsnap.hosts.libvirt import LibvirtHost
+from qmpsnap.formats.layers import Disk
+from qmpsnap.guests.libvirt.guest import LibvirtGuest
+from qmpsnap.guests.qmp.guest import QmpGuest
 from qmpsnap.monitor.socket import SocketMonitor
 from qmpsnap.monitor.virt import LibvirtMissing, LibvirtUnreachable
 
@@ -35,13 +35,13 @@ class _Shown:
     def say(self, text: str) -> None:
         self._print(printable(text))
 
-    def chain(self, disk: DiskReport) -> None:
+    def chain(self, disk: Disk) -> None:
         self._print(views.chain((disk,)))
 
     def status(self, body: dict[str, object]) -> None:
         self._print("To the volume service: " + printable(json.dumps(body)))
 
-    def probing(self, believed: str, disk: DiskReport) -> None:
+    def probing(self, believed: str, disk: Disk) -> None:
         base = disk.layers[-1]
         witnesses = views.witnesses(base)
         self._print(f"  a tool that looks into the file believes: {printable(believed)}")
@@ -80,7 +80,7 @@ def _directly() -> None:
         with qemu_guest.run([disk], directory=folder) as guest:
             monitor = SocketMonitor.connect(guest.qmp_path)
             try:
-                story.tell(guest, DirectHost(monitor), folder, _Shown())
+                story.tell(guest, QmpGuest(monitor), folder, _Shown())
             finally:
                 monitor.close()
 
@@ -98,7 +98,7 @@ def _under_libvirt() -> bool:
             with libvirt_guest.embedded_connection(root) as connection:
                 click.echo("(libvirt looks at this QEMU first; that takes some seconds)")
                 with libvirt_guest.run(connection, [disk], "demo", folder) as guest:
-                    host = LibvirtHost(guest.domain)
+                    host = LibvirtGuest(guest.domain)
                     try:
                         story.tell(guest, host, folder, _Shown())
                     finally:

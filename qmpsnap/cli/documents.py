@@ -6,16 +6,16 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from qmpsnap.findings.finding import Finding, Severity
-from qmpsnap.formats.layers import DiskReport, GuestReport, LayerReport
-from qmpsnap.operations.jobs import JobReport
+from qmpsnap.formats.layers import Disk, Disks, Layer
+from qmpsnap.operations.job.pace import Rates
+from qmpsnap.operations.job.states import JobReport
 from qmpsnap.operations.names import snapshots
 from qmpsnap.operations.outcome import Result
-from qmpsnap.operations.pace import Rates
 
 Document = dict[str, object]
 
 
-def chain(guest: GuestReport, disks: Iterable[DiskReport]) -> Document:
+def chain(guest: Disks, disks: Iterable[Disk]) -> Document:
     """`qmpsnap.chain/1`: every layer with format, witnesses and verdict."""
     return {
         "schema": "qmpsnap.chain/1",
@@ -25,7 +25,7 @@ def chain(guest: GuestReport, disks: Iterable[DiskReport]) -> Document:
     }
 
 
-def _disk(disk: DiskReport) -> Document:
+def _disk(disk: Disk) -> Document:
     return {
         "disk": disk.disk,
         "serial": disk.serial,
@@ -48,7 +48,7 @@ def _disk(disk: DiskReport) -> Document:
     }
 
 
-def _layer(layer: LayerReport) -> Document:
+def _layer(layer: Layer) -> Document:
     return {
         "file": layer.file,
         "path": layer.path,
@@ -65,7 +65,7 @@ def _layer(layer: LayerReport) -> Document:
     }
 
 
-def disks(guest: GuestReport) -> Document:
+def disks(guest: Disks) -> Document:
     """`qmpsnap.disks/1`: one row a disk, with its active file."""
     return {
         "schema": "qmpsnap.disks/1",
@@ -90,7 +90,7 @@ def disks(guest: GuestReport) -> Document:
     }
 
 
-def snapshot_list(guest: GuestReport, chosen: Iterable[DiskReport]) -> Document:
+def snapshot_list(guest: Disks, chosen: Iterable[Disk]) -> Document:
     """`qmpsnap.snapshots/1`: newest first for each disk."""
     return {
         "schema": "qmpsnap.snapshots/1",

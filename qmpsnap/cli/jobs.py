@@ -13,12 +13,12 @@ from qmpsnap.cli.output import output_option, say, show
 from qmpsnap.cli.progress import shown
 from qmpsnap.cli.road import GuestCommand, Road
 from qmpsnap.cli.units import BytesPerSecond, Seconds
-from qmpsnap.operations import control
-from qmpsnap.operations.host import Host, JobControl
-from qmpsnap.operations.jobs import JobReport, JobStatus, Verb
-from qmpsnap.operations.pace import Pace, Rates
+from qmpsnap.operations.forecast import forecast_control
+from qmpsnap.operations.guest import Guest, Jobs
+from qmpsnap.operations.job import verbs
+from qmpsnap.operations.job.pace import Pace, Rates
+from qmpsnap.operations.job.states import JobReport, JobStatus, Verb
 from qmpsnap.operations.space import bytes_text
-from qmpsnap.operations.steps import forecast_control
 
 BETWEEN_S: Final = 0.5
 """Seconds between the two looks that a rate takes."""
@@ -39,7 +39,7 @@ def jobs(road: Road, guest: str | None, output: str) -> None:
     show(documents.jobs(found, rates), output, lambda: views.jobs(found, rates))
 
 
-def _looked_twice(host: JobControl) -> tuple[tuple[JobReport, ...], dict[str, Rates]]:
+def _looked_twice(host: Jobs) -> tuple[tuple[JobReport, ...], dict[str, Rates]]:
     first = host.jobs()
     if not any(job.view.status is JobStatus.RUNNING for job in first):
         return first, {}
@@ -73,7 +73,7 @@ def wait(road: Road, guest: str | None, job: str, timeout: float | None) -> None
     before it changes the chain; only the same `delete` command, given again, finishes it.
     """
     with road.open(guest) as host, shown() as screen:
-        done = control.wait_for(
+        done = verbs.wait_for(
             host,
             job,
             timeout_s=timeout,
@@ -97,7 +97,7 @@ def cancel(road: Road, guest: str | None, job: str, plan: str | None) -> None:
         if plan is not None:
             _show_plan(host, Verb.CANCEL, job, plan)
             return
-        done = control.cancel(host, job)
+        done = verbs.cancel(host, job)
     say(f"job {done.id} was cancelled")
 
 
@@ -116,7 +116,7 @@ def pause(road: Road, guest: str | None, job: str, plan: str | None) -> None:
         if plan is not None:
             _show_plan(host, Verb.PAUSE, job, plan)
             return
-        done = control.pause(host, job)
+        done = verbs.pause(host, job)
     say(f"job {done.id} is paused; it goes on after `qmpsnap resume`")
 
 
@@ -135,7 +135,7 @@ def resume(road: Road, guest: str | None, job: str, plan: str | None) -> None:
         if plan is not None:
             _show_plan(host, Verb.RESUME, job, plan)
             return
-        done = control.resume(host, job)
+        done = verbs.resume(host, job)
     say(f"job {done.id} goes on")
 
 
@@ -155,10 +155,10 @@ def set_speed(road: Road, guest: str | None, job: str, bandwidth: int, plan: str
         if plan is not None:
             _show_plan(host, Verb.SET_SPEED, job, plan, bandwidth)
             return
-        done = control.set_speed(host, job, bandwidth)
+        done = verbs.set_speed(host, job, bandwidth)
     limit = f"{bytes_text(bandwidth)}/s" if bandwidth else "any speed"
     say(f"job {done.id} may copy at {limit} from now on")
 
 
-def _show_plan(host: Host, verb: Verb, job: str, output: str, bandwidth: int = 0) -> None:
+def _show_plan(host: Guest, verb: Verb, job: str, output: str, bandwidth: int = 0) -> None:
     plans.show_plans(verb, (forecast_control(host, verb, job, bandwidth),), output)

@@ -7,7 +7,7 @@ from typing import Final
 
 from qmpsnap.cli.dot import attributes, text
 from qmpsnap.cli.views import size
-from qmpsnap.formats.layers import DiskReport, LayerReport
+from qmpsnap.formats.layers import Disk, Layer
 from qmpsnap.formats.verdict import Verdict
 from qmpsnap.graph.chain import host_path
 from qmpsnap.graph.drivers import DriverKind
@@ -41,7 +41,7 @@ _SHAPES: Final = {
 }
 
 
-def device(disk: DiskReport) -> str:
+def device(disk: Disk) -> str:
     lines = [disk.disk]
     if disk.serial:
         lines.append(f"serial {disk.serial}")
@@ -71,7 +71,7 @@ def difference(what: str) -> str:
     )
 
 
-def layer(layer: LayerReport, *more: str) -> str:
+def layer(layer: Layer, *more: str) -> str:
     details = [f"{one.witness.value}: {one.format} ({one.detail})" for one in layer.evidence]
     said = [", ".join(dict.fromkeys(one.witness.value for one in layer.evidence))]
     if layer.verdict is Verdict.CONFLICT:

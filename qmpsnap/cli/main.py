@@ -14,7 +14,7 @@ from qmpsnap.cli.output import complain, say
 from qmpsnap.cli.road import Road
 from qmpsnap.cli.units import Seconds
 from qmpsnap.errors import QmpsnapError
-from qmpsnap.hosts.reading import MAX_STALL_S
+from qmpsnap.guests.reader import MAX_STALL_S
 
 FAILED = 1
 USAGE = 2

@@ -18,7 +18,7 @@ from typing import Final
 
 from qmpsnap.cli import looks
 from qmpsnap.cli.dot import Cluster, attributes, document, text
-from qmpsnap.formats.layers import DiskReport, GuestReport, LayerReport
+from qmpsnap.formats.layers import Disk, Disks, Layer
 from qmpsnap.formats.verdict import judge
 from qmpsnap.graph.nodes import Edge, Graph, Job
 
@@ -33,7 +33,7 @@ _PASSED: Final = "intermediate node"
 many as a chain has layers, so they get a line of text instead of an edge."""
 
 
-def picture(guest: GuestReport, chosen: Sequence[DiskReport]) -> str:
+def picture(guest: Disks, chosen: Sequence[Disk]) -> str:
     """
     Draw disks of a guest in DOT.
 
@@ -47,7 +47,7 @@ def picture(guest: GuestReport, chosen: Sequence[DiskReport]) -> str:
 class _Picture:
     """What goes where, collected while the report is walked through once."""
 
-    def __init__(self, guest: GuestReport, chosen: Sequence[DiskReport]) -> None:
+    def __init__(self, guest: Disks, chosen: Sequence[Disk]) -> None:
         self._guest = guest
         self._chosen = chosen
         self._graph = guest.graph or Graph(devices=(), nodes={}, edges=())
@@ -75,7 +75,7 @@ class _Picture:
         title = [self._guest.guest or "guest", *self._guest.notes]
         return document(title, _DEFAULTS, self._clusters, [*self._outside, *self._edges])
 
-    def _disk(self, number: int, disk: DiskReport) -> None:
+    def _disk(self, number: int, disk: Disk) -> None:
         device = f"disk{number}"
         self._outside.append(f"{device} {looks.device(disk)}")
         frame = Cluster(title=disk.disk, color=_FRAME)
@@ -204,9 +204,9 @@ def _passed(graph: Graph) -> dict[str, list[str]]:
     return found
 
 
-def _by_node(disks: Iterable[DiskReport]) -> dict[str, LayerReport]:
+def _by_node(disks: Iterable[Disk]) -> dict[str, Layer]:
     """Layers by node; one of two disks is judged by what both chains say of it."""
-    found: dict[str, LayerReport] = {}
+    found: dict[str, Layer] = {}
     for disk in disks:
         for layer in disk.layers:
             if layer.node is None:

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 
 from qmpsnap.cli.output import printable, show, table
 from qmpsnap.cli.views import size
-from qmpsnap.operations.steps import Forecast
+from qmpsnap.operations.forecast import Forecast
 
 
 def show_plans(operation: str, forecasts: Sequence[Forecast], output: str) -> None:

@@ -18,10 +18,10 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from qmpsnap.cli.output import printable, say
 from qmpsnap.cli.units import seconds_text
-from qmpsnap.operations.jobs import JobView
-from qmpsnap.operations.notices import Notice
-from qmpsnap.operations.pace import Pace
-from qmpsnap.operations.plan_delete import MergePlan
+from qmpsnap.operations.job.notices import Notice
+from qmpsnap.operations.job.pace import Pace
+from qmpsnap.operations.job.states import JobView
+from qmpsnap.operations.plan_merge import MergePlan
 from qmpsnap.operations.space import bytes_text
 
 EVERY_S: Final = 5.0

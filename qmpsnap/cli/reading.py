@@ -9,11 +9,11 @@ from qmpsnap.cli.graphviz import svg
 from qmpsnap.cli.output import Drawing, drawing_option, output_option, say, show, write
 from qmpsnap.cli.picture import picture
 from qmpsnap.cli.road import GuestCommand, Road
-from qmpsnap.formats.layers import GuestReport
-from qmpsnap.operations.disks import find_disk
+from qmpsnap.formats.layers import Disks
+from qmpsnap.operations.volume import find_disk
 
 
-def _read(road: Road, guest: str | None) -> GuestReport:
+def _read(road: Road, guest: str | None) -> Disks:
     report = road.read(guest)
     for note in report.notes:
         say(f"note: {note}")

@@ -14,17 +14,17 @@ import click
 
 from qmpsnap.cli.output import complain
 from qmpsnap.errors import QmpsnapError, Refused
-from qmpsnap.formats.layers import GuestReport
-from qmpsnap.hosts.direct import DirectHost
-from qmpsnap.hosts.libvirt import LibvirtHost
-from qmpsnap.hosts.offline import OfflineHost
-from qmpsnap.hosts.reading import MAX_STALL_S
-from qmpsnap.hosts.recording import record_domain, record_socket
-from qmpsnap.hosts.replay import OnlyRecorded, ReplayHost
+from qmpsnap.formats.layers import Disks
+from qmpsnap.guests.libvirt.guest import LibvirtGuest
+from qmpsnap.guests.offline.guest import OfflineGuest
+from qmpsnap.guests.qmp.guest import QmpGuest
+from qmpsnap.guests.reader import MAX_STALL_S
+from qmpsnap.guests.record import record_domain, record_socket
+from qmpsnap.guests.replay import OnlyRecorded, ReplayGuest
 from qmpsnap.monitor.socket import SocketMonitor
 from qmpsnap.monitor.transcript import parse
 from qmpsnap.monitor.virt import find_domain, host_of, is_active, open_connection
-from qmpsnap.operations.host import Host
+from qmpsnap.operations.guest import Guest
 
 DEFAULT_URI = "qemu:///system"
 
@@ -68,7 +68,7 @@ class Road:
         """Whether a guest is named; a socket and a transcript say which one it is."""
         return self.qmp is None and self.replay is None
 
-    def read(self, guest: str | None) -> GuestReport:
+    def read(self, guest: str | None) -> Disks:
         """
         Read a guest, or the transcript of one.
 
@@ -80,7 +80,7 @@ class Road:
             return read()
 
     @contextmanager
-    def looking(self, guest: str | None) -> Iterator[tuple[Callable[[], GuestReport], str]]:
+    def looking(self, guest: str | None) -> Iterator[tuple[Callable[[], Disks], str]]:
         """
         Give a way to read a guest, again and again, that changes nothing in it, and its host.
 
@@ -91,7 +91,7 @@ class Road:
             BadTranscript, NoTranscript: The transcript cannot be used.
         """
         if self.replay is not None:
-            yield ReplayHost(parse(_text_of(self.replay), self.replay)).read, ""
+            yield ReplayGuest(parse(_text_of(self.replay), self.replay)).read, ""
         elif self.qmp is not None:
             with closing(SocketMonitor.connect(self.qmp)) as monitor:
                 yield self.onlooker(monitor).read, ""
@@ -99,13 +99,13 @@ class Road:
             with self.open(guest) as host:
                 yield host.read, host_of(self.uri)
 
-    def onlooker(self, monitor: SocketMonitor) -> DirectHost:
+    def onlooker(self, monitor: SocketMonitor) -> QmpGuest:
         """Read the guest on a socket, and do nothing else."""
-        return DirectHost(monitor, pid=monitor.pid, collects=False, max_stall_s=self.max_stall_s)
+        return QmpGuest(monitor, pid=monitor.pid, collects=False, max_stall_s=self.max_stall_s)
 
-    def under_libvirt(self, domain: Any) -> LibvirtHost:
+    def under_libvirt(self, domain: Any) -> LibvirtGuest:
         """Use a running guest of libvirt; the `connect` of its own is for a libvirtd that restarts."""
-        return LibvirtHost(
+        return LibvirtGuest(
             domain,
             passthrough=self.passthrough,
             connect=self.connection,
@@ -145,7 +145,7 @@ class Road:
             raise NoTranscript(path, error.strerror or str(error)) from error
 
     @contextmanager
-    def open(self, guest: str | None) -> Iterator[Host]:
+    def open(self, guest: str | None) -> Iterator[Guest]:
         """
         Connect to a guest for the length of a block.
 
@@ -160,7 +160,7 @@ class Road:
         if self.qmp is not None:
             socket = self.qmp
             with closing(SocketMonitor.connect(socket)) as monitor:
-                direct = DirectHost(
+                direct = QmpGuest(
                     monitor,
                     agent=self.agent,
                     pid=monitor.pid,
@@ -172,8 +172,8 @@ class Road:
             return
         with closing(open_connection(self.uri)) as connection:
             domain = find_domain(connection, guest or "")
-            host: LibvirtHost | OfflineHost = (
-                self.under_libvirt(domain) if is_active(domain) else OfflineHost(domain)
+            host: LibvirtGuest | OfflineGuest = (
+                self.under_libvirt(domain) if is_active(domain) else OfflineGuest(domain)
             )
             with closing(host):
                 yield host

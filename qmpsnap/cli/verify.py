@@ -8,8 +8,8 @@ from qmpsnap.cli.findings import Audited, findings_output, tell
 from qmpsnap.cli.road import GuestCommand, Road
 from qmpsnap.findings.across_guests import across_guests
 from qmpsnap.findings.finding import Finding
-from qmpsnap.hosts.looking import look
-from qmpsnap.operations.disks import find_disk
+from qmpsnap.findings.look import look
+from qmpsnap.operations.volume import find_disk
 
 
 @click.command(cls=GuestCommand)

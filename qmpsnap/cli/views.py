@@ -9,11 +9,11 @@ from rich.table import Table
 
 from qmpsnap.cli.output import printable, table
 from qmpsnap.cli.units import seconds_text
-from qmpsnap.formats.layers import DiskReport, GuestReport, LayerReport
+from qmpsnap.formats.layers import Disk, Disks, Layer
 from qmpsnap.graph.files import OpenFile
-from qmpsnap.operations.jobs import IoStatus, JobReport
+from qmpsnap.operations.job.pace import Rates
+from qmpsnap.operations.job.states import IoStatus, JobReport
 from qmpsnap.operations.names import snapshots
-from qmpsnap.operations.pace import Rates
 from qmpsnap.operations.space import bytes_text
 
 
@@ -22,7 +22,7 @@ def size(value: int | None) -> str:
     return "-" if value is None else bytes_text(value)
 
 
-def disks(guest: GuestReport) -> Table:
+def disks(guest: Disks) -> Table:
     """One row a disk."""
     rows = [
         (
@@ -39,17 +39,17 @@ def disks(guest: GuestReport) -> Table:
     return table(("DISK", "SERIAL", "FORMAT", "SIZE", "DEPTH", "ACTIVE FILE", ""), rows)
 
 
-def _kind(disk: DiskReport) -> list[str]:
+def _kind(disk: Disk) -> list[str]:
     words = [] if disk.kind == "disk" else [disk.kind]
     return [*words, "read-only"] if disk.read_only else words
 
 
-def chain(chosen: Iterable[DiskReport]) -> Group:
+def chain(chosen: Iterable[Disk]) -> Group:
     """One table a disk, one row a layer, active layer first."""
     return Group(*(_chain(disk) for disk in chosen))
 
 
-def _chain(disk: DiskReport) -> RenderableType:
+def _chain(disk: Disk) -> RenderableType:
     rows = [
         (
             ("" if number == 0 else "└ ") + layer.file,
@@ -71,11 +71,11 @@ def _chain(disk: DiskReport) -> RenderableType:
     return result
 
 
-def _why(disk: DiskReport, file: OpenFile) -> str:
+def _why(disk: Disk, file: OpenFile) -> str:
     return f"{file.role} of {disk.layers[file.layer].file}"
 
 
-def witnesses(layer: LayerReport) -> str:
+def witnesses(layer: Layer) -> str:
     """Who says what, in short: `qmp,xml: raw · header: qcow2`."""
     formats: dict[str, list[str]] = {}
     for one in layer.evidence:
@@ -85,7 +85,7 @@ def witnesses(layer: LayerReport) -> str:
     return " · ".join(f"{' '.join(who)}: {format_}" for format_, who in formats.items())
 
 
-def snapshot_list(chosen: Iterable[DiskReport]) -> Table:
+def snapshot_list(chosen: Iterable[Disk]) -> Table:
     """One row a snapshot."""
     rows = [
         (disk.disk, one.name, one.data.file, one.data.format, one.overlay.file)

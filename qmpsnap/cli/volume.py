@@ -27,8 +27,8 @@ from qmpsnap.cli.progress import shown
 from qmpsnap.cli.quiescing import quiesce_options
 from qmpsnap.cli.road import GuestCommand, Road
 from qmpsnap.errors import QmpsnapError
-from qmpsnap.operations import outcome, run
-from qmpsnap.operations.create import create
+from qmpsnap.operations import merge, outcome
+from qmpsnap.operations.forecast import forecast_create, forecast_delete
 from qmpsnap.operations.options import MergeOptions
 from qmpsnap.operations.requests import (
     BadRequest,
@@ -36,7 +36,7 @@ from qmpsnap.operations.requests import (
     create_request,
     delete_request,
 )
-from qmpsnap.operations.steps import forecast_create, forecast_delete
+from qmpsnap.operations.snapshot import create
 from qmpsnap.status import Dialect, Operation
 
 dialect_option = click.option(
@@ -142,7 +142,7 @@ def volume_snapshot_delete(
     def work() -> outcome.Result:
         request = asked()
         with road.open(guest) as host, shown() as screen:
-            return run.delete(
+            return merge.delete(
                 host,
                 request,
                 screen.progress,

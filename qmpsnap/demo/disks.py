@@ -54,7 +54,7 @@ class DiskSpec:
             closed = {"read-only": True} if self.read_only else {}
             arguments += ["-blockdev", json.dumps({**blockdev, **closed})]
         device = f"{_DEVICES[self.bus]},id={_quoted(self.id)},drive={_quoted(self.root)}"
-        # Without it no NBD client could write beside the device, as `Guest.writer` does.
+        # Without it no NBD client could write beside the device, as `Machine.writer` does.
         device += ",share-rw=on"
         if self.serial is not None:
             device += f",serial={_quoted(self.serial)}"

@@ -76,7 +76,7 @@ class _Block(msgspec.Struct):
     inserted: _Medium | None = None
 
 
-class Guest(ABC):
+class Machine(ABC):
     """A paused QEMU with disks. All methods may be called from any thread."""
 
     def __init__(

@@ -18,7 +18,7 @@ from typing import Final
 
 import msgspec
 
-from qmpsnap.hosts import qemu_img
+from qmpsnap.guests.files import qemu_img
 
 _HEADER: Final = struct.Struct(">4sIQIIQIIQQIIQQQQII")
 """Version 3, without the fields behind `header_length`."""

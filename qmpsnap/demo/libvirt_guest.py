@@ -25,13 +25,13 @@ from lxml.builder import E, ElementMaker  # type: ignore[import-not-found]
 
 from qmpsnap.demo.disks import qdev
 from qmpsnap.demo.embed import embedded_connection, root_of
-from qmpsnap.demo.guest import Guest, GuestDidNotStart
+from qmpsnap.demo.guest import GuestDidNotStart, Machine
 from qmpsnap.errors import Failed
 from qmpsnap.graph import xml
 from qmpsnap.monitor.passthrough import PassthroughMonitor
 from qmpsnap.monitor.virt import libvirt_module
 
-__all__ = ["GuestStays", "LibvirtDisk", "LibvirtGuest", "embedded_connection", "run"]
+__all__ = ["GuestStays", "LibvirtDisk", "LibvirtMachine", "embedded_connection", "run"]
 
 QUIT_TIMEOUT_S: Final = 5.0
 GONE_TIMEOUT_S: Final = 20.0
@@ -100,7 +100,7 @@ def embedded_process(domain: Any) -> Process:
     return Process(pid, root / "log" / "qemu" / f"{name}.log")
 
 
-class LibvirtGuest(Guest):
+class LibvirtMachine(Machine):
     """One domain; made by `run()`."""
 
     def __init__(
@@ -127,11 +127,11 @@ class LibvirtGuest(Guest):
         self._process: int | None = os.pidfd_open(self.pid)
 
     def qmp(self, command: str, arguments: Mapping[str, object] | None = None) -> object:
-        """See `Guest.qmp`; goes through libvirt's passthrough, which taints the domain."""
+        """See `Machine.qmp`; goes through libvirt's passthrough, which taints the domain."""
         return self._monitor.execute(command, arguments)
 
     def qemu_io(self, disk_id: str, command: str) -> str:
-        """See `Guest.qemu_io`; libvirt writes notes of its own to the same file."""
+        """See `Machine.qemu_io`; libvirt writes notes of its own to the same file."""
         return _TAINT_NOTE.sub("", super().qemu_io(disk_id, command)).strip()
 
     def quit(self) -> None:
@@ -176,7 +176,7 @@ def run(
     qemu: str | None = None,
     alter: Callable[[Any], None] | None = None,
     find: Callable[[Any], Process] = embedded_process,
-) -> Iterator[LibvirtGuest]:
+) -> Iterator[LibvirtMachine]:
     """
     Run a paused guest, without KVM, for as long as the context is open.
 
@@ -206,7 +206,7 @@ def run(
             domain = connection.createXML(text.decode(), libvirt.VIR_DOMAIN_START_PAUSED)
         except libvirt.libvirtError as error:
             raise GuestDidNotStart(str(error)) from error
-        guest = LibvirtGuest(
+        guest = LibvirtMachine(
             domain=domain,
             process=find(domain),
             qdevs={
@@ -259,7 +259,7 @@ def _domain(disks: Sequence[LibvirtDisk], name: str, qemu: str | None) -> Any:
 
 def _writable_beside(disks: Sequence[LibvirtDisk]) -> Any:
     """
-    Let an NBD client write beside each device, as `Guest.writer` does.
+    Let an NBD client write beside each device, as `Machine.writer` does.
 
     `<shareable/>` would say the same, but libvirt then refuses qcow2.
     """

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from qmpsnap.demo.disks import DiskSpec
-from qmpsnap.demo.guest import Guest, GuestDidNotStart
+from qmpsnap.demo.guest import GuestDidNotStart, Machine
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.monitor.base import CommandTimedOut, ConnectionLost, LostInMidCommand
 from qmpsnap.monitor.socket import SocketMonitor
@@ -33,7 +33,7 @@ _MACHINE: Final = (
 )
 
 
-class QemuGuest(Guest):
+class QemuMachine(Machine):
     """One QEMU process; made by `run()`."""
 
     def __init__(
@@ -70,7 +70,7 @@ class QemuGuest(Guest):
         return self._process.poll() is None
 
     def qmp(self, command: str, arguments: Mapping[str, object] | None = None) -> object:
-        """See `Guest.qmp`; uses this module's own monitor."""
+        """See `Machine.qmp`; uses this module's own monitor."""
         return self._monitor.execute(command, arguments)
 
     def quit(self) -> None:
@@ -97,7 +97,7 @@ def run(
     directory: str | os.PathLike[str],
     machine_args: Sequence[str] = (),
     qemu: str | None = None,
-) -> Iterator[QemuGuest]:
+) -> Iterator[QemuMachine]:
     """
     Run a paused guest for as long as the context is open.
 
@@ -137,7 +137,7 @@ def run(
                 raise
             printed = output.read_text(errors="replace").strip()
             raise GuestDidNotStart(printed or str(error)) from error
-        guest = QemuGuest(
+        guest = QemuMachine(
             process=process,
             monitor=monitor,
             qmp_path=qmp_path,

@@ -14,11 +14,11 @@ from typing import Final, Protocol
 
 from qmpsnap import status
 from qmpsnap.demo import images
-from qmpsnap.demo.guest import Guest
+from qmpsnap.demo.guest import Machine
 from qmpsnap.errors import Failed
-from qmpsnap.formats.layers import DiskReport
-from qmpsnap.operations import outcome, run
-from qmpsnap.operations.host import Host
+from qmpsnap.formats.layers import Disk
+from qmpsnap.operations import merge, outcome, snapshot
+from qmpsnap.operations.guest import Guest
 from qmpsnap.operations.requests import CreateRequest, DeleteRequest
 from qmpsnap.status import Operation
 
@@ -52,13 +52,13 @@ class Narrator(Protocol):
     def say(self, text: str) -> None:
         """One sentence."""
 
-    def chain(self, disk: DiskReport) -> None:
+    def chain(self, disk: Disk) -> None:
         """How the disk's chain is now."""
 
     def status(self, body: dict[str, object]) -> None:
         """What the volume service would be sent."""
 
-    def probing(self, believed: str, disk: DiskReport) -> None:
+    def probing(self, believed: str, disk: Disk) -> None:
         """What a probing tool believes of the base, beside what is known."""
 
 
@@ -69,7 +69,7 @@ def make_volume(folder: Path) -> Path:
     return path
 
 
-def tell(guest: Guest, host: Host, folder: Path, narrator: Narrator) -> None:
+def tell(guest: Machine, host: Guest, folder: Path, narrator: Narrator) -> None:
     """
     Tell the story on a guest whose disk `DISK` is the volume in `folder`.
 
@@ -96,7 +96,7 @@ def tell(guest: Guest, host: Host, folder: Path, narrator: Narrator) -> None:
 
 
 class _Story:
-    def __init__(self, guest: Guest, host: Host, folder: Path, narrator: Narrator) -> None:
+    def __init__(self, guest: Machine, host: Guest, folder: Path, narrator: Narrator) -> None:
         self._guest = guest
         self._host = host
         self._folder = folder
@@ -124,13 +124,13 @@ class _Story:
         before = self._guest.read_sha256(DISK)
         name = overlay.rpartition(".")[2]
         request = CreateRequest(disk=SERIAL, new_file=overlay, snapshot=name)
-        done = run.create(self._host, request)
+        done = snapshot.create(self._host, request)
         self._show(Operation.CREATE, done, before)
 
     def delete(self, step: str, request: DeleteRequest) -> None:
         self._narrator.step(step)
         before = self._guest.read_sha256(DISK)
-        done = run.delete(self._host, request)
+        done = merge.delete(self._host, request)
         self._show(Operation.DELETE, done, before)
 
     def _show(self, operation: Operation, done: outcome.Result, before: str) -> None:
@@ -141,5 +141,5 @@ class _Story:
             raise ContentChanged(operation.value, after, before)
         self._narrator.say(f"The guest reads the same before and after: sha256 {after[:16]}…")
 
-    def _disk(self) -> DiskReport:
+    def _disk(self) -> Disk:
         return next(disk for disk in self._host.read().disks if disk.serial == SERIAL)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from qmpsnap.findings import finding as rules
 from qmpsnap.findings.facts import Seen
 from qmpsnap.findings.finding import Finding, Rule
-from qmpsnap.formats.layers import DiskReport
+from qmpsnap.formats.layers import Disk
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +46,7 @@ def across_guests(guests: Sequence[Seen]) -> tuple[Finding, ...]:
     return tuple(found)
 
 
-def _uses(seen: Seen, disk: DiskReport) -> Iterator[_Use]:
+def _uses(seen: Seen, disk: Disk) -> Iterator[_Use]:
     """Yield the disk's own files, the written ones first."""
     writable = not disk.read_only and disk.kind not in ("cdrom",)
     for position, layer in enumerate(disk.layers):

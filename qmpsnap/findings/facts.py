@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from qmpsnap.formats.layers import GuestReport
+from qmpsnap.formats.layers import Disks
 from qmpsnap.formats.qcow2 import Header
 
 Identity = tuple[str, int, int]
@@ -44,7 +44,7 @@ class Seen:
 
     guest: str | None
     """What to call it in findings."""
-    report: GuestReport
+    report: Disks
     files: Mapping[str, FileFacts] = field(default_factory=dict)
     """By path; empty where files cannot be looked at: a recording, a guest on another host."""
     host: str = ""

@@ -11,7 +11,7 @@ from qmpsnap.findings import finding as rules
 from qmpsnap.findings.facts import FileFacts, Seen
 from qmpsnap.findings.finding import Finding, Rule
 from qmpsnap.findings.remedies import rebase
-from qmpsnap.formats.layers import DiskReport, GuestReport, LayerReport
+from qmpsnap.formats.layers import Disk, Disks, Layer
 from qmpsnap.formats.verdict import Verdict, Witness
 from qmpsnap.graph.chain import host_path
 from qmpsnap.graph.drivers import DriverKind, kind_of
@@ -20,7 +20,7 @@ HEADER_IN_RAW: Final = "image-header-in-raw"
 """The flag of a raw layer that begins like an image; a warning, never evidence."""
 
 
-def with_flags(report: GuestReport, files: Mapping[str, FileFacts]) -> GuestReport:
+def with_flags(report: Disks, files: Mapping[str, FileFacts]) -> Disks:
     """Add to a report the flags that only a look into the files tells."""
     return replace(
         report,
@@ -31,7 +31,7 @@ def with_flags(report: GuestReport, files: Mapping[str, FileFacts]) -> GuestRepo
     )
 
 
-def _flagged(layer: LayerReport, files: Mapping[str, FileFacts]) -> LayerReport:
+def _flagged(layer: Layer, files: Mapping[str, FileFacts]) -> Layer:
     facts = files.get(layer.path or "")
     if facts is None or facts.looks_like is None or layer.format != "raw":
         return layer
@@ -72,10 +72,10 @@ class _Looked:
     """One disk of a guest, and how to speak of it."""
 
     seen: Seen
-    disk: DiskReport
+    disk: Disk
 
     def finding(
-        self, rule: Rule, layer: LayerReport | None, message: str, remedy: str | None = None
+        self, rule: Rule, layer: Layer | None, message: str, remedy: str | None = None
     ) -> Finding:
         return Finding(
             rule=rule,
@@ -87,7 +87,7 @@ class _Looked:
             remedy=remedy or rule.remedy,
         )
 
-    def recorded(self, layer: LayerReport) -> _Recorded | None:
+    def recorded(self, layer: Layer) -> _Recorded | None:
         """
         What the layer's header says of its backing file; None when nobody has read a header.
 
@@ -121,7 +121,7 @@ def _disk(looked: _Looked) -> Iterator[Finding]:
 
 def _repeated(looked: _Looked) -> Iterator[Finding]:
     """Yield the files that stand in the chain twice, by one name or by two."""
-    first: dict[object, LayerReport] = {}
+    first: dict[object, Layer] = {}
     for layer in looked.disk.layers:
         if layer.path is None:
             continue
@@ -132,7 +132,7 @@ def _repeated(looked: _Looked) -> Iterator[Finding]:
             )
 
 
-def _layer(looked: _Looked, layer: LayerReport) -> Iterator[Finding]:
+def _layer(looked: _Looked, layer: Layer) -> Iterator[Finding]:
     facts = looked.seen.facts(layer.path)
     if "unreadable" in layer.flags:
         yield looked.finding(
@@ -167,9 +167,7 @@ def _layer(looked: _Looked, layer: LayerReport) -> Iterator[Finding]:
         yield looked.finding(rules.FILE_NOT_CHECKED, layer, facts.problem)
 
 
-def _header(
-    looked: _Looked, position: int, layer: LayerReport, below: LayerReport | None
-) -> Iterator[Finding]:
+def _header(looked: _Looked, position: int, layer: Layer, below: Layer | None) -> Iterator[Finding]:
     """Yield what is wrong with the backing entry in a layer's header."""
     recorded = looked.recorded(layer)
     if recorded is None:
@@ -188,7 +186,7 @@ def _header(
 
 
 def _recorded_format(
-    looked: _Looked, layer: LayerReport, below: LayerReport | None, recorded: _Recorded
+    looked: _Looked, layer: Layer, below: Layer | None, recorded: _Recorded
 ) -> Iterator[Finding]:
     remedy = None if below is None else rebase(layer, below, backing=recorded.name)
     if recorded.format is None:
@@ -216,13 +214,13 @@ def _recorded_format(
         )
 
 
-def _is_luks_by_xml(layer: LayerReport) -> bool:
+def _is_luks_by_xml(layer: Layer) -> bool:
     """Without libvirt the header is what the next start goes by: then it is a conflict."""
     return any(one.witness is Witness.XML and one.format == "luks" for one in layer.evidence)
 
 
 def _recorded_name(
-    looked: _Looked, position: int, layer: LayerReport, below: LayerReport | None, name: str
+    looked: _Looked, position: int, layer: Layer, below: Layer | None, name: str
 ) -> Iterator[Finding]:
     """Compare names as names: what a header names is never looked up."""
     path = host_path(name)
@@ -253,7 +251,7 @@ def _recorded_name(
         )
 
 
-def _names(looked: _Looked, layer: LayerReport) -> set[str]:
+def _names(looked: _Looked, layer: Layer) -> set[str]:
     """All names by which a layer's file is known here."""
     if layer.path is None:
         return set()
@@ -297,7 +295,7 @@ _LOCAL: Final = frozenset({"file", "host_device", "host_cdrom", "unknown"})
 """Without a path: a passed file descriptor, or a node that QEMU does not describe."""
 
 
-def _folders(looked: _Looked, layer: LayerReport) -> set[str]:
+def _folders(looked: _Looked, layer: Layer) -> set[str]:
     """The folder of a file by its name, and the one that symbolic links lead to."""
     assert layer.path is not None
     facts = looked.seen.facts(layer.path)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import shlex
 from typing import Final
 
-from qmpsnap.formats.layers import LayerReport
+from qmpsnap.formats.layers import Layer
 from qmpsnap.formats.verdict import Verdict
 
 UNCERTAIN: Final = "FORMAT"
@@ -21,7 +21,7 @@ _FIND_OUT: Final = (
 )
 
 
-def rebase(overlay: LayerReport, base: LayerReport, *, backing: str | None = None) -> str:
+def rebase(overlay: Layer, base: Layer, *, backing: str | None = None) -> str:
     """
     Say how the header of `overlay` is corrected so that it names `base` with its format.
 
@@ -38,7 +38,7 @@ def rebase(overlay: LayerReport, base: LayerReport, *, backing: str | None = Non
     return f"With the guest off: `{command}`." + (_FIND_OUT if format_ == UNCERTAIN else "")
 
 
-def certain_format(layer: LayerReport) -> str:
+def certain_format(layer: Layer) -> str:
     """Return the layer's format, or a placeholder when there is any doubt."""
     doubtful = layer.verdict in (Verdict.CONFLICT, Verdict.UNKNOWN, Verdict.INFERRED)
     if doubtful or layer.format is None or "probed" in layer.flags:

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from qmpsnap.formats.from_xml import disk_from_xml
-from qmpsnap.formats.layers import DiskReport, GuestReport, LayerReport
+from qmpsnap.formats.layers import Disk, Disks, Layer
 from qmpsnap.formats.qcow2 import Header
 from qmpsnap.formats.verdict import judge
 from qmpsnap.formats.witnesses import layer_above_says, node_says, xml_says
-from qmpsnap.graph.chain import Layer, chain, host_path
+from qmpsnap.graph.chain import ChainLink, chain, host_path
 from qmpsnap.graph.drivers import DriverKind
 from qmpsnap.graph.files import files_of
 from qmpsnap.graph.nodes import Device, Graph, Node
@@ -50,7 +50,7 @@ def guest_from_graph(
     headers: Mapping[str, Header] | None = None,
     probed: Collection[str] = (),
     notes: tuple[str, ...] = (),
-) -> GuestReport:
+) -> Disks:
     """
     Build the report from the block graph, cross-checked with what else is at hand.
 
@@ -81,7 +81,7 @@ def guest_from_graph(
     paths = (host_path(node.filename) for node in graph.nodes.values())
     if graph.incomplete is not None:
         notes = (*notes, f"QEMU cannot list its nodes ({graph.incomplete}): {_PARTIAL}")
-    return GuestReport(
+    return Disks(
         guest=guest,
         disks=tuple(disks),
         jobs=graph.jobs,
@@ -116,16 +116,16 @@ def _disk(
     serials: Mapping[str, str],
     headers: Mapping[str, Header],
     marks: _Marks,
-) -> DiskReport:
+) -> Disk:
     layers = chain(graph, device.root) if device.root else ()
     name = device.name
     pairs, differs = _paired(layers, xml)
-    reports: list[LayerReport] = []
-    above: Layer | None = None
+    reports: list[Layer] = []
+    above: ChainLink | None = None
     for layer, xml_layer in zip(layers, pairs, strict=True):
         reports.append(_layer(layer, xml_layer, above, headers, marks))
         above = layer
-    return DiskReport(
+    return Disk(
         disk=xml.target if xml else name,
         serial=xml.serial if xml else serials.get(name),
         qdev=device.qdev,
@@ -158,7 +158,7 @@ def _is_filter(graph: Graph, name: str) -> bool:
 
 
 def _paired(
-    layers: tuple[Layer, ...], xml: XmlDisk | None
+    layers: tuple[ChainLink, ...], xml: XmlDisk | None
 ) -> tuple[list[XmlLayer | None], str | None]:
     """Find each layer's XML source, and say if the chains differ."""
     if xml is None:
@@ -183,19 +183,19 @@ def _names(names: object) -> str:
     return " <- ".join(str(name).rpartition("/")[2] for name in names) or "nothing"  # type: ignore[attr-defined]
 
 
-def _libvirt_index(layer: Layer) -> int | None:
+def _libvirt_index(layer: ChainLink) -> int | None:
     """The N of `libvirt-N-format`, `libvirt-N-storage` or `libvirt-N-slice-sto`."""
     match = _LIBVIRT.match(layer.node.name)
     return int(match[1]) if match else None
 
 
 def _layer(
-    layer: Layer,
+    layer: ChainLink,
     xml: XmlLayer | None,
-    above: Layer | None,
+    above: ChainLink | None,
     headers: Mapping[str, Header],
     marks: _Marks,
-) -> LayerReport:
+) -> Layer:
     node, protocol = layer.node, layer.protocol
     path = layer.path
     if path is None and xml is not None and _nameless(layer):
@@ -205,7 +205,7 @@ def _layer(
     evidence = (node_says(node), by_xml, layer_above_says(above, headers, xml=by_xml))
     stated = tuple(one for one in evidence if one is not None)
     format_, verdict = judge(stated)
-    return LayerReport(
+    return Layer(
         file=path.rpartition("/")[2] if path else layer.file or f"(node {node.name})",
         path=path,
         protocol=(protocol.driver if protocol else "") or "unknown",
@@ -228,14 +228,14 @@ def _layer(
     )
 
 
-def _nameless(layer: Layer) -> bool:
+def _nameless(layer: ChainLink) -> bool:
     """A passed descriptor, or a node that QEMU cannot describe: only libvirt knows the name."""
     filename = layer.protocol.filename if layer.protocol else ""
     return not filename or filename.startswith("/dev/fdset/")
 
 
 def _flags(
-    layer: Layer, header: Header | None, above: Layer | None, marks: _Marks
+    layer: ChainLink, header: Header | None, above: ChainLink | None, marks: _Marks
 ) -> tuple[str, ...]:
     node, nodes = layer.node, (*layer.filters, layer.node)
     recorded = header.backing_file if header else (node.recorded and node.recorded.filename)
@@ -257,7 +257,7 @@ def _flags(
     return tuple(flag for flag, holds in flags.items() if holds)
 
 
-def _probed(layer: Layer, above: Layer | None, marks: _Marks) -> bool:
+def _probed(layer: ChainLink, above: ChainLink | None, marks: _Marks) -> bool:
     """
     Nobody told QEMU the format: no option did, nor the header that names the file.
 
@@ -286,5 +286,5 @@ def _is_slice(node: Node) -> bool:
     return isinstance(options, dict) and bool({"offset", "size"} & options.keys())
 
 
-def _implicit(layer: Layer) -> bool:
+def _implicit(layer: ChainLink) -> bool:
     return any(node.name.startswith("#") for node in layer.filters)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from qmpsnap.formats.layers import DiskReport, GuestReport, LayerReport
+from qmpsnap.formats.layers import Disk, Disks, Layer
 from qmpsnap.formats.qcow2 import Header
 from qmpsnap.formats.verdict import judge
 from qmpsnap.formats.witnesses import header_says, xml_says
@@ -15,10 +15,10 @@ from qmpsnap.graph.xml import XmlDisk, XmlDomain, XmlLayer
 
 def guest_from_xml(
     domain: XmlDomain, *, headers: Mapping[str, Header] | None = None, notes: tuple[str, ...] = ()
-) -> GuestReport:
+) -> Disks:
     """Build the report from the XML alone, where QMP cannot be had."""
     paths = (layer.path for disk in domain.disks for layer in disk.layers)
-    return GuestReport(
+    return Disks(
         guest=domain.name,
         open_files=frozenset(path for path in paths if path is not None),
         disks=tuple(disk_from_xml(disk, headers or {}) for disk in domain.disks),
@@ -26,7 +26,7 @@ def guest_from_xml(
     )
 
 
-def disk_from_xml(disk: XmlDisk, headers: Mapping[str, Header] | None = None) -> DiskReport:
+def disk_from_xml(disk: XmlDisk, headers: Mapping[str, Header] | None = None) -> Disk:
     layers = []
     above: Header | None = None
     above_name = ""
@@ -40,7 +40,7 @@ def disk_from_xml(disk: XmlDisk, headers: Mapping[str, Header] | None = None) ->
         own = (headers or {}).get(xml.path or "") if format_ == "qcow2" else None
         name = xml.name.rpartition("/")[2] if xml.path else xml.name
         layers.append(
-            LayerReport(
+            Layer(
                 file=name,
                 path=xml.path,
                 protocol="file" if xml.path else "network",
@@ -56,7 +56,7 @@ def disk_from_xml(disk: XmlDisk, headers: Mapping[str, Header] | None = None) ->
             )
         )
         above, above_name = own, name
-    return DiskReport(
+    return Disk(
         disk=disk.target,
         serial=disk.serial,
         qdev=disk.alias,

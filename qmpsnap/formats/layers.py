@@ -10,7 +10,7 @@ from qmpsnap.graph.nodes import Device, Graph, Job, Node
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LayerReport:
+class Layer:
     """One file of a chain, its format, and who says so."""
 
     file: str
@@ -37,14 +37,14 @@ class LayerReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DiskReport:
+class Disk:
     """One disk of a guest, layers in chain order (active layer first); empty drive: no layers."""
 
     disk: str
     """Target (`vda`) under libvirt, else the device id."""
     serial: str | None
     qdev: str | None
-    layers: tuple[LayerReport, ...]
+    layers: tuple[Layer, ...]
     kind: str = "disk"
     """`disk`, `cdrom`, `floppy` or `lun`; on the direct road also `pflash`."""
     read_only: bool = False
@@ -79,11 +79,11 @@ class DiskReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GuestReport:
+class Disks:
     """All disks of one guest at one moment."""
 
     guest: str | None
-    disks: tuple[DiskReport, ...]
+    disks: tuple[Disk, ...]
     jobs: tuple[Job, ...] = ()
     open_files: frozenset[str] = frozenset()
     """Host files that any node of the guest has open, on a disk or not."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from qmpsnap.formats.qcow2 import Header
 from qmpsnap.formats.verdict import Evidence, Witness
-from qmpsnap.graph.chain import Layer
+from qmpsnap.graph.chain import ChainLink
 from qmpsnap.graph.drivers import DriverKind, format_meant_by
 from qmpsnap.graph.nodes import Node
 from qmpsnap.graph.xml import XmlLayer
@@ -32,7 +32,7 @@ def xml_says(layer: XmlLayer | None) -> Evidence | None:
 
 
 def layer_above_says(
-    above: Layer | None, headers: Mapping[str, Header], *, xml: Evidence | None = None
+    above: ChainLink | None, headers: Mapping[str, Header], *, xml: Evidence | None = None
 ) -> Evidence | None:
     """
     What the header of the layer above says: on disk, else as QEMU read it when it opened it.

@@ -35,7 +35,7 @@ class ChainLoop(Failed):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Layer:
+class ChainLink:
     """One file of a chain, as the running QEMU has it open."""
 
     node: Node
@@ -71,7 +71,7 @@ def node_path(node: Node) -> str | None:
     return (host_path(node.filename) or None) if node.driver in _LOCAL else None
 
 
-def chain(graph: Graph, root: str) -> tuple[Layer, ...]:
+def chain(graph: Graph, root: str) -> tuple[ChainLink, ...]:
     """
     Return the layers from the node `root` down, active layer first.
 
@@ -87,7 +87,7 @@ def chain(graph: Graph, root: str) -> tuple[Layer, ...]:
         *filters, bottom = _down(graph, node, seen)
         *between, protocol = _storage(graph, bottom, seen)
         layers.append(
-            Layer(
+            ChainLink(
                 node=bottom,
                 protocol=protocol,
                 top=node,

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from qmpsnap.graph.chain import Layer, host_path, node_path
+from qmpsnap.graph.chain import ChainLink, host_path, node_path
 from qmpsnap.graph.drivers import DriverKind
 from qmpsnap.graph.nodes import Graph, Node
 from qmpsnap.graph.sources import source_name
@@ -36,7 +36,7 @@ class OpenFile:
     """Position of the layer in its chain through which it is reached, the active one being 0."""
 
 
-def files_of(graph: Graph, layers: tuple[Layer, ...]) -> tuple[OpenFile, ...]:
+def files_of(graph: Graph, layers: tuple[ChainLink, ...]) -> tuple[OpenFile, ...]:
     """List the files reachable from a chain, the chain's own included, in chain order."""
     found: list[OpenFile] = []
     for position, layer in enumerate(layers):
@@ -77,7 +77,7 @@ def _leaves(graph: Graph, top: Node, seen: set[str]) -> Iterator[tuple[Node, str
                 left.append((child, own))
 
 
-def _only_named(layer: Layer, position: int, known: set[str | None]) -> Iterator[OpenFile]:
+def _only_named(layer: ChainLink, position: int, known: set[str | None]) -> Iterator[OpenFile]:
     """Files that the format node names, and that no edge leads to: not every source has all."""
     node = layer.node
     named = [(f"extents.{n}", name) for n, name in enumerate(node.extents)]

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from qmpsnap.errors import Refused
-from qmpsnap.formats.layers import DiskReport, LayerReport
-from qmpsnap.operations.jobs import ENDING, JobReport
-from qmpsnap.operations.plan_delete import MergePlan
+from qmpsnap.formats.layers import Disk, Layer
+from qmpsnap.operations.job.states import ENDING, JobReport
+from qmpsnap.operations.plan_merge import MergePlan
 from qmpsnap.operations.space import growth
 
 
@@ -104,7 +104,7 @@ def check_create(migration: str | None, allowed: Collection[Guard]) -> None:
         raise _migrating(migration)
 
 
-def check_idle(disks: Iterable[DiskReport], jobs: Iterable[JobReport]) -> None:
+def check_idle(disks: Iterable[Disk], jobs: Iterable[JobReport]) -> None:
     """
     Refuse what would come into the way of a block job.
 
@@ -140,7 +140,7 @@ def _refusals(plan: MergePlan, around: Surroundings) -> list[WouldHarm]:
     return found + _lost_records(plan, around)
 
 
-def _lost_bitmaps(layer: LayerReport) -> list[WouldHarm]:
+def _lost_bitmaps(layer: Layer) -> list[WouldHarm]:
     if "bitmaps" not in layer.flags:
         return []
     details = layer.node_details
@@ -155,7 +155,7 @@ def _lost_bitmaps(layer: LayerReport) -> list[WouldHarm]:
     ]
 
 
-def _lost_snapshots(layer: LayerReport) -> list[WouldHarm]:
+def _lost_snapshots(layer: Layer) -> list[WouldHarm]:
     names = layer.node_details.snapshots if layer.node_details else ()
     if not names:
         return []

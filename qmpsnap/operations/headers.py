@@ -9,13 +9,13 @@ from __future__ import annotations
 import os.path
 from dataclasses import replace
 
-from qmpsnap.formats.layers import DiskReport, LayerReport
+from qmpsnap.formats.layers import Disk, Layer
 from qmpsnap.formats.verdict import Verdict
 from qmpsnap.operations.names import tidy
-from qmpsnap.operations.plan_delete import MergePlan
+from qmpsnap.operations.plan_merge import MergePlan
 
 
-def fault(above: LayerReport, below: LayerReport, name: str) -> str | None:
+def fault(above: Layer, below: Layer, name: str) -> str | None:
     """
     Say what is wrong in the header of `above`, in words; None when all is well.
 
@@ -40,7 +40,7 @@ def fault(above: LayerReport, below: LayerReport, name: str) -> str | None:
     return None
 
 
-def fault_before(above: LayerReport, below: LayerReport) -> str | None:
+def fault_before(above: Layer, below: Layer) -> str | None:
     """
     Say what is wrong in a header that nobody has touched yet; None when it is to be left alone.
 
@@ -53,7 +53,7 @@ def fault_before(above: LayerReport, below: LayerReport) -> str | None:
     return fault(above, below, written)
 
 
-def name_kept(above: LayerReport, below: LayerReport, otherwise: str) -> str:
+def name_kept(above: Layer, below: Layer, otherwise: str) -> str:
     """The name that is there, where it leads to the right file; otherwise another one."""
     written = above.backing_name
     return written if written is not None and _leads_to(written, above, below) else otherwise
@@ -63,7 +63,7 @@ def _alike(written: str, name: str) -> bool:
     return written.startswith("/") == name.startswith("/")
 
 
-def _leads_to(name: str, above: LayerReport, below: LayerReport) -> bool:
+def _leads_to(name: str, above: Layer, below: Layer) -> bool:
     """Compared as text: what a header names is not looked up."""
     if ":" in name.partition("/")[0]:
         return False  # an address for QEMU, not a file
@@ -71,7 +71,7 @@ def _leads_to(name: str, above: LayerReport, below: LayerReport) -> bool:
     return tidy(path) == tidy(below.path or "")
 
 
-def rewrite(disk: DiskReport, above: LayerReport, below: LayerReport, name: str) -> MergePlan:
+def rewrite(disk: Disk, above: Layer, below: Layer, name: str) -> MergePlan:
     """
     Plan to write a header anew: a pull down to the very next layer.
 
@@ -99,7 +99,7 @@ def rewrite(disk: DiskReport, above: LayerReport, below: LayerReport, name: str)
     )
 
 
-def wrong_active(layers: tuple[LayerReport, ...], disk: DiskReport) -> MergePlan | None:
+def wrong_active(layers: tuple[Layer, ...], disk: Disk) -> MergePlan | None:
     """
     Plan to mend the header of what is, or becomes, the active layer; None when it is well.
 

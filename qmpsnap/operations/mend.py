@@ -14,22 +14,22 @@ from collections.abc import Sequence
 from typing import Final
 
 from qmpsnap.errors import QmpsnapError
-from qmpsnap.formats.layers import DiskReport, LayerReport
-from qmpsnap.operations.drive import Drive
+from qmpsnap.formats.layers import Disk, Layer
+from qmpsnap.operations.guest import Guest
 from qmpsnap.operations.headers import fault, fault_before, rewrite, wrong_active
-from qmpsnap.operations.host import Host
-from qmpsnap.operations.jobs import JobFailed
+from qmpsnap.operations.job.loop import Drive
+from qmpsnap.operations.job.states import JobFailed
 from qmpsnap.operations.options import DEFAULT_OPTIONS
-from qmpsnap.operations.outcome import HeaderWrong, fresh, names
-from qmpsnap.operations.plan_delete import MergePlan
+from qmpsnap.operations.outcome import HeaderWrong, fresh
+from qmpsnap.operations.plan_merge import MergePlan
 
 MEND_S: Final = 30.0
 """How long the job may take: it copies nothing, but it waits for the requests that are under way."""
 
 
 def ensured(
-    host: Host, after: DiskReport, above: LayerReport, below: LayerReport, name: str
-) -> tuple[DiskReport, tuple[str, ...]]:
+    host: Guest, after: Disk, above: Layer, below: Layer, name: str
+) -> tuple[Disk, tuple[str, ...]]:
     """
     Look at a header after an operation; where it is wrong, mend it and look again.
 
@@ -63,7 +63,7 @@ def ensured(
     return after, (_said(above, reason, name, lower.format, notes),)
 
 
-def mended_active(host: Host, disk: DiskReport) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def mended_active(host: Guest, disk: Disk) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """
     Mend the header of the active layer where it records no format or a wrong one.
 
@@ -94,14 +94,14 @@ def mended_active(host: Host, disk: DiskReport) -> tuple[tuple[str, ...], tuple[
     return (), (note,)
 
 
-def by_hand(above: LayerReport, below: LayerReport, name: str) -> str:
+def by_hand(above: Layer, below: Layer, name: str) -> str:
     """The command that writes the header of a file that nobody has open."""
     formats = ("-f", above.format or "qcow2", "-b", name, "-F", below.format or "FORMAT")
     return shlex.join(["qemu-img", "rebase", "-u", *formats, above.path or above.file])
 
 
 def _said(
-    above: LayerReport,
+    above: Layer,
     reason: str | None,
     name: str,
     format_: str | None,
@@ -111,21 +111,21 @@ def _said(
     return "; ".join((said, *notes))
 
 
-def _found(disk: DiskReport, wanted: LayerReport) -> LayerReport:
+def _found(disk: Disk, wanted: Layer) -> Layer:
     """The same layer in a later reading; as it was when it has left meanwhile."""
-    layers: Sequence[LayerReport] = disk.layers
+    layers: Sequence[Layer] = disk.layers
     return next((layer for layer in layers if layer.path == wanted.path), wanted)
 
 
-def _write(host: Host, plan: MergePlan) -> tuple[str, ...]:
+def _write(host: Guest, plan: MergePlan) -> tuple[str, ...]:
     """
-    Let QEMU write the header; returns the notes of `Host.settle`.
+    Let QEMU write the header; returns the notes of `Guest.settle`.
 
     Raises:
         JobFailed: Another job is in the way, or it ended with an error.
-        QmpsnapError: See `Host.start`.
+        QmpsnapError: See `Guest.start`.
     """
-    chain = names(plan.disk)
+    chain = plan.disk.chain_text
     if host.attach(plan) is not None:
         raise JobFailed("rewrite of the header", plan.top.file, "another job is running", chain)
     job = host.start(plan, DEFAULT_OPTIONS)

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 
 from qmpsnap.errors import Refused
-from qmpsnap.formats.layers import DiskReport, LayerReport
+from qmpsnap.formats.layers import Disk, Layer
 from qmpsnap.operations.requests import BadFileName
 
 _SNAPSHOT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", re.ASCII)
@@ -80,13 +80,13 @@ class Snapshot:
     """One snapshot of a disk."""
 
     name: str
-    overlay: LayerReport
+    overlay: Layer
     """Holds what was written after the snapshot."""
-    data: LayerReport
+    data: Layer
     """What the disk held when the snapshot was taken, with all layers below."""
 
 
-def snapshots(disk: DiskReport) -> tuple[Snapshot, ...]:
+def snapshots(disk: Disk) -> tuple[Snapshot, ...]:
     """Snapshots of a disk, newest first: one for each layer that has another one below it."""
     return tuple(
         Snapshot(name=overlay.file.rpartition(".")[2], overlay=overlay, data=data)
@@ -94,7 +94,7 @@ def snapshots(disk: DiskReport) -> tuple[Snapshot, ...]:
     )
 
 
-def overlay_name(disk: DiskReport, snapshot: str) -> str:
+def overlay_name(disk: Disk, snapshot: str) -> str:
     """
     Name of the overlay for a new snapshot: `<volume>.<snapshot>`.
 
@@ -111,7 +111,7 @@ def overlay_name(disk: DiskReport, snapshot: str) -> str:
     return f"{volume.file}.{snapshot}"
 
 
-def find_snapshot(disk: DiskReport, name: str) -> Snapshot:
+def find_snapshot(disk: Disk, name: str) -> Snapshot:
     """
     Find a snapshot by its name.
 
@@ -138,7 +138,7 @@ def tidy(path: str) -> str:
     return ("/" if path.startswith("/") else "") + "/".join(parts)
 
 
-def folder_of(layer: LayerReport) -> str:
+def folder_of(layer: Layer) -> str:
     """Folder of a layer's file; layers whose folders are the same text are in the same one."""
     return tidy(os.path.dirname(layer.path or ""))
 
@@ -153,7 +153,7 @@ def backing_name(relative: str) -> str:
     return f"./{relative}" if ":" in relative.partition("/")[0] else relative
 
 
-def name_of_base(above: LayerReport, base: LayerReport) -> str:
+def name_of_base(above: Layer, base: Layer) -> str:
     """
     The name for `base` in the header of `above`: relative where the present one is.
 
@@ -166,7 +166,7 @@ def name_of_base(above: LayerReport, base: LayerReport) -> str:
     return backing_name(os.path.relpath(path, os.path.dirname(above.path)))
 
 
-def check_belongs(new_file: str, disk: DiskReport, others: tuple[DiskReport, ...]) -> None:
+def check_belongs(new_file: str, disk: Disk, others: tuple[Disk, ...]) -> None:
     """
     Refuse a new file that is named as if it belonged to another volume.
 

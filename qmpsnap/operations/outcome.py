@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from qmpsnap.errors import Failed, QmpsnapError, Unknown
-from qmpsnap.formats.layers import DiskReport, GuestReport
-from qmpsnap.operations.disks import find_disk
-from qmpsnap.operations.host import Host, NotFlushed
-from qmpsnap.operations.jobs import JobFailed
+from qmpsnap.formats.layers import Disk, Disks
+from qmpsnap.operations.guest import Guest, NotFlushed
+from qmpsnap.operations.job.states import JobFailed
 from qmpsnap.operations.rule import by_rule
+from qmpsnap.operations.volume import find_disk
 
 XML_LAG_S: Final = 5.0
 """libvirt's XML was seen 3 to 19 ms behind QEMU; five seconds mean that it will not follow."""
@@ -27,7 +27,7 @@ XML_LAG_S: Final = 5.0
 class Result:
     """What was done, as a fresh reading shows it."""
 
-    disk: DiskReport
+    disk: Disk
     """The disk afterwards."""
     file_format: Mapping[str, str]
     """Format by bare name of every changed file."""
@@ -216,7 +216,7 @@ def changing(kind: str, file: str) -> Iterator[None]:
         raise OutcomeUnknown(kind, file, str(error)) from error
 
 
-def fresh(host: Host, disk: DiskReport) -> tuple[GuestReport, DiskReport]:
+def fresh(host: Guest, disk: Disk) -> tuple[Disks, Disk]:
     """
     Read one disk again; see `fresh_all`.
 
@@ -228,8 +228,8 @@ def fresh(host: Host, disk: DiskReport) -> tuple[GuestReport, DiskReport]:
 
 
 def fresh_all(
-    host: Host, disks: Sequence[DiskReport], made: Mapping[str, str] | None = None
-) -> tuple[GuestReport, tuple[DiskReport, ...]]:
+    host: Guest, disks: Sequence[Disk], made: Mapping[str, str] | None = None
+) -> tuple[Disks, tuple[Disk, ...]]:
     """
     Read disks again, all in one reading, and give libvirt's XML the time to follow QEMU.
 
@@ -254,19 +254,14 @@ def fresh_all(
         if time.monotonic() > deadline:
             behind = lagging[0]
             reason = behind.xml_differs or f"it still shows a {behind.mirror}"
-            raise XmlBehind(reason, names(behind))
+            raise XmlBehind(reason, behind.chain_text)
         time.sleep(0.005)
 
 
-def _formats(disk: DiskReport) -> dict[str, str]:
+def _formats(disk: Disk) -> dict[str, str]:
     return {one.path: one.format for one in disk.layers if one.path and one.format}
 
 
-def paths(disk: DiskReport) -> tuple[str | None, ...]:
+def paths(disk: Disk) -> tuple[str | None, ...]:
     """The chain as paths, active layer first."""
     return tuple(layer.path for layer in disk.layers)
-
-
-def names(disk: DiskReport) -> str:
-    """The chain as people read it, base first."""
-    return " <- ".join(layer.file for layer in reversed(disk.layers))

@@ -11,9 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from qmpsnap.errors import Failed, Refused
-from qmpsnap.formats.layers import DiskReport, LayerReport
-from qmpsnap.operations.host import Host
-from qmpsnap.operations.plan_delete import MergePlan
+from qmpsnap.formats.layers import Disk, Layer
+from qmpsnap.operations.guest import Guest
+from qmpsnap.operations.plan_merge import MergePlan
 
 
 @dataclass(eq=False)
@@ -53,7 +53,7 @@ class Proof:
     digest: str
 
     @classmethod
-    def begin(cls, host: Host, plan: MergePlan) -> Proof:
+    def begin(cls, host: Guest, plan: MergePlan) -> Proof:
         """
         Read what the merge must not change.
 
@@ -65,7 +65,7 @@ class Proof:
             raise GuestMayWrite(plan.kind, plan.top.file)
         return cls(host.digest(_from(plan.disk, _upper(plan))))
 
-    def end(self, host: Host, plan: MergePlan, after: DiskReport) -> str:
+    def end(self, host: Guest, plan: MergePlan, after: Disk) -> str:
         """
         Read it again; returns how it was proven.
 
@@ -84,7 +84,7 @@ class Proof:
         return f"verified: {what} is as before, SHA-256 {digest}"
 
 
-def _upper(plan: MergePlan) -> LayerReport:
+def _upper(plan: MergePlan) -> Layer:
     return plan.top if plan.kind == "commit" else plan.disk.layers[0]
 
 
@@ -93,7 +93,7 @@ def _above(plan: MergePlan) -> str:
     return plan.above.file
 
 
-def _from(disk: DiskReport, first: LayerReport) -> tuple[LayerReport, ...]:
+def _from(disk: Disk, first: Layer) -> tuple[Layer, ...]:
     """The chain from one of its layers down."""
     position = [layer.path for layer in disk.layers].index(first.path)
     return disk.layers[position:]

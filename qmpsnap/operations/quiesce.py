@@ -16,7 +16,7 @@ from enum import StrEnum
 from typing import Final, Literal
 
 from qmpsnap.errors import Failed, Refused
-from qmpsnap.operations.host import Host
+from qmpsnap.operations.guest import Guest
 
 Consistency = Literal["filesystem", "crash"]
 
@@ -105,7 +105,7 @@ class Moment:
         return "filesystem" if self.frozen and self.broken is None else "crash"
 
 
-def held(host: Host, quiesce: Quiesce, switch: Callable[[], None], moment: Moment) -> None:
+def held(host: Guest, quiesce: Quiesce, switch: Callable[[], None], moment: Moment) -> None:
     """
     Do the switch, frozen as asked for.
 
@@ -136,7 +136,7 @@ def held(host: Host, quiesce: Quiesce, switch: Callable[[], None], moment: Momen
             _thaw(host, quiesce, moment)
 
 
-def _thaw(host: Host, quiesce: Quiesce, moment: Moment) -> None:
+def _thaw(host: Guest, quiesce: Quiesce, moment: Moment) -> None:
     try:
         thawed = host.thaw(quiesce.limit_s)
     except NotThawed as error:

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from qmpsnap.formats.layers import DiskReport, LayerReport
+from qmpsnap.formats.layers import Disk, Layer
 from qmpsnap.formats.verdict import Evidence, Verdict, Witness, judge
 
 
-def by_rule(after: DiskReport, known: Mapping[str, str]) -> DiskReport:
+def by_rule(after: Disk, known: Mapping[str, str]) -> Disk:
     """
     Conclude formats that nobody states any more; a layer with a witness is left as it is.
 
@@ -25,7 +25,7 @@ def by_rule(after: DiskReport, known: Mapping[str, str]) -> DiskReport:
     return replace(after, layers=tuple(_layer(layer, known) for layer in after.layers))
 
 
-def _layer(layer: LayerReport, known: Mapping[str, str]) -> LayerReport:
+def _layer(layer: Layer, known: Mapping[str, str]) -> Layer:
     before = known.get(layer.path or "")
     if layer.verdict is not Verdict.UNKNOWN or before is None:
         return layer

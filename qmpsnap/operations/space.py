@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from qmpsnap.formats.layers import LayerReport
+from qmpsnap.formats.layers import Layer
 
 _METADATA_SHIFT: Final = 11
 """A qcow2 needs 16 bytes of tables and counts for a cluster of 64 KiB, 1/4096 of its size; twice
@@ -59,7 +59,7 @@ def bytes_text(value: float) -> str:
 
 
 def growth(
-    sources: tuple[LayerReport, ...], target: LayerReport, allocated: Mapping[str, int]
+    sources: tuple[Layer, ...], target: Layer, allocated: Mapping[str, int]
 ) -> Growth | None:
     """
     Estimate a merge of `sources` into `target`.

@@ -9,9 +9,9 @@ from tempfile import TemporaryDirectory
 
 from qmpsnap.demo import qemu_guest
 from qmpsnap.demo.disks import qcow2_chain
-from qmpsnap.hosts import qemu_img
-from qmpsnap.hosts.direct import DirectHost
-from qmpsnap.hosts.reading import Reader
+from qmpsnap.guests.files import qemu_img
+from qmpsnap.guests.qmp.guest import QmpGuest
+from qmpsnap.guests.reader import Reader
 from qmpsnap.monitor.socket import SocketMonitor
 from tests.bench.measure import Case, Cost, cost, median
 from tests.support.chains import make_chain
@@ -28,9 +28,9 @@ class Direct:
     graph: Cost
     """`Reader.read()` again."""
     first: Cost
-    """`DirectHost.read()` by a new host: all that `qmpsnap chain` asks."""
+    """`QmpGuest.read()` by a new host: all that `qmpsnap chain` asks."""
     again: Cost
-    """`DirectHost.read()` of the same host again, as an operation does."""
+    """`QmpGuest.read()` of the same host again, as an operation does."""
     qemu_img: Cost
     """`qemu-img info --backing-chain` of all disks, one after the other."""
     serials_at_once: bool
@@ -60,7 +60,7 @@ def measure(folder: Path, case: Case, rounds: int) -> Direct:
 
             for _ in range(rounds):
                 with closing(Counting(SocketMonitor.connect(guest.qmp_path))) as monitor:
-                    host = DirectHost(monitor, max_stall_s=None)
+                    host = QmpGuest(monitor, max_stall_s=None)
                     take("first", cost(host.read, monitor, guest.pid))
                     take("again", cost(host.read, monitor, guest.pid))
                     reader = Reader(monitor, max_stall_s=None)

@@ -38,7 +38,7 @@ What one reading of a guest costs, beside what else can be asked about a chain. 
 
 ## Round trips
 
-The number of queries in one reading of the graph depends on neither the depth nor the number of disks: {first_graph} for the first one of a connection, which asks for the schema, and {graph} for each later one. On the direct road a whole reading (`DirectHost.read()`: what `qmpsnap chain` and every operation do) is {again} queries. Only the first one of a connection adds to that the schema and the serial numbers, which are kept: one `qom-list-get` for all devices from QEMU 10.1 on (one `qom-get` where there is only one), and **one `qom-get` for each device** of an older QEMU, which has no other way. So a single `qmpsnap --qmp … chain` sends {first_formula} queries for D disks, {first_at_once} from QEMU 10.1 on. Under libvirt the XML has the serial numbers, and for a chain of more than 16 layers `query-block` is not asked, because its reply nests.
+The number of queries in one reading of the graph depends on neither the depth nor the number of disks: {first_graph} for the first one of a connection, which asks for the schema, and {graph} for each later one. On the direct road a whole reading (`QmpGuest.read()`: what `qmpsnap chain` and every operation do) is {again} queries. Only the first one of a connection adds to that the schema and the serial numbers, which are kept: one `qom-list-get` for all devices from QEMU 10.1 on (one `qom-get` where there is only one), and **one `qom-get` for each device** of an older QEMU, which has no other way. So a single `qmpsnap --qmp … chain` sends {first_formula} queries for D disks, {first_at_once} from QEMU 10.1 on. Under libvirt the XML has the serial numbers, and for a chain of more than 16 layers `query-block` is not asked, because its reply nests.
 
 While a stream runs, one thing more is asked: its state. A reading during which the graph changes is made again, up to ten times. One that would stop the guest for longer than `--max-stall` ends after the edges, with two queries (three on the direct road).
 
@@ -50,7 +50,7 @@ Times in milliseconds, medians of {rounds} readings that were taken in turns. Th
 
 ## Under libvirt
 
-The same chains under `qemu:///embed`, through passthrough. *graph*: `Reader.read()`; *reading*: `LibvirtHost.read()`, with XML, graph and headers. *QEMU* and *own* are processor time, the others by the clock.
+The same chains under `qemu:///embed`, through passthrough. *graph*: `Reader.read()`; *reading*: `LibvirtGuest.read()`, with XML, graph and headers. *QEMU* and *own* are processor time, the others by the clock.
 
 {libvirt}
 

@@ -14,8 +14,8 @@ from typing import Any, Final
 from qmpsnap.demo import libvirt_guest
 from qmpsnap.demo.embed import embedded_connection
 from qmpsnap.graph import xml
-from qmpsnap.hosts.libvirt import LibvirtHost, stays_small
-from qmpsnap.hosts.reading import Reader
+from qmpsnap.guests.libvirt.guest import LibvirtGuest, stays_small
+from qmpsnap.guests.reader import Reader
 from qmpsnap.monitor.passthrough import PassthroughMonitor
 from tests.bench.measure import Case, Cost, cost, median
 from tests.support.chains import make_chain
@@ -32,9 +32,9 @@ class UnderLibvirt:
     nested_ok: bool
     first_graph: Cost
     graph: Cost
-    """`Reader.read()` through passthrough, as `LibvirtHost.read()` does it."""
+    """`Reader.read()` through passthrough, as `LibvirtGuest.read()` does it."""
     read: Cost
-    """`LibvirtHost.read()`: XML, graph and headers."""
+    """`LibvirtGuest.read()`: XML, graph and headers."""
     xml_desc: Cost
     """`virDomainGetXMLDesc()`."""
 
@@ -60,7 +60,7 @@ def _measure(connection: Any, folder: Path, case: Case, rounds: int) -> UnderLib
             small = stays_small(xml.parse(domain.XMLDesc()))
             costs: dict[str, list[Cost]] = {}
             for _ in range(rounds):
-                with closing(LibvirtHost(domain, max_stall_s=None)) as host:
+                with closing(LibvirtGuest(domain, max_stall_s=None)) as host:
                     host.read()  # the schema
                     costs.setdefault("read", []).append(cost(host.read, qemu=guest.pid))
                 monitor = Counting(PassthroughMonitor(domain))

@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from qmpsnap.operations.host import Host
+from qmpsnap.operations.guest import Guest
 from tests.chaos.roads import Running
 
 
 class Doomed:
     """A host whose QEMU is killed some time after its n-th step has begun."""
 
-    def __init__(self, host: Host, running: Running, at: int, delay_s: float) -> None:
+    def __init__(self, host: Guest, running: Running, at: int, delay_s: float) -> None:
         self._host = host
         self._left = at
         self._timer = threading.Timer(delay_s, kill, [running])
@@ -44,7 +44,7 @@ class Doomed:
 class KilledBefore:
     """A host whose QEMU has ended when the n-th step of a name begins."""
 
-    def __init__(self, host: Host, running: Running, step: str, at: int) -> None:
+    def __init__(self, host: Guest, running: Running, step: str, at: int) -> None:
         self._host = host
         self._running = running
         self._step = step

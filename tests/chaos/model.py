@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from qmpsnap.demo import images
-from qmpsnap.hosts import qemu_img
+from qmpsnap.guests.files import qemu_img
 
 SECTOR: Final = 512
 

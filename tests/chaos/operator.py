@@ -11,7 +11,7 @@ import subprocess
 from pathlib import Path
 
 from qmpsnap.errors import QmpsnapError
-from qmpsnap.hosts import qemu_img
+from qmpsnap.guests.files import qemu_img
 from qmpsnap.operations.outcome import OutcomeUnknown, Result
 from tests.chaos import steps
 from tests.chaos.model import Disk, by_headers, read_file

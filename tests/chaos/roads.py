@@ -20,11 +20,11 @@ from qmpsnap.demo.export import exported
 from qmpsnap.demo.writer import NbdClient, Writer, writing
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.graph import xml
-from qmpsnap.hosts.direct import DirectHost
-from qmpsnap.hosts.libvirt import LibvirtHost
+from qmpsnap.guests.libvirt.guest import LibvirtGuest
+from qmpsnap.guests.qmp.guest import QmpGuest
 from qmpsnap.monitor.socket import SocketMonitor
 from qmpsnap.monitor.virt import find_domain, libvirt_module
-from qmpsnap.operations.host import Host
+from qmpsnap.operations.guest import Guest
 from tests.chaos.model import Disk, Written
 from tests.support.rig import Rig
 
@@ -40,7 +40,7 @@ class Running(ABC):
     rig: Rig
     quit: Callable[[], None]
     """End QEMU in an orderly way."""
-    observer: Host
+    observer: Guest
     """A connection that only reads, for as long as the guest runs."""
 
     @abstractmethod
@@ -184,10 +184,10 @@ class DirectRoad(Road):
             )
 
             @contextmanager
-            def connect(path: str = guest.qmp_path) -> Iterator[Host]:
+            def connect(path: str = guest.qmp_path) -> Iterator[Guest]:
                 monitor = SocketMonitor.connect(path)
                 try:
-                    yield DirectHost(monitor)
+                    yield QmpGuest(monitor)
                 finally:
                     monitor.close()
 
@@ -202,7 +202,7 @@ class LibvirtRunning(Running):
     @property
     def domain(self) -> Any:
         """The `virDomain`."""
-        assert isinstance(self.rig.guest, libvirt_guest.LibvirtGuest)
+        assert isinstance(self.rig.guest, libvirt_guest.LibvirtMachine)
         return self.rig.guest.domain
 
     def cancel(self, disk: Disk, *, soft: bool) -> None:
@@ -264,8 +264,8 @@ class LibvirtRoad(Road):
         with libvirt_guest.run(self._connection, described, name, directory=folder) as guest:
 
             @contextmanager
-            def connect() -> Iterator[Host]:
-                host = LibvirtHost(find_domain(self._connection, name))
+            def connect() -> Iterator[Guest]:
+                host = LibvirtGuest(find_domain(self._connection, name))
                 try:
                     yield host
                 finally:

@@ -11,11 +11,11 @@ from typing import Final, Self
 
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.formats.verdict import Verdict
-from qmpsnap.hosts import qemu_img
-from qmpsnap.operations import run
-from qmpsnap.operations.disks import find_disk
-from qmpsnap.operations.jobs import JobView
+from qmpsnap.guests.files import qemu_img
+from qmpsnap.operations.job.states import JobView
+from qmpsnap.operations.merge import delete
 from qmpsnap.operations.requests import DeleteRequest, Method, NamedDeleteRequest
+from qmpsnap.operations.volume import find_disk
 from tests.chaos import steps
 from tests.chaos.model import Content, Disk, by_headers, difference, read_file
 from tests.chaos.roads import Road, Running
@@ -181,7 +181,7 @@ class Scenario:
         problem: QmpsnapError | None = None
         with self._writing(step), self.running.rig.host() as host:
             try:
-                run.delete(host, asked(disk, merge), look)
+                delete(host, asked(disk, merge), look)
             except QmpsnapError as error:
                 problem = error
         if problem is None:  # the cancel came too late

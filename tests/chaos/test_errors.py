@@ -10,9 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import random
-import subprocess
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
@@ -20,13 +18,14 @@ from pathlib import Path
 import pytest
 
 from qmpsnap.demo.disks import DiskSpec
-from qmpsnap.hosts import qemu_img
+from qmpsnap.guests.files import qemu_img
 from tests.chaos import model, steps
 from tests.chaos.conftest import GetRoad
 from tests.chaos.model import Disk
 from tests.chaos.operations import MERGES, OPERATIONS, Operation, a_disk
 from tests.chaos.roads import DirectRoad, described
 from tests.chaos.scenario import Scenario, note_merge
+from tests.support.jobs import small_file_system
 from tests.support.rig import MIB, Said
 
 FAULTS = int(os.environ.get("QMPSNAP_CHAOS_FAULTS", "1"))
@@ -34,21 +33,6 @@ PAGE = 4096
 ROOM = 32 * MIB
 WRITES = 12
 """More than any of these merges makes into the file that it writes."""
-
-
-@contextmanager
-def small_file_system(folder: Path) -> Iterator[Path]:
-    """A file system of `ROOM` bytes."""
-    mount = folder / "share"
-    mount.mkdir()
-    if os.geteuid() != 0:
-        pytest.skip("only root may mount a file system")
-    options = ["-t", "tmpfs", "-o", f"size={ROOM}", "chaos", str(mount)]
-    subprocess.run(["mount", *options], check=True)
-    try:
-        yield mount
-    finally:
-        subprocess.run(["umount", str(mount)], check=True)
 
 
 def fill(folder: Path, left: int) -> Path:
@@ -134,7 +118,9 @@ def test_no_room_at_a_random_byte(
     get_road: GetRoad, tmp_path: Path, road: str, kind: str, fault: int
 ) -> None:
     chance = random.Random(f"{road} {kind} {fault}")
-    with small_file_system(tmp_path) as share:
+    share = tmp_path / "share"
+    share.mkdir()
+    with small_file_system(share, ROOM // MIB):
         disk, step = a_disk(share, chance), OPERATIONS[kind]
         room = chance.randrange(0, (48 if kind == "create" else 512) * 1024, PAGE)
         with Scenario(get_road(road), tmp_path, [disk]) as scenario:

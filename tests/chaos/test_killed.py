@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from qmpsnap.errors import QmpsnapError
-from qmpsnap.operations import run
+from qmpsnap.operations import merge, snapshot
 from qmpsnap.operations.outcome import Result
 from qmpsnap.operations.requests import CreateRequest
 from tests.chaos import steps
@@ -40,8 +40,8 @@ def operate(host: Any, disk: Disk, step: Operation) -> Result | QmpsnapError:
     try:
         if isinstance(step, steps.Create):
             request = CreateRequest(disk=disk.serial, new_file=OVERLAY, snapshot="new")
-            return run.create(host, request)
-        return run.delete(host, asked(disk, step))
+            return snapshot.create(host, request)
+        return merge.delete(host, asked(disk, step))
     except QmpsnapError as error:
         return error
 

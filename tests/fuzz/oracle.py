@@ -22,10 +22,10 @@ from rich.console import RenderableType
 from qmpsnap.cli import documents, views
 from qmpsnap.cli.output import complain, say, show
 from qmpsnap.errors import QmpsnapError
-from qmpsnap.formats.layers import DiskReport, GuestReport, LayerReport
+from qmpsnap.formats.layers import Disk, Disks, Layer
 from qmpsnap.formats.verdict import Verdict, Witness
 from qmpsnap.graph.drivers import DriverKind, format_meant_by, kind_of
-from qmpsnap.operations.disks import usable
+from qmpsnap.operations.volume import usable
 
 _TEXT: Final = {"type": "string"}
 _TEXT_OR_NULL: Final = {"type": ["string", "null"]}
@@ -194,7 +194,7 @@ class Said:
         }
 
 
-def check_report(report: GuestReport, said: Said) -> None:
+def check_report(report: Disks, said: Said) -> None:
     """Hold a report against what was said."""
     for disk in report.disks:
         nodes = [layer.node for layer in disk.layers if layer.node is not None]
@@ -209,7 +209,7 @@ def check_report(report: GuestReport, said: Said) -> None:
             check_links(disk, said)
 
 
-def check_layer(layer: LayerReport) -> None:
+def check_layer(layer: Layer) -> None:
     """Format, verdict and evidence of one layer fit together."""
     assert (layer.format is None) == (layer.verdict is Verdict.UNKNOWN)
     assert layer.format != ""
@@ -230,7 +230,7 @@ def check_layer(layer: LayerReport) -> None:
         assert Witness.QMP not in heard
 
 
-def check_sources(layer: LayerReport, said: Said) -> None:
+def check_sources(layer: Layer, said: Said) -> None:
     """Every format was really said by the witness that it is put down to."""
     for one in layer.evidence:
         match one.witness:
@@ -248,7 +248,7 @@ def check_sources(layer: LayerReport, said: Said) -> None:
                 raise AssertionError(f"{one.witness} has no say in a transcript")
 
 
-def check_links(disk: DiskReport, said: Said) -> None:
+def check_links(disk: Disk, said: Said) -> None:
     """The layers hang together as was told, and nothing that was told twice was chosen from."""
     for name, drivers in said.drivers.items():
         assert len(drivers) == 1, f"node {name!r} stands there twice"
@@ -279,7 +279,7 @@ def check_links(disk: DiskReport, said: Said) -> None:
         assert first_layer(one(upper, "backing")) == lower
 
 
-def check_output(report: GuestReport, *, thorough: bool) -> str:
+def check_output(report: Disks, *, thorough: bool) -> str:
     """
     Print a report, and look at what comes out.
 

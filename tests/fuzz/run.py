@@ -30,12 +30,12 @@ from typing import Final
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.formats.from_graph import guest_from_graph
 from qmpsnap.formats.from_xml import guest_from_xml
-from qmpsnap.formats.layers import GuestReport
+from qmpsnap.formats.layers import Disks
 from qmpsnap.formats.qcow2 import READ_SIZE
 from qmpsnap.formats.qcow2 import parse as parse_header
 from qmpsnap.graph import xml
-from qmpsnap.hosts.reading import Reader
-from qmpsnap.hosts.replay import ReplayHost
+from qmpsnap.guests.reader import Reader
+from qmpsnap.guests.replay import ReplayGuest
 from qmpsnap.monitor.base import (
     DEFAULT_TIMEOUT_S,
     CommandTimedOut,
@@ -122,7 +122,7 @@ def check_transcript(text: str, rng: random.Random, figures: Figures) -> str:
             if transcript.exchanges and rng.randrange(12) == 0:
                 report = _read_vanishing(transcript, rng)
             else:
-                report = ReplayHost(transcript).read()
+                report = ReplayGuest(transcript).read()
     except QmpsnapError as error:
         figures.outcomes[error.id] += 1
         return oracle.check_error(error)
@@ -131,7 +131,7 @@ def check_transcript(text: str, rng: random.Random, figures: Figures) -> str:
     return oracle.check_output(report, thorough=rng.randrange(20) == 0)
 
 
-def _read_vanishing(transcript: Transcript, rng: random.Random) -> GuestReport:
+def _read_vanishing(transcript: Transcript, rng: random.Random) -> Disks:
     error = rng.choice(
         (
             ConnectionLost("a query", "gone\x1b[m"),

@@ -18,14 +18,14 @@ from lxml.builder import E  # type: ignore[import-not-found]
 
 from qmpsnap.demo import libvirt_guest, qemu_guest
 from qmpsnap.demo.disks import raw_disk
-from qmpsnap.hosts.direct import DirectHost
-from qmpsnap.hosts.libvirt import LibvirtHost
-from qmpsnap.hosts.quiescing import DomainQuiescer
-from qmpsnap.monitor.agent import Agent, AgentSocket, DomainAgent
+from qmpsnap.guests.agent.agent import Agent, AgentSocket, DomainAgent
+from qmpsnap.guests.agent.quiescer import DomainQuiescer
+from qmpsnap.guests.agent.thawer import DONE, watch
+from qmpsnap.guests.libvirt.guest import LibvirtGuest
+from qmpsnap.guests.qmp.guest import QmpGuest
 from qmpsnap.monitor.socket import SocketMonitor
-from qmpsnap.monitor.thawer import DONE, watch
 from qmpsnap.monitor.virt import find_domain, libvirt_module
-from qmpsnap.operations.host import Host
+from qmpsnap.operations.guest import Guest
 from tests.support import linux
 from tests.support.rig import MIB, Said, run_cli
 
@@ -45,7 +45,7 @@ class Linux:
     names: list[str]
     ask: Ask
     """Send a command to the guest agent."""
-    connect: Callable[[], AbstractContextManager[Host]]
+    connect: Callable[[], AbstractContextManager[Guest]]
     pause: Callable[[], object]
     go_on: Callable[[], object]
 
@@ -114,9 +114,9 @@ def direct(folder: Path) -> Iterator[Linux]:
                 return connected.ask(command, 5, arguments)
 
         @contextmanager
-        def connect() -> Iterator[Host]:
+        def connect() -> Iterator[Guest]:
             with closing(SocketMonitor.connect(guest.qmp_path)) as monitor:
-                yield DirectHost(monitor, agent=agent)
+                yield QmpGuest(monitor, agent=agent)
 
         road = ["--qmp", guest.qmp_path, "--agent", agent]
         yield _booted(
@@ -164,8 +164,8 @@ def under_libvirt(folder: Path, connection: Any) -> Iterator[Linux]:
             return json.loads(text)["return"]
 
         @contextmanager
-        def connect() -> Iterator[Host]:
-            with closing(LibvirtHost(find_domain(connection, name))) as host:
+        def connect() -> Iterator[Guest]:
+            with closing(LibvirtGuest(find_domain(connection, name))) as host:
                 yield host
 
         yield _booted(

@@ -20,14 +20,13 @@ from typing import Any, cast
 
 import pytest
 
-from qmpsnap.hosts import qemu_img
-from qmpsnap.hosts.direct import DirectHost
-from qmpsnap.hosts.libvirt import LibvirtRefused
-from qmpsnap.monitor.agent import AgentSocket, DomainAgent
+from qmpsnap.guests.agent.agent import AgentSocket, DomainAgent
+from qmpsnap.guests.files import qemu_img
+from qmpsnap.guests.libvirt.guest import LibvirtRefused
+from qmpsnap.guests.qmp.guest import QmpGuest
 from qmpsnap.monitor.base import CommandFailed
-from qmpsnap.operations.create import create, create_all
-from qmpsnap.operations.host import Host
-from qmpsnap.operations.plan_create import CreatePlan
+from qmpsnap.operations.guest import Guest
+from qmpsnap.operations.plan_snapshot import CreatePlan
 from qmpsnap.operations.quiesce import (
     CannotFreeze,
     NotConsistent,
@@ -36,6 +35,7 @@ from qmpsnap.operations.quiesce import (
     Quiesce,
 )
 from qmpsnap.operations.requests import CreateRequest
+from qmpsnap.operations.snapshot import create, create_all
 from tests.guest.conftest import Linux
 from tests.support import linux
 
@@ -69,7 +69,7 @@ class Switch:
 
     def __init__(
         self,
-        host: Host,
+        host: Guest,
         act: Callable[[], object],
         *,
         goes_on: bool = False,
@@ -152,8 +152,8 @@ class TestThawAfterAnError:
                 if guest.names:
                     os.unlink(opened[1].overlay)  # libvirt opens it only now
                 else:
-                    node = cast(DirectHost, host)._opened[opened[1].overlay]
-                    cast(DirectHost, host)._delete_node(node)
+                    node = cast(QmpGuest, host)._opened[opened[1].overlay]
+                    cast(QmpGuest, host)._delete_node(node)
 
             spoiled = Switch(host, spoil, goes_on=True, opened=opened)
             with pytest.raises((CommandFailed, LibvirtRefused)):
@@ -263,13 +263,13 @@ class TestSomebodyElse:
 
 KILLED = """
     import sys, time
-    from qmpsnap.hosts.direct import DirectHost
+    from qmpsnap.guests.qmp.guest import QmpGuest
     from qmpsnap.monitor.socket import SocketMonitor
-    from qmpsnap.operations.create import create
+    from qmpsnap.operations.snapshot import create
     from qmpsnap.operations.quiesce import Policy, Quiesce
     from qmpsnap.operations.requests import CreateRequest
 
-    class Hangs(DirectHost):
+    class Hangs(QmpGuest):
         def switch(self, plans):
             print("frozen", flush=True)
             time.sleep(1000)

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from qmpsnap.graph.partial import partial_graph
-from qmpsnap.hosts.direct import DirectHost
-from qmpsnap.hosts.reading import Reader
-from qmpsnap.hosts.recording import record_socket
+from qmpsnap.guests.qmp.guest import QmpGuest
+from qmpsnap.guests.reader import Reader
+from qmpsnap.guests.record import record_socket
 from qmpsnap.monitor.base import CommandFailed
 from qmpsnap.monitor.schema import Features, features_from
 from qmpsnap.monitor.socket import SocketMonitor
@@ -90,7 +90,7 @@ def test_the_report_is_the_truth(
     try:
         with running(layout, kept) as guest:
             # One layout has 200 layers, and its guest may stand still.
-            report = DirectHost(guest.monitor, max_stall_s=None).read()
+            report = QmpGuest(guest.monitor, max_stall_s=None).read()
             _check_partial(guest.monitor)
             if pytestconfig.getoption("--record"):
                 record_socket(guest.monitor, said)

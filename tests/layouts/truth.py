@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 
-from qmpsnap.formats.layers import GuestReport, LayerReport
+from qmpsnap.formats.layers import Disks, Layer
 from qmpsnap.graph.drivers import DriverKind, kind_of
 from tests.layouts.layout import LOOP, Flags, Truth
 
 
-def told(report: GuestReport, loop: str = LOOP) -> Truth:
+def told(report: Disks, loop: str = LOOP) -> Truth:
     """
     Return file and format of every layer, by disk.
 
@@ -23,7 +23,7 @@ def told(report: GuestReport, loop: str = LOOP) -> Truth:
     }
 
 
-def flagged(report: GuestReport, loop: str = LOOP) -> Flags:
+def flagged(report: Disks, loop: str = LOOP) -> Flags:
     """Return the files that have a flag about which there is a truth; see `Flags`."""
     layers = [layer for disk in report.disks for layer in disk.layers]
     found = {
@@ -33,7 +33,7 @@ def flagged(report: GuestReport, loop: str = LOOP) -> Flags:
     return {flag: files for flag, files in found.items() if files}
 
 
-def _file(layer: LayerReport, loop: str) -> str:
+def _file(layer: Layer, loop: str) -> str:
     if layer.path is not None:
         name = layer.path.replace(loop, LOOP).rpartition("/")[2]
         return re.sub(r"^vl\.\w{6}$", "vl.XXXXXX", name)

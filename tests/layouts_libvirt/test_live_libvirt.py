@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import pytest
 
-from qmpsnap.hosts.libvirt import LibvirtHost
-from qmpsnap.hosts.recording import record_domain
+from qmpsnap.guests.libvirt.guest import LibvirtGuest
+from qmpsnap.guests.record import record_domain
 from tests.layouts_libvirt.catalogue import LAYOUTS
 from tests.layouts_libvirt.layout import Layout, Truth
 from tests.layouts_libvirt.running import NotHere, running
@@ -34,7 +34,7 @@ def test_the_report_is_the_truth(
     said = io.StringIO()
     try:
         with running(connection, layout) as guest:
-            report = LibvirtHost(guest.domain).read()
+            report = LibvirtGuest(guest.domain).read()
             if option("--record") and not layout.by_xml:
                 record_domain(guest.domain, said)
     except NotHere as error:

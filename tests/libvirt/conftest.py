@@ -12,9 +12,9 @@ import pytest
 
 from qmpsnap.demo import images, libvirt_guest
 from qmpsnap.demo.libvirt_guest import LibvirtDisk, embedded_process
-from qmpsnap.hosts.libvirt import LibvirtHost
+from qmpsnap.guests.libvirt.guest import LibvirtGuest
 from qmpsnap.monitor.virt import find_domain
-from qmpsnap.operations.host import Host
+from qmpsnap.operations.guest import Guest
 from tests.support.processes import is_embedded, process_of
 from tests.support.rig import BASE, DISK, SERIAL, SIZE, Rig
 
@@ -51,8 +51,8 @@ def libvirt_rig(
     ) as guest:
 
         @contextmanager
-        def connect() -> Iterator[Host]:
-            host = LibvirtHost(find_domain(connection, name))
+        def connect() -> Iterator[Guest]:
+            host = LibvirtGuest(find_domain(connection, name))
             try:
                 yield host
             finally:

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from qmpsnap.demo.libvirt_guest import LibvirtGuest
+from qmpsnap.demo.libvirt_guest import LibvirtMachine
 from qmpsnap.monitor import virt
-from qmpsnap.operations import run
-from qmpsnap.operations.host import Host
-from qmpsnap.operations.jobs import JobFailed, JobView
+from qmpsnap.operations import merge
+from qmpsnap.operations.guest import Guest
+from qmpsnap.operations.job.states import JobFailed, JobView
 from qmpsnap.operations.options import DEFAULT_OPTIONS, MergeOptions
 from qmpsnap.operations.outcome import TimedOut
 from qmpsnap.operations.requests import NamedDeleteRequest
@@ -175,13 +175,13 @@ class TestOneConnection:
             with rig.host() as first, rig.host() as second:
                 first.follow(DISK)
                 second.follow(DISK)
-                run.delete(second, NamedDeleteRequest(disk=DISK, snapshot="s1", method="commit"))
+                merge.delete(second, NamedDeleteRequest(disk=DISK, snapshot="s1", method="commit"))
                 # Without the event of the job's end it would be a job that has vanished.
                 until(lambda: _has_ended(first))
             rig.create("s2")
             with rig.host() as third:
                 third.follow(DISK)  # all that was registered is not any more
-                run.delete(third, NamedDeleteRequest(disk=DISK, snapshot="s2", method="commit"))
+                merge.delete(third, NamedDeleteRequest(disk=DISK, snapshot="s2", method="commit"))
             assert rig.files() == [BASE]
 
     def test_one_who_leaves_does_not_take_the_others_events(self, make_rig: MakeRig) -> None:
@@ -191,7 +191,7 @@ class TestOneConnection:
                 with rig.host() as first:
                     first.follow(DISK)
                     second.follow(DISK)
-                run.delete(second, NamedDeleteRequest(disk=DISK, snapshot="s1", method="commit"))
+                merge.delete(second, NamedDeleteRequest(disk=DISK, snapshot="s1", method="commit"))
             assert rig.files() == [BASE]
 
     def test_somebody_else_has_registered(self, make_rig: MakeRig, connection: Any) -> None:
@@ -199,7 +199,7 @@ class TestOneConnection:
         libvirt = virt.libvirt_module()
         with make_rig("raw") as rig:
             rig.grow(2)
-            assert isinstance(rig.guest, LibvirtGuest)
+            assert isinstance(rig.guest, LibvirtMachine)
             taken = connection.domainEventRegisterAny(
                 rig.guest.domain,
                 libvirt.VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2,
@@ -217,6 +217,6 @@ class TestOneConnection:
             assert rig.delete(f"{BASE}.s1", BASE).code == 0
 
 
-def _has_ended(host: Host) -> bool:
+def _has_ended(host: Guest) -> bool:
     host.wait(DISK, 0.1)
     return host.view(DISK).status == "concluded"

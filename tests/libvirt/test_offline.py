@@ -17,11 +17,11 @@ import pytest
 
 from qmpsnap.demo import images
 from qmpsnap.graph import xml
-from qmpsnap.hosts import offline, qemu_img
-from qmpsnap.hosts.block_layer import CannotOpen, opened
-from qmpsnap.hosts.direct import DirectHost
-from qmpsnap.hosts.offline import OfflineHost
-from qmpsnap.operations import run
+from qmpsnap.guests.files import qemu_img
+from qmpsnap.guests.offline.block_layer import CannotOpen, opened
+from qmpsnap.guests.offline.guest import OfflineGuest
+from qmpsnap.guests.qmp.guest import QmpGuest
+from qmpsnap.operations import merge
 from qmpsnap.operations.requests import DeleteRequest
 from tests.support.headers import recorded, with_format
 from tests.support.rig import BASE, DISK, MIB, SERIAL, SIZE, Rig
@@ -96,7 +96,7 @@ def off(request: pytest.FixtureRequest, connection: Any, tmp_path: Path) -> Iter
 
     class Disk(Rig):
         def disk(self) -> Any:
-            return OfflineHost(domain).read().disks[0]
+            return OfflineGuest(domain).read().disks[0]
 
     rig = Disk(None, folder, ["--connect", connection.getURI()], [name], connect, connect)  # type: ignore[arg-type]
     try:
@@ -214,7 +214,7 @@ def test_guest_cannot_be_started_in_the_middle(off: Off, monkeypatch: pytest.Mon
     off.grow(3)
     content = off.content()
     started: list[str] = []
-    start = DirectHost.start
+    start = QmpGuest.start
 
     def start_guest_too(self: Any, plan: Any, options: Any) -> str:
         job = start(self, plan, options)
@@ -223,7 +223,7 @@ def test_guest_cannot_be_started_in_the_middle(off: Off, monkeypatch: pytest.Mon
         started.append(str(caught.value))
         return job
 
-    monkeypatch.setattr(DirectHost, "start", start_guest_too)
+    monkeypatch.setattr(QmpGuest, "start", start_guest_too)
     assert off.rig.delete(f"{BASE}.s2", f"{BASE}.s1").code == 0
     assert "lock" in started[0]
     assert off.content() == content
@@ -284,7 +284,7 @@ def test_killed_in_mid_job(off: Off) -> None:
     content, files = off.content(), off.rig.files()
     disk = off.rig.disk()
     script = (
-        "import sys, json, os, signal; from qmpsnap.hosts.block_layer import opened\n"
+        "import sys, json, os, signal; from qmpsnap.guests.offline.block_layer import opened\n"
         "with opened(json.loads(sys.argv[1])) as monitor:\n"
         "    monitor.execute('block-commit', {'device': 'layer-0', 'job-id': 'j', 'top-node': 'layer-1',"
         " 'base-node': 'layer-2', 'speed': 1})\n"
@@ -293,11 +293,11 @@ def test_killed_in_mid_job(off: Off) -> None:
     layers = json.dumps([(layer.path, layer.format) for layer in disk.layers])
     died = subprocess.run([sys.executable, "-c", script, layers], check=False)
     assert died.returncode == -signal.SIGKILL
-    host = OfflineHost(off.domain)
+    host = OfflineGuest(off.domain)
     while host.surroundings(disk).readers:  # its signal is on the way
         time.sleep(0.01)
-    done = run.delete(
-        OfflineHost(off.domain),
+    done = merge.delete(
+        OfflineGuest(off.domain),
         DeleteRequest(disk=SERIAL, file_to_merge=files[1], merge_target_file=files[2]),
     )
     assert list(done.file_format) == [files[2]]
@@ -307,7 +307,7 @@ def test_killed_in_mid_job(off: Off) -> None:
 def test_definition_that_libvirt_refuses(off: Off, monkeypatch: pytest.MonkeyPatch) -> None:
     off.grow(2)
     content = off.content()
-    monkeypatch.setattr(offline, "pointed_to", lambda *_: "<domain/>")
+    monkeypatch.setattr("qmpsnap.guests.offline.guest.pointed_to", lambda *_: "<domain/>")
     said = off.rig.delete(f"{BASE}.s1", BASE)
     assert (said.code, said.status["status"]) != (0, "deleting_compute_complete")
     assert off.active() == (f"{BASE}.s1", "qcow2")

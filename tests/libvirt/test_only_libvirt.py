@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from qmpsnap.demo import images
-from qmpsnap.demo.libvirt_guest import LibvirtGuest
-from qmpsnap.hosts.headers import read_header
+from qmpsnap.demo.libvirt_guest import LibvirtMachine
+from qmpsnap.guests.files.header import read_header
 from qmpsnap.monitor import virt
 from tests.libvirt.conftest import libvirt_rig
 from tests.support.operations import MakeRig
@@ -65,7 +65,7 @@ class TestWithoutPassthrough:
 
     def test_the_guest_is_not_tainted(self, make_rig: MakeRig) -> None:
         with make_rig("raw") as rig:
-            assert isinstance(rig.guest, LibvirtGuest)
+            assert isinstance(rig.guest, LibvirtMachine)
             assert _by_xml(rig, "--no-passthrough", "create", DISK, "a").code == 0
             assert _by_xml(rig, "--no-passthrough", "delete", DISK, "a").code == 0
             messages = rig.guest.domain.messages(0)
@@ -222,7 +222,7 @@ def test_the_demo_tells_its_story_twice() -> None:
 def test_a_ready_active_commit_is_taken_up(make_rig: MakeRig) -> None:
     """Its event is long gone; libvirt does not repeat it."""
     with make_rig("raw") as rig:
-        assert isinstance(rig.guest, LibvirtGuest)
+        assert isinstance(rig.guest, LibvirtMachine)
         rig.grow(2)
         content = rig.guest.read_sha256(DISK)
         index = rig.disk().layers[1].index
@@ -241,7 +241,7 @@ def test_guest_of_another_host_is_looked_at_only(
 ) -> None:
     with make_rig("qcow2") as rig:
         rig.grow(2)
-        monkeypatch.setattr("qmpsnap.hosts.libvirt.host_of", lambda _uri: "far.example.org")
+        monkeypatch.setattr("qmpsnap.guests.libvirt.guest.host_of", lambda _uri: "far.example.org")
         said = rig.cli("chain", "-o", "json")
         details = [one["detail"] for one in said.json["disks"][0]["layers"][1]["evidence"]]
         assert f"header of {BASE}.s1, as QEMU opened it" in details

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from qmpsnap.demo.libvirt_guest import LibvirtGuest
+from qmpsnap.demo.libvirt_guest import LibvirtMachine
 from tests.support import operations
 from tests.support.rig import DISK, Rig
 
@@ -16,7 +16,7 @@ def cancel() -> Callable[[Rig], None]:
     """Another client of libvirt aborts the job without a pivot."""
 
     def cancel_job(rig: Rig) -> None:
-        assert isinstance(rig.guest, LibvirtGuest)
+        assert isinstance(rig.guest, LibvirtMachine)
         rig.guest.domain.blockJobAbort(DISK, 0)
 
     return cancel_job

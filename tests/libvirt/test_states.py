@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from lxml.builder import E, ElementMaker  # type: ignore[import-not-found]
 
-from qmpsnap.demo.libvirt_guest import LibvirtGuest
+from qmpsnap.demo.libvirt_guest import LibvirtMachine
 from tests.libvirt.conftest import libvirt_rig
 from tests.support import states
 from tests.support.rig import BASE, DISK, Rig
@@ -81,7 +81,7 @@ def _machine(rig: Rig, ports: Ports) -> Machine:
         with rig.host() as host:
             return host.run_state()
 
-    assert isinstance(rig.guest, LibvirtGuest)
+    assert isinstance(rig.guest, LibvirtMachine)
     domain = rig.guest.domain
     return Machine(
         rig=rig,

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import pytest
 
-from qmpsnap.hosts.libvirt import LibvirtHost
+from qmpsnap.guests.libvirt.guest import LibvirtGuest
 from qmpsnap.monitor.passthrough import MonitorBusy, PassthroughMonitor
 from qmpsnap.monitor.virt import find_domain, libvirt_module, open_connection
 from tests.layouts_libvirt.layout import File, Layout, Snapshot, disk
@@ -53,7 +53,7 @@ def test_a_read_only_socket(guest: Running, cli: Cli, uri: str) -> None:
 
 def test_a_read_only_connection(guest: Running, uri: str) -> None:
     connection = open_connection(f"{uri}-ro", read_only=True)
-    host = LibvirtHost(find_domain(connection, guest.domain.name()))
+    host = LibvirtGuest(find_domain(connection, guest.domain.name()))
     report = host.read()
     host.close()
     connection.close()
@@ -81,7 +81,7 @@ def test_a_qemu_that_is_stopped(guest: Running, cli: Cli) -> None:
 
 
 def test_a_host_asks_again_when_qemu_goes_on(guest: Running) -> None:
-    host = LibvirtHost(guest.domain)
+    host = LibvirtGuest(guest.domain)
     with _stopped(guest):
         assert host.read().notes
     assert not host.read().notes

@@ -22,4 +22,4 @@ def share(tmp_path: Path) -> Path:
 @pytest.fixture
 def copy_begins_unseen(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let somebody begin to copy a disk right after a create has looked whether anybody does."""
-    monkeypatch.setattr("qmpsnap.operations.create.check_idle", lambda *_: None)
+    monkeypatch.setattr("qmpsnap.operations.snapshot.check_idle", lambda *_: None)

@@ -30,7 +30,7 @@ class Guard:
     """One function or property of the tool, and what stands in its place when it is taken out."""
 
     where: str
-    """Full name, for example `qmpsnap.hosts.direct.DirectHost.pivot`."""
+    """Full name, for example `qmpsnap.guests.qmp.guest.QmpGuest.pivot`."""
     instead: Callable[..., Any]
     """What a tool that has the pain does there; of a property, its getter."""
 

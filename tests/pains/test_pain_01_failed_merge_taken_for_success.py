@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from qmpsnap.demo import images
-from qmpsnap.hosts.qemu_img import QemuImgFailed
+from qmpsnap.guests.files.qemu_img import QemuImgFailed
 from qmpsnap.operations.outcome import Result
-from qmpsnap.operations.plan_delete import MergePlan
+from qmpsnap.operations.plan_merge import MergePlan
 from tests.pains.pain import Guard, Pain
 from tests.qemu.conftest import direct_rig
 from tests.support.jobs import ACTIVE, TOP, failing_disk, make_chain
@@ -33,7 +33,7 @@ def _believe_that_it_was_done(_host: object, plan: MergePlan, *_: Any) -> Result
 
 
 class TestFailedMergeTakenForSuccess(Pain[Rig]):
-    guard = Guard(where="qmpsnap.operations.run._judged", instead=_believe_that_it_was_done)
+    guard = Guard(where="qmpsnap.operations.merge._judged", instead=_believe_that_it_was_done)
 
     @pytest.fixture
     def world(self, share: Path) -> Iterator[Rig]:

@@ -16,11 +16,11 @@ import libvirt
 import pytest
 
 from qmpsnap.demo import images
-from qmpsnap.formats.layers import DiskReport, GuestReport
-from qmpsnap.hosts.direct import DirectHost
+from qmpsnap.formats.layers import Disk, Disks
+from qmpsnap.guests.qmp.guest import QmpGuest
 from qmpsnap.monitor.base import LostInMidCommand
 from qmpsnap.monitor.passthrough import PassthroughMonitor
-from qmpsnap.operations.plan_create import CreatePlan
+from qmpsnap.operations.plan_snapshot import CreatePlan
 from tests.pains.pain import Guard, Pain
 from tests.support.defined import Defined, defined
 from tests.support.operations import MakeRig
@@ -30,26 +30,26 @@ NEW = f"{BASE}.new"
 
 
 def _as_they_were(
-    _host: object, disks: Sequence[DiskReport], _made: object = None
-) -> tuple[GuestReport, tuple[DiskReport, ...]]:
+    _host: object, disks: Sequence[Disk], _made: object = None
+) -> tuple[Disks, tuple[Disk, ...]]:
     """An error is an error: nothing has happened."""
-    return GuestReport(guest=None, disks=tuple(disks)), tuple(disks)
+    return Disks(guest=None, disks=tuple(disks)), tuple(disks)
 
 
 class TestReplyLostAfterTheSwitch(Pain[Rig]):
     """QEMU has done it, and the answer says that it has not."""
 
-    guard = Guard(where="qmpsnap.operations.create.fresh_all", instead=_as_they_were)
+    guard = Guard(where="qmpsnap.operations.snapshot.fresh_all", instead=_as_they_were)
 
     @pytest.fixture
     def world(self, make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
-        switch = DirectHost.switch
+        switch = QmpGuest.switch
 
-        def switches_and_loses_the_reply(host: DirectHost, plans: Sequence[CreatePlan]) -> None:
+        def switches_and_loses_the_reply(host: QmpGuest, plans: Sequence[CreatePlan]) -> None:
             switch(host, plans)
             raise LostInMidCommand("transaction", "the reply did not come")
 
-        monkeypatch.setattr(DirectHost, "switch", switches_and_loses_the_reply)
+        monkeypatch.setattr(QmpGuest, "switch", switches_and_loses_the_reply)
         with make_rig("raw") as rig:
             yield rig
 
@@ -70,15 +70,15 @@ class TestReplyLostAfterTheSwitch(Pain[Rig]):
         assert images.sha256_of(world.folder / BASE, "raw") != content
 
 
-def _by_qmp(domain: Any, **_: object) -> DirectHost:
+def _by_qmp(domain: Any, **_: object) -> QmpGuest:
     """QMP does it all, so it is sent through libvirt's passthrough."""
-    return DirectHost(PassthroughMonitor(domain))
+    return QmpGuest(PassthroughMonitor(domain))
 
 
 class TestMergeBehindLibvirtsBack(Pain[Defined]):
     """QEMU is on the base by now, the overlay is removed, and libvirt knows of nothing."""
 
-    guard = Guard(where="qmpsnap.cli.road.LibvirtHost", instead=_by_qmp)
+    guard = Guard(where="qmpsnap.cli.road.LibvirtGuest", instead=_by_qmp)
 
     @pytest.fixture
     def world(self, connection: Any, share: Path, borrowed: None) -> Iterator[Defined]:

@@ -16,8 +16,8 @@ import pytest
 from lxml import etree
 
 from qmpsnap.demo import images
-from qmpsnap.hosts.headers import read_header
-from qmpsnap.operations.host import Overlay
+from qmpsnap.guests.files.header import read_header
+from qmpsnap.operations.guest import Overlay
 from tests.pains.pain import Guard, Pain
 from tests.support.defined import Defined, defined
 from tests.support.operations import MakeRig
@@ -40,10 +40,10 @@ class TestFormatThatTheVolumeServiceGuessed(Pain[Rig]):
     """It looked into a raw file, where the guest had written an image header."""
 
     guard = Guard(
-        where="qmpsnap.hosts.direct.prepare_overlay", instead=lambda _plan: Overlay(made=False)
+        where="qmpsnap.guests.qmp.guest.prepare_overlay", instead=lambda _plan: Overlay(made=False)
     )
     second = Guard(
-        where="qmpsnap.operations.create.ensured", instead=lambda _host, after, *_: (after, ())
+        where="qmpsnap.operations.snapshot.ensured", instead=lambda _host, after, *_: (after, ())
     )
 
     @pytest.fixture
@@ -73,7 +73,7 @@ class TestFormatThatTheVolumeServiceGuessed(Pain[Rig]):
 class TestProtocolForAFormat(Pain[Rig]):
     """QEMU before 9.0 records `file`, which libvirt 9.0 takes for a licence to probe."""
 
-    guard = Guard(where="qmpsnap.hosts.direct._check_recordable", instead=lambda _plan: None)
+    guard = Guard(where="qmpsnap.guests.qmp.guest._check_recordable", instead=lambda _plan: None)
 
     @pytest.fixture
     def world(self, make_rig: MakeRig) -> Iterator[Rig]:
@@ -103,7 +103,7 @@ def _only_the_file(definition: str, active: Mapping[str, tuple[str, str]]) -> st
 class TestFormatInTheDefinition(Pain[Defined]):
     """A qcow2 overlay was committed into its raw base, and the definition still says qcow2."""
 
-    guard = Guard(where="qmpsnap.hosts.offline.pointed_to", instead=_only_the_file)
+    guard = Guard(where="qmpsnap.guests.offline.guest.pointed_to", instead=_only_the_file)
 
     @pytest.fixture
     def world(self, connection: Any, share: Path, borrowed: None) -> Iterator[Defined]:

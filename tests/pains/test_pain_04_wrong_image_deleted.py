@@ -15,7 +15,7 @@ import pytest
 
 from qmpsnap.demo import images
 from qmpsnap.demo.disks import qcow2_chain
-from qmpsnap.hosts.qemu_img import QemuImgFailed
+from qmpsnap.guests.files.qemu_img import QemuImgFailed
 from tests.pains.pain import Guard, Pain
 from tests.qemu.conftest import direct_rig
 from tests.support.guards import read_by_another_process

@@ -13,12 +13,12 @@ from typing import cast
 import pytest
 
 from qmpsnap.errors import QmpsnapError
-from qmpsnap.operations import run
-from qmpsnap.operations.jobs import JobView
+from qmpsnap.operations import merge
+from qmpsnap.operations.job.machine import Do, Step, Watch
+from qmpsnap.operations.job.states import JobView
 from qmpsnap.operations.options import MergeOptions
 from qmpsnap.operations.outcome import Result, TimedOut
 from qmpsnap.operations.requests import NamedDeleteRequest
-from qmpsnap.operations.watch import Do, Step, Watch
 from tests.pains.pain import Guard, Pain
 from tests.support.operations import MakeRig
 from tests.support.rig import BASE, DISK, MIB, Rig
@@ -63,7 +63,7 @@ class Slow:
     def delete(self) -> Result:
         with self.rig.host() as host:
             options = MergeOptions(bandwidth=1)
-            return run.delete(host, NEWEST, self._look, options=options, poll_s=0.05)
+            return merge.delete(host, NEWEST, self._look, options=options, poll_s=0.05)
 
     def _look(self, _plan: object, view: JobView) -> None:
         self.looks += 1
@@ -82,7 +82,7 @@ def _pivot_at_once(_view: JobView, watch: Watch, _now: float) -> Step:
 class TestPivotThatComesTooEarly(Pain[Slow]):
     """Only the state of the job says that it is ready."""
 
-    guard = Guard(where="qmpsnap.operations.drive.step", instead=_pivot_at_once)
+    guard = Guard(where="qmpsnap.operations.job.loop.step", instead=_pivot_at_once)
 
     @pytest.fixture
     def world(self, rig: Rig) -> Slow:
@@ -116,7 +116,7 @@ class Endless:
     def delete(self) -> None:
         options = MergeOptions(bandwidth=1, timeout_s=0.2)
         with self.rig.host() as host:
-            run.delete(host, NEWEST, self._look, options=options, poll_s=0.01)
+            merge.delete(host, NEWEST, self._look, options=options, poll_s=0.01)
 
     def _look(self, _plan: object, _view: JobView) -> None:
         self.looks += 1
@@ -131,7 +131,7 @@ def _wait_for_ever(watch: Watch, _deadline: float, _now: float) -> Step:
 class TestCommitThatNeverConverges(Pain[Endless]):
     """Here the limit is what is too slow; in `tests/qemu/test_jobs.py` it is the guest's writes."""
 
-    guard = Guard(where="qmpsnap.operations.watch._late", instead=_wait_for_ever)
+    guard = Guard(where="qmpsnap.operations.job.machine._late", instead=_wait_for_ever)
 
     @pytest.fixture
     def world(self, rig: Rig) -> Endless:

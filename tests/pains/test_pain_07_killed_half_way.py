@@ -15,8 +15,7 @@ import pytest
 
 from qmpsnap.demo import images
 from qmpsnap.demo.disks import qcow2_chain
-from qmpsnap.hosts import direct
-from qmpsnap.hosts.direct import DirectHost
+from qmpsnap.guests.qmp.guest import QmpGuest
 from tests.pains.pain import Guard, Pain
 from tests.qemu.conftest import direct_rig
 from tests.support.jobs import ACTIVE, TOP, make_chain, until
@@ -37,7 +36,9 @@ NODE = "qmpsnap-0-format"
 class TestJobThatAKilledCallLeft(Pain[Rig]):
     """`kill -9` in the middle of a commit; then the same command again."""
 
-    guard = Guard(where="qmpsnap.hosts.direct.DirectHost.attach", instead=lambda _host, _plan: None)
+    guard = Guard(
+        where="qmpsnap.guests.qmp.guest.QmpGuest.attach", instead=lambda _host, _plan: None
+    )
 
     @pytest.fixture
     def world(self, share: Path) -> Iterator[Rig]:
@@ -68,7 +69,7 @@ class TestJobThatAKilledCallLeft(Pain[Rig]):
 class TestNodeThatAKilledCallLeft(Pain[Rig]):
     """`kill -9` between the opening of an overlay and the switch: QEMU holds its lock."""
 
-    guard = Guard(where="qmpsnap.hosts.direct.DirectHost.clear", instead=lambda _host: None)
+    guard = Guard(where="qmpsnap.guests.qmp.guest.QmpGuest.clear", instead=lambda _host: None)
 
     @pytest.fixture
     def world(self, make_rig: MakeRig) -> Iterator[Rig]:
@@ -95,13 +96,13 @@ class TestNodeThatAKilledCallLeft(Pain[Rig]):
 class TestPullThatQemuDidNotLiveToWrite(Pain[Rig]):
     """QEMU is killed in the next moment: the header has no backing file any more, the data is lost."""
 
-    guard = Guard(where="qmpsnap.hosts.direct.flush", instead=lambda _monitor, _layer: None)
+    guard = Guard(where="qmpsnap.guests.qmp.guest.flush", instead=lambda _monitor, _layer: None)
 
     @pytest.fixture
     def world(self, make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
         with make_rig("raw", size=16 * MIB) as rig:
-            monkeypatch.setattr(DirectHost, "settle", lambda _host, _plan: rig.kill())
-            monkeypatch.setattr(direct, "RECONNECT_S", 0.1)
+            monkeypatch.setattr(QmpGuest, "settle", lambda _host, _plan: rig.kill())
+            monkeypatch.setattr("qmpsnap.guests.qmp.guest.RECONNECT_S", 0.1)
             rig.guest.write(DISK, 0, 16 * MIB, 7)
             rig.create("s1")
             yield rig

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from qmpsnap.operations.host import Host
+from qmpsnap.operations.guest import Guest
 from qmpsnap.operations.quiesce import Moment, Policy, Quiesce
 from tests.pains.pain import Guard, Pain
 from tests.support.agents import ScriptedAgent, scripted_agent
@@ -87,7 +87,7 @@ class TestFreezeThatHangs(Pain[Freezing]):
 
 
 def _freeze_switch_thaw(
-    host: Host, quiesce: Quiesce, switch: Callable[[], None], _moment: Moment
+    host: Guest, quiesce: Quiesce, switch: Callable[[], None], _moment: Moment
 ) -> None:
     """One after the other; what if one fails is not thought of."""
     frozen.append(host)  # a manager lives on
@@ -96,13 +96,13 @@ def _freeze_switch_thaw(
     host.thaw(quiesce.limit_s)
 
 
-frozen: list[Host] = []
+frozen: list[Guest] = []
 
 
 class TestErrorWhileItIsFrozen(Pain[Freezing]):
     """The snapshot cannot be taken, since somebody is copying the disk; and the guest stays frozen."""
 
-    guard = Guard(where="qmpsnap.operations.create.held", instead=_freeze_switch_thaw)
+    guard = Guard(where="qmpsnap.operations.snapshot.held", instead=_freeze_switch_thaw)
 
     @pytest.fixture
     def world(

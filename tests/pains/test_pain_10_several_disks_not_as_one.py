@@ -14,9 +14,9 @@ import pytest
 
 from qmpsnap.demo import images, qemu_guest
 from qmpsnap.demo.disks import raw_disk
-from qmpsnap.demo.qemu_guest import QemuGuest
-from qmpsnap.hosts.direct import DirectHost, _transaction
-from qmpsnap.operations.plan_create import CreatePlan
+from qmpsnap.demo.qemu_guest import QemuMachine
+from qmpsnap.guests.qmp.guest import QmpGuest, _transaction
+from qmpsnap.operations.plan_snapshot import CreatePlan
 from tests.pains.pain import Guard, Pain
 from tests.support.jobs import copy_begins
 from tests.support.rig import MIB, Said, run_cli
@@ -26,7 +26,7 @@ from tests.support.rig import MIB, Said, run_cli
 class TwoDisks:
     """A guest with the disks vda and vdb; no snapshot can be taken of the second one."""
 
-    guest: QemuGuest
+    guest: QemuMachine
     folder: Path
 
     def cli(self, command: str, *arguments: str) -> Said:
@@ -39,13 +39,13 @@ class TwoDisks:
         return [[layer["file"] for layer in disk["layers"]] for disk in disks]
 
 
-def _one_after_the_other(host: DirectHost, plans: Sequence[CreatePlan]) -> None:
+def _one_after_the_other(host: QmpGuest, plans: Sequence[CreatePlan]) -> None:
     for plan in plans:
         host._monitor.execute("transaction", _transaction([plan], host._opened))
 
 
 class TestSeveralDisksNotAsOne(Pain[TwoDisks]):
-    guard = Guard(where="qmpsnap.hosts.direct.DirectHost.switch", instead=_one_after_the_other)
+    guard = Guard(where="qmpsnap.guests.qmp.guest.QmpGuest.switch", instead=_one_after_the_other)
 
     @pytest.fixture
     def world(self, share: Path, copy_begins_unseen: None) -> Iterator[TwoDisks]:

@@ -44,7 +44,7 @@ def as_nobody(share: Path, *files: tuple[str, str]) -> Iterator[Rig]:
 class TestOverlayThatQemuMayNotOpen(Pain[Rig]):
     """It was made by root, for root."""
 
-    guard = Guard(where="qmpsnap.hosts.overlay._like", instead=lambda _path, _model: None)
+    guard = Guard(where="qmpsnap.guests.files.overlay._like", instead=lambda _path, _model: None)
 
     @pytest.fixture
     def world(self, open_share: Path) -> Iterator[Rig]:

@@ -29,7 +29,7 @@ class TestSnapshotMetadata(Pain[Defined]):
     """What there is to know of a snapshot is in the chain; libvirt keeps nothing beside it."""
 
     guard = Guard(
-        where="qmpsnap.hosts.libvirt.LibvirtHost._snapshot_flags",
+        where="qmpsnap.guests.libvirt.guest.LibvirtGuest._snapshot_flags",
         instead=lambda _host: WITH_METADATA,
     )
 

@@ -15,24 +15,24 @@ import pytest
 
 from qmpsnap.demo import images
 from qmpsnap.demo.disks import DiskSpec
-from qmpsnap.hosts.direct import DirectHost
-from qmpsnap.hosts.headers import read_header
+from qmpsnap.guests.files.header import read_header
+from qmpsnap.guests.qmp.guest import QmpGuest
 from tests.pains.pain import Guard, Pain
 from tests.qemu.conftest import direct_rig
 from tests.support.rig import BASE, DISK, MIB, SERIAL, Rig
 
 FILES = [f"{BASE}.s3", f"{BASE}.s2", f"{BASE}.s1", BASE]
-_MERGE = DirectHost._merge
+_MERGE = QmpGuest._merge
 
 
-def _by_qemus_own_names(host: DirectHost, plan: Any, options: Any) -> Any:
+def _by_qemus_own_names(host: QmpGuest, plan: Any, options: Any) -> Any:
     """QEMU knows what its files are called."""
     command, arguments = _MERGE(host, plan, options)
     return command, {name: value for name, value in arguments.items() if name != "backing-file"}
 
 
 class TestJsonNamesAndAutomaticNodeNames(Pain[Rig]):
-    guard = Guard(where="qmpsnap.hosts.direct.DirectHost._merge", instead=_by_qemus_own_names)
+    guard = Guard(where="qmpsnap.guests.qmp.guest.QmpGuest._merge", instead=_by_qemus_own_names)
 
     @pytest.fixture
     def world(self, share: Path) -> Iterator[Rig]:

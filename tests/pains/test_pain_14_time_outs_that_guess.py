@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from qmpsnap.demo.libvirt_guest import LibvirtDisk, LibvirtGuest
-from qmpsnap.operations.watch import Do, Step, Watch
+from qmpsnap.demo.libvirt_guest import LibvirtDisk, LibvirtMachine
+from qmpsnap.operations.job.machine import Do, Step, Watch
 from tests.libvirt.conftest import libvirt_rig
 from tests.pains.pain import Guard, Pain
 from tests.support.jobs import ACTIVE, TOP, make_chain, until
@@ -29,7 +29,7 @@ def _stop_waiting(watch: Watch, _deadline: float, _now: float) -> Step:
 class TestTimeOutThatGuesses(Pain[Rig]):
     """A failure is reported, and some time later the chain is another one."""
 
-    guard = Guard(where="qmpsnap.operations.watch._late", instead=_stop_waiting)
+    guard = Guard(where="qmpsnap.operations.job.machine._late", instead=_stop_waiting)
 
     @pytest.fixture
     def world(self, connection: Any, share: Path, borrowed: None) -> Iterator[Rig]:
@@ -50,6 +50,6 @@ class TestTimeOutThatGuesses(Pain[Rig]):
         (job,) = world.cli("jobs", "-o", "json").json["jobs"]
         assert (job["disk"], job["status"]) == (DISK, "running")
         assert world.files() == [ACTIVE, TOP, BASE]
-        assert isinstance(world.guest, LibvirtGuest)
+        assert isinstance(world.guest, LibvirtMachine)
         world.guest.domain.blockJobSetSpeed(DISK, 0, 0)
         until(lambda: world.files() == [ACTIVE, BASE])  # it was reported that this had failed

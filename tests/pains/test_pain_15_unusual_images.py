@@ -13,7 +13,7 @@ import pytest
 
 from qmpsnap.demo import images
 from qmpsnap.demo.disks import DiskSpec, qcow2_chain
-from qmpsnap.hosts import qemu_img
+from qmpsnap.guests.files import qemu_img
 from tests.layouts.layout import Image
 from tests.layouts.running import Kept
 from tests.pains.pain import Guard, Pain
@@ -34,7 +34,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Kept:
 class TestEncryptedDisk(Pain[Rig]):
     """Its overlay is not encrypted: from the snapshot on, the guest writes in plain."""
 
-    guard = Guard(where="qmpsnap.operations.plan_create.usable", instead=lambda disk: disk)
+    guard = Guard(where="qmpsnap.operations.plan_snapshot.usable", instead=lambda disk: disk)
 
     @pytest.fixture
     def world(self, kept: Kept, share: Path) -> Iterator[Rig]:
@@ -63,7 +63,7 @@ class TestEncryptedDisk(Pain[Rig]):
 class TestDataFile(Pain[Rig]):
     """The data of this layer lies in another file, which no chain names."""
 
-    guard = Guard(where="qmpsnap.operations.plan_delete.usable", instead=lambda disk: disk)
+    guard = Guard(where="qmpsnap.operations.plan_merge.usable", instead=lambda disk: disk)
 
     @pytest.fixture
     def world(self, share: Path) -> Iterator[Rig]:

@@ -10,9 +10,9 @@ import pytest
 
 from qmpsnap.demo import images, qemu_guest
 from qmpsnap.demo.disks import DiskSpec, qcow2_chain, raw_disk
-from qmpsnap.hosts.direct import DirectHost
+from qmpsnap.guests.qmp.guest import QmpGuest
 from qmpsnap.monitor.socket import SocketMonitor
-from qmpsnap.operations.host import Host
+from qmpsnap.operations.guest import Guest
 from tests.support.rig import BASE, DISK, SERIAL, SIZE, Rig
 
 
@@ -23,10 +23,10 @@ def direct_rig(folder: Path, disk: DiskSpec, machine_args: Sequence[str] = ()) -
         path = str(guest.qmp_path)
 
         @contextmanager
-        def connect() -> Iterator[Host]:
+        def connect() -> Iterator[Guest]:
             monitor = SocketMonitor.connect(path)
             try:
-                yield DirectHost(monitor)
+                yield QmpGuest(monitor)
             finally:
                 monitor.close()
 

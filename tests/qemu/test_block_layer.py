@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from qmpsnap.demo import images
-from qmpsnap.hosts.block_layer import opened
+from qmpsnap.guests.offline.block_layer import opened
 from tests.support.rig import SIZE
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from qmpsnap.demo import images
-from qmpsnap.hosts.content import CannotVerify, digest_of
+from qmpsnap.guests.files.content import CannotVerify, digest_of
 
 MIB = 1024 * 1024
 

@@ -10,9 +10,9 @@ import pytest
 
 from qmpsnap.demo import images, qemu_guest
 from qmpsnap.demo.disks import qcow2_chain
-from qmpsnap.hosts.direct import DirectHost
+from qmpsnap.guests.qmp.guest import QmpGuest
 from qmpsnap.monitor.socket import SocketMonitor
-from qmpsnap.operations.disks import DiskUnsuitable, usable
+from qmpsnap.operations.volume import DiskUnsuitable, usable
 
 SIZE = 1024 * 1024
 CLUSTER = 64 * 1024
@@ -43,7 +43,7 @@ def test_other_disk_is_still_answered_for(tmp_path: Path) -> None:
     with qemu_guest.run(disks, directory=tmp_path) as guest:
         monitor = SocketMonitor.connect(guest.qmp_path)
         try:
-            host = DirectHost(monitor)
+            host = QmpGuest(monitor)
             whole = {disk.disk: disk for disk in host.read().disks}
             assert "Input/output error" in guest.qemu_io("a", f"read {2 * CLUSTER} 512")
             report = host.read()

@@ -10,9 +10,9 @@ import pytest
 
 from qmpsnap.demo import qemu_guest
 from qmpsnap.demo.disks import qcow2_chain
-from qmpsnap.demo.qemu_guest import QemuGuest
-from qmpsnap.hosts.direct import DirectHost
-from qmpsnap.hosts.reading import GuestWouldStall
+from qmpsnap.demo.qemu_guest import QemuMachine
+from qmpsnap.guests.qmp.guest import QmpGuest
+from qmpsnap.guests.reader import GuestWouldStall
 from qmpsnap.monitor.socket import SocketMonitor
 from tests.support.chains import make_chain
 from tests.support.counting import Counting
@@ -24,7 +24,7 @@ LIMIT_S = 0.003
 
 
 @contextmanager
-def deep_guest(folder: Path, *, relative: bool) -> Iterator[QemuGuest]:
+def deep_guest(folder: Path, *, relative: bool) -> Iterator[QemuMachine]:
     disk = qcow2_chain(make_chain(folder, "volume", LAYERS, relative=relative), "vda", "1234")
     with qemu_guest.run([disk], directory=folder) as guest:
         yield guest
@@ -33,7 +33,7 @@ def deep_guest(folder: Path, *, relative: bool) -> Iterator[QemuGuest]:
 def test_relative_names(tmp_path: Path) -> None:
     with deep_guest(tmp_path, relative=True) as guest:
         with closing(Counting(SocketMonitor.connect(guest.qmp_path))) as monitor:
-            host = DirectHost(monitor, pid=guest.pid, max_stall_s=LIMIT_S)
+            host = QmpGuest(monitor, pid=guest.pid, max_stall_s=LIMIT_S)
             with pytest.raises(GuestWouldStall, match=f"{LAYERS} layers"):
                 host.read()
         # Jobs that ended, jobs that run, and the edges.
@@ -55,11 +55,11 @@ def test_names_as_qemu_has_them(tmp_path: Path) -> None:
         deep_guest(tmp_path, relative=False) as guest,
         closing(SocketMonitor.connect(guest.qmp_path)) as monitor,
     ):
-        report = DirectHost(monitor, pid=guest.pid, max_stall_s=LIMIT_S).read()
+        report = QmpGuest(monitor, pid=guest.pid, max_stall_s=LIMIT_S).read()
         assert len(report.disks[0].layers) == LAYERS
         # Who does not know the process cannot know the names.
         with pytest.raises(GuestWouldStall):
-            DirectHost(monitor, max_stall_s=LIMIT_S).read()
+            QmpGuest(monitor, max_stall_s=LIMIT_S).read()
 
 
 def test_what_has_begun_goes_on(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_what_has_begun_goes_on(tmp_path: Path) -> None:
             closing(SocketMonitor.connect(guest.qmp_path)) as monitor,
             pytest.raises(GuestWouldStall) as caught,
         ):
-            DirectHost(monitor, max_stall_s=0).read()
+            QmpGuest(monitor, max_stall_s=0).read()
         limit = str(caught.value.seconds)
         said = run_cli(["--qmp", guest.qmp_path, "--max-stall", limit, "create", "vda", "monday"])
         assert said.code == 0, said

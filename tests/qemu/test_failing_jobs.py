@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from qmpsnap.demo import images
-from qmpsnap.operations import run
-from qmpsnap.operations.jobs import JobFailed, JobView
+from qmpsnap.operations import merge
+from qmpsnap.operations.job.states import JobFailed, JobView
 from qmpsnap.operations.requests import DeleteRequest
 from tests.qemu.conftest import direct_rig
 from tests.support.jobs import ACTIVE, TOP, failing_disk, make_chain
@@ -71,7 +71,7 @@ def test_a_job_that_somebody_cancels_is_no_success(
             merge_target_file=BASE if kind == "commit" else None,
         )
         with rig.host() as host, pytest.raises(JobFailed, match=r"[Cc]ancel"):
-            run.delete(host, request, cancel)
+            merge.delete(host, request, cancel)
         assert cancelled
         assert rig.files() == before
         assert_sound(rig.disk())

@@ -18,8 +18,8 @@ import pytest
 from qmpsnap.cli.main import run
 from qmpsnap.demo import images, qemu_guest
 from qmpsnap.demo.disks import DiskSpec, qcow2_chain, raw_disk
-from qmpsnap.demo.qemu_guest import QemuGuest
-from qmpsnap.hosts import qemu_img
+from qmpsnap.demo.qemu_guest import QemuMachine
+from qmpsnap.guests.files import qemu_img
 from tests.support.rig import MIB, Said, unlocked
 
 TOP, BASE = "volume-1.s1", "volume-1"
@@ -32,7 +32,7 @@ def cli(*arguments: str) -> Said:
     return Said(code, out.getvalue(), err.getvalue())
 
 
-def verify(guest: QemuGuest, *arguments: str) -> Any:
+def verify(guest: QemuMachine, *arguments: str) -> Any:
     """Findings of one guest; the exit code must go with them."""
     said = cli("--qmp", guest.qmp_path, "verify", *arguments, "-o", "json")
     document = said.json
@@ -61,7 +61,7 @@ def chain_of(folder: Path, *, id: str = "vda") -> DiskSpec:
 
 
 @contextmanager
-def running(folder: Path, *disks: DiskSpec, name: str = "") -> Iterator[QemuGuest]:
+def running(folder: Path, *disks: DiskSpec, name: str = "") -> Iterator[QemuMachine]:
     arguments = ["-name", name] if name else []
     with qemu_guest.run(disks, directory=folder.parent, machine_args=arguments) as guest:
         yield guest

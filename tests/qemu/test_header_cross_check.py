@@ -18,9 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qmpsnap.formats.qcow2 import READ_SIZE, BadHeader, Header, parse
-from qmpsnap.hosts import qemu_img
-from qmpsnap.hosts.headers import read_header
-from qmpsnap.hosts.qemu_img import QemuImgFailed
+from qmpsnap.guests.files import qemu_img
+from qmpsnap.guests.files.header import read_header
+from qmpsnap.guests.files.qemu_img import QemuImgFailed
 from tests.fuzz import headers
 
 MIB: Final = 1024 * 1024

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from qmpsnap.demo import images
-from qmpsnap.operations import run
-from qmpsnap.operations.host import Host
+from qmpsnap.operations import snapshot
+from qmpsnap.operations.guest import Guest
 from qmpsnap.operations.requests import CreateRequest
 from tests.qemu.test_kill import Killed
 from tests.support import headers
@@ -58,7 +58,7 @@ CREATE = CreateRequest(disk=SERIAL, new_file=f"{BASE}.new", snapshot="new")
 class Dying:
     """A host whose process dies before or after one of its steps, once a job has been looked for."""
 
-    def __init__(self, host: Host, step: str, when: str) -> None:
+    def __init__(self, host: Guest, step: str, when: str) -> None:
         self._host = host
         self._step = step
         self._when = when
@@ -88,7 +88,7 @@ def test_tool_that_is_killed(make_rig: MakeRig, step: str, when: str) -> None:
         without_format(path)
         content = rig.guest.read_sha256(DISK)
         with rig.host() as host, pytest.raises(Killed):
-            run.create(Dying(host, step, when), CREATE)
+            snapshot.create(Dying(host, step, when), CREATE)
         assert recorded(path) in [(BASE, None), (BASE, "raw")]
         while rig.guest.qmp("query-jobs"):
             pass

@@ -19,22 +19,21 @@ from qmpsnap.demo.disks import DiskSpec, qcow2_chain
 from qmpsnap.demo.export import exported
 from qmpsnap.demo.images import sha256_of_bytes
 from qmpsnap.demo.writer import NbdClient
-from qmpsnap.hosts import direct
-from qmpsnap.hosts.direct import DirectHost
+from qmpsnap.guests.qmp.guest import QmpGuest
 from qmpsnap.monitor.socket import SocketMonitor
 from qmpsnap.operations import outcome
-from qmpsnap.operations.host import Host
-from qmpsnap.operations.jobs import JobFailed, JobView
-from qmpsnap.operations.notices import (
+from qmpsnap.operations.guest import Guest
+from qmpsnap.operations.job.machine import Limits
+from qmpsnap.operations.job.notices import (
     DoesNotConverge,
     GoesOn,
     PausedBySomebody,
     Reconnected,
     StoppedByError,
 )
+from qmpsnap.operations.job.states import JobFailed, JobView
 from qmpsnap.operations.options import DEFAULT_OPTIONS, MergeOptions, OnError
 from qmpsnap.operations.outcome import OutcomeUnknown, TimedOut
-from qmpsnap.operations.watch import Limits
 from tests.qemu.conftest import direct_rig
 from tests.support.jobs import (
     ACTIVE,
@@ -89,9 +88,9 @@ def two_rigs(folder: Path, disk: DiskSpec) -> Iterator[TwoRigs]:
         with direct_rig(folder, disk, arguments) as rig:
 
             @contextmanager
-            def connect() -> Iterator[Host]:
+            def connect() -> Iterator[Guest]:
                 with closing(SocketMonitor.connect(path)) as monitor:
-                    yield DirectHost(monitor)
+                    yield QmpGuest(monitor)
 
             second = replace(rig, road=["--qmp", path], connect=connect)
             yield TwoRigs(rig, second, rig.guest.read_sha256(DISK))
@@ -494,10 +493,10 @@ class TestLostConnection:
     def test_to_a_qemu_that_is_gone_is_an_unknown_outcome(
         self, two: TwoRigs, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(direct, "RECONNECT_S", 0.3)
+        monkeypatch.setattr("qmpsnap.guests.qmp.guest.RECONNECT_S", 0.3)
         path = two.rig.road[1]
         with closing(SocketMonitor.connect(path)) as monitor:
-            host = DirectHost(monitor, connect=lambda: SocketMonitor.connect(path))
+            host = QmpGuest(monitor, connect=lambda: SocketMonitor.connect(path))
             with pytest.raises(OutcomeUnknown):
                 merged(host, "commit", SLOW, progress=lambda _plan, _view: two.rig.kill())
 
@@ -516,9 +515,9 @@ class TestLostConnection:
 
 
 @contextmanager
-def _through(relay: Relay) -> Iterator[Host]:
+def _through(relay: Relay) -> Iterator[Guest]:
     with closing(SocketMonitor.connect(relay.path)) as monitor:
-        host = DirectHost(monitor, connect=lambda: SocketMonitor.connect(relay.path))
+        host = QmpGuest(monitor, connect=lambda: SocketMonitor.connect(relay.path))
         with closing(host):
             yield host
 

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from qmpsnap.demo import images
-from qmpsnap.hosts.headers import read_header
-from qmpsnap.operations import outcome, run
-from qmpsnap.operations.host import Host
+from qmpsnap.guests.files.header import read_header
+from qmpsnap.operations import merge, outcome, snapshot
+from qmpsnap.operations.guest import Guest
 from qmpsnap.operations.requests import CreateRequest, DeleteRequest, NamedDeleteRequest
 from tests.support.operations import MakeRig
 from tests.support.rig import BASE, DISK, SERIAL, Rig, assert_sound
@@ -32,7 +32,7 @@ class Killed(BaseException):
 class Mortal:
     """A host whose process dies before or after one of its steps."""
 
-    def __init__(self, host: Host, dies_at: int, when: str) -> None:
+    def __init__(self, host: Guest, dies_at: int, when: str) -> None:
         self._host = host
         self._left = dies_at
         self._when = when
@@ -54,7 +54,7 @@ class Mortal:
         return counted
 
 
-def _dies(rig: Rig, number: int, when: str, operation: Callable[[Host], object]) -> bool:
+def _dies(rig: Rig, number: int, when: str, operation: Callable[[Guest], object]) -> bool:
     """Run an operation that dies at a step; False when it was over before."""
     with rig.host() as host:
         try:
@@ -71,7 +71,7 @@ def test_create(make_rig: MakeRig, number: int, when: str) -> None:
     with make_rig("raw") as rig:
         rig.guest.write(DISK, 0, 65536, 1)
         content = rig.guest.read_sha256(DISK)
-        died = _dies(rig, number, when, lambda host: run.create(host, request))
+        died = _dies(rig, number, when, lambda host: snapshot.create(host, request))
         assert rig.guest.read_sha256(DISK) == content
         if len(rig.files()) == 1:
             assert died
@@ -102,7 +102,7 @@ def test_delete(make_rig: MakeRig, kind: str, number: int, when: str) -> None:
     with make_rig("raw") as rig:
         rig.grow(3)
         before, content = rig.files(), rig.guest.read_sha256(DISK)
-        _dies(rig, number, when, lambda host: run.delete(host, request))
+        _dies(rig, number, when, lambda host: merge.delete(host, request))
         assert rig.guest.read_sha256(DISK) == content
         if rig.files() == before:
             # Either nothing was done yet, or the job waits in QEMU and is taken up.
@@ -125,7 +125,7 @@ def test_ctrl_c_leaves_the_job_and_the_same_command_takes_it_up(make_rig: MakeRi
             raise KeyboardInterrupt
 
         with rig.host() as host, pytest.raises(outcome.Interrupted) as caught:
-            run.delete(host, request, interrupt)
+            merge.delete(host, request, interrupt)
         assert caught.value.exit_code == 6
         assert "same command" in caught.value.way_out
         jobs = rig.guest.qmp("query-jobs")
@@ -142,7 +142,7 @@ def test_qemu_dies_under_a_job(make_rig: MakeRig) -> None:
         rig.grow(3)
         request = DeleteRequest(disk=SERIAL, file_to_merge=f"{BASE}.s1", merge_target_file=BASE)
         with rig.host() as host, pytest.raises(outcome.OutcomeUnknown) as caught:
-            run.delete(host, request, lambda plan, view: rig.kill())
+            merge.delete(host, request, lambda plan, view: rig.kill())
         assert caught.value.exit_code == 6
         assert "Remove no file" in caught.value.way_out
         said = rig.cli("volume-snapshot-create", SERIAL, json.dumps({"type": "qcow2"}))
@@ -184,7 +184,7 @@ def test_nodes_that_a_dead_call_left_are_not_in_the_way(make_rig: MakeRig, node:
                 mortal = Mortal(host, 1_000, "before")
                 mortal.settle = _die  # type: ignore[attr-defined]
                 with pytest.raises(Killed):
-                    run.delete(mortal, request)
+                    merge.delete(mortal, request)
             (rig.folder / f"{BASE}.s1").unlink()
         rig.create("new")
         assert rig.cli("delete", DISK, "new").code == 0

@@ -11,7 +11,7 @@ import pytest
 from qmpsnap.demo import images
 from qmpsnap.demo.disks import qcow2_chain
 from qmpsnap.errors import QmpsnapError
-from qmpsnap.operations import run
+from qmpsnap.operations import merge
 from tests.qemu.conftest import direct_rig
 from tests.qemu.test_kill import Killed, Mortal
 from tests.support.jobs import AFTERWARDS, REQUESTS, SLOW, make_chain, merged
@@ -122,7 +122,7 @@ def test_tool_that_is_killed_between_a_pivot_and_the_end(folder: Path, step: str
             mortal = Mortal(host, 1_000, "before")
             setattr(mortal, step, die)
             with pytest.raises(Killed):
-                run.delete(mortal, REQUESTS["active-commit"])
+                merge.delete(mortal, REQUESTS["active-commit"])
         theirs = add_their_nodes(rig)
         assert rig.cli("jobs").code == 0
         assert rig.cli("chain").code == 0  # who only looks clears nothing away
@@ -144,7 +144,7 @@ def test_no_node_of_others_is_touched(folder: Path) -> None:
             mortal = Mortal(host, 1_000, "before")
             mortal.settle = die  # type: ignore[attr-defined]
             with pytest.raises(Killed):
-                run.delete(mortal, REQUESTS["active-commit"])
+                merge.delete(mortal, REQUESTS["active-commit"])
         theirs = add_their_nodes(rig)
         with rig.host() as host:
             host.clear()

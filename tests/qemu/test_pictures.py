@@ -37,7 +37,7 @@ def graphviz() -> None:
 
 
 @pytest.fixture(scope="module")
-def guest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[qemu_guest.QemuGuest]:
+def guest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[qemu_guest.QemuMachine]:
     """A guest with two disks, of ten layers and of two; a job waits on the first."""
     folder = tmp_path_factory.mktemp("share")
     disks = [
@@ -51,7 +51,7 @@ def guest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[qemu_guest.QemuG
         yield guest
 
 
-def said(guest: qemu_guest.QemuGuest, *arguments: str) -> Said:
+def said(guest: qemu_guest.QemuMachine, *arguments: str) -> Said:
     rig = Rig(guest, Path(), ["--qmp", guest.qmp_path], [], NotImplemented, guest.kill)
     return rig.cli(*arguments)
 
@@ -64,7 +64,7 @@ def texts(picture: str) -> list[str]:
 
 
 class TestTenLayersAndTwoDisks:
-    def test_svg_shows_every_layer_and_the_job(self, guest: qemu_guest.QemuGuest) -> None:
+    def test_svg_shows_every_layer_and_the_job(self, guest: qemu_guest.QemuMachine) -> None:
         done = said(guest, "chain", "-o", "svg")
         assert done.code == 0, done
         assert done.err == ""
@@ -78,12 +78,12 @@ class TestTenLayersAndTwoDisks:
         assert shown.count("job waits: intermediate node") == 3
         assert "base" in shown  # the role of the job's lower end
 
-    def test_one_disk(self, guest: qemu_guest.QemuGuest) -> None:
+    def test_one_disk(self, guest: qemu_guest.QemuMachine) -> None:
         shown = texts(said(guest, "chain", "vdb", "-o", "svg").out)
         assert "volume-2.s1" in shown
         assert not {"vda", "volume-1", "job waits"} & set(shown)
 
-    def test_dot_is_what_graphviz_reads(self, guest: qemu_guest.QemuGuest) -> None:
+    def test_dot_is_what_graphviz_reads(self, guest: qemu_guest.QemuMachine) -> None:
         done = said(guest, "chain", "-o", "dot")
         assert done.code == 0, done
         plain = subprocess.run(
@@ -95,7 +95,7 @@ class TestTenLayersAndTwoDisks:
         assert len(nodes) == 2 * (DEPTH + 2) + 4
 
     def test_graphviz_missing(
-        self, guest: qemu_guest.QemuGuest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+        self, guest: qemu_guest.QemuMachine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         monkeypatch.setenv("PATH", str(tmp_path))
         done = said(guest, "chain", "-o", "svg")
@@ -104,7 +104,7 @@ class TestTenLayersAndTwoDisks:
         assert "graphviz" in done.err
 
     @pytest.mark.parametrize("command", ["disks", "list"])
-    def test_only_chains_are_drawn(self, guest: qemu_guest.QemuGuest, command: str) -> None:
+    def test_only_chains_are_drawn(self, guest: qemu_guest.QemuMachine, command: str) -> None:
         assert said(guest, command, "-o", "svg").code == 2
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from qmpsnap.demo import qemu_guest
 from qmpsnap.demo.disks import qcow2_chain
-from qmpsnap.hosts.direct import DirectHost
-from qmpsnap.hosts.reading import Reader
+from qmpsnap.guests.qmp.guest import QmpGuest
+from qmpsnap.guests.reader import Reader
 from qmpsnap.monitor.socket import SocketMonitor
 from tests.support.chains import make_chain
 from tests.support.counting import Counting
@@ -30,7 +30,7 @@ def test_queries_depend_on_neither_depth_nor_disks(tmp_path: Path, layers: int, 
         qemu_guest.run(specs, directory=tmp_path) as guest,
         closing(Counting(SocketMonitor.connect(guest.qmp_path))) as monitor,
     ):
-        host, reader = DirectHost(monitor), Reader(monitor)
+        host, reader = QmpGuest(monitor), Reader(monitor)
         trips = []
         for read in (host.read, host.read, reader.read, reader.read):
             before = monitor.trips

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from qmpsnap.findings.image_headers import READ_SIZE, looks_like
-from qmpsnap.hosts import qemu_img
+from qmpsnap.guests.files import qemu_img
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from qmpsnap.demo import images
-from qmpsnap.hosts import qemu_img
+from qmpsnap.guests.files import qemu_img
 from tests.security.conftest import FIXTURE, SECRET, Victim, states_its_formats
 from tests.security.test_handed_over import HOSTILE
 from tests.support.payloads import PAYLOADS

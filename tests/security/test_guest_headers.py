@@ -11,8 +11,8 @@ import pytest
 
 from qmpsnap.demo import images
 from qmpsnap.demo.export import exported
-from qmpsnap.demo.guest import Guest
-from qmpsnap.hosts.headers import read_header
+from qmpsnap.demo.guest import Machine
+from qmpsnap.guests.files.header import read_header
 from tests.security.conftest import SECRET, MakeRig, Victim
 from tests.support.attacks import Book, Seen, probe
 from tests.support.detector import detecting
@@ -113,7 +113,7 @@ class _Formats:
         self.of_base = expected.get(BASE, self.of_base)
 
 
-def _write_by_nbd(guest: Guest, data: bytes) -> None:
+def _write_by_nbd(guest: Machine, data: bytes) -> None:
     """Write to the start of the disk in the way of a guest's request."""
     with tempfile.TemporaryDirectory(prefix="qmpsnap-", dir="/tmp") as folder:
         source, socket = Path(folder, "data"), Path(folder, "nbd")

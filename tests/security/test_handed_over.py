@@ -17,7 +17,7 @@ import pytest
 
 from qmpsnap.demo import images, qemu_guest
 from qmpsnap.demo.disks import qcow2_chain, raw_disk
-from qmpsnap.hosts import qemu_img
+from qmpsnap.guests.files import qemu_img
 from tests.qemu.conftest import direct_rig
 from tests.security.conftest import SECRET, MakeRig, Victim
 from tests.support.attacks import Book, Seen, probe

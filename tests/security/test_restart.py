@@ -9,7 +9,7 @@ import pytest
 from qmpsnap.demo import images
 from tests.security.conftest import SECRET, Victim
 from tests.support import daemon as libvirtd
-from tests.support.daemon import Daemon, DaemonGuest
+from tests.support.daemon import Daemon, DaemonMachine
 from tests.support.detector import detecting
 from tests.support.payloads import put
 from tests.support.rig import BASE, DISK, SERIAL, SIZE, Rig
@@ -34,7 +34,7 @@ def test_a_restart_in_between(daemon: Daemon) -> None:
         forged = victim.forged("qcow2-data-file")
         put(forged, volume)
         daemon.give(daemon.folder)
-        guest = DaemonGuest(daemon, "restarted", volume, DISK, SERIAL)
+        guest = DaemonMachine(daemon, "restarted", volume, DISK, SERIAL)
         try:
             road = ["--connect", daemon.uri]
             rig = Rig(guest, share, road, [guest.name], guest.host, guest.destroy)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from qmpsnap.demo import images
-from qmpsnap.hosts import qemu_img
+from qmpsnap.guests.files import qemu_img
 
 MIB = 1024 * 1024
 

@@ -20,11 +20,11 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from qmpsnap.demo.disks import qdev
-from qmpsnap.demo.guest import Guest
-from qmpsnap.hosts.libvirt import LibvirtHost
+from qmpsnap.demo.guest import Machine
+from qmpsnap.guests.libvirt.guest import LibvirtGuest
 from qmpsnap.monitor.passthrough import PassthroughMonitor
 from qmpsnap.monitor.virt import find_domain, libvirt_module, open_connection
-from qmpsnap.operations.host import Host
+from qmpsnap.operations.guest import Guest
 
 USER: Final = "libvirt-qemu"
 """Made by Debian's packages, and by .ci/setup."""
@@ -126,7 +126,7 @@ def running() -> Iterator[Daemon]:
             daemon.kill_guests()
 
 
-class DaemonGuest(Guest):
+class DaemonMachine(Machine):
     """A paused guest of a `Daemon`, with one raw disk."""
 
     def __init__(self, daemon: Daemon, name: str, volume: Path, target: str, serial: str) -> None:
@@ -145,7 +145,7 @@ class DaemonGuest(Guest):
             connection.createXML(_DOMAIN.format(**locals()), start)
 
     def qmp(self, command: str, arguments: Mapping[str, object] | None = None) -> object:
-        """See `Guest.qmp`; by a connection of its own, as the daemon may have been restarted."""
+        """See `Machine.qmp`; by a connection of its own, as the daemon may have been restarted."""
         with self._connected() as connection:
             return PassthroughMonitor(find_domain(connection, self.name)).execute(
                 command, arguments
@@ -157,10 +157,10 @@ class DaemonGuest(Guest):
             find_domain(connection, self.name).destroy()
 
     @contextmanager
-    def host(self) -> Iterator[Host]:
+    def host(self) -> Iterator[Guest]:
         """A fresh host."""
         with self._connected() as connection:
-            yield LibvirtHost(find_domain(connection, self.name))
+            yield LibvirtGuest(find_domain(connection, self.name))
 
     @contextmanager
     def _connected(self) -> Iterator[Any]:

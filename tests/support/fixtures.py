@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from qmpsnap.cli import documents
-from qmpsnap.formats.layers import GuestReport
-from qmpsnap.hosts.replay import ReplayHost
+from qmpsnap.formats.layers import Disks
+from qmpsnap.guests.replay import ReplayGuest
 from qmpsnap.monitor.transcript import parse
 
 FOLDER: Final = Path(__file__).resolve().parents[2] / "fixtures"
@@ -79,12 +79,12 @@ def _of_commands(schema: list[dict[str, Any]], names: set[object]) -> list[dict[
     return [one for one in schema if one in commands or one["name"] in types]
 
 
-def replayed(transcript: Path) -> GuestReport:
+def replayed(transcript: Path) -> Disks:
     """Read a recording as the tool does."""
-    return ReplayHost(parse(transcript.read_text(), transcript.name)).read()
+    return ReplayGuest(parse(transcript.read_text(), transcript.name)).read()
 
 
-def document(report: GuestReport, places: Mapping[str, str] | None = None) -> Document:
+def document(report: Disks, places: Mapping[str, str] | None = None) -> Document:
     """
     Return what `qmpsnap chain -o json` says of a guest, in a form that is the same in each run.
 

@@ -17,10 +17,10 @@ import pytest
 
 from qmpsnap.demo import images
 from qmpsnap.errors import QmpsnapError
-from qmpsnap.hosts import qemu_img
-from qmpsnap.hosts.headers import read_header
-from qmpsnap.operations import run
-from qmpsnap.operations.host import Host
+from qmpsnap.guests.files import qemu_img
+from qmpsnap.guests.files.header import read_header
+from qmpsnap.operations import merge, snapshot
+from qmpsnap.operations.guest import Guest
 from qmpsnap.operations.outcome import HeaderWrong, Result
 from qmpsnap.operations.requests import CreateRequest, DeleteRequest
 from tests.support.operations import MakeRig
@@ -82,7 +82,7 @@ def _write(path: Path, offset: int, data: bytes) -> None:
 class Spoiled:
     """A host under which a header is spoiled as soon as the work is done, once."""
 
-    def __init__(self, host: Host, step: str, path: Path, spoil: Spoil) -> None:
+    def __init__(self, host: Guest, step: str, path: Path, spoil: Spoil) -> None:
         self._host = host
         self._step = step
         self._path = path
@@ -116,7 +116,7 @@ FAULTS = {
 def deleted(rig: Rig, request: DeleteRequest, spoiled: Path, spoil: Spoil) -> Result:
     """Delete, with a header spoiled between the merge and the last look."""
     with rig.host() as host:
-        return run.delete(Spoiled(host, "settle", spoiled, spoil), request)
+        return merge.delete(Spoiled(host, "settle", spoiled, spoil), request)
 
 
 class Headers:
@@ -133,15 +133,15 @@ class Headers:
     def test_after_a_commit(
         self, make_rig: MakeRig, fault: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        delete = run.delete
+        delete = merge.delete
 
-        def spoiled(host: Host, *arguments: Any, **others: Any) -> Result:
+        def spoiled(host: Guest, *arguments: Any, **others: Any) -> Result:
             active = rig.folder / f"{BASE}.s2"
             return delete(Spoiled(host, "settle", active, FAULTS[fault]), *arguments, **others)
 
         with make_rig("raw") as rig:
             rig.grow(3)
-            monkeypatch.setattr(run, "delete", spoiled)
+            monkeypatch.setattr(merge, "delete", spoiled)
             with rig.guest.writer(DISK, seed=1) as writer:
                 said = rig.delete(f"{BASE}.s1", BASE)
                 writer.wait_for(5)
@@ -167,7 +167,7 @@ class Headers:
             with rig.host() as host:
                 spoiled = Spoiled(host, "switch", new, with_format("raw"))
                 request = CreateRequest(disk=SERIAL, new_file=new.name, snapshot="new")
-                done = run.create(spoiled, request)
+                done = snapshot.create(spoiled, request)
             (repaired,) = done.repaired
             assert "records the format 'raw', not 'qcow2'" in repaired
             self._holds(rig, [new.name, f"{BASE}.s1", BASE], content)
@@ -219,7 +219,7 @@ class Headers:
             content = rig.guest.read_sha256(DISK)
             active = rig.folder / f"{BASE}.s2"
             with rig.host() as host, pytest.raises(HeaderWrong) as caught:
-                run.delete(Stubborn(host, "settle", active, without_format), COMMIT)
+                merge.delete(Stubborn(host, "settle", active, without_format), COMMIT)
             assert caught.value.exit_code == 1
             assert rig.files() == [f"{BASE}.s2", BASE]
             rig.guest.qemu_io(DISK, "flush")

@@ -13,17 +13,17 @@ from typing import TypeVar
 
 from qmpsnap.demo import images
 from qmpsnap.demo.disks import DiskSpec
-from qmpsnap.demo.guest import Guest
-from qmpsnap.hosts import qemu_img
-from qmpsnap.operations import run
-from qmpsnap.operations.drive import Progress
+from qmpsnap.demo.guest import Machine
+from qmpsnap.guests.files import qemu_img
+from qmpsnap.operations import merge
 from qmpsnap.operations.guards import Guard
-from qmpsnap.operations.host import Host
-from qmpsnap.operations.notices import Notice
+from qmpsnap.operations.guest import Guest
+from qmpsnap.operations.job.loop import Progress
+from qmpsnap.operations.job.machine import Limits
+from qmpsnap.operations.job.notices import Notice
 from qmpsnap.operations.options import MergeOptions
 from qmpsnap.operations.outcome import Result
 from qmpsnap.operations.requests import DeleteRequest
-from qmpsnap.operations.watch import Limits
 from tests.support.rig import BASE, DISK, MIB, SERIAL, Rig
 
 TOP, ACTIVE = f"{BASE}.s1", f"{BASE}.s2"
@@ -128,7 +128,7 @@ class Merge:
 
 
 def merged(
-    host: Host,
+    host: Guest,
     kind: str,
     options: MergeOptions,
     told: SimpleQueue[Notice] | None = None,
@@ -137,7 +137,7 @@ def merged(
     progress: Progress | None = None,
 ) -> Result:
     """Merge here and now, without looking whether there is room."""
-    return run.delete(
+    return merge.delete(
         host,
         REQUESTS[kind],
         progress,
@@ -148,7 +148,7 @@ def merged(
     )
 
 
-def copy_begins(guest: Guest, disk: str) -> None:
+def copy_begins(guest: Machine, disk: str) -> None:
     """Start a job of somebody else's, which lasts and keeps snapshots from a disk."""
     size = guest.virtual_size(disk)
     guest.qmp("blockdev-add", {"driver": "null-co", "node-name": "nowhere", "size": size})

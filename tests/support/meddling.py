@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from qmpsnap.operations import run
-from qmpsnap.operations.create import create
-from qmpsnap.operations.expected import GraphChanged
-from qmpsnap.operations.host import Host
+from qmpsnap.operations import merge
+from qmpsnap.operations.guest import Guest
 from qmpsnap.operations.requests import CreateRequest, DeleteRequest
+from qmpsnap.operations.snapshot import create
+from qmpsnap.operations.unchanged import GraphChanged
 from tests.support.operations import MakeRig
 from tests.support.rig import BASE, DISK, SERIAL, Rig, assert_sound
 
@@ -28,7 +28,7 @@ COMMIT = DeleteRequest(disk=SERIAL, file_to_merge=f"{BASE}.s1", merge_target_fil
 class Meddled:
     """A host on which somebody does something, once, right after one step."""
 
-    def __init__(self, host: Host, step: str, meddle: Callable[[Host], object]) -> None:
+    def __init__(self, host: Guest, step: str, meddle: Callable[[Guest], object]) -> None:
         self._host, self._step, self._meddle = host, step, meddle
 
     def __getattr__(self, name: str) -> Any:
@@ -45,7 +45,7 @@ class Meddled:
         return then
 
 
-def snapshot(host: Host) -> None:
+def snapshot(host: Guest) -> None:
     """What somebody else does."""
     create(host, THEIRS)
 
@@ -73,11 +73,11 @@ class Meddling:
             rig.grow(3)
             content = rig.guest.read_sha256(DISK)
             with rig.host() as host, pytest.raises(GraphChanged) as caught:
-                run.delete(self.meddled(host, "surroundings"), COMMIT)
+                merge.delete(self.meddled(host, "surroundings"), COMMIT)
             assert caught.value.changed == "no"
             self.holds(rig, files("theirs", "s2", "s1"), content)
 
-    def meddled(self, host: Host, step: str) -> Any:
+    def meddled(self, host: Guest, step: str) -> Any:
         return Meddled(host, step, snapshot)
 
     def holds(self, rig: Rig, chain: Sequence[str], content: str) -> None:

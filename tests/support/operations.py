@@ -19,10 +19,10 @@ import pytest
 from qmpsnap.demo import images
 from qmpsnap.demo.writer import Writer
 from qmpsnap.errors import QmpsnapError
-from qmpsnap.hosts.headers import read_header
+from qmpsnap.guests.files.header import read_header
 from qmpsnap.monitor.base import CommandFailed
-from qmpsnap.operations import run
-from qmpsnap.operations.jobs import JobView
+from qmpsnap.operations import merge
+from qmpsnap.operations.job.states import JobView
 from qmpsnap.operations.requests import DeleteRequest, NamedDeleteRequest
 from tests.support.rig import BASE, DISK, MIB, SERIAL, SIZE, Rig, assert_sound
 from tests.support.situations import situation
@@ -235,7 +235,7 @@ class Durability:
             rig.create("s1")
             content = rig.guest.read_sha256(DISK)
             with rig.host() as host:
-                run.delete(
+                merge.delete(
                     host, DeleteRequest(disk=SERIAL, file_to_merge=None, merge_target_file=None)
                 )
                 rig.kill()
@@ -262,7 +262,7 @@ class Cancelled:
                     cancel(rig)
 
             with rig.host() as host, pytest.raises(QmpsnapError) as caught:
-                run.delete(host, NamedDeleteRequest(disk=DISK, snapshot="s1"), on_progress)
+                merge.delete(host, NamedDeleteRequest(disk=DISK, snapshot="s1"), on_progress)
             assert cancelled
             assert caught.value.exit_code == 5, caught.value
             assert rig.files() == before

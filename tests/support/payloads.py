@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from qmpsnap.demo import images
-from qmpsnap.hosts import qemu_img
+from qmpsnap.guests.files import qemu_img
 
 MIB: Final = 1024 * 1024
 VIRTUAL_SIZE: Final = 1 * MIB

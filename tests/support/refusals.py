@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from qmpsnap.demo import images
-from qmpsnap.hosts import qemu_img
-from qmpsnap.hosts.headers import read_header
+from qmpsnap.guests.files import qemu_img
+from qmpsnap.guests.files.header import read_header
 from tests.support.operations import MakeRig
 from tests.support.rig import BASE, DISK, MIB, SERIAL, SIZE, Rig, assert_sound
 from tests.support.situations import situation

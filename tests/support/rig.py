@@ -12,14 +12,14 @@ from typing import Any
 
 from qmpsnap.cli.main import run
 from qmpsnap.demo.disks import DiskSpec
-from qmpsnap.demo.guest import Guest
-from qmpsnap.formats.layers import DiskReport
+from qmpsnap.demo.guest import Machine
+from qmpsnap.formats.layers import Disk
 from qmpsnap.formats.verdict import Verdict
-from qmpsnap.hosts import qemu_img
-from qmpsnap.hosts.headers import read_header
-from qmpsnap.operations.create import create
-from qmpsnap.operations.host import Host
+from qmpsnap.guests.files import qemu_img
+from qmpsnap.guests.files.header import read_header
+from qmpsnap.operations.guest import Guest
 from qmpsnap.operations.requests import CreateRequest
+from qmpsnap.operations.snapshot import create
 
 MIB = 1024 * 1024
 SIZE = 4 * MIB
@@ -61,19 +61,19 @@ def run_cli(arguments: list[str]) -> Said:
 class Rig:
     """A running guest whose disk `vda` (serial 1234) has `volume-1234` in `folder` as its base."""
 
-    guest: Guest
+    guest: Machine
     folder: Path
     road: list[str]
     """Global options of the command line."""
     names: list[str]
     """The GUEST argument, where there is one."""
-    connect: Callable[[], AbstractContextManager[Host]]
+    connect: Callable[[], AbstractContextManager[Guest]]
     """A fresh connection."""
     kill: Callable[[], None]
     """SIGKILL for QEMU."""
 
     @contextmanager
-    def host(self) -> Iterator[Host]:
+    def host(self) -> Iterator[Guest]:
         """A host for the length of a block."""
         with self.connect() as host:
             yield host
@@ -82,7 +82,7 @@ class Rig:
         """Run the command line in this process."""
         return run_cli([*self.road, command, *self.names, *arguments])
 
-    def disk(self) -> DiskReport:
+    def disk(self) -> Disk:
         """The disk, read afresh."""
         with self.host() as host:
             return host.read().disks[0]
@@ -133,7 +133,7 @@ class Rig:
         self.guest.write(DISK, 1 * MIB + 4096 * number, 8192, 100 + number)
 
 
-def assert_sound(disk: DiskReport) -> None:
+def assert_sound(disk: Disk) -> None:
     """Every layer's format is certain, each header names the right one, each file opens with it."""
     for layer, below in zip(disk.layers, [*disk.layers[1:], None], strict=True):
         assert layer.verdict in (Verdict.EXACT, Verdict.AGREED), layer

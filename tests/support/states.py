@@ -23,10 +23,10 @@ from typing import Any
 import pytest
 
 from qmpsnap.demo import images
-from qmpsnap.hosts.direct import DirectHost
-from qmpsnap.hosts.libvirt import LibvirtHost
-from qmpsnap.operations.host import Host
-from qmpsnap.operations.plan_create import CreatePlan
+from qmpsnap.guests.libvirt.guest import LibvirtGuest
+from qmpsnap.guests.qmp.guest import QmpGuest
+from qmpsnap.operations.guest import Guest
+from qmpsnap.operations.plan_snapshot import CreatePlan
 from tests.support.jobs import fill, small_file_system, until
 from tests.support.rig import BASE, DISK, SERIAL, Rig, Said, assert_sound
 from tests.support.situations import situation
@@ -302,7 +302,7 @@ class Endings:
     @pytest.fixture(autouse=True)
     def _soon(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A QEMU that has ended does not come back, however long it is waited for."""
-        monkeypatch.setattr("qmpsnap.hosts.direct.RECONNECT_S", 0.1)
+        monkeypatch.setattr("qmpsnap.guests.qmp.guest.RECONNECT_S", 0.1)
 
     @situation(
         "The guest crashes in the middle of a merge, and its QEMU stays",
@@ -360,7 +360,7 @@ class Endings:
         self, make_machine: MakeMachine, when: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with _merging(make_machine, "running") as (machine, content):
-            for host in (DirectHost, LibvirtHost):
+            for host in (QmpGuest, LibvirtGuest):
                 monkeypatch.setattr(host, "switch", _ending(host.switch, machine, when))
             info = {"type": "qcow2", "new_file": f"{BASE}.n", "snapshot_id": "n"}
             said = machine.rig.cli("volume-snapshot-create", SERIAL, json.dumps(info))
@@ -377,7 +377,7 @@ class Endings:
 def _ending(switch: Callable[..., None], machine: Machine, when: str) -> Callable[..., None]:
     """A switch during which the guest ends."""
 
-    def switched(host: Host, plans: Sequence[CreatePlan]) -> None:
+    def switched(host: Guest, plans: Sequence[CreatePlan]) -> None:
         if when == "before":
             machine.end()
         switch(host, plans)

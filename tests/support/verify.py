@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qmpsnap.hosts import content
+from qmpsnap.guests.files import content
 from tests.support.operations import MakeRig
 from tests.support.rig import BASE, DISK
 from tests.support.situations import situation

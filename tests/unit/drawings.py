@@ -14,7 +14,7 @@ from typing import Final
 
 from qmpsnap.cli.picture import picture
 from qmpsnap.formats.from_graph import guest_from_graph
-from qmpsnap.formats.layers import GuestReport
+from qmpsnap.formats.layers import Disks
 from qmpsnap.graph import xml
 from tests.unit import recordings
 
@@ -29,7 +29,7 @@ _BOX: Final = re.compile(rf"\s+(\w+) \[label=({STRING.pattern})(.*)\];$")
 _EDGE: Final = re.compile(r"\s+(\w+) -> (\w+)(.*);$")
 
 
-def report(name: str) -> GuestReport:
+def report(name: str) -> Disks:
     """The report of one recording."""
     domain = xml.parse(recordings.xml(name)) if name.startswith("libvirt") else None
     return guest_from_graph(recordings.graph(name), guest=name, domain=domain)

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from qmpsnap.graph.chain import Layer, chain
+from qmpsnap.graph.chain import ChainLink, chain
 from qmpsnap.graph.nodes import Edge, Graph
 from qmpsnap.graph.qmp import (
     devices_from,
@@ -88,7 +88,7 @@ def xml(name: str) -> str:
     return "\n".join(replies(name)["xml"])
 
 
-def layers(name: str, source: Source = "debug", *, disk: int = 0) -> tuple[Layer, ...]:
+def layers(name: str, source: Source = "debug", *, disk: int = 0) -> tuple[ChainLink, ...]:
     """The chain of one disk of a recording."""
     made = graph(name, source)
     root = made.devices[disk].root

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from qmpsnap.formats.layers import DiskReport, GuestReport, LayerReport
+from qmpsnap.formats.layers import Disk, Disks, Layer
 from qmpsnap.formats.verdict import Evidence, Verdict, Witness
 from qmpsnap.graph.nodes import Node
 
@@ -20,11 +20,11 @@ def names(depth: int) -> list[str]:
     return [*(f"{BASE}.s{number}" for number in range(depth - 1, 0, -1)), BASE]
 
 
-def layer(file: str, format_: str = "qcow2", **changes: Any) -> LayerReport:
+def layer(file: str, format_: str = "qcow2", **changes: Any) -> Layer:
     """One layer that QEMU has open in a format that nobody doubts."""
     node = Node(name=f"{file}-node", driver=format_, filename=f"{FOLDER}/{file}", virtual_size=MIB)
     said = Evidence(witness=Witness.QMP, format=format_, detail=f"node {node.name}")
-    made = LayerReport(
+    made = Layer(
         file=file,
         path=f"{FOLDER}/{file}",
         protocol="file",
@@ -41,10 +41,10 @@ def layer(file: str, format_: str = "qcow2", **changes: Any) -> LayerReport:
     return replace(made, **changes)
 
 
-def linked(layers: Sequence[LayerReport]) -> tuple[LayerReport, ...]:
+def linked(layers: Sequence[Layer]) -> tuple[Layer, ...]:
     """The layers as one chain: each header names what lies below it, with its exact format."""
     result = []
-    above: LayerReport | None = None
+    above: Layer | None = None
     for upper, lower in zip(layers, [*layers[1:], None], strict=True):
         evidence = [one for one in upper.evidence if one.witness is not Witness.HEADER]
         if above is not None:
@@ -61,11 +61,11 @@ def linked(layers: Sequence[LayerReport]) -> tuple[LayerReport, ...]:
     return tuple(result)
 
 
-def disk(depth: int = 1, *, base: str = "raw", **changes: Any) -> DiskReport:
+def disk(depth: int = 1, *, base: str = "raw", **changes: Any) -> Disk:
     """Disk `vda`, serial 1, with qcow2 overlays over a base of the given format."""
     files = names(depth)
     layers = [layer(file) for file in files[:-1]] + [layer(BASE, base)]
-    made = DiskReport(
+    made = Disk(
         disk="vda",
         serial="1",
         qdev="/machine/peripheral/vda/virtio-backend",
@@ -75,18 +75,18 @@ def disk(depth: int = 1, *, base: str = "raw", **changes: Any) -> DiskReport:
     return replace(made, **changes)
 
 
-def changed_layer(report: DiskReport, position: int, **changes: Any) -> DiskReport:
+def changed_layer(report: Disk, position: int, **changes: Any) -> Disk:
     """The disk with one of its layers changed."""
     layers = list(report.layers)
     layers[position] = replace(layers[position], **changes)
     return replace(report, layers=tuple(layers))
 
 
-def guest(*disks: DiskReport) -> GuestReport:
+def guest(*disks: Disk) -> Disks:
     """A guest with these disks; by default one of one layer."""
-    return GuestReport(guest="web1", disks=disks or (disk(),))
+    return Disks(guest="web1", disks=disks or (disk(),))
 
 
-def files(report: DiskReport) -> list[str]:
+def files(report: Disk) -> list[str]:
     """Bare names of its chain, active layer first."""
     return [one.file for one in report.layers]

@@ -8,16 +8,16 @@ from typing import Any
 from qmpsnap.findings.across_guests import across_guests
 from qmpsnap.findings.facts import FileFacts, Seen
 from qmpsnap.findings.finding import Finding
-from qmpsnap.formats.layers import DiskReport
+from qmpsnap.formats.layers import Disk
 from qmpsnap.graph.files import OpenFile
 from tests.unit import samples
 
 
-def seen(name: str, *disks: DiskReport, **facts: Any) -> Seen:
+def seen(name: str, *disks: Disk, **facts: Any) -> Seen:
     return Seen(guest=name, report=replace(samples.guest(*disks), guest=name), **facts)
 
 
-def disk(*files: str, name: str = "vda", **changes: Any) -> DiskReport:
+def disk(*files: str, name: str = "vda", **changes: Any) -> Disk:
     """A disk with a chain of these files, active one first."""
     layers = tuple(samples.layer(file) for file in files)
     return samples.disk(layers=layers, disk=name, **changes)

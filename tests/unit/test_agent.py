@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from qmpsnap.monitor import agent as module
-from qmpsnap.monitor.agent import (
+from qmpsnap.guests.agent import agent as module
+from qmpsnap.guests.agent.agent import (
     AgentRefused,
     AgentSilent,
     AgentSocket,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from qmpsnap.graph.xml import XmlDisk, XmlDomain, XmlLayer
-from qmpsnap.hosts.backing_names import plain_by_process, plain_by_xml
+from qmpsnap.guests.backing_names import plain_by_process, plain_by_xml
 from tests.unit.qcow2_header import header
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qmpsnap.errors import Failed
-from qmpsnap.graph.chain import ChainLoop, Layer, chain, host_path
+from qmpsnap.graph.chain import ChainLink, ChainLoop, chain, host_path
 from qmpsnap.graph.drivers import DriverKind, format_meant_by, kind_of
 from qmpsnap.graph.nodes import Device, Edge, Graph, Node
 from tests.unit import recordings
@@ -27,7 +27,7 @@ def graph(nodes: list[Node], *edges: tuple[str, str, str]) -> Graph:
     )
 
 
-def names(layers: tuple[Layer, ...]) -> list[str]:
+def names(layers: tuple[ChainLink, ...]) -> list[str]:
     return [layer.node.name for layer in layers]
 
 

@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from qmpsnap.operations import control
-from qmpsnap.operations.control import (
+from qmpsnap.operations.guest import Jobs
+from qmpsnap.operations.job import verbs
+from qmpsnap.operations.job.states import JobReport, JobStatus, JobView
+from qmpsnap.operations.job.verbs import (
     JobAmbiguous,
     JobEndedBadly,
     JobGoesOn,
@@ -16,11 +18,9 @@ from qmpsnap.operations.control import (
     JobWaits,
     find_job,
 )
-from qmpsnap.operations.host import JobControl
-from qmpsnap.operations.jobs import JobReport, JobStatus, JobView
 from qmpsnap.operations.options import BadOption
 from tests.unit import samples
-from tests.unit.fake_host import JOB, FakeHost
+from tests.unit.fake_guest import JOB, FakeGuest
 
 
 def report(
@@ -30,8 +30,8 @@ def report(
     return JobReport(id=id, type="commit", disk=disk, view=view, bandwidth=0, ours=ours)
 
 
-def host(status: str, *views: JobView, ours: bool | None = True) -> FakeHost:
-    fake = FakeHost(samples.guest(samples.disk(2)), *views)
+def host(status: str, *views: JobView, ours: bool | None = True) -> FakeGuest:
+    fake = FakeGuest(samples.guest(samples.disk(2)), *views)
     fake.reports = [(report(status=status, ours=ours),)]
     return fake
 
@@ -61,33 +61,33 @@ class TestWait:
     @pytest.mark.parametrize("end", ["concluded", "null"])
     def test_until_the_end(self, end: str) -> None:
         fake = host("running", view("running"), view("waiting"), view("ready"), view(end))
-        assert control.wait_for(fake, "vda").id == JOB
+        assert verbs.wait_for(fake, "vda").id == JOB
         assert fake.calls.index("follow") < fake.calls.index("view")
         assert fake.calls.count("wait") == 3
         assert "dismiss" not in fake.calls  # its error is somebody else's to read
 
     def test_for_a_job_that_fails(self) -> None:
         with pytest.raises(JobEndedBadly, match="No space") as caught:
-            control.wait_for(host("running", view("concluded", "No space")), JOB)
+            verbs.wait_for(host("running", view("concluded", "No space")), JOB)
         assert caught.value.exit_code == 1
 
     @pytest.mark.parametrize("status", ["ready", "pending"])
     def test_for_a_job_that_nobody_finishes(self, status: str) -> None:
         fake = host("running", view("running"), view(status))
         with pytest.raises(JobWaits, match=status) as caught:
-            control.wait_for(fake, JOB, linger_s=0)
+            verbs.wait_for(fake, JOB, linger_s=0)
         assert "command again that started it" in caught.value.way_out
         assert not {"pivot", "finalize"} & set(fake.calls)
 
     def test_no_longer_than_asked_for(self) -> None:
         with pytest.raises(JobGoesOn) as caught:
-            control.wait_for(host("running", view("running")), JOB, timeout_s=1e-9)
+            verbs.wait_for(host("running", view("running")), JOB, timeout_s=1e-9)
         assert caught.value.changed == "no"
 
     def test_shows_progress(self) -> None:
         seen: list[str] = []
         fake = host("running", view("running"), view("null"))
-        control.wait_for(fake, JOB, progress=lambda one: seen.append(one.view.status))
+        verbs.wait_for(fake, JOB, progress=lambda one: seen.append(one.view.status))
         assert seen == ["running", "null"]
 
 
@@ -95,41 +95,41 @@ class TestCancel:
     def test_waits_for_the_end(self) -> None:
         fake = host("running", view("aborting"))
         fake.cancelled = [view("aborting"), view("null")]
-        assert control.cancel(fake, "vda").id == JOB
+        assert verbs.cancel(fake, "vda").id == JOB
         assert fake.calls[:2] == ["follow", "cancel"]
 
     @pytest.mark.parametrize("status", ["aborting", "concluded", "null"])
     def test_is_refused_when_it_is_ending(self, status: str) -> None:
         fake = host(status)
         with pytest.raises(JobUnsuitable):
-            control.cancel(fake, JOB)
+            verbs.cancel(fake, JOB)
         assert "cancel" not in fake.calls
 
     def test_that_comes_too_late(self) -> None:
         fake = host("running")
         fake.can_cancel = False
         with pytest.raises(JobUnsuitable, match="ending"):
-            control.cancel(fake, JOB)
+            verbs.cancel(fake, JOB)
 
     def test_of_a_job_that_does_not_end(self) -> None:
         fake = host("running", view("running"))
         fake.cancelled = []
         with pytest.raises(JobGoesOn):
-            control.cancel(fake, JOB, end_s=0)
+            verbs.cancel(fake, JOB, end_s=0)
 
 
-Verb = Callable[[JobControl, str], JobReport]
+Verb = Callable[[Jobs, str], JobReport]
 
 
-def _speed(host: JobControl, wanted: str) -> JobReport:
-    return control.set_speed(host, wanted, 8)
+def _speed(host: Jobs, wanted: str) -> JobReport:
+    return verbs.set_speed(host, wanted, 8)
 
 
 @pytest.mark.parametrize(
     ("verb", "step", "fits"),
     [
-        (control.pause, "pause", {"created", "running", "ready"}),
-        (control.resume, "resume", {"paused", "standby"}),
+        (verbs.pause, "pause", {"created", "running", "ready"}),
+        (verbs.resume, "resume", {"paused", "standby"}),
         (_speed, "set_speed", {"created", "running", "ready", "paused", "standby"}),
     ],
 )
@@ -147,12 +147,12 @@ def test_what_fits_a_state(verb: Verb, step: str, fits: set[str]) -> None:
 
 def test_libvirt_hides_the_state_and_says_itself_that_it_cannot_resume() -> None:
     fake = host("running", ours=None)
-    control.resume(fake, JOB)
+    verbs.resume(fake, JOB)
     assert fake.calls == ["resume"]
 
 
 def test_bandwidth_is_checked_first() -> None:
     fake = host("running")
     with pytest.raises(BadOption):
-        control.set_speed(fake, JOB, -1)
+        verbs.set_speed(fake, JOB, -1)
     assert fake.calls == []

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from qmpsnap.errors import Failed, QmpsnapError
-from qmpsnap.formats.layers import DiskReport, GuestReport
+from qmpsnap.formats.layers import Disk, Disks
 from qmpsnap.monitor.base import (
     CommandFailed,
     CommandTimedOut,
@@ -16,16 +16,14 @@ from qmpsnap.monitor.base import (
     LostInMidCommand,
 )
 from qmpsnap.operations import outcome
-from qmpsnap.operations.create import create, create_all
-from qmpsnap.operations.expected import GraphChanged
-from qmpsnap.operations.host import Overlay, Thawed
+from qmpsnap.operations.guest import Overlay, Thawed
 from qmpsnap.operations.outcome import (
     ChainUnexpected,
     HeaderWrong,
     OutcomeUnknown,
     XmlBehind,
 )
-from qmpsnap.operations.plan_create import CreatePlan, DiskTwice
+from qmpsnap.operations.plan_snapshot import CreatePlan, DiskTwice
 from qmpsnap.operations.quiesce import (
     CannotFreeze,
     NotConsistent,
@@ -34,8 +32,10 @@ from qmpsnap.operations.quiesce import (
     Quiesce,
 )
 from qmpsnap.operations.requests import BadFileName, CreateRequest
+from qmpsnap.operations.snapshot import create, create_all
+from qmpsnap.operations.unchanged import GraphChanged
 from tests.unit import samples
-from tests.unit.fake_host import FakeHost, with_layers
+from tests.unit.fake_guest import FakeGuest, with_layers
 from tests.unit.test_run import GONE, host, lagging
 
 CREATE = CreateRequest(disk="1", new_file="volume-1.new", snapshot="new")
@@ -110,7 +110,7 @@ class TestCreate:
 
     @pytest.mark.parametrize("gone", GONE)
     def test_guest_that_is_gone_afterwards(self, gone: QmpsnapError) -> None:
-        class Dies(FakeHost):
+        class Dies(FakeGuest):
             def switch(self, plans: Any) -> None:
                 self.fails["read"] = gone
                 raise LostInMidCommand("transaction", "gone")
@@ -122,7 +122,7 @@ class TestCreate:
         assert fake.files == {"/share/volume-1.new"}
 
     def test_ctrl_c_after_the_switch_is_no_create_that_did_not_happen(self) -> None:
-        class Interrupted(FakeHost):
+        class Interrupted(FakeGuest):
             def switch(self, plans: Any) -> None:
                 super().switch(plans)
                 self.fails["read"] = KeyboardInterrupt()
@@ -187,7 +187,7 @@ class TestCreate:
         assert (caught.value.exit_code, caught.value.changed) == (1, "yes")
 
     def test_active_header_is_mended_while_it_is_the_active_one(self) -> None:
-        fake = FakeHost(samples.guest(without_format(samples.disk(3))))
+        fake = FakeGuest(samples.guest(without_format(samples.disk(3))))
         done = create(fake, CREATE)
         assert fake.calls.index("start") < fake.calls.index("switch")
         (repaired,) = done.repaired
@@ -195,7 +195,7 @@ class TestCreate:
         assert done.disk.layers[1].backing_format == "qcow2"
 
     def test_active_header_that_cannot_be_mended_is_a_note(self) -> None:
-        fake = FakeHost(samples.guest(without_format(samples.disk(3))))
+        fake = FakeGuest(samples.guest(without_format(samples.disk(3))))
         fake.fails["start"] = CommandFailed("block-stream", "", "busy")
         done = create(fake, CREATE)
         (note,) = done.notes
@@ -204,7 +204,7 @@ class TestCreate:
 
     def test_another_name_in_the_active_header_is_left_alone(self) -> None:
         moved = samples.changed_layer(samples.disk(3), 0, backing_name="/new/place/volume-1.s1")
-        fake = FakeHost(samples.guest(moved))
+        fake = FakeGuest(samples.guest(moved))
         done = create(fake, CREATE)
         assert "start" not in fake.calls
         assert done.repaired == ()
@@ -251,7 +251,7 @@ class TestSomebodyElse:
 
     def test_took_the_disk_away(self) -> None:
         fake = host()
-        fake.meanwhile["open"] = GuestReport(guest=None, disks=())
+        fake.meanwhile["open"] = Disks(guest=None, disks=())
         with pytest.raises(GraphChanged, match="disk vda is gone"):
             create(fake, CREATE)
         assert (fake.files, fake.nodes) == (set(), set())
@@ -279,7 +279,7 @@ class TestSomebodyElse:
             create(fake, CREATE, REQUIRE)
 
 
-def after_create(written: str | None = "qcow2") -> GuestReport:
+def after_create(written: str | None = "qcow2") -> Disks:
     """The guest after `CREATE`, with this backing format in the header of the overlay."""
     layers = samples.linked([samples.layer("volume-1.new"), *samples.disk(3).layers])
     return with_layers(
@@ -287,7 +287,7 @@ def after_create(written: str | None = "qcow2") -> GuestReport:
     )
 
 
-def without_format(disk: DiskReport) -> DiskReport:
+def without_format(disk: Disk) -> Disk:
     """The disk with no backing format in the header of its active layer."""
     return samples.changed_layer(disk, 0, backing_format=None)
 
@@ -298,10 +298,10 @@ BOTH = (
 )
 
 
-def two_disks() -> FakeHost:
+def two_disks() -> FakeGuest:
     layers = samples.linked([samples.layer("volume-2.s1"), samples.layer("volume-2", "raw")])
     second = samples.disk(disk="vdb", serial="2", layers=layers, root="volume-2.s1-node")
-    return FakeHost(samples.guest(samples.disk(3), second))
+    return FakeGuest(samples.guest(samples.disk(3), second))
 
 
 class TestSeveralDisks:
@@ -325,7 +325,7 @@ class TestSeveralDisks:
         assert samples.files(second.disk) == ["volume-2.new", "volume-2.s1", "volume-2"]
 
     def test_second_overlay_that_cannot_be_made_takes_the_first_with_it(self) -> None:
-        class Full(FakeHost):
+        class Full(FakeGuest):
             def prepare(self, plan: CreatePlan) -> Overlay:
                 if plan.disk.disk == "vdb":
                     raise CommandFailed("a", "b", "no space")

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from qmpsnap.formats.layers import DiskReport
+from qmpsnap.formats.layers import Disk
 from qmpsnap.graph.nodes import Cache, Node
-from qmpsnap.hosts.direct import DirectHost, FilterInTheWay, FormatNotRecordable, job_id
+from qmpsnap.guests.qmp.guest import FilterInTheWay, FormatNotRecordable, QmpGuest, job_id
 from qmpsnap.monitor.base import (
     CONNECTION_LOST,
     CommandFailed,
@@ -20,12 +20,12 @@ from qmpsnap.monitor.base import (
     LostInMidCommand,
     LostWhileReading,
 )
+from qmpsnap.operations.guest import Guest, NotFlushed
 from qmpsnap.operations.headers import rewrite
-from qmpsnap.operations.host import Host, NotFlushed
-from qmpsnap.operations.jobs import JobStatus, JobView
+from qmpsnap.operations.job.states import JobStatus, JobView
 from qmpsnap.operations.options import MergeOptions, OnError
-from qmpsnap.operations.plan_create import CreatePlan, plan_create
-from qmpsnap.operations.plan_delete import MergePlan, plan_delete
+from qmpsnap.operations.plan_merge import MergePlan, plan_delete
+from qmpsnap.operations.plan_snapshot import CreatePlan, plan_create
 from qmpsnap.operations.requests import CreateRequest, DeleteRequest
 from tests.unit import recordings, samples
 from tests.unit.scripted import Each, ScriptedMonitor, not_found, refused, schema
@@ -35,7 +35,7 @@ MASK = schema(block_commit=("backing_mask_protocol",), block_stream=("backing_ma
 READS = ("query-", "x-debug-", "qom-get")
 
 
-def qemu(disk: DiskReport | None = None, **changes: object) -> ScriptedMonitor:
+def qemu(disk: Disk | None = None, **changes: object) -> ScriptedMonitor:
     """A QEMU with this disk, that takes every command; changes by command, with underscores."""
     disk = disk or samples.disk(3)
     nodes: list[dict[str, object]] = []
@@ -100,7 +100,7 @@ def changes(monitor: ScriptedMonitor) -> list[tuple[str, dict[str, object]]]:
     return [sent for sent in monitor.sent if not sent[0].startswith(READS)]
 
 
-def plan(merge: str | None, target: str | None, disk: DiskReport | None = None) -> MergePlan:
+def plan(merge: str | None, target: str | None, disk: Disk | None = None) -> MergePlan:
     request = DeleteRequest(disk="vda", file_to_merge=merge, merge_target_file=target)
     return plan_delete(samples.guest(disk or samples.disk(3)), request)
 
@@ -117,7 +117,7 @@ def job(plan: MergePlan, status: str, **more: object) -> dict[str, object]:
 
 
 def test_it_is_a_host() -> None:
-    host: Host = DirectHost(qemu())
+    host: Guest = QmpGuest(qemu())
     assert samples.files(host.read().disks[0]) == ["volume-1.s2", "volume-1.s1", "volume-1"]
 
 
@@ -162,7 +162,7 @@ class TestStart:
     @pytest.mark.parametrize("features", [[], MASK])
     def test_commit(self, features: object) -> None:
         monitor = qemu(query_qmp_schema=features)
-        assert DirectHost(monitor).start(COMMIT) == job_id(COMMIT)
+        assert QmpGuest(monitor).start(COMMIT) == job_id(COMMIT)
         expected: dict[str, object] = {
             "job-id": job_id(COMMIT),
             "device": "volume-1.s2-node",
@@ -179,7 +179,7 @@ class TestStart:
     @pytest.mark.parametrize("features", [[], MASK])
     def test_active_commit_changes_no_header(self, features: object) -> None:
         monitor = qemu(query_qmp_schema=features)
-        DirectHost(monitor).start(ACTIVE)
+        QmpGuest(monitor).start(ACTIVE)
         expected = {
             "job-id": job_id(ACTIVE),
             "device": "volume-1.s2-node",
@@ -192,7 +192,7 @@ class TestStart:
 
     def test_pull_of_everything(self) -> None:
         monitor = qemu(query_qmp_schema=MASK)
-        DirectHost(monitor).start(PULL)
+        QmpGuest(monitor).start(PULL)
         expected = {
             "job-id": job_id(PULL),
             "device": "volume-1.s2-node",
@@ -204,7 +204,7 @@ class TestStart:
     @pytest.mark.parametrize("features", [[], MASK])
     def test_pull_down_to_a_base(self, features: object) -> None:
         monitor = qemu(query_qmp_schema=features)
-        DirectHost(monitor).start(PULL_TO)
+        QmpGuest(monitor).start(PULL_TO)
         expected: dict[str, object] = {
             "job-id": job_id(PULL_TO),
             "device": "volume-1.s2-node",
@@ -220,29 +220,29 @@ class TestStart:
     def test_argument_is_asked_for_of_the_very_command(self) -> None:
         only_stream = schema(block_commit=(), block_stream=("backing_mask_protocol",))
         monitor = qemu(query_qmp_schema=only_stream)
-        DirectHost(monitor).start(COMMIT)
+        QmpGuest(monitor).start(COMMIT)
         assert "backing-mask-protocol" not in monitor.arguments_of("block-commit")[0]
 
     def test_filter_on_top_is_the_device(self) -> None:
         disk = samples.disk(3, root="throttle0")
         monitor = qemu()
-        DirectHost(monitor).start(plan("volume-1.s1", "volume-1", disk))
+        QmpGuest(monitor).start(plan("volume-1.s1", "volume-1", disk))
         assert monitor.arguments_of("block-commit")[0]["device"] == "throttle0"
 
     def test_absolute_backing_name_stays_absolute(self) -> None:
         disk = samples.changed_layer(samples.disk(3), 0, backing_name="/share/volume-1.s1")
         monitor = qemu()
-        DirectHost(monitor).start(plan("volume-1.s1", "volume-1", disk))
+        QmpGuest(monitor).start(plan("volume-1.s1", "volume-1", disk))
         assert monitor.arguments_of("block-commit")[0]["backing-file"] == "/share/volume-1"
 
     def test_qemu_that_refuses(self) -> None:
         with pytest.raises(CommandFailed, match="Need a root block node"):
-            DirectHost(qemu(block_commit=refused("block-commit", "Need a root block node"))).start(
+            QmpGuest(qemu(block_commit=refused("block-commit", "Need a root block node"))).start(
                 COMMIT
             )
 
 
-def over_protocol() -> DiskReport:
+def over_protocol() -> Disk:
     """A raw base that is open without a raw node."""
     node = Node(
         name="volume-1-node",
@@ -260,20 +260,20 @@ class TestRawNode:
 
     def test_not_needed_with_backing_mask_protocol(self) -> None:
         monitor = qemu(over_protocol(), query_qmp_schema=MASK)
-        DirectHost(monitor).start(plan("volume-1.s1", "volume-1", over_protocol()))
+        QmpGuest(monitor).start(plan("volume-1.s1", "volume-1", over_protocol()))
         assert [command for command, _ in changes(monitor)] == ["block-commit"]
         assert monitor.arguments_of("block-commit")[0]["base-node"] == "volume-1-node"
 
     def test_not_needed_where_no_header_changes(self) -> None:
         monitor = qemu(over_protocol())
-        DirectHost(monitor).start(plan("volume-1.s2", "volume-1", over_protocol()))
+        QmpGuest(monitor).start(plan("volume-1.s2", "volume-1", over_protocol()))
         assert [command for command, _ in changes(monitor)] == ["block-commit"]
 
     @pytest.mark.parametrize(("merge", "target"), [("volume-1.s1", "volume-1"), ("volume-1", None)])
     def test_refused_before_anything_is_sent(self, merge: str, target: str | None) -> None:
         monitor = qemu(over_protocol())
         with pytest.raises(FormatNotRecordable, match="'file' as the format of volume-1") as caught:
-            DirectHost(monitor).start(plan(merge, target, over_protocol()))
+            QmpGuest(monitor).start(plan(merge, target, over_protocol()))
         assert caught.value.exit_code == 4
         assert changes(monitor) == []
 
@@ -296,7 +296,7 @@ class TestStrays:
             for number, name in enumerate(names)
         ]
         graph["edges"] += [{"parent": 100, "child": 101, "name": "file"}]
-        DirectHost(monitor).clear()
+        QmpGuest(monitor).clear()
         assert monitor.arguments_of("blockdev-del") == [{"node-name": "qmpsnap-1-format"}]
 
     def test_own_nodes_that_are_in_use_stay(self) -> None:
@@ -305,14 +305,14 @@ class TestStrays:
             disk, 0, node="qmpsnap-1-format", protocol_node="qmpsnap-1-file"
         )
         monitor = qemu(disk)
-        DirectHost(monitor).clear()
+        QmpGuest(monitor).clear()
         assert "blockdev-del" not in monitor.commands()
 
 
 class TestRewrite:
     """A header that is written anew, by a stream that copies nothing."""
 
-    def plan(self, position: int = 0, disk: DiskReport | None = None) -> MergePlan:
+    def plan(self, position: int = 0, disk: Disk | None = None) -> MergePlan:
         disk = disk or samples.disk(3)
         upper, lower = disk.layers[position : position + 2]
         return rewrite(disk, upper, lower, lower.file)
@@ -322,7 +322,7 @@ class TestRewrite:
     def test_one_job_that_goes_by_itself(self, position: int, masks: bool) -> None:
         monitor = qemu(query_qmp_schema=MASK if masks else [])
         plan = self.plan(position)
-        job = DirectHost(monitor).start(plan)
+        job = QmpGuest(monitor).start(plan)
         (sent,) = monitor.arguments_of("block-stream")
         assert sent == {
             "job-id": job,
@@ -339,13 +339,13 @@ class TestRewrite:
         disk = samples.changed_layer(samples.disk(2), 1, top_node="throttle0")
         monitor = qemu(disk)
         with pytest.raises(FilterInTheWay, match="throttle0"):
-            DirectHost(monitor).start(self.plan(0, disk))
+            QmpGuest(monitor).start(self.plan(0, disk))
         assert changes(monitor) == []
 
     def test_header_that_would_say_file(self) -> None:
         monitor = qemu(over_protocol())
         with pytest.raises(FormatNotRecordable):
-            DirectHost(monitor).start(self.plan(1, over_protocol()))
+            QmpGuest(monitor).start(self.plan(1, over_protocol()))
 
     def test_layer_that_stays_open_for_writing_is_opened_again(self) -> None:
         disk = samples.disk(3)
@@ -354,7 +354,7 @@ class TestRewrite:
         assert node is not None
         plan = replace(plan, top=replace(plan.top, node_details=replace(node, read_only=True)))
         monitor = qemu(disk, blockdev_reopen={})
-        DirectHost(monitor).settle(plan)
+        QmpGuest(monitor).settle(plan)
         (sent,) = monitor.arguments_of("blockdev-reopen")
         options = sent["options"]
         assert isinstance(options, list)
@@ -374,7 +374,7 @@ class TestRewrite:
         assert node is not None
         plan = replace(plan, top=replace(plan.top, node_details=replace(node, read_only=True)))
         monitor = qemu(blockdev_reopen=not_found("blockdev-reopen"))
-        *_, note = DirectHost(monitor).settle(plan)
+        *_, note = QmpGuest(monitor).settle(plan)
         assert "volume-1.s1 stays open for writing" in note
 
 
@@ -383,14 +383,14 @@ class TestOptions:
     def test_are_given_to_qemu(self, plan_: MergePlan) -> None:
         monitor = qemu()
         wishes = MergeOptions(bandwidth=8, on_error=OnError.PAUSE, timeout_s=60)
-        DirectHost(monitor).start(plan_, wishes)
+        QmpGuest(monitor).start(plan_, wishes)
         command = "block-stream" if plan_.kind == "pull" else "block-commit"
         (sent,) = monitor.arguments_of(command)
         assert (sent["speed"], sent["on-error"]) == (8, "stop")
 
     def test_that_are_not_given_are_not_sent(self) -> None:
         monitor = qemu()
-        DirectHost(monitor).start(COMMIT)
+        QmpGuest(monitor).start(COMMIT)
         (sent,) = monitor.arguments_of("block-commit")
         assert not {"speed", "on-error"} & sent.keys()
 
@@ -399,33 +399,33 @@ class TestAttach:
     @pytest.mark.parametrize("status", ["running", "ready", "pending", "aborting", "concluded"])
     def test_job_of_this_very_plan(self, status: str) -> None:
         jobs = [{"id": "other", "type": "backup", "status": "running"}, job(COMMIT, status)]
-        assert DirectHost(qemu(query_jobs=jobs)).attach(COMMIT) == job_id(COMMIT)
+        assert QmpGuest(qemu(query_jobs=jobs)).attach(COMMIT) == job_id(COMMIT)
 
     def test_no_job(self) -> None:
-        assert DirectHost(qemu()).attach(COMMIT) is None
+        assert QmpGuest(qemu()).attach(COMMIT) is None
 
     def test_job_of_another_plan(self) -> None:
-        assert DirectHost(qemu(query_jobs=[job(PULL_TO, "running")])).attach(COMMIT) is None
+        assert QmpGuest(qemu(query_jobs=[job(PULL_TO, "running")])).attach(COMMIT) is None
 
 
 class TestView:
     @pytest.mark.parametrize("status", JobStatus)
     def test_status_and_progress(self, status: JobStatus) -> None:
         told = job(COMMIT, status, **{"current-progress": 3, "total-progress": 9})
-        found = DirectHost(qemu(query_jobs=[told])).view(job_id(COMMIT))
+        found = QmpGuest(qemu(query_jobs=[told])).view(job_id(COMMIT))
         assert found == JobView(status=status, current=3, total=9)
 
     def test_status_of_a_later_qemu_is_one_to_wait_through(self) -> None:
-        found = DirectHost(qemu(query_jobs=[job(COMMIT, "dreaming")])).view(job_id(COMMIT))
+        found = QmpGuest(qemu(query_jobs=[job(COMMIT, "dreaming")])).view(job_id(COMMIT))
         assert found.status is JobStatus.UNDEFINED
 
     def test_job_that_is_gone(self) -> None:
-        assert DirectHost(qemu()).view("job0") == JobView(status=JobStatus.NULL)
+        assert QmpGuest(qemu()).view("job0") == JobView(status=JobStatus.NULL)
 
     @pytest.mark.parametrize("status", ["concluded", "null"])
     def test_error(self, status: str) -> None:
         told = job(COMMIT, status, error="No space left on device")
-        found = DirectHost(qemu(query_jobs=[told])).view(job_id(COMMIT))
+        found = QmpGuest(qemu(query_jobs=[told])).view(job_id(COMMIT))
         assert found.error == "No space left on device"
 
 
@@ -443,35 +443,35 @@ class TestWait:
         monitor.events.put(Event("SHUTDOWN"))
         monitor.events.put(event)
         monitor.events.put(event)
-        DirectHost(monitor).wait("job0", 30)
+        QmpGuest(monitor).wait("job0", 30)
         assert monitor.events.qsize() == 1
 
     def test_no_event_and_no_time(self) -> None:
-        DirectHost(qemu()).wait("job0", 0)
+        QmpGuest(qemu()).wait("job0", 0)
 
     def test_connection_that_is_lost(self) -> None:
         monitor = qemu()
         monitor.events.put(Event(CONNECTION_LOST))
         with pytest.raises(ConnectionLost):
-            DirectHost(monitor).wait("job0", 30)
+            QmpGuest(monitor).wait("job0", 30)
 
 
 class TestPivot:
     def test_ready(self) -> None:
         monitor = qemu()
-        assert DirectHost(monitor).pivot("job0")
+        assert QmpGuest(monitor).pivot("job0")
         assert changes(monitor) == [("job-complete", {"id": "job0"})]
 
     def test_not_ready_after_all(self) -> None:
         monitor = qemu(job_complete=refused("job-complete"), query_jobs=[job(ACTIVE, "standby")])
-        assert not DirectHost(monitor).pivot(job_id(ACTIVE))
+        assert not QmpGuest(monitor).pivot(job_id(ACTIVE))
 
     def test_cancelled_by_somebody_else(self) -> None:
-        assert not DirectHost(qemu(job_complete=not_found("job-complete"))).pivot("job0")
+        assert not QmpGuest(qemu(job_complete=not_found("job-complete"))).pivot("job0")
 
     def test_refused_while_ready(self) -> None:
         monitor = qemu(job_complete=refused("job-complete"), query_jobs=[job(ACTIVE, "ready")])
-        assert not DirectHost(monitor).pivot(job_id(ACTIVE))
+        assert not QmpGuest(monitor).pivot(job_id(ACTIVE))
 
 
 class TestFinalize:
@@ -485,7 +485,7 @@ class TestFinalize:
     )
     def test_what_was_written_is_flushed_first(self, merge: MergePlan, node: str) -> None:
         monitor = qemu()
-        DirectHost(monitor).finalize(merge, job_id(merge))
+        QmpGuest(monitor).finalize(merge, job_id(merge))
         assert changes(monitor) == [
             ("human-monitor-command", {"command-line": f"qemu-io {node} flush"}),
             ("job-finalize", {"id": job_id(merge)}),
@@ -497,7 +497,7 @@ class TestFinalize:
     def test_flush_that_fails_cancels_the_job(self, answer: object) -> None:
         told = job(PULL, "concluded", error="Operation canceled")
         monitor = qemu(human_monitor_command=answer, query_jobs=[told])
-        host = DirectHost(monitor)
+        host = QmpGuest(monitor)
         host.finalize(PULL, job_id(PULL))
         assert changes(monitor)[1:] == [("job-cancel", {"id": job_id(PULL)})]
         error = host.view(job_id(PULL)).error
@@ -505,52 +505,52 @@ class TestFinalize:
         assert error.startswith("flush of volume-1.s2: ")
 
     def test_flush_error_is_told_even_when_the_job_is_gone(self) -> None:
-        host = DirectHost(qemu(human_monitor_command="no"))
+        host = QmpGuest(qemu(human_monitor_command="no"))
         host.finalize(PULL, job_id(PULL))
         assert host.view(job_id(PULL)).error == "flush of volume-1.s2: no"
 
     def test_qemu_without_a_human_monitor(self) -> None:
         monitor = qemu(human_monitor_command=not_found("human-monitor-command"))
-        DirectHost(monitor).finalize(PULL, job_id(PULL))
+        QmpGuest(monitor).finalize(PULL, job_id(PULL))
         assert changes(monitor)[1:] == [("job-finalize", {"id": job_id(PULL)})]
 
     def test_job_that_was_cancelled_just_now(self) -> None:
         monitor = qemu(job_finalize=refused("job-finalize"), query_jobs=[job(PULL, "aborting")])
-        DirectHost(monitor).finalize(PULL, job_id(PULL))
+        QmpGuest(monitor).finalize(PULL, job_id(PULL))
 
     def test_finalize_that_is_refused(self) -> None:
         monitor = qemu(job_finalize=refused("job-finalize"), query_jobs=[job(PULL, "pending")])
         with pytest.raises(CommandFailed):
-            DirectHost(monitor).finalize(PULL, job_id(PULL))
+            QmpGuest(monitor).finalize(PULL, job_id(PULL))
 
 
 class TestDismiss:
     def test_concluded(self) -> None:
         monitor = qemu()
-        DirectHost(monitor).dismiss("job0")
+        QmpGuest(monitor).dismiss("job0")
         assert changes(monitor) == [("job-dismiss", {"id": "job0"})]
 
     def test_gone_already(self) -> None:
-        DirectHost(qemu(job_dismiss=not_found("job-dismiss"))).dismiss("job0")
+        QmpGuest(qemu(job_dismiss=not_found("job-dismiss"))).dismiss("job0")
 
 
 class TestSettle:
     def test_pull_is_flushed_by_a_resize_to_the_same_size(self) -> None:
         monitor = qemu(samples.disk(3))
-        assert DirectHost(monitor).settle(PULL) == ()
+        assert QmpGuest(monitor).settle(PULL) == ()
         sent = {"node-name": "volume-1.s2-node", "size": samples.MIB}
         assert monitor.arguments_of("block_resize") == [sent]
 
     @pytest.mark.parametrize("merge", [COMMIT, ACTIVE])
     def test_commit_is_not(self, merge: MergePlan) -> None:
         monitor = qemu()
-        DirectHost(monitor).settle(merge)
+        QmpGuest(monitor).settle(merge)
         assert "block_resize" not in monitor.commands()
 
     FORBIDDEN = "Permission conflict on node 'a': 'resize'"
 
     def test_resize_that_another_user_forbids_after_a_flush(self) -> None:
-        host = DirectHost(qemu(block_resize=refused("block_resize", self.FORBIDDEN)))
+        host = QmpGuest(qemu(block_resize=refused("block_resize", self.FORBIDDEN)))
         host.finalize(PULL, job_id(PULL))
         assert host.settle(PULL) == ()
 
@@ -560,7 +560,7 @@ class TestSettle:
     )
     def test_flush_that_is_not_certain(self, flush: str | None, description: str) -> None:
         hmp = not_found("human-monitor-command") if flush is None else flush
-        host = DirectHost(
+        host = QmpGuest(
             qemu(block_resize=refused("block_resize", description), human_monitor_command=hmp)
         )
         host.finalize(PULL, job_id(PULL))
@@ -571,7 +571,7 @@ class TestSettle:
         monitor = qemu(samples.disk(3))
         remove_from_chain(monitor, "volume-1.s2-node", "volume-1.s1-node")
         monitor.answers["blockdev-del"] = lambda given: delete_node(monitor, given)
-        assert DirectHost(monitor).settle(PULL) == ()
+        assert QmpGuest(monitor).settle(PULL) == ()
         assert [one["node-name"] for one in monitor.arguments_of("blockdev-del")] == [
             "volume-1.s1-node",
             "volume-1.s1-file",
@@ -581,13 +581,13 @@ class TestSettle:
 
     def test_nodes_that_something_still_reads_stay(self) -> None:
         monitor = qemu(samples.disk(3))
-        assert DirectHost(monitor).settle(COMMIT) == ()
+        assert QmpGuest(monitor).settle(COMMIT) == ()
         assert "blockdev-del" not in monitor.commands()
 
     def test_node_that_qemu_does_not_let_go_is_told_once(self) -> None:
         monitor = qemu(samples.disk(3), blockdev_del=refused("blockdev-del", "Node is in use"))
         remove_from_chain(monitor, "volume-1.s2-node", "volume-1.s1-node")
-        notes = DirectHost(monitor).settle(PULL)
+        notes = QmpGuest(monitor).settle(PULL)
         assert notes == ("node volume-1.s1-node of volume-1.s1 stays open: Node is in use",)
 
 
@@ -628,7 +628,7 @@ class TestSwitch:
         node = replace(node, cache=Cache(**cache), detect_zeroes=bool(cache))
         return replace(made, active=replace(made.active, node_details=node))
 
-    def switched(self, host: DirectHost, *plans: CreatePlan) -> None:
+    def switched(self, host: QmpGuest, *plans: CreatePlan) -> None:
         host.open(plans)
         host.switch(plans)
 
@@ -638,7 +638,7 @@ class TestSwitch:
     )
     def test_one_transaction(self, cache: dict[str, bool], zeroes: str) -> None:
         monitor = qemu()
-        self.switched(DirectHost(monitor), self.make(**cache))
+        self.switched(QmpGuest(monitor), self.make(**cache))
         (add, added), (transaction, actions) = changes(monitor)
         name = str(added["node-name"])
         expected_cache = {"direct": cache.get("direct", False), "no-flush": "no_flush" in cache}
@@ -662,7 +662,7 @@ class TestSwitch:
     def test_several_disks_are_one_transaction(self) -> None:
         monitor = qemu()
         plans = [self.make(), replace(self.make(), overlay="/share/volume-2.new")]
-        self.switched(DirectHost(monitor), *plans)
+        self.switched(QmpGuest(monitor), *plans)
         first, second = monitor.arguments_of("blockdev-add")
         (transaction,) = monitor.arguments_of("transaction")
         actions = transaction["actions"]
@@ -674,7 +674,7 @@ class TestSwitch:
 
     def test_node_names_are_new_each_time(self) -> None:
         monitor = qemu()
-        host = DirectHost(monitor)
+        host = QmpGuest(monitor)
         self.switched(host, self.make())
         self.switched(host, self.make())
         first, second = monitor.arguments_of("blockdev-add")
@@ -683,7 +683,7 @@ class TestSwitch:
 
     def test_transaction_that_fails_leaves_no_node_behind(self) -> None:
         monitor = qemu(transaction=refused("transaction", "no"))
-        host = DirectHost(monitor)
+        host = QmpGuest(monitor)
         with pytest.raises(CommandFailed, match="no"):
             self.switched(host, self.make())
         host.retract([self.make()])
@@ -693,7 +693,7 @@ class TestSwitch:
     def test_overlay_that_cannot_be_opened(self) -> None:
         monitor = qemu(blockdev_add=refused("blockdev-add", "Could not open"))
         with pytest.raises(CommandFailed, match="Could not open"):
-            self.switched(DirectHost(monitor), self.make())
+            self.switched(QmpGuest(monitor), self.make())
         assert "transaction" not in monitor.commands()
 
     def test_second_overlay_that_cannot_be_opened_leaves_no_node_behind(self) -> None:
@@ -706,7 +706,7 @@ class TestSwitch:
             return {}
 
         monitor = qemu(blockdev_add=add)
-        host = DirectHost(monitor)
+        host = QmpGuest(monitor)
         plans = [self.make(), replace(self.make(), overlay="/share/volume-2.new")]
         with pytest.raises(CommandFailed):
             self.switched(host, *plans)
@@ -724,7 +724,7 @@ class TestRead:
         monitor = self.recorded(
             "two-disks", **{"query-name": {"name": "web1"}, "qom-get": lambda given: given["path"]}
         )
-        guest = DirectHost(monitor).read()
+        guest = QmpGuest(monitor).read()
         assert guest.guest == "web1"
         assert {disk.disk: disk.serial for disk in guest.disks} == {
             "vda": "/machine/peripheral/vda/virtio-backend",
@@ -733,7 +733,7 @@ class TestRead:
 
     def test_reading_changes_nothing(self) -> None:
         monitor = self.recorded("commit-running")
-        DirectHost(monitor).read()
+        QmpGuest(monitor).read()
         assert changes(monitor) == []
 
     @pytest.mark.parametrize(
@@ -742,14 +742,14 @@ class TestRead:
     def test_guest_that_stops_answering(self, error: Exception) -> None:
         monitor = self.recorded("raw-node", **{"query-block": error})
         with pytest.raises(LostWhileReading) as caught:
-            DirectHost(monitor).read()
+            QmpGuest(monitor).read()
         assert (caught.value.exit_code, caught.value.changed) == (7, "no")
 
     @pytest.mark.parametrize("error", [None, "No space left on device"])
     def test_own_job_that_ended_while_nobody_watched(self, error: str | None) -> None:
         told = job(PULL, "concluded") | ({"error": error} if error else {}) | {"type": "stream"}
         monitor = self.recorded("qcow2-chain", **{JOBS: Each([told], []), "job-dismiss": {}})
-        host = DirectHost(monitor)
+        host = QmpGuest(monitor)
         (note,) = host.read().notes
         assert job_id(PULL) in note
         assert (error or "without an error") in note
@@ -770,5 +770,5 @@ class TestRead:
     )
     def test_other_jobs_are_left_alone(self, told: dict[str, object]) -> None:
         monitor = self.recorded("qcow2-chain", **{JOBS: [told]})
-        assert DirectHost(monitor).read().notes == ()
+        assert QmpGuest(monitor).read().notes == ()
         assert "job-dismiss" not in monitor.commands()

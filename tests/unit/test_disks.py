@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from qmpsnap.errors import Refused
-from qmpsnap.formats.layers import DiskReport, GuestReport
+from qmpsnap.formats.layers import Disk, Disks
 from qmpsnap.formats.verdict import Evidence, Verdict, Witness
-from qmpsnap.operations.disks import (
+from qmpsnap.operations.volume import (
     DiskAmbiguous,
     DiskNotFound,
     DiskUnsuitable,
@@ -45,7 +45,7 @@ class TestFind:
 
     def test_guest_without_disks(self) -> None:
         with pytest.raises(DiskNotFound, match="the guest has: none"):
-            find_disk(GuestReport(guest=None, disks=()), "a")
+            find_disk(Disks(guest=None, disks=()), "a")
 
     def test_disk_without_serial(self) -> None:
         with pytest.raises(DiskNotFound, match=r"has: vda$"):
@@ -90,7 +90,7 @@ class TestUsable:
             (samples.disk(xml_differs="libvirt sees x"), r"different chains \(libvirt sees x\)"),
         ],
     )
-    def test_disk_that_cannot_have_snapshots(self, disk: DiskReport, reason: str) -> None:
+    def test_disk_that_cannot_have_snapshots(self, disk: Disk, reason: str) -> None:
         with pytest.raises(DiskUnsuitable, match=reason) as caught:
             usable(disk)
         assert isinstance(caught.value, Refused)

@@ -6,15 +6,15 @@ import pytest
 
 from qmpsnap.errors import QmpsnapError, Unknown
 from qmpsnap.monitor.base import CommandFailed, ConnectionLost, LostInMidCommand
-from qmpsnap.operations import run
-from qmpsnap.operations.jobs import IoStatus, JobFailed, JobStatus, JobView
-from qmpsnap.operations.notices import Notice, Reconnected, StoppedByError, TimeIsUp
+from qmpsnap.operations import merge
+from qmpsnap.operations.job.machine import Limits
+from qmpsnap.operations.job.notices import Notice, Reconnected, StoppedByError, TimeIsUp
+from qmpsnap.operations.job.states import IoStatus, JobFailed, JobStatus, JobView
 from qmpsnap.operations.options import MergeOptions, OnError
 from qmpsnap.operations.outcome import OutcomeUnknown, Result, StillRunning, TimedOut
 from qmpsnap.operations.requests import DeleteRequest
-from qmpsnap.operations.watch import Limits
 from tests.unit import samples
-from tests.unit.fake_host import CONCLUDED, FakeHost
+from tests.unit.fake_guest import CONCLUDED, FakeGuest
 
 COMMIT = DeleteRequest(disk="1", file_to_merge="volume-1.s1", merge_target_file="volume-1")
 ACTIVE = DeleteRequest(disk="1", file_to_merge="volume-1.s2", merge_target_file="volume-1")
@@ -23,8 +23,8 @@ AT_ONCE = MergeOptions(timeout_s=1e-9)
 SHORT = Limits(grace_s=0.0, pivot_tries=3)
 
 
-def host(*views: JobView) -> FakeHost:
-    return FakeHost(samples.guest(samples.disk(3)), *views)
+def host(*views: JobView) -> FakeGuest:
+    return FakeGuest(samples.guest(samples.disk(3)), *views)
 
 
 def view(status: str, error: str | None = None) -> JobView:
@@ -32,7 +32,7 @@ def view(status: str, error: str | None = None) -> JobView:
 
 
 def deleted(
-    fake: FakeHost,
+    fake: FakeGuest,
     request: DeleteRequest = COMMIT,
     *,
     options: MergeOptions = MergeOptions(),  # noqa: B008
@@ -40,7 +40,7 @@ def deleted(
     told: list[Notice] | None = None,
 ) -> Result:
     tell = None if told is None else told.append
-    return run.delete(fake, request, options=options, tell=tell, poll_s=0, limits=limits)
+    return merge.delete(fake, request, options=options, tell=tell, poll_s=0, limits=limits)
 
 
 class TestWishes:
@@ -183,7 +183,7 @@ class TestReconnect:
         assert fake.calls.count("cancel") == 2
 
     def test_before_the_last_reading(self) -> None:
-        class Breaks(FakeHost):
+        class Breaks(FakeGuest):
             def settle(self, plan: object) -> tuple[str, ...]:
                 self.fails["read"] = LOST[0]
                 return ()

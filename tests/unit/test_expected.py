@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from qmpsnap.formats.layers import DiskReport, GuestReport
-from qmpsnap.operations.expected import GraphChanged, check_unchanged, differences
+from qmpsnap.formats.layers import Disk, Disks
+from qmpsnap.operations.unchanged import GraphChanged, check_unchanged, differences
 from tests.unit import samples
 
 DISK = samples.disk(3)
 
 
-def found(now: DiskReport) -> tuple[str, ...]:
+def found(now: Disk) -> tuple[str, ...]:
     return differences(DISK, samples.guest(now))
 
 
@@ -31,7 +31,7 @@ def test_same() -> None:
         replace(DISK, layers=tuple(replace(one, format=None) for one in DISK.layers)),
     ],
 )
-def test_filters_of_a_job_and_a_silent_xml_do_not_count(now: DiskReport) -> None:
+def test_filters_of_a_job_and_a_silent_xml_do_not_count(now: Disk) -> None:
     assert found(now) == ()
 
 
@@ -60,7 +60,7 @@ def test_other_format() -> None:
 
 
 def test_disk_that_is_gone() -> None:
-    assert differences(DISK, GuestReport(guest=None, disks=())) == ("disk vda is gone",)
+    assert differences(DISK, Disks(guest=None, disks=())) == ("disk vda is gone",)
 
 
 def test_other_disks_do_not_count() -> None:

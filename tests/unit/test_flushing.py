@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from qmpsnap.graph.nodes import Graph, Node
-from qmpsnap.hosts.flushing import check_closed
-from qmpsnap.operations.host import NotFlushed
-from qmpsnap.operations.plan_delete import MergePlan, plan_delete
+from qmpsnap.guests.qmp.flush import check_closed
+from qmpsnap.operations.guest import NotFlushed
+from qmpsnap.operations.plan_merge import MergePlan, plan_delete
 from qmpsnap.operations.requests import DeleteRequest
 from tests.unit import samples
 

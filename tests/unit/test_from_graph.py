@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from qmpsnap.formats.from_graph import guest_from_graph
-from qmpsnap.formats.layers import DiskReport, LayerReport
+from qmpsnap.formats.layers import Disk, Layer
 from qmpsnap.formats.qcow2 import Header
 from qmpsnap.formats.verdict import Verdict, Witness
 from qmpsnap.graph.nodes import Device, Edge, Graph, Node, Recorded
@@ -16,13 +16,13 @@ from tests.unit import recordings
 from tests.unit.recordings import SOURCES, Source
 
 
-def reported(name: str, source: Source = "debug", **headers: Header) -> DiskReport:
+def reported(name: str, source: Source = "debug", **headers: Header) -> Disk:
     """First disk of a recording on the direct road; headers by bare file name."""
     by_path = {f"/share/{file}": header for file, header in headers.items()}
     return guest_from_graph(recordings.graph(name, source), headers=by_path).disks[0]
 
 
-def said(layer: LayerReport) -> dict[str, str]:
+def said(layer: Layer) -> dict[str, str]:
     return {one.witness: one.format for one in layer.evidence}
 
 
@@ -256,7 +256,7 @@ class TestFlags:
         )
 
 
-def libvirt(recording: str = "libvirt-running", xml: XmlDomain | None = None) -> list[DiskReport]:
+def libvirt(recording: str = "libvirt-running", xml: XmlDomain | None = None) -> list[Disk]:
     """The disks of the recorded libvirt guest, with its own XML or another one."""
     domain = xml or parse(recordings.xml(recording))
     return list(guest_from_graph(recordings.graph(recording), domain=domain).disks)

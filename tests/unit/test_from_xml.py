@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from qmpsnap.formats.from_xml import guest_from_xml
-from qmpsnap.formats.layers import LayerReport
+from qmpsnap.formats.layers import Layer
 from qmpsnap.formats.qcow2 import Header
 from qmpsnap.formats.verdict import Verdict
 from qmpsnap.graph.xml import XmlDisk, XmlDomain, XmlLayer, parse
@@ -16,7 +16,7 @@ def xml_layer(path: str | None, format_: str | None, name: str = "") -> XmlLayer
     return XmlLayer(path=path, name=path or name, format=format_, index=None)
 
 
-def layers(*given: XmlLayer, **headers: Header) -> tuple[LayerReport, ...]:
+def layers(*given: XmlLayer, **headers: Header) -> tuple[Layer, ...]:
     """Reports on a disk of these layers, with headers by bare file name."""
     disk = XmlDisk(
         target="vda", serial=None, alias="v", device="disk", read_only=False, layers=given

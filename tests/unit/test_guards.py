@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from qmpsnap.errors import QmpsnapError
-from qmpsnap.formats.layers import DiskReport
+from qmpsnap.formats.layers import Disk
 from qmpsnap.monitor.base import LostWhileReading
-from qmpsnap.operations import run
+from qmpsnap.operations import merge, snapshot
 from qmpsnap.operations.guards import (
     DiskBusy,
     Guard,
@@ -20,18 +20,18 @@ from qmpsnap.operations.guards import (
     check_idle,
     check_merge,
 )
-from qmpsnap.operations.jobs import ENDING, JobReport, JobStatus, JobView
+from qmpsnap.operations.job.states import ENDING, JobReport, JobStatus, JobView
 from qmpsnap.operations.outcome import Result
-from qmpsnap.operations.plan_delete import MergePlan, plan_delete
+from qmpsnap.operations.plan_merge import MergePlan, plan_delete
 from qmpsnap.operations.requests import CreateRequest, DeleteRequest
 from tests.unit import samples
-from tests.unit.fake_host import FakeHost
+from tests.unit.fake_guest import FakeGuest
 
 ACTIVE, COMMIT = ("volume-1.s2", "volume-1.s1"), ("volume-1.s1", "volume-1")
 PULL = (None, None)
 
 
-def plan(disk: DiskReport, merge: tuple[str | None, str | None]) -> MergePlan:
+def plan(disk: Disk, merge: tuple[str | None, str | None]) -> MergePlan:
     request = DeleteRequest(disk="1", file_to_merge=merge[0], merge_target_file=merge[1])
     return plan_delete(samples.guest(disk), request)
 
@@ -48,7 +48,7 @@ def guards(made: MergePlan, around: Surroundings | None = None) -> list[Guard]:
             return found
 
 
-def details(disk: DiskReport, position: int, **changes: Any) -> DiskReport:
+def details(disk: Disk, position: int, **changes: Any) -> Disk:
     node = disk.layers[position].node_details
     assert node is not None
     return samples.changed_layer(disk, position, node_details=replace(node, **changes))
@@ -159,8 +159,8 @@ class TestMigration:
 class TestInTheLoop:
     """Nothing is sent before the guards have been asked."""
 
-    def host(self) -> FakeHost:
-        fake = FakeHost(samples.guest(samples.disk(3)))
+    def host(self) -> FakeGuest:
+        fake = FakeGuest(samples.guest(samples.disk(3)))
         fake.around = Surroundings(migration="active")
         return fake
 
@@ -168,29 +168,29 @@ class TestInTheLoop:
         fake = self.host()
         request = DeleteRequest(disk="1", file_to_merge=None, merge_target_file=None)
         with pytest.raises(WouldHarm):
-            run.delete(fake, request, poll_s=0)
+            merge.delete(fake, request, poll_s=0)
         assert not {"start", "settle"} & {*fake.calls}
-        run.delete(fake, request, allow={Guard.MIGRATION}, poll_s=0)
+        merge.delete(fake, request, allow={Guard.MIGRATION}, poll_s=0)
 
     def test_delete_that_takes_up_a_running_job(self) -> None:
         fake = self.host()
         fake.left_running = True
         request = DeleteRequest(disk="1", file_to_merge=None, merge_target_file=None)
-        run.delete(fake, request, poll_s=0)
+        merge.delete(fake, request, poll_s=0)
 
     def test_create(self) -> None:
         fake = self.host()
         request = CreateRequest(disk="1", new_file="volume-1.new", snapshot="new")
         with pytest.raises(WouldHarm):
-            run.create(fake, request)
+            snapshot.create(fake, request)
         assert not {"prepare", "switch"} & {*fake.calls}
-        run.create(fake, request, allow={Guard.MIGRATION})
+        snapshot.create(fake, request, allow={Guard.MIGRATION})
 
 
 class TestFilesThatLeft:
     def deleted(self, around: Surroundings | QmpsnapError) -> Result:
-        class Crowded(FakeHost):
-            def surroundings(self, disk: DiskReport) -> Surroundings:
+        class Crowded(FakeGuest):
+            def surroundings(self, disk: Disk) -> Surroundings:
                 if "settle" not in self.calls:
                     return Surroundings()
                 if isinstance(around, QmpsnapError):
@@ -198,7 +198,7 @@ class TestFilesThatLeft:
                 return around
 
         request = DeleteRequest(disk="1", file_to_merge=None, merge_target_file=None)
-        return run.delete(Crowded(samples.guest(samples.disk(3))), request, poll_s=0)
+        return merge.delete(Crowded(samples.guest(samples.disk(3))), request, poll_s=0)
 
     def test_read_by_somebody_else(self) -> None:
         done = self.deleted(Surroundings(readers={"/share/volume-1": ("qemu (pid 7)",)}))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from qmpsnap.formats.qcow2 import READ_SIZE, BadHeader
-from qmpsnap.hosts.headers import read_header, read_headers
+from qmpsnap.guests.files.header import read_header, read_headers
 from tests.unit.qcow2_header import header
 
 

@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 
 from qmpsnap.findings.facts import FileFacts
-from qmpsnap.formats.layers import GuestReport
+from qmpsnap.findings.host_files import file_facts
+from qmpsnap.formats.layers import Disks
 from qmpsnap.graph.files import OpenFile
-from qmpsnap.hosts.host_files import file_facts
 from tests.unit import samples
 from tests.unit.qcow2_header import header
 
 QCOW2 = header()
 
 
-def report(*files: tuple[Path | str, str | None]) -> GuestReport:
+def report(*files: tuple[Path | str, str | None]) -> Disks:
     layers = tuple(
         samples.layer(Path(path).name, format_ or "raw", path=str(path), format=format_)
         for path, format_ in files

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from qmpsnap.errors import QmpsnapError
-from qmpsnap.hosts import direct
-from qmpsnap.hosts.direct import DirectHost
-from qmpsnap.hosts.jobs import job_reports
-from qmpsnap.hosts.surroundings import room_of
+from qmpsnap.guests.files.neighbours import room_of
+from qmpsnap.guests.qmp import guest
+from qmpsnap.guests.qmp.guest import QmpGuest
+from qmpsnap.guests.qmp.jobs import job_reports
 from qmpsnap.monitor.base import (
     CommandFailed,
     CommandTimedOut,
@@ -19,7 +19,7 @@ from qmpsnap.monitor.base import (
     reading,
 )
 from qmpsnap.monitor.socket import CannotConnect
-from qmpsnap.operations.jobs import IoStatus, JobReport, JobStatus, JobView
+from qmpsnap.operations.job.states import IoStatus, JobReport, JobStatus, JobView
 from tests.unit.scripted import Each, ScriptedMonitor, not_found, refused
 
 JOB = {
@@ -115,11 +115,11 @@ class TestReports:
 
 class TestView:
     def test_of_a_job_that_has_paused_itself(self) -> None:
-        assert DirectHost(qemu()).view("qmpsnap-commit-1").io_status is IoStatus.NOSPACE
+        assert QmpGuest(qemu()).view("qmpsnap-commit-1").io_status is IoStatus.NOSPACE
 
     def test_of_a_job_that_runs_does_not_ask_twice(self) -> None:
         monitor = qemu(query_jobs=[{**JOB, "status": "running"}])
-        DirectHost(monitor).view("qmpsnap-commit-1")
+        QmpGuest(monitor).view("qmpsnap-commit-1")
         assert monitor.commands() == ["query-jobs"]
 
     @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ class TestView:
     ) -> None:
         monitor = qemu(query_jobs=[])
         monitor.events.put(event)
-        host = DirectHost(monitor)
+        host = QmpGuest(monitor)
         host.wait("a", 0.01)
         assert host.view("a") == JobView(status=JobStatus.NULL, error=error)
 
@@ -150,7 +150,7 @@ class TestCommands:
             "block_job_set_speed": {},
         }
         monitor = qemu(**answers)
-        host = DirectHost(monitor)
+        host = QmpGuest(monitor)
         assert host.cancel("a")
         host.pause("a")
         host.resume("a")
@@ -165,11 +165,11 @@ class TestCommands:
     @pytest.mark.parametrize("status", ["aborting", "concluded"])
     def test_cancel_that_comes_too_late(self, status: str) -> None:
         monitor = qemu(job_cancel=refused("job-cancel"), query_jobs=[{**JOB, "status": status}])
-        assert not DirectHost(monitor).cancel("qmpsnap-commit-1")
+        assert not QmpGuest(monitor).cancel("qmpsnap-commit-1")
 
     def test_cancel_that_is_refused(self) -> None:
         with pytest.raises(CommandFailed):
-            DirectHost(qemu(job_cancel=refused("job-cancel"))).cancel("qmpsnap-commit-1")
+            QmpGuest(qemu(job_cancel=refused("job-cancel"))).cancel("qmpsnap-commit-1")
 
 
 def lost_while_reading() -> QmpsnapError:
@@ -186,7 +186,7 @@ class TestReconnect:
     )
     def test_goes_on_with_another_monitor(self, error: QmpsnapError) -> None:
         first, second = qemu(), qemu(query_jobs=[])
-        host = DirectHost(first, connect=lambda: second)
+        host = QmpGuest(first, connect=lambda: second)
         assert host.reconnect(error)
         host.view("a")
         assert (first.sent, second.commands()) == ([], ["query-jobs"])
@@ -195,14 +195,14 @@ class TestReconnect:
         "error", [CommandTimedOut("a", 30), CommandFailed("a", "b", "c"), LostWhileReading("x")]
     )
     def test_is_for_lost_connections_only(self, error: QmpsnapError) -> None:
-        host = DirectHost(qemu(), connect=qemu)
+        host = QmpGuest(qemu(), connect=qemu)
         assert not host.reconnect(error)
 
     def test_needs_a_way_to_connect(self) -> None:
-        assert not DirectHost(qemu()).reconnect(ConnectionLost("a", "b"))
+        assert not QmpGuest(qemu()).reconnect(ConnectionLost("a", "b"))
 
     def test_tries_for_a_while(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("qmpsnap.hosts.reconnecting.PAUSE_S", 0.0)
+        monkeypatch.setattr("qmpsnap.guests.reconnect.PAUSE_S", 0.0)
         tries = Each(CannotConnect("a", "b", "c"), CannotConnect("a", "b", "c"), qemu())
 
         def connect() -> ScriptedMonitor:
@@ -212,20 +212,20 @@ class TestReconnect:
             assert isinstance(found, QmpsnapError)
             raise found
 
-        assert DirectHost(qemu(), connect=connect).reconnect(ConnectionLost("a", "b"))
+        assert QmpGuest(qemu(), connect=connect).reconnect(ConnectionLost("a", "b"))
 
     def test_gives_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(direct, "RECONNECT_S", 0.0)
+        monkeypatch.setattr("qmpsnap.guests.qmp.guest.RECONNECT_S", 0.0)
 
         def connect() -> ScriptedMonitor:
             raise CannotConnect("a", "b", "c")
 
-        assert not DirectHost(qemu(), connect=connect).reconnect(ConnectionLost("a", "b"))
+        assert not QmpGuest(qemu(), connect=connect).reconnect(ConnectionLost("a", "b"))
 
     def test_has_a_bound(self) -> None:
-        host = DirectHost(qemu(), connect=qemu)
-        tries = [host.reconnect(ConnectionLost("a", "b")) for _ in range(direct.RECONNECTS + 1)]
-        assert tries == [True] * direct.RECONNECTS + [False]
+        host = QmpGuest(qemu(), connect=qemu)
+        tries = [host.reconnect(ConnectionLost("a", "b")) for _ in range(guest.RECONNECTS + 1)]
+        assert tries == [True] * guest.RECONNECTS + [False]
 
     def test_close_ends_what_was_made_here(self) -> None:
         class Closable(ScriptedMonitor):
@@ -235,7 +235,7 @@ class TestReconnect:
                 self.closed = True
 
         first, second = Closable({}), Closable({})
-        host = DirectHost(first, connect=lambda: second)
+        host = QmpGuest(first, connect=lambda: second)
         host.reconnect(ConnectionLost("a", "b"))
         host.close()
         assert (first.closed, second.closed) == (False, True)

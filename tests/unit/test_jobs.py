@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qmpsnap.operations.jobs import Action, JobStatus, JobView, next_action
+from qmpsnap.operations.job.states import Action, JobStatus, JobView, next_action
 
 TABLE = {
     "undefined": Action.WAIT,

@@ -17,10 +17,10 @@ ORDER = (
     "monitor",
     "graph",
     "formats",
-    "findings",
     "operations",
-    "hosts",
+    "guests",
     "status",
+    "findings",
     "demo",
     "cli",
 )

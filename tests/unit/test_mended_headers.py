@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qmpsnap.formats.layers import LayerReport
+from qmpsnap.formats.layers import Layer
 from qmpsnap.formats.verdict import Verdict
 from qmpsnap.operations.headers import fault, fault_before, name_kept, rewrite, wrong_active
 from tests.unit import samples
@@ -12,7 +12,7 @@ from tests.unit import samples
 ABOVE, BELOW = samples.disk(2).layers
 
 
-def above(**written: str | None) -> LayerReport:
+def above(**written: str | None) -> Layer:
     return samples.changed_layer(samples.disk(2), 0, **written).layers[0]
 
 

@@ -12,7 +12,7 @@ import pytest
 from qmpsnap.findings.facts import FileFacts, Seen
 from qmpsnap.findings.finding import RULES, Finding, Severity
 from qmpsnap.findings.one_guest import HEADER_IN_RAW, one_guest, with_flags
-from qmpsnap.formats.layers import DiskReport, GuestReport, LayerReport
+from qmpsnap.formats.layers import Disk, Disks, Layer
 from qmpsnap.formats.qcow2 import Header
 from qmpsnap.formats.verdict import Evidence, Verdict, Witness
 from qmpsnap.graph.files import OpenFile
@@ -24,7 +24,7 @@ TOP, BASE = "/share/volume-1.s1", "/share/volume-1"
 
 def chain(
     recorded: str | None = "volume-1", format_: str | None = "raw", *, base: str = "raw"
-) -> DiskReport:
+) -> Disk:
     """Two layers; the header of the upper one says `recorded` and `format_`."""
     disk = samples.disk(2, base=base)
     entry = None
@@ -36,7 +36,7 @@ def chain(
 
 
 def looked(
-    disk: DiskReport, files: dict[str, FileFacts] | None = None, **guest: Any
+    disk: Disk, files: dict[str, FileFacts] | None = None, **guest: Any
 ) -> tuple[Finding, ...]:
     """Findings of a guest with one disk."""
     report = replace(samples.guest(disk), **guest)
@@ -370,7 +370,7 @@ class TestRules:
 
 
 def test_every_layer_is_named_as_people_know_it() -> None:
-    layer: LayerReport = samples.layer("nbd://h/x", path=None, format=None, verdict=Verdict.UNKNOWN)
-    report = GuestReport(guest="g", disks=(samples.disk(layers=(layer,)),))
+    layer: Layer = samples.layer("nbd://h/x", path=None, format=None, verdict=Verdict.UNKNOWN)
+    report = Disks(guest="g", disks=(samples.disk(layers=(layer,)),))
     (found,) = one_guest(Seen(guest="g", report=report))
     assert found.file == "nbd://h/x"

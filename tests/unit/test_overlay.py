@@ -10,8 +10,13 @@ from typing import Any
 import pytest
 
 from qmpsnap.errors import Refused
-from qmpsnap.hosts.overlay import CannotMake, OverlayUnsuitable, discard_overlay, prepare_overlay
-from qmpsnap.operations.plan_create import CreatePlan, plan_create
+from qmpsnap.guests.files.overlay import (
+    CannotMake,
+    OverlayUnsuitable,
+    discard_overlay,
+    prepare_overlay,
+)
+from qmpsnap.operations.plan_snapshot import CreatePlan, plan_create
 from qmpsnap.operations.requests import CreateRequest
 from tests.unit import samples
 from tests.unit.qcow2_header import MIB, header
@@ -132,8 +137,8 @@ def test_overlay_whose_folder_cannot_be_synced_does_not_stay(
         raise error
 
     Path(plan.active.path or "").touch()
-    monkeypatch.setattr("qmpsnap.hosts.qemu_img.create_overlay", make)
-    monkeypatch.setattr("qmpsnap.hosts.overlay._sync_folder", fail)
+    monkeypatch.setattr("qmpsnap.guests.files.qemu_img.create_overlay", make)
+    monkeypatch.setattr("qmpsnap.guests.files.overlay._sync_folder", fail)
     with pytest.raises((CannotMake, KeyboardInterrupt)):
         prepare_overlay(plan)
     assert [path.name for path in Path(plan.overlay).parent.iterdir()] == ["volume-1"]

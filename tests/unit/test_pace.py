@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from qmpsnap.operations.jobs import JobStatus, JobView
-from qmpsnap.operations.pace import CHANGES, Pace, Rates
+from qmpsnap.operations.job.pace import CHANGES, Pace, Rates
+from qmpsnap.operations.job.states import JobStatus, JobView
 
 
 def seen(*samples: tuple[float, int, int], window_s: float = 10) -> Pace:

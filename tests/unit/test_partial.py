@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qmpsnap.formats.from_graph import guest_from_graph
-from qmpsnap.formats.layers import DiskReport
+from qmpsnap.formats.layers import Disk
 from qmpsnap.formats.verdict import Verdict
 from qmpsnap.graph.nodes import Graph
 from qmpsnap.graph.partial import partial_graph
@@ -84,7 +84,7 @@ def graph(edges: dict[str, list[tuple[str, str]]] = EDGES, roots: dict[str, str]
     return partial_graph(BLOCKS, debug(edges, roots), STATS, jobs=(), why=WHY)
 
 
-def disks(made: Graph) -> dict[str, DiskReport]:
+def disks(made: Graph) -> dict[str, Disk]:
     return {disk.disk: disk for disk in guest_from_graph(made).disks}
 
 

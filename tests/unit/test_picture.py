@@ -12,7 +12,7 @@ from qmpsnap.cli.dot import NAME_LIMIT, shortened, text
 from qmpsnap.cli.picture import picture
 from qmpsnap.formats.from_graph import guest_from_graph
 from qmpsnap.formats.from_xml import guest_from_xml
-from qmpsnap.formats.layers import GuestReport, LayerReport
+from qmpsnap.formats.layers import Disks, Layer
 from qmpsnap.formats.verdict import Verdict
 from qmpsnap.graph import xml
 from qmpsnap.graph.nodes import Device, Edge, Graph, Job, Node, Recorded
@@ -20,7 +20,7 @@ from tests.unit import recordings, samples
 from tests.unit.drawings import DRAWN, FOLDER, STRING, Drawn, drawing, taken_apart
 
 
-def drawn(report: GuestReport, disk: int | None = None) -> Drawn:
+def drawn(report: Disks, disk: int | None = None) -> Drawn:
     chosen = report.disks if disk is None else (report.disks[disk],)
     return taken_apart(picture(report, chosen))
 
@@ -143,7 +143,7 @@ class TestChain:
         ]
 
 
-def domain_layers(domain: xml.XmlDomain) -> tuple[LayerReport, ...]:
+def domain_layers(domain: xml.XmlDomain) -> tuple[Layer, ...]:
     return guest_from_xml(domain).disks[0].layers
 
 
@@ -248,7 +248,7 @@ HOSTILE = st.one_of(
 )
 
 
-def named(one: str) -> GuestReport:
+def named(one: str) -> Disks:
     """A guest in which everything that has a name has this one."""
     made = graph(
         [device(f"d{one}", f"a{one}")],

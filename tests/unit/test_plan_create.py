@@ -6,10 +6,10 @@ import pytest
 
 from qmpsnap.errors import Refused
 from qmpsnap.formats.verdict import Verdict
-from qmpsnap.operations.disks import DiskNotFound, DiskUnsuitable, FormatUncertain
 from qmpsnap.operations.names import BadSnapshotName, SnapshotExists
-from qmpsnap.operations.plan_create import plan_create
+from qmpsnap.operations.plan_snapshot import plan_create
 from qmpsnap.operations.requests import BadFileName, CreateRequest
+from qmpsnap.operations.volume import DiskNotFound, DiskUnsuitable, FormatUncertain
 from tests.unit import samples
 
 

@@ -7,11 +7,10 @@ from dataclasses import replace
 import pytest
 
 from qmpsnap.errors import Refused
-from qmpsnap.formats.layers import DiskReport, LayerReport
+from qmpsnap.formats.layers import Disk, Layer
 from qmpsnap.formats.verdict import Verdict
-from qmpsnap.operations.disks import DiskNotFound, DiskUnsuitable, FormatUncertain
 from qmpsnap.operations.names import SnapshotNotFound
-from qmpsnap.operations.plan_delete import (
+from qmpsnap.operations.plan_merge import (
     ForeignLayer,
     MergePlan,
     NothingToPull,
@@ -20,20 +19,21 @@ from qmpsnap.operations.plan_delete import (
     plan_delete,
 )
 from qmpsnap.operations.requests import DeleteRequest, Method, NamedDeleteRequest
+from qmpsnap.operations.volume import DiskNotFound, DiskUnsuitable, FormatUncertain
 from tests.unit import samples
 
 
-def planned(disk: DiskReport, merge: str | None, target: str | None) -> MergePlan:
+def planned(disk: Disk, merge: str | None, target: str | None) -> MergePlan:
     request = DeleteRequest(disk="vda", file_to_merge=merge, merge_target_file=target)
     return plan_delete(samples.guest(disk), request)
 
 
-def named(disk: DiskReport, snapshot: str, method: Method = "auto") -> MergePlan:
+def named(disk: Disk, snapshot: str, method: Method = "auto") -> MergePlan:
     request = NamedDeleteRequest(disk="vda", snapshot=snapshot, method=method)
     return plan_delete(samples.guest(disk), request)
 
 
-def files(layers: tuple[LayerReport, ...]) -> list[str]:
+def files(layers: tuple[Layer, ...]) -> list[str]:
     return [layer.file for layer in layers]
 
 

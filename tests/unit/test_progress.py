@@ -6,9 +6,9 @@ import pytest
 
 from qmpsnap.cli import progress
 from qmpsnap.cli.progress import pace_text, shown
-from qmpsnap.operations.jobs import JobStatus, JobView
-from qmpsnap.operations.notices import GoesOn
-from qmpsnap.operations.pace import Pace
+from qmpsnap.operations.job.notices import GoesOn
+from qmpsnap.operations.job.pace import Pace
+from qmpsnap.operations.job.states import JobStatus, JobView
 
 
 def view(current: int, total: int = 1000, status: str = "running") -> JobView:

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import pytest
 
-from qmpsnap.operations import run
+from qmpsnap.operations import merge as operation
 from qmpsnap.operations.outcome import Result
 from qmpsnap.operations.proof import ContentDiffers, GuestMayWrite
 from qmpsnap.operations.requests import DeleteRequest
 from tests.unit import samples
-from tests.unit.fake_host import FakeHost
+from tests.unit.fake_guest import FakeGuest
 
 COMMIT, ACTIVE, PULL = ("volume-1.s2", "volume-1.s1"), ("volume-1.s3", "volume-1.s1"), (None, None)
 Merge = tuple[str | None, str | None]
 
 
-def host(*digests: str) -> FakeHost:
-    fake = FakeHost(samples.guest(samples.disk(4)))
+def host(*digests: str) -> FakeGuest:
+    fake = FakeGuest(samples.guest(samples.disk(4)))
     fake.digests = list(digests)
     return fake
 
 
-def delete(fake: FakeHost, merge: Merge) -> Result:
+def delete(fake: FakeGuest, merge: Merge) -> Result:
     request = DeleteRequest(disk="1", file_to_merge=merge[0], merge_target_file=merge[1])
-    return run.delete(fake, request, verify=True, poll_s=0)
+    return operation.delete(fake, request, verify=True, poll_s=0)
 
 
 @pytest.mark.parametrize(
@@ -78,5 +78,5 @@ def test_job_of_an_earlier_call() -> None:
 def test_not_asked_for() -> None:
     fake = host()
     request = DeleteRequest(disk="1", file_to_merge=None, merge_target_file=None)
-    run.delete(fake, request, poll_s=0)
+    operation.delete(fake, request, poll_s=0)
     assert fake.digested == []

@@ -12,10 +12,10 @@ import pytest
 
 from qmpsnap.cli.main import run
 from qmpsnap.errors import QmpsnapError
-from qmpsnap.hosts.quiescing import Quiescer, SocketQuiescer
-from qmpsnap.monitor import thawer
-from qmpsnap.monitor.agent import Agent, AgentRefused, AgentSilent, AgentUnreachable
-from qmpsnap.monitor.thawer import DONE, NoThawer, Thawer, watch
+from qmpsnap.guests.agent import thawer
+from qmpsnap.guests.agent.agent import Agent, AgentRefused, AgentSilent, AgentUnreachable
+from qmpsnap.guests.agent.quiescer import Quiescer, SocketQuiescer
+from qmpsnap.guests.agent.thawer import DONE, NoThawer, Thawer, watch
 from qmpsnap.operations.quiesce import CannotFreeze, NotThawed
 from qmpsnap.operations.step import Step
 from tests.unit.test_agent import good

@@ -10,7 +10,7 @@ import pytest
 from qmpsnap.graph.chain import chain
 from qmpsnap.graph.nodes import Device, Graph
 from qmpsnap.graph.qmp import MalformedReply
-from qmpsnap.hosts.reading import (
+from qmpsnap.guests.reader import (
     MAX_STALL_S,
     TRIES,
     GuestWouldStall,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from qmpsnap.formats.layers import GuestReport
+from qmpsnap.formats.layers import Disks
 from qmpsnap.formats.verdict import Verdict, Witness
-from qmpsnap.operations import run
+from qmpsnap.operations import snapshot
+from qmpsnap.operations.merge import delete
 from qmpsnap.operations.requests import CreateRequest, DeleteRequest
 from qmpsnap.operations.rule import by_rule
 from tests.unit import samples
-from tests.unit.fake_host import FakeHost
+from tests.unit.fake_guest import FakeGuest
 
 SILENT = {"format": None, "verdict": Verdict.UNKNOWN, "evidence": ()}
 PATH = "/share/volume-1"
@@ -34,10 +35,10 @@ def test_file_that_was_not_known_before_stays_unknown() -> None:
     assert by_rule(after, {"/share/other": "raw"}) == after
 
 
-class Forgetful(FakeHost):
+class Forgetful(FakeGuest):
     """A libvirt that states no format of the active layer once the chain has changed."""
 
-    def read(self) -> GuestReport:
+    def read(self) -> Disks:
         guest = super().read()
         if "switch" not in self.calls and "settle" not in self.calls:
             return guest
@@ -53,13 +54,13 @@ class Forgetful(FakeHost):
 )
 def test_after_a_delete(merge: tuple[str | None, str | None], expected: dict[str, str]) -> None:
     request = DeleteRequest(disk="1", file_to_merge=merge[0], merge_target_file=merge[1])
-    done = run.delete(Forgetful(samples.guest(samples.disk(3))), request, poll_s=0)
+    done = delete(Forgetful(samples.guest(samples.disk(3))), request, poll_s=0)
     assert done.file_format == expected
     assert done.disk.layers[0].verdict is Verdict.INFERRED
 
 
 def test_after_a_create() -> None:
     request = CreateRequest(disk="1", new_file="volume-1.new", snapshot="new")
-    done = run.create(Forgetful(samples.guest(samples.disk(1))), request)
+    done = snapshot.create(Forgetful(samples.guest(samples.disk(1))), request)
     assert done.file_format == {"volume-1.new": "qcow2"}
     assert done.disk.layers[0].verdict is Verdict.INFERRED

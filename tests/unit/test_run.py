@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from qmpsnap.errors import QmpsnapError, Unknown
-from qmpsnap.formats.layers import DiskReport, GuestReport
+from qmpsnap.formats.layers import Disk, Disks
 from qmpsnap.formats.verdict import Verdict
-from qmpsnap.hosts.reading import TornReading
+from qmpsnap.guests.reader import TornReading
 from qmpsnap.monitor.base import (
     CommandFailed,
     CommandTimedOut,
@@ -18,11 +18,9 @@ from qmpsnap.monitor.base import (
     LostInMidCommand,
     LostWhileReading,
 )
-from qmpsnap.operations import outcome, run
-from qmpsnap.operations.disks import DiskNotFound
-from qmpsnap.operations.expected import GraphChanged
-from qmpsnap.operations.host import Host
-from qmpsnap.operations.jobs import JobFailed, JobStatus, JobView
+from qmpsnap.operations import merge, outcome
+from qmpsnap.operations.guest import Guest
+from qmpsnap.operations.job.states import JobFailed, JobStatus, JobView
 from qmpsnap.operations.outcome import (
     ChainUnexpected,
     HeaderWrong,
@@ -32,13 +30,15 @@ from qmpsnap.operations.outcome import (
     StoppedByChange,
     XmlBehind,
 )
-from qmpsnap.operations.plan_delete import NotInChain
+from qmpsnap.operations.plan_merge import NotInChain
 from qmpsnap.operations.requests import (
     DeleteRequest,
     NamedDeleteRequest,
 )
+from qmpsnap.operations.unchanged import GraphChanged
+from qmpsnap.operations.volume import DiskNotFound
 from tests.unit import samples
-from tests.unit.fake_host import CONCLUDED, FakeHost, with_layers
+from tests.unit.fake_guest import CONCLUDED, FakeGuest, with_layers
 
 COMMIT = DeleteRequest(disk="1", file_to_merge="volume-1.s1", merge_target_file="volume-1")
 ACTIVE = DeleteRequest(disk="1", file_to_merge="volume-1.s2", merge_target_file="volume-1")
@@ -57,24 +57,24 @@ GONE = [
 ]
 
 
-def host(*views: JobView, depth: int = 3, base: str = "raw") -> FakeHost:
-    return FakeHost(samples.guest(samples.disk(depth, base=base)), *views)
+def host(*views: JobView, depth: int = 3, base: str = "raw") -> FakeGuest:
+    return FakeGuest(samples.guest(samples.disk(depth, base=base)), *views)
 
 
 def view(status: str, error: str | None = None) -> JobView:
     return JobView(status=JobStatus(status), error=error)
 
 
-def deleted(fake: FakeHost, request: DeleteRequest = COMMIT) -> Result:
-    return run.delete(fake, request, poll_s=0)
+def deleted(fake: FakeGuest, request: DeleteRequest = COMMIT) -> Result:
+    return merge.delete(fake, request, poll_s=0)
 
 
 def test_fake_is_a_host() -> None:
-    fake: Host = host()
+    fake: Guest = host()
     assert fake.read() == samples.guest(samples.disk(3))
 
 
-def lagging(guest: GuestReport, **changes: Any) -> GuestReport:
+def lagging(guest: Disks, **changes: Any) -> Disks:
     """libvirt's XML has not followed yet."""
     disk = replace(guest.disks[0], **(changes or {"xml_differs": "libvirt sees less"}))
     return replace(guest, disks=(disk,))
@@ -123,14 +123,14 @@ class TestDelete:
         ]
 
     def test_snapshot_by_name(self) -> None:
-        result = run.delete(host(), NamedDeleteRequest(disk="vda", snapshot="s1"))
+        result = merge.delete(host(), NamedDeleteRequest(disk="vda", snapshot="s1"))
         assert samples.files(result.disk) == ["volume-1.s2", "volume-1"]
 
     @pytest.mark.parametrize("depth", range(2, 9))
     def test_snapshots_one_after_the_other(self, depth: int) -> None:
         fake = host(depth=depth)
         for number in range(1, depth):
-            run.delete(fake, NamedDeleteRequest(disk="vda", snapshot=f"s{number}"))
+            merge.delete(fake, NamedDeleteRequest(disk="vda", snapshot=f"s{number}"))
         assert samples.files(fake.guest.disks[0]) == ["volume-1"]
 
     def test_file_that_the_guest_still_has_open_is_not_called_dropped(self) -> None:
@@ -164,7 +164,7 @@ class TestDelete:
     def test_progress(self) -> None:
         seen: list[JobView] = []
         views = [view("created"), replace(view("running"), current=1, total=2), CONCLUDED]
-        run.delete(host(*views), COMMIT, lambda _plan, now: seen.append(now))
+        merge.delete(host(*views), COMMIT, lambda _plan, now: seen.append(now))
         assert seen == views
 
     @pytest.mark.parametrize("request_", MERGES)
@@ -198,7 +198,7 @@ class TestDelete:
     @pytest.mark.parametrize(
         "found", [samples.disk(1, base="qcow2"), samples.disk(2), samples.disk(5)]
     )
-    def test_chain_that_is_neither_the_old_nor_the_new_one(self, found: DiskReport) -> None:
+    def test_chain_that_is_neither_the_old_nor_the_new_one(self, found: Disk) -> None:
         fake = host(depth=4)
         fake.readings = [samples.guest(found)]
         with pytest.raises(ChainUnexpected, match="should be volume-1 <- ") as caught:
@@ -207,7 +207,7 @@ class TestDelete:
 
     def test_disk_that_is_gone_afterwards(self) -> None:
         fake = host()
-        fake.readings = [GuestReport(guest=None, disks=())]
+        fake.readings = [Disks(guest=None, disks=())]
         with pytest.raises(QmpsnapError):
             deleted(fake)
 
@@ -261,7 +261,7 @@ class TestHeaderAfterDelete:
 
     def test_of_what_an_active_commit_makes_active_is_mended(self) -> None:
         guest = samples.changed_layer(samples.disk(3), 1, backing_format=None)
-        fake = FakeHost(samples.guest(guest))
+        fake = FakeGuest(samples.guest(guest))
         *_, lower = samples.linked(guest.layers)
         middle = replace(guest.layers[1], backing_format=None)
         fake.readings = [with_layers(fake.guest, [middle, lower])]
@@ -282,7 +282,7 @@ class TestHeaderAfterDelete:
         fake.readings = [with_layers(fake.guest, [only])]
         assert deleted(fake, ACTIVE).file_format == {"volume-1": "raw"}
 
-    def found(self, times: int, **changes: Any) -> FakeHost:
+    def found(self, times: int, **changes: Any) -> FakeGuest:
         """So often a reading after the merge shows the upper header like this."""
         fake = host()
         upper, _, lower = samples.disk(3).layers
@@ -402,7 +402,7 @@ class TestInterrupted:
         fake = host()
         fake.digests = ["same", "same"]
         fake.fails_at_look["digest"] = 2
-        result = run.delete(fake, COMMIT, poll_s=0, verify=True)
+        result = merge.delete(fake, COMMIT, poll_s=0, verify=True)
         assert result.notes[-1] == "not verified: interrupted"
 
     def test_ctrl_c_in_a_pivot(self) -> None:
@@ -440,7 +440,7 @@ class TestInterrupted:
 
     @pytest.mark.parametrize("gone", GONE)
     def test_guest_that_is_gone_before_the_last_reading(self, gone: QmpsnapError) -> None:
-        class Dies(FakeHost):
+        class Dies(FakeGuest):
             def settle(self, plan: Any) -> tuple[str, ...]:
                 self.fails["read"] = gone
                 return ()

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from qmpsnap.hosts.direct import DirectHost
+from qmpsnap.guests.qmp.guest import QmpGuest
 from qmpsnap.monitor.base import CommandTimedOut, LostWhileReading
-from qmpsnap.operations.create import create
-from qmpsnap.operations.disks import DiskUnsuitable
 from qmpsnap.operations.guards import Guard
+from qmpsnap.operations.merge import delete
 from qmpsnap.operations.quiesce import CannotFreeze
 from qmpsnap.operations.requests import CreateRequest, NamedDeleteRequest
-from qmpsnap.operations.run import delete
 from qmpsnap.operations.run_state import STILL, remarks, why_silent
+from qmpsnap.operations.snapshot import create
+from qmpsnap.operations.volume import DiskUnsuitable
 from tests.unit import samples
-from tests.unit.fake_host import FakeHost
+from tests.unit.fake_guest import FakeGuest
 from tests.unit.scripted import ScriptedMonitor
 
 STATES = {
@@ -53,25 +53,25 @@ def test_a_state_that_nobody_tells_says_nothing() -> None:
 def test_nobody_waits_for_the_agent_of_a_guest_that_does_not_run(state: str) -> None:
     monitor = ScriptedMonitor({"query-status": {"status": state, "running": False}})
     with pytest.raises(CannotFreeze, match="does not run") as caught:
-        DirectHost(monitor, agent="/nowhere").freeze(10)
+        QmpGuest(monitor, agent="/nowhere").freeze(10)
     assert state in str(caught.value)
 
 
 def test_agent_of_a_guest_that_runs_is_asked() -> None:
     monitor = ScriptedMonitor({"query-status": {"status": "running", "running": True}})
     with pytest.raises(CannotFreeze, match="/nowhere"):
-        DirectHost(monitor, agent="/nowhere").freeze(10)
+        QmpGuest(monitor, agent="/nowhere").freeze(10)
 
 
 def test_a_query_that_is_not_answered_has_changed_nothing() -> None:
     monitor = ScriptedMonitor({"query-status": CommandTimedOut("query-status", 30)})
     with pytest.raises(LostWhileReading):
-        DirectHost(monitor).run_state()
+        QmpGuest(monitor).run_state()
 
 
 class TestResults:
     def test_of_a_create(self) -> None:
-        fake = FakeHost(samples.guest(samples.disk()))
+        fake = FakeGuest(samples.guest(samples.disk()))
         fake.state = "internal-error"
         result = create(fake, CREATE)
         assert result.guest_state == "internal-error"
@@ -80,7 +80,7 @@ class TestResults:
         )
 
     def test_of_a_delete_by_its_end(self) -> None:
-        fake = FakeHost(samples.guest(samples.disk(2)))
+        fake = FakeGuest(samples.guest(samples.disk(2)))
         fake.state = "guest-panicked"
         result = delete(fake, NamedDeleteRequest(disk="vda", snapshot="s1"))
         assert (result.guest_state, result.notes[-1]) == (
@@ -89,14 +89,14 @@ class TestResults:
         )
 
     def test_of_a_delete_after_which_the_guest_has_ended(self) -> None:
-        fake = FakeHost(samples.guest(samples.disk(2)))
+        fake = FakeGuest(samples.guest(samples.disk(2)))
         fake.fails["run_state"] = LostWhileReading("it is gone")
         assert delete(fake, NamedDeleteRequest(disk="vda", snapshot="s1")).guest_state is None
 
 
 @pytest.mark.parametrize("layer", [0, 1])
 def test_images_of_another_qemu_are_not_touched(layer: int) -> None:
-    fake = FakeHost(
+    fake = FakeGuest(
         samples.guest(samples.changed_layer(samples.disk(2), layer, flags=("inactive",)))
     )
     with pytest.raises(DiskUnsuitable, match="not this QEMU's to write"):

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from qmpsnap.formats.layers import DiskReport
+from qmpsnap.formats.layers import Disk
 from qmpsnap.operations.guards import Guard, Surroundings, WouldHarm, check_merge
-from qmpsnap.operations.plan_delete import WORTH_A_PULL, MergePlan, plan_delete
+from qmpsnap.operations.plan_merge import WORTH_A_PULL, MergePlan, plan_delete
 from qmpsnap.operations.requests import DeleteRequest, NamedDeleteRequest
 from qmpsnap.operations.space import growth
 from tests.unit import samples
@@ -78,7 +78,7 @@ def test_guard(plan: MergePlan, written: str) -> None:
 
 
 class TestChoice:
-    def disk(self, active: int | None, base: int | None, depth: int = 2) -> DiskReport:
+    def disk(self, active: int | None, base: int | None, depth: int = 2) -> Disk:
         made = samples.disk(depth)
         for position, size in ((0, active), (depth - 1, base)):
             node = made.layers[position].node_details
@@ -87,7 +87,7 @@ class TestChoice:
             made = samples.changed_layer(made, position, node_details=details)
         return made
 
-    def chosen(self, disk: DiskReport, method: Any = "auto") -> MergePlan:
+    def chosen(self, disk: Disk, method: Any = "auto") -> MergePlan:
         name = disk.layers[0].file.rpartition(".")[2]
         request = NamedDeleteRequest(disk="1", snapshot=name, method=method)
         return plan_delete(samples.guest(disk), request)

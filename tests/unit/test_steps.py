@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import pytest
 
+from qmpsnap.operations.forecast import forecast_create
 from qmpsnap.operations.quiesce import CannotFreeze, Policy, Quiesce
 from qmpsnap.operations.requests import CreateRequest
 from qmpsnap.operations.step import Step
-from qmpsnap.operations.steps import forecast_create
 from tests.unit import samples
-from tests.unit.fake_host import FakeHost
+from tests.unit.fake_guest import FakeGuest
 
 CREATE = CreateRequest(disk="1", new_file="volume-1.new", snapshot="new")
 
 
-class WithoutAgent(FakeHost):
+class WithoutAgent(FakeGuest):
     def steps_of_freeze(self) -> tuple[Step, Step]:
         raise CannotFreeze("no agent")
 
 
-def shown(host: type[FakeHost], policy: str) -> list[str]:
+def shown(host: type[FakeGuest], policy: str) -> list[str]:
     fake = host(samples.guest(samples.disk(2)))
     (forecast,) = forecast_create(fake, [CREATE], Quiesce(policy=Policy(policy)))
     assert fake.calls == ["read"]
@@ -27,9 +27,9 @@ def shown(host: type[FakeHost], policy: str) -> list[str]:
 
 
 def test_around_the_switch_alone() -> None:
-    assert shown(FakeHost, "never") == ["transaction"]
-    assert shown(FakeHost, "try") == ["freeze", "transaction", "thaw"]
-    assert shown(FakeHost, "require") == ["freeze", "transaction", "thaw"]
+    assert shown(FakeGuest, "never") == ["transaction"]
+    assert shown(FakeGuest, "try") == ["freeze", "transaction", "thaw"]
+    assert shown(FakeGuest, "require") == ["freeze", "transaction", "thaw"]
 
 
 def test_without_an_agent() -> None:

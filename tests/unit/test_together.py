@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from qmpsnap.hosts.together import TooSlow, together
+from qmpsnap.cli.together import TooSlow, together
 
 NEVER = 60.0
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qmpsnap.operations.jobs import IoStatus, JobStatus, JobView
-from qmpsnap.operations.notices import (
+from qmpsnap.operations.job.machine import Do, Limits, Step, Watch, Why, step, watch
+from qmpsnap.operations.job.notices import (
     DoesNotConverge,
     GoesOn,
     Notice,
@@ -18,7 +18,7 @@ from qmpsnap.operations.notices import (
     StoppedByError,
     TimeIsUp,
 )
-from qmpsnap.operations.watch import Do, Limits, Step, Watch, Why, step, watch
+from qmpsnap.operations.job.states import IoStatus, JobStatus, JobView
 
 LIMITS = Limits(grace_s=30, pivot_tries=3, window_s=10, again_s=60)
 MIB = 1024 * 1024

@@ -1,0 +1,1 @@
+"""Files on this host: headers, overlays, and who uses them."""

@@ -1,0 +1,224 @@
+"""
+The overlay file of a new snapshot: made, or checked when the volume service made it already.
+
+The volume service that made it may have guessed the backing format (a stock Cinder does), and
+`blockdev-snapshot` checks neither header nor size: this is the last place to look.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+from qmpsnap.errors import Failed, Refused
+from qmpsnap.formats.qcow2 import BadHeader
+from qmpsnap.guests.files import qemu_img
+from qmpsnap.guests.files.header import read_header
+from qmpsnap.operations.guest import Overlay
+from qmpsnap.operations.names import tidy
+from qmpsnap.operations.plan_snapshot import CreatePlan
+
+_PREFIX: Final = ".qmpsnap-"
+_SUFFIX: Final = ".tmp"
+"""How the names of overlays begin and end that are not complete yet."""
+
+
+@dataclass(eq=False)
+class OverlayUnsuitable(Refused):
+    """The file that is to become the overlay is there already, and must not be used."""
+
+    msg = "{self.path} cannot become the overlay: {self.reason}"
+    remedy = "{self.advice}"
+
+    path: str
+    reason: str
+    advice: str = "Remove it if nobody needs it, or choose another name."
+
+
+@dataclass(eq=False)
+class CannotMake(Failed):
+    """The overlay file could not be made; the guest was not touched."""
+
+    msg = "cannot make the overlay {self.path}: {self.reason}"
+    remedy = "Mend the cause (space, permission), then give the same command again."
+    changed = "no"
+
+    path: str
+    reason: str
+
+
+def prepare_overlay(plan: CreatePlan) -> Overlay:
+    """
+    Make the overlay, or take the one that is there when it is fit for use.
+
+    Killed at any point, this leaves either nothing, a hidden temporary file, or a complete and
+    unused overlay under the final name, which the next call takes.
+
+    Raises:
+        OverlayUnsuitable: The file that is there is not an empty qcow2 overlay of this disk.
+        QemuImgMissing, QemuImgFailed, CannotMake: It could not be made, or not be corrected.
+    """
+    if os.path.lexists(plan.overlay):
+        return _taken(plan)
+    _make(plan)
+    return Overlay(made=True)
+
+
+def discard_overlay(plan: CreatePlan) -> None:
+    """Remove an overlay that `prepare_overlay` made and nobody uses."""
+    with suppress(FileNotFoundError):
+        os.unlink(plan.overlay)
+
+
+def _make(plan: CreatePlan) -> None:
+    """
+    Write under a temporary name, then link.
+
+    The final name appears complete or not at all, and never replaces a file that came there in
+    the meantime.
+    """
+    folder = os.path.dirname(plan.overlay)
+    try:
+        descriptor, temporary = tempfile.mkstemp(_SUFFIX, _PREFIX, folder)
+        os.close(descriptor)
+    except OSError as error:
+        raise CannotMake(plan.overlay, str(error)) from error
+    try:
+        qemu_img.create_overlay(
+            temporary,
+            backing_name=plan.backing_name,
+            backing_format=plan.backing_format,
+            size=plan.virtual_size,
+        )
+        _like(temporary, plan.active.path or folder)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.link(temporary, plan.overlay)
+        try:
+            _sync_folder(folder)
+        except BaseException:
+            discard_overlay(plan)
+            raise
+    except FileExistsError as error:
+        advice = "Another program made it just now; look at it, then try again."
+        raise OverlayUnsuitable(plan.overlay, "it is there already", advice) from error
+    except OSError as error:
+        raise CannotMake(plan.overlay, str(error)) from error
+    finally:
+        with suppress(OSError):
+            os.unlink(temporary)
+
+
+def _like(path: str, model: str) -> None:
+    """Give the overlay the owner and mode of the active file, so that QEMU may open it."""
+    status = os.stat(model)
+    os.chmod(path, stat.S_IMODE(status.st_mode))
+    if (status.st_uid, status.st_gid) != (os.geteuid(), os.getegid()):
+        os.chown(path, status.st_uid, status.st_gid)
+
+
+def _sync_folder(folder: str) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _taken(plan: CreatePlan) -> Overlay:
+    """Check an overlay that the volume service made, and correct its backing format."""
+
+    def unsuitable(reason: str, advice: str | None = None) -> OverlayUnsuitable:
+        if advice is None:
+            return OverlayUnsuitable(plan.overlay, reason)
+        return OverlayUnsuitable(plan.overlay, reason, advice)
+
+    if not stat.S_ISREG(os.lstat(plan.overlay).st_mode):
+        raise unsuitable("it is not a regular file")
+    _remove_own_link(plan.overlay)
+    if os.lstat(plan.overlay).st_nlink != 1:
+        raise unsuitable("the file has another name as well, and may be somebody else's")
+    try:
+        header = read_header(plan.overlay, follow=False)
+    except BadHeader as error:
+        raise unsuitable(f"it is not qcow2 ({error.reason})") from error
+    except OSError as error:
+        raise unsuitable(f"it cannot be read ({error})", "Mend its permissions.") from error
+    if header.data_file is not None:
+        raise unsuitable("its header names a data file")
+    if header.encryption is not None:
+        raise unsuitable("it is encrypted")
+    if header.virtual_size != plan.virtual_size:
+        raise unsuitable(
+            f"it has {header.virtual_size} bytes, the disk has {plan.virtual_size}",
+            "Make it anew with the size of the disk.",
+        )
+    backing = f"`-b {plan.backing_name} -F {plan.backing_format}`"
+    remake = f"Make it anew with {backing}, remove it if nobody needs it, or choose another name."
+    if header.backing_file is None:
+        raise unsuitable("its header names no backing file", remake)
+    if not _same_file(plan, header.backing_file):
+        raise unsuitable(
+            f"it is backed by {header.backing_file!r}, not by {plan.backing_name!r}", remake
+        )
+    try:
+        state, empty = qemu_img.state_of(plan.overlay), qemu_img.is_empty(plan.overlay)
+    except qemu_img.QemuImgFailed as error:
+        advice = "Find out who has it open, or choose another name."
+        raise unsuitable(f"it cannot be looked into ({error.reason})", advice) from error
+    if state.corrupt:
+        raise unsuitable("it is marked as corrupt")
+    if state.snapshots:
+        raise unsuitable("it holds internal snapshots")
+    if not empty:
+        raise unsuitable(
+            "it holds data already",
+            "After an active commit a left-over overlay still looks valid and is stale: remove "
+            "it, or choose another name.",
+        )
+    if header.backing_format == plan.backing_format:
+        return Overlay(made=False)
+    qemu_img.record_backing(
+        plan.overlay, backing_name=header.backing_file, backing_format=plan.backing_format
+    )
+    corrected = read_header(plan.overlay)
+    if (corrected.backing_file, corrected.backing_format) != (
+        header.backing_file,
+        plan.backing_format,
+    ):
+        raise qemu_img.QemuImgFailed("rebase", plan.overlay, "the header is still wrong afterwards")
+    was = header.backing_format or "nothing"
+    return Overlay(
+        made=False,
+        notes=(
+            f"corrected the header of {plan.file}: backing format {was} -> {plan.backing_format}",
+        ),
+    )
+
+
+def _remove_own_link(overlay: str) -> None:
+    """Remove the temporary name that `_make` leaves beside the overlay when it is killed."""
+    folder = os.path.dirname(overlay)
+    for name in os.listdir(folder):
+        if name.startswith(_PREFIX) and name.endswith(_SUFFIX):
+            path = os.path.join(folder, name)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.lstat(path), os.lstat(overlay)):
+                    os.unlink(path)
+
+
+def _same_file(plan: CreatePlan, backing_name: str) -> bool:
+    """
+    Whether a name in the overlay's header is the active file.
+
+    Compared as text: a hostile name is not looked up. Only Cinder's own two forms are taken, the
+    bare name and the full path; with `..` in it, a name may lead through a link to anywhere.
+    """
+    if ":" in backing_name.partition("/")[0]:
+        return False  # an address for QEMU, not a file
+    path = os.path.join(os.path.dirname(plan.overlay), backing_name)
+    return tidy(path) == tidy(plan.active.path or "")

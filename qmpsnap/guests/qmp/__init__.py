@@ -1,0 +1,1 @@
+"""A guest without libvirt: every step is QMP on its own socket."""

@@ -1,0 +1,1 @@
+"""A block job from its start to its end."""

@@ -1,0 +1,270 @@
+"""
+Jobs without a plan: find one by what people call it, wait for it, cancel, pause, resume.
+
+None of this finishes a job that stops before it changes the chain: what it merges, and so what is
+to be flushed and proven, only the request knows that it was started with.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from qmpsnap.errors import Failed, Refused
+from qmpsnap.operations.guest import Jobs
+from qmpsnap.operations.job.states import COPYING, ENDING, PAUSED, JobReport, JobStatus, Verb
+from qmpsnap.operations.options import check_bandwidth
+from qmpsnap.operations.step import Step
+
+POLL_S: Final = 1.0
+LINGER_S: Final = 3.0
+"""How long a job may be ready or pending while somebody is at work on it."""
+END_S: Final = 30.0
+"""How long a cancelled job may take to end."""
+
+
+@dataclass(eq=False)
+class JobNotFound(Refused):
+    """No job answers to the name."""
+
+    msg = "there is no job {self.wanted!r}; there is: {self.known_text}"
+    remedy = "See `qmpsnap jobs`. A job that has ended is not there any more."
+
+    wanted: str
+    known: tuple[str, ...]
+
+    @property
+    def known_text(self) -> str:
+        """The ids, or a word for none."""
+        return ", ".join(self.known) or "none"
+
+
+@dataclass(eq=False)
+class JobAmbiguous(Refused):
+    """A disk has more than one job."""
+
+    msg = "{self.wanted!r} has several jobs: {self.known_text}"
+    remedy = "Give the id of one of them."
+
+    wanted: str
+    known: tuple[str, ...]
+
+    @property
+    def known_text(self) -> str:
+        """The ids."""
+        return ", ".join(self.known)
+
+
+@dataclass(eq=False)
+class JobUnsuitable(Refused):
+    """The job is not in a state in which this can be done."""
+
+    msg = "job {self.job} is {self.status}: it cannot {self.verb}"
+    remedy = "See `qmpsnap jobs`."
+
+    job: str
+    status: str
+    verb: str
+
+
+@dataclass(eq=False)
+class JobEndedBadly(Failed):
+    """The job that was waited for has ended with an error."""
+
+    msg = "job {self.job} has ended: {self.reason}"
+    remedy = "Whoever started it says more; `qmpsnap chain` shows the chain."
+    changed = "unknown"
+
+    job: str
+    reason: str
+
+
+@dataclass(eq=False)
+class JobWaits(Failed):
+    """The job has copied everything, and waits for whoever started it to change the chain."""
+
+    msg = "job {self.job} has copied everything, and waits ({self.status}) to be finished"
+    remedy = (
+        "Give the command again that started it: it takes the job up and finishes it. Nothing "
+        "else knows what it merges."
+    )
+    changed = "no"
+
+    job: str
+    status: str
+
+
+@dataclass(eq=False)
+class JobGoesOn(Failed):
+    """The job has not ended within the time that was to be waited."""
+
+    msg = "job {self.job} is {self.status} after {self.seconds:g} s, and goes on"
+    changed = "no"
+
+    job: str
+    status: str
+    seconds: float
+
+
+def find_job(jobs: tuple[JobReport, ...], wanted: str) -> JobReport:
+    """
+    Find a job by its id, or by the disk that has no other one.
+
+    Raises:
+        JobNotFound, JobAmbiguous: With the ids that there are.
+    """
+    for job in jobs:
+        if job.id == wanted:
+            return job
+    found = [job for job in jobs if job.disk == wanted]
+    if len(found) > 1:
+        raise JobAmbiguous(wanted, tuple(job.id for job in found))
+    if not found:
+        raise JobNotFound(wanted, tuple(job.id for job in jobs))
+    return found[0]
+
+
+def planned(host: Jobs, verb: Verb, wanted: str, bandwidth: int = 0) -> tuple[JobReport, Step]:
+    """
+    Find the job, and the step that would be taken; nothing is done.
+
+    Raises:
+        Refused: It would be refused, for the same reason.
+    """
+    if verb is Verb.SET_SPEED:
+        check_bandwidth(bandwidth)
+    job = _found(host, verb, wanted)
+    return job, host.step_of(verb, job.id, bandwidth)
+
+
+_CANNOT: Final = {
+    Verb.CANCEL: "be cancelled",
+    Verb.PAUSE: "be paused",
+    Verb.RESUME: "be resumed",
+    Verb.SET_SPEED: "be given another bandwidth",
+}
+
+
+def _found(host: Jobs, verb: Verb, wanted: str) -> JobReport:
+    """
+    Find a job to which this can be done.
+
+    Raises:
+        JobNotFound, JobAmbiguous, JobUnsuitable: There is none.
+    """
+    job = find_job(host.jobs(), wanted)
+    status = job.view.status
+    suits = {
+        Verb.CANCEL: status not in ENDING,
+        Verb.PAUSE: status in (JobStatus.CREATED, JobStatus.RUNNING, JobStatus.READY),
+        Verb.RESUME: status in PAUSED or job.ours is None,
+        Verb.SET_SPEED: status in COPYING,
+    }
+    if not suits[verb]:
+        raise JobUnsuitable(job.id, status, _CANNOT[verb])
+    return job
+
+
+def wait_for(
+    host: Jobs,
+    wanted: str,
+    *,
+    timeout_s: float | None = None,
+    progress: Callable[[JobReport], None] | None = None,
+    linger_s: float = LINGER_S,
+) -> JobReport:
+    """
+    Wait until a job has ended; returns it as it was seen first.
+
+    Raises:
+        JobNotFound, JobAmbiguous: There is no such job.
+        JobEndedBadly: It ended with an error, or was cancelled.
+        JobWaits: It waits to be finished, and nobody does.
+        JobGoesOn: The time is up.
+    """
+    job = find_job(host.jobs(), wanted)
+    host.follow(job.id)
+    began = time.monotonic()
+    ready_since: float | None = None
+    while True:
+        view, now = host.view(job.id), time.monotonic()
+        if progress is not None:
+            progress(replace(job, view=view))
+        if view.status in (JobStatus.CONCLUDED, JobStatus.NULL):
+            if view.error is not None:
+                raise JobEndedBadly(job.id, view.error)
+            return job
+        if view.status in (JobStatus.READY, JobStatus.PENDING):
+            ready_since = now if ready_since is None else ready_since
+            if now - ready_since >= linger_s:
+                raise JobWaits(job.id, view.status)
+        else:
+            ready_since = None
+        if timeout_s is not None and now - began >= timeout_s:
+            raise JobGoesOn(job.id, view.status, timeout_s)
+        left = POLL_S if timeout_s is None else min(POLL_S, timeout_s - (now - began))
+        host.wait(job.id, max(0.0, min(left, linger_s) if ready_since is not None else left))
+
+
+def cancel(host: Jobs, wanted: str, *, end_s: float = END_S) -> JobReport:
+    """
+    Cancel a job, and wait for its end. The chain stays as it was.
+
+    Raises:
+        JobNotFound, JobAmbiguous: There is no such job.
+        JobUnsuitable: It is ending already.
+        JobGoesOn: It does not end.
+    """
+    job = _found(host, Verb.CANCEL, wanted)
+    host.follow(job.id)
+    if not host.cancel(job.id):
+        raise JobUnsuitable(job.id, "ending", "be cancelled")
+    began = time.monotonic()
+    while (view := host.view(job.id)).status not in (JobStatus.CONCLUDED, JobStatus.NULL):
+        if time.monotonic() - began > end_s:
+            raise JobGoesOn(job.id, view.status, end_s)
+        host.wait(job.id, POLL_S)
+    return job
+
+
+def pause(host: Jobs, wanted: str) -> JobReport:
+    """
+    Let a job rest.
+
+    Raises:
+        JobNotFound, JobAmbiguous: There is no such job.
+        JobUnsuitable: It rests already, or is ending.
+    """
+    job = _found(host, Verb.PAUSE, wanted)
+    host.pause(job.id)
+    return job
+
+
+def resume(host: Jobs, wanted: str) -> JobReport:
+    """
+    Let a paused job go on, whoever paused it.
+
+    Raises:
+        JobNotFound, JobAmbiguous: There is no such job.
+        JobUnsuitable: It is not paused.
+    """
+    job = _found(host, Verb.RESUME, wanted)
+    host.resume(job.id)
+    return job
+
+
+def set_speed(host: Jobs, wanted: str, bandwidth: int) -> JobReport:
+    """
+    Limit a job to so many bytes a second; 0 for no limit.
+
+    Raises:
+        BadOption: No job could take this.
+        JobNotFound, JobAmbiguous: There is no such job.
+        JobUnsuitable: It has nothing to copy any more.
+    """
+    check_bandwidth(bandwidth)
+    job = _found(host, Verb.SET_SPEED, wanted)
+    host.set_speed(job.id, bandwidth)
+    return job

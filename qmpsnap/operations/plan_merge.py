@@ -1,0 +1,251 @@
+"""
+What a delete will do, decided before anything is touched. Pure.
+
+A plan is made from one reading of the guest and carries what the chain must look like
+afterwards; everything that can be refused is refused here, before the first command that changes
+state.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+from qmpsnap.errors import Refused
+from qmpsnap.formats.layers import Disk, Disks, Layer
+from qmpsnap.operations.names import find_snapshot, folder_of, name_of_base
+from qmpsnap.operations.requests import DeleteRequest, NamedDeleteRequest
+from qmpsnap.operations.volume import DiskUnsuitable, find_disk, usable
+
+
+@dataclass(eq=False)
+class NotInChain(Refused):
+    """A file of the request is not part of the disk's chain."""
+
+    msg = "{self.field} {self.name!r} is not in the chain of {self.disk}: {self.chain}"
+    remedy = "Nothing was merged. If it was merged before, the volume service has an old picture."
+
+    field: str
+    name: str
+    disk: str
+    chain: str
+
+
+@dataclass(eq=False)
+class ForeignLayer(Refused):
+    """
+    A file that would be merged, or merged into, is not in the volume's folder.
+
+    A bare name of the volume service's means its own file. A chain may lead out of the folder (to
+    a template, or by a hostile header to anything that QEMU may write), and what lies there is
+    not the volume's.
+    """
+
+    msg = "{self.what} would be {self.path}, which is not in {self.folder}"
+    remedy = (
+        "See with `qmpsnap chain` where this chain leads, and why. Nothing was merged; a pull "
+        "of the whole chain (`--method pull`) writes the active file only."
+    )
+
+    what: str
+    path: str
+    folder: str
+
+
+@dataclass(eq=False)
+class WrongOrder(Refused):
+    """The file to merge into does not lie below the file to merge."""
+
+    msg = "{self.base!r} does not lie below {self.top!r} in the chain of {self.disk}: {self.chain}"
+    remedy = "A merge goes down: give the upper file as file_to_merge, the lower as the target."
+
+    base: str
+    top: str
+    disk: str
+    chain: str
+
+
+@dataclass(eq=False)
+class NothingToPull(Refused):
+    """The active file reads through nothing that a pull would remove."""
+
+    msg = "{self.file} has nothing to pull: it already reads {self.below}"
+    remedy = (
+        "If an earlier pull was interrupted, it may have ended by itself: pause and resume the "
+        "guest once, which flushes, before a file that left the chain is removed."
+    )
+
+    file: str
+    below: str
+
+
+WORTH_A_PULL: Final = 64 * 1024 * 1024
+"""Bytes that a pull must save: after a commit the volume has its own file and name again, after
+a pull the overlay's."""
+
+MergeKind = Literal["commit", "active-commit", "pull"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MergePlan:
+    """
+    Take layers out of a chain.
+
+        commit         above ─► top ─► … ─► base     top's data goes down into base
+        active-commit          top ─► … ─► base     the same, and the guest pivots to base
+        pull                   top ─► … ─► base     what lies between comes up into top;
+                                                     base None: all of it
+    """
+
+    kind: MergeKind
+    disk: Disk
+    top: Layer
+    base: Layer | None
+    above: Layer | None
+    """The layer whose header will name `base`: for a commit the one above `top`, for a pull
+    `top` itself; None when no header changes its backing file."""
+    backing_name: str | None
+    """What that header must say."""
+    dropped: tuple[Layer, ...]
+    """Layers that leave the chain; their data moves."""
+    remaining: tuple[Layer, ...]
+    """The chain afterwards."""
+    why: str = ""
+    """Why it is this kind of merge, where another one was possible."""
+
+    @property
+    def rewrites_only(self) -> bool:
+        """Whether nothing is merged: a pull down to the next layer, which writes a header anew."""
+        return not self.dropped
+
+    @property
+    def written(self) -> Layer:
+        """The layer that receives the data."""
+        if self.kind == "pull" or self.base is None:
+            return self.top
+        return self.base
+
+    @property
+    def reported(self) -> tuple[Layer, ...]:
+        """The files whose format is reported to the volume service (spec.txt, design.md)."""
+        if self.kind == "pull":
+            return (self.top,) if self.base is None else (self.top, self.base)
+        return (self.written,)
+
+
+def plan_delete(guest: Disks, request: DeleteRequest | NamedDeleteRequest) -> MergePlan:
+    """
+    Plan the removal of layers.
+
+    Raises:
+        DiskNotFound, DiskAmbiguous, DiskUnsuitable, FormatUncertain: The disk cannot be used.
+        SnapshotNotFound, NotInChain, ForeignLayer, WrongOrder, NothingToPull: The chain does not
+            allow what is asked for.
+    """
+    disk = usable(find_disk(guest, request.disk))
+    if isinstance(request, NamedDeleteRequest):
+        snapshot = find_snapshot(disk, request.snapshot)
+        top, base = disk.layers.index(snapshot.overlay), disk.layers.index(snapshot.data)
+        if request.method == "pull":
+            if len(disk.layers) != 2:
+                # The active file keeps its name, so an older snapshot would go by the name of
+                # the one that was deleted.
+                raise DiskUnsuitable(
+                    disk.disk,
+                    "only the last snapshot that is left can be deleted by pull",
+                    "Delete it by commit (`--method commit`).",
+                )
+            return _plan_pull(disk, None)
+        commit = _plan_commit(disk, top, base)
+        return commit if request.method == "commit" else _cheaper(disk, commit)
+    if request.merge_target_file is None:
+        base_name = request.file_to_merge
+        return _plan_pull(
+            disk, None if base_name is None else _position(disk, "file_to_merge", base_name)
+        )
+    assert request.file_to_merge is not None  # requests.delete_request() has seen to it
+    return _plan_commit(
+        disk,
+        _position(disk, "file_to_merge", request.file_to_merge),
+        _position(disk, "merge_target_file", request.merge_target_file),
+    )
+
+
+def _cheaper(disk: Disk, commit: MergePlan) -> MergePlan:
+    """
+    Choose between a commit and a pull, where both are possible.
+
+    With more than two layers only a commit keeps the names of the other snapshots right.
+    """
+    if len(disk.layers) != 2:
+        return commit
+    active, base = disk.layers
+    up, down = _allocated(base), _allocated(active)
+    if "shared-base" in base.flags:
+        return replace(_plan_pull(disk, None), why=f"{base.file} is read by others too")
+    if up is None or down is None:
+        return replace(commit, why="how much each way would move is not known")
+    if up + WORTH_A_PULL < down:
+        why = f"it moves {up} bytes at most, a commit {down}"
+        return replace(_plan_pull(disk, None), why=why)
+    if up < down:
+        why = f"a pull would move {up} bytes instead of {down}, too little less to keep the overlay"
+        return replace(commit, why=why)
+    return replace(commit, why=f"it moves {down} bytes at most, a pull {up}")
+
+
+def _allocated(layer: Layer) -> int | None:
+    return layer.node_details.actual_size if layer.node_details else None
+
+
+def _plan_commit(disk: Disk, top: int, base: int) -> MergePlan:
+    layers = disk.layers
+    upper, lower = layers[top], layers[base]
+    if base <= top:
+        raise WrongOrder(lower.file, upper.file, disk.disk, disk.chain_text)
+    if folder_of(lower) != folder_of(upper):
+        what = f"the file that {upper.file} is committed into"
+        raise ForeignLayer(what, lower.path or lower.file, folder_of(upper))
+    above = layers[top - 1] if top else None
+    return MergePlan(
+        kind="commit" if top else "active-commit",
+        disk=disk,
+        top=upper,
+        base=lower,
+        above=above,
+        backing_name=name_of_base(above, lower) if above else None,
+        dropped=layers[top:base],
+        remaining=layers[:top] + layers[base:],
+    )
+
+
+def _plan_pull(disk: Disk, base: int | None) -> MergePlan:
+    layers = disk.layers
+    active, lower = layers[0], None if base is None else layers[base]
+    if base == 0:
+        raise WrongOrder(active.file, active.file, disk.disk, disk.chain_text)
+    if len(layers) == 1 or base == 1:
+        raise NothingToPull(active.file, f"straight from {lower.file}" if lower else "from itself")
+    if active.format != "qcow2":
+        raise DiskUnsuitable(disk.disk, "its active file is not qcow2", "Delete by commit.")
+    return MergePlan(
+        kind="pull",
+        disk=disk,
+        top=active,
+        base=lower,
+        above=active,
+        backing_name=name_of_base(active, lower) if lower else None,
+        dropped=layers[1:base] if base is not None else layers[1:],
+        remaining=(active,) if base is None else (active, *layers[base:]),
+    )
+
+
+def _position(disk: Disk, field: str, name: str) -> int:
+    """Find a file of the volume by its bare name, which means one in the active file's folder."""
+    folder = folder_of(disk.layers[0])
+    for position, layer in enumerate(disk.layers):
+        if layer.file == name:
+            if folder_of(layer) != folder:
+                raise ForeignLayer(f"{field} {name!r}", layer.path or layer.file, folder)
+            return position
+    raise NotInChain(field, name, disk.disk, disk.chain_text)

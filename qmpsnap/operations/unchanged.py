@@ -1,0 +1,67 @@
+"""
+What a plan expects of the graph until its own last step: the chain that it was made from. Pure.
+
+Between the reading and a step lie a freeze, a proof, or hours of copying, and others may work on
+the guest meanwhile. So the graph is read afresh before every step that changes it, and compared.
+While a job runs QEMU keeps most of them out itself ("in use by block job"), but not all: a node may
+be put in another's place, or the disk taken away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from qmpsnap.errors import Refused
+from qmpsnap.formats.layers import Disk, Disks
+from qmpsnap.operations.volume import DiskNotFound, find_disk
+
+
+@dataclass(eq=False)
+class GraphChanged(Refused):
+    """The graph is another one than the plan was made from; the next step was not taken."""
+
+    msg = "the plan was made from another graph: {self.difference}"
+    remedy = (
+        "Nothing was changed. Somebody else is at work on this guest: wait until that is over, "
+        "look at `qmpsnap chain`, then give the command again."
+    )
+
+    difference: str
+
+
+def check_unchanged(planned: Iterable[Disk], now: Disks) -> None:
+    """
+    Compare disks with what they were when the plan was made.
+
+    Raises:
+        GraphChanged: One differs.
+    """
+    found = [one for disk in planned for one in differences(disk, now)]
+    if found:
+        raise GraphChanged("; ".join(found))
+
+
+def differences(planned: Disk, now: Disks) -> tuple[str, ...]:
+    """
+    In what a disk's chain differs from what it was when the plan was made; empty: in nothing.
+
+    The root of the disk does not count, nor do filters: a job puts its own there.
+    """
+    try:
+        disk = find_disk(now, planned.disk)
+    except DiskNotFound:
+        return (f"disk {planned.disk} is gone",)
+    files = [tuple(layer.path or layer.file for layer in one.layers) for one in (planned, disk)]
+    if files[0] != files[1]:
+        return (f"the chain of {disk.disk} is {disk.chain_text}, and was {planned.chain_text}",)
+    return tuple(_layer_differences(planned, disk))
+
+
+def _layer_differences(planned: Disk, disk: Disk) -> Iterator[str]:
+    """By what both readings state: the XML alone names no nodes."""
+    for before, layer in zip(planned.layers, disk.layers, strict=True):
+        if before.node and layer.node and before.node != layer.node:
+            yield f"{layer.file} is open as node {layer.node}, and was as {before.node}"
+        if before.format and layer.format and before.format != layer.format:
+            yield f"{layer.file} is {layer.format}, and was {before.format}"

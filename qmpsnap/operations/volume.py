@@ -1,0 +1,173 @@
+"""Which disk is meant, and whether an operation on it may be thought of at all. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from qmpsnap.errors import Refused
+from qmpsnap.formats.layers import Disk, Disks
+from qmpsnap.formats.verdict import Verdict
+
+
+@dataclass(eq=False)
+class DiskNotFound(Refused):
+    """The guest has no such disk."""
+
+    msg = "there is no disk {self.wanted!r}; the guest has: {self.known_text}"
+    remedy = "Name a disk by target, serial, device id or node; `qmpsnap disks` lists them."
+
+    wanted: str
+    known: tuple[str, ...]
+
+    @property
+    def known_text(self) -> str:
+        """The disks, or a word for none."""
+        return ", ".join(self.known) or "none"
+
+
+@dataclass(eq=False)
+class DiskAmbiguous(Refused):
+    """Two disks answer to this name, so neither is touched."""
+
+    msg = "{self.wanted!r} names more than one disk: {self.known_text}"
+    remedy = "Name the disk by its target or device id."
+
+    wanted: str
+    known: tuple[str, ...]
+
+    @property
+    def known_text(self) -> str:
+        """The disks."""
+        return ", ".join(self.known)
+
+
+@dataclass(eq=False)
+class DiskUnsuitable(Refused):
+    """A disk that snapshots cannot be taken of."""
+
+    msg = "no snapshot operation on disk {self.disk}: {self.reason}"
+    remedy = "{self.advice}"
+
+    disk: str
+    reason: str
+    advice: str
+
+
+@dataclass(eq=False)
+class FormatUncertain(Refused):
+    """The format of a layer is not known, or the witnesses contradict each other."""
+
+    msg = "the format of {self.file} is not certain: {self.reason}"
+    remedy = (
+        "Find out with `qmpsnap chain` who says what; nothing is done on a chain whose formats "
+        "are not certain."
+    )
+
+    file: str
+    reason: str
+
+
+_FLAGS: Final = {
+    "unreadable": (
+        "is a node that QEMU cannot describe any more: its image, or one above it, is corrupt",
+        "Shut the guest down, and look at the disk's images with `qemu-img check -f FORMAT`.",
+    ),
+    "inactive": (
+        "is not this QEMU's to write: a migration has given the images to another one, or has not "
+        "brought them yet",
+        "Work on the guest where it runs. When the migration has failed and the guest is to go on "
+        "here, resume it (QMP `cont`, `virsh resume`): that takes the images back.",
+    ),
+    "encrypted": (
+        "is encrypted",
+        "The overlay would hold in plain what the guest writes; use libvirt's own snapshots with "
+        "a secret for it.",
+    ),
+    "slice": (
+        "is a part of a larger file (offset, size)",
+        "A header cannot record that, so the next start would read the wrong part.",
+    ),
+    "data-file": (
+        "keeps its data in another file (data-file)",
+        "Convert the image to one file first.",
+    ),
+}
+"""Layers that no operation goes near: why, and what to do."""
+
+
+def find_disk(guest: Disks, wanted: str) -> Disk:
+    """
+    Find a disk by target, serial, device id or node name.
+
+    Raises:
+        DiskNotFound: None answers to it; the error names those that there are.
+        DiskAmbiguous: More than one does.
+    """
+    found = [disk for disk in guest.disks if wanted in disk.names]
+    if len(found) > 1:
+        found = [disk for disk in found if disk.disk == wanted] or found
+    if len(found) > 1:
+        raise DiskAmbiguous(wanted, tuple(disk.disk for disk in found))
+    if not found:
+        raise DiskNotFound(
+            wanted,
+            tuple(
+                disk.disk + (f" (serial {disk.serial})" if disk.serial else "")
+                for disk in guest.disks
+            ),
+        )
+    return found[0]
+
+
+def usable(disk: Disk) -> Disk:
+    """
+    Return the disk, or refuse what no snapshot can be taken of or is not known well enough.
+
+    Raises:
+        DiskUnsuitable, FormatUncertain: With the reason and the way out.
+    """
+
+    def unsuitable(reason: str, advice: str) -> DiskUnsuitable:
+        return DiskUnsuitable(disk.disk, reason, advice)
+
+    if disk.kind in ("cdrom", "floppy", "pflash"):
+        raise unsuitable(f"it is a {disk.kind}", "Choose a hard disk; see `qmpsnap disks`.")
+    if not disk.layers:
+        raise unsuitable("the drive is empty", "Insert a medium, or choose another disk.")
+    if disk.read_only:
+        raise unsuitable("it is read-only", "A guest that cannot write needs no snapshot.")
+    if disk.xml_differs is not None:
+        raise unsuitable(
+            f"libvirt and QEMU have different chains ({disk.xml_differs})",
+            "Somebody changed the chain behind libvirt's back; restart the guest with the right "
+            "files before anything else.",
+        )
+    for layer in disk.layers:
+        for flag, (reason, advice) in _FLAGS.items():
+            if flag in layer.flags:
+                raise unsuitable(f"{layer.file} {reason}", advice)
+        if layer.verdict is Verdict.UNKNOWN:
+            raise FormatUncertain(layer.file, "nobody states it")
+        if layer.verdict is Verdict.CONFLICT:
+            said = ", ".join(f"{one.witness} says {one.format}" for one in layer.evidence)
+            raise FormatUncertain(layer.file, said)
+        if "probed" in layer.flags and layer.format != "raw":
+            # An overlay would record for good what the guest may have written into a raw disk.
+            raise FormatUncertain(layer.file, f"QEMU guessed {layer.format} from its bytes")
+        if layer.path is None:
+            raise unsuitable(
+                f"{layer.file} is not a file on this host",
+                "Only chains of local files can be changed.",
+            )
+        if not layer.path.startswith("/"):
+            raise unsuitable(
+                f"QEMU knows {layer.path} by a relative name only",
+                "Start the guest with absolute file names.",
+            )
+    names = [layer.file for layer in disk.layers]
+    if len(set(names)) != len(names):
+        raise unsuitable(
+            "two layers of its chain have the same file name", "Name the layers differently."
+        )
+    return disk
