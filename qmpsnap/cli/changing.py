@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import os
 from collections.abc import Sequence
 
 import click
@@ -24,7 +23,6 @@ from qmpsnap.cli.quiescing import quiesce_options
 from qmpsnap.cli.road import GuestCommand, Road
 from qmpsnap.operations import merge, outcome
 from qmpsnap.operations.forecast import forecast_create, forecast_delete
-from qmpsnap.operations.names import folder_of, tidy
 from qmpsnap.operations.options import MergeOptions
 from qmpsnap.operations.requests import CreateRequest, Method, NamedDeleteRequest
 from qmpsnap.operations.snapshot import create_all
@@ -126,9 +124,7 @@ def delete(
                 request,
                 options=options,
                 allow=allowed,
-                removes=lambda found, path: (
-                    remove_file and _is_in(folder_of(found.layers[0]), path)
-                ),
+                remove=remove_file,
             )
         plans.show_plans("delete", (forecast,), output)
         return
@@ -141,28 +137,15 @@ def delete(
             tell=screen.tell,
             allow=allowed,
             verify=verify,
+            remove=remove_file,
         )
     _tell(f"deleted snapshot {name} of {done.disk.disk}", "delete", (done,), output)
-    folder = folder_of(done.disk.layers[0])
+    for path in done.removed:
+        say(f"removed {path}")
     for path in done.dropped:
-        if remove_file and not _is_in(folder, path):
-            say(f"{path} is no longer used by this guest; it is not in {folder}, so it was kept")
-        elif remove_file:
-            try:
-                os.unlink(path)
-            except OSError as error:
-                say(f"{path} is no longer used by this guest, but: {error}")
-            else:
-                say(f"removed {path}")
-        else:
-            say(f"{path} is no longer used by this guest; it was kept")
+        say(f"{path} is no longer used by this guest; it was kept")
     for path in done.held:
         say(f"{path} left the chain, but it is still in use; it was kept")
-
-
-def _is_in(folder: str, path: str) -> bool:
-    """Whether a file is the volume's own; a template that many volumes rest on lies elsewhere."""
-    return tidy(os.path.dirname(path)) == folder
 
 
 def default_name() -> str:

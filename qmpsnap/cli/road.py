@@ -101,7 +101,7 @@ class Road:
 
     def onlooker(self, monitor: SocketMonitor) -> QmpGuest:
         """Read the guest on a socket, and do nothing else."""
-        return QmpGuest(monitor, pid=monitor.pid, collects=False, max_stall_s=self.max_stall_s)
+        return QmpGuest(monitor, pid=monitor.pid, max_stall_s=self.max_stall_s)
 
     def under_libvirt(self, domain: Any) -> LibvirtGuest:
         """Use a running guest of libvirt; the `connect` of its own is for a libvirtd that restarts."""

@@ -12,7 +12,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from qmpsnap.formats.from_xml import disk_from_xml
@@ -20,7 +20,7 @@ from qmpsnap.formats.layers import Disk, Disks, Layer
 from qmpsnap.formats.qcow2 import Header
 from qmpsnap.formats.verdict import judge
 from qmpsnap.formats.witnesses import layer_above_says, node_says, xml_says
-from qmpsnap.graph.chain import ChainLink, chain, host_path
+from qmpsnap.graph.chain import ChainLink, chain, host_path, nodes_of
 from qmpsnap.graph.drivers import DriverKind
 from qmpsnap.graph.files import files_of
 from qmpsnap.graph.nodes import Device, Graph, Node
@@ -123,7 +123,8 @@ def _disk(
     reports: list[Layer] = []
     above: ChainLink | None = None
     for layer, xml_layer in zip(layers, pairs, strict=True):
-        reports.append(_layer(layer, xml_layer, above, headers, marks))
+        report = _layer(layer, xml_layer, above, headers, marks)
+        reports.append(replace(report, nodes=tuple(nodes_of(graph, layer))))
         above = layer
     return Disk(
         disk=xml.target if xml else name,
@@ -137,7 +138,16 @@ def _disk(
         xml_differs=differs,
         mirror=xml.mirror if xml else None,
         files=files_of(graph, layers),
+        nodes=_reachable(graph, device),
     )
+
+
+def _reachable(graph: Graph, device: Device) -> frozenset[str]:
+    """The nodes that a device reads, but for filters: jobs put theirs there, and take them away."""
+    if device.root is None:
+        return frozenset()
+    found = (device.root, *graph.below(device.root))
+    return frozenset(name for name in found if not _is_filter(graph, name))
 
 
 def _shared(graph: Graph) -> frozenset[str]:

@@ -33,6 +33,8 @@ class Layer:
     top_node: str | None = None
     """The node that the layer above reads: `node`, or a filter on top of it."""
     protocol_node: str | None = None
+    nodes: tuple[str, ...] = ()
+    """Every node of this layer, each above what it reads: filters, format node, protocol node, …"""
     node_details: Node | None = None
 
 
@@ -57,11 +59,18 @@ class Disk:
     mirror: str | None = None
     files: tuple[OpenFile, ...] = ()
     """Every file that is reachable from this disk, those of the chain included."""
+    nodes: frozenset[str] = frozenset()
+    """Every node that is reachable from this disk, but for filters."""
 
     @property
     def chain_text(self) -> str:
         """The chain as people read it, base first."""
         return " <- ".join(layer.file for layer in reversed(self.layers))
+
+    @property
+    def paths(self) -> tuple[str | None, ...]:
+        """The chain as paths, active layer first."""
+        return tuple(layer.path for layer in self.layers)
 
     @property
     def beyond_chain(self) -> tuple[OpenFile, ...]:

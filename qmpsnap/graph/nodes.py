@@ -168,6 +168,16 @@ class Graph:
         """All edges below `parent`."""
         return self._below.get(parent, ())
 
+    def below(self, name: str) -> frozenset[str]:
+        """Names of all nodes that `name` reads, directly or through others."""
+        seen: set[str] = set()
+        waiting = [name]
+        while waiting:
+            found = {edge.child for edge in self.children(waiting.pop())} - seen
+            seen |= found
+            waiting += found
+        return frozenset(seen)
+
     def missing(self) -> frozenset[str]:
         """Names that an edge or a device mentions and no node carries: the reading is torn."""
         named = {edge.child for edge in self.edges} | {edge.parent for edge in self.edges}

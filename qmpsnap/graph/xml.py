@@ -66,6 +66,8 @@ class XmlDisk:
     """Job of a `<mirror>` (`copy`, `active-commit`) while one runs."""
     mirror_ready: bool = False
     """The mirror is in step with the guest: it can pivot."""
+    mirror_file: str | None = None
+    """The file that it mirrors into."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +161,13 @@ def _disk(element: etree._Element) -> XmlDisk:
         layers=tuple(_layers(element)),
         mirror=mirror.get("job") if mirror is not None else None,
         mirror_ready=mirror is not None and mirror.get("ready") == "yes",
+        mirror_file=_mirror_file(mirror),
     )
+
+
+def _mirror_file(mirror: etree._Element | None) -> str | None:
+    source = mirror.find("source") if mirror is not None else None
+    return source.get("file") or source.get("dev") if source is not None else None
 
 
 def _layers(disk: etree._Element) -> list[XmlLayer]:

@@ -75,17 +75,30 @@ class Monitor(Protocol):
         """End the connection. QEMU and its jobs go on."""
 
 
+_FORBIDDEN: Final = ("Permission conflict", "Conflicts with use", "active block job")
+"""How QEMU words it (block.c) when another user of a node does not share a permission, and libvirt
+(qemuDomainDiskBlockJobIsActive(), qemu_domain.c) when a job is on the disk."""
+
+
 @dataclass(eq=False)
 class CommandFailed(Failed):
-    """QEMU answered the command with an error. By QMP's rules it did nothing."""
+    """QEMU or libvirt answered with an error. By QMP's rules, and libvirt's, nothing was done."""
 
-    msg = "QEMU refused {self.command}: {self.description}"
+    msg = "{self.by} refused {self.command}: {self.description}"
+    remedy = "Mend the cause, then give the same command again."
     changed = "no"
 
     command: str
+    """Of QMP, or a function of libvirt's API."""
     error_class: str
-    """QMP's class: `GenericError`, `CommandNotFound`, `DeviceNotFound`, …"""
+    """QMP's class: `GenericError`, `CommandNotFound`, `DeviceNotFound`, …; empty under libvirt."""
     description: str
+    by: str = "QEMU"
+
+    @property
+    def forbidden(self) -> bool:
+        """Whether another user of a node or a disk does not let it happen, such as an NBD export."""
+        return any(words in self.description for words in _FORBIDDEN)
 
 
 @dataclass(eq=False)

@@ -1,26 +1,29 @@
 """
-`--plan`: what would be done, before anything is. Pure.
+`--plan`: what would be done, before anything is.
 
-The steps come from the code that carries them out, so that what is shown is what is sent.
+The steps are those that are taken; nothing here describes one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from qmpsnap.errors import Refused
-from qmpsnap.formats.layers import Disk, Layer
-from qmpsnap.operations.guards import Guard, check_create, check_idle, check_merge
+from qmpsnap.formats.layers import Layer
+from qmpsnap.operations.clear import found
+from qmpsnap.operations.guards import Guard
 from qmpsnap.operations.guest import Guest
-from qmpsnap.operations.headers import wrong_active
 from qmpsnap.operations.job.states import Verb
 from qmpsnap.operations.job.verbs import planned
+from qmpsnap.operations.merge import prepared as prepared_merge
+from qmpsnap.operations.merge import remaining
 from qmpsnap.operations.options import DEFAULT_OPTIONS, MergeOptions
-from qmpsnap.operations.plan_merge import MergePlan, plan_delete
-from qmpsnap.operations.plan_snapshot import CreatePlan, plan_creates
-from qmpsnap.operations.quiesce import NEVER, CannotFreeze, Policy, Quiesce
+from qmpsnap.operations.plan_header import HeaderPlan, wrong_active
+from qmpsnap.operations.quiesce import NEVER, CannotFreeze, Policy, Quiesce, freeze_steps
 from qmpsnap.operations.requests import CreateRequest, DeleteRequest, NamedDeleteRequest
+from qmpsnap.operations.snapshot import Prepared
+from qmpsnap.operations.snapshot import prepared as prepared_snapshot
 from qmpsnap.operations.space import Growth, growth
 from qmpsnap.operations.step import Step
 
@@ -44,96 +47,89 @@ class Forecast:
 
 
 def forecast_delete(
-    host: Guest,
+    guest: Guest,
     request: DeleteRequest | NamedDeleteRequest,
     *,
     options: MergeOptions = DEFAULT_OPTIONS,
     allow: Collection[Guard] = (),
-    removes: Callable[[Disk, str], bool] = lambda _disk, _path: False,
+    remove: bool = False,
 ) -> Forecast:
     """
-    Say what a delete would do.
-
-    Args:
-        host: The guest.
-        request: What to delete.
-        options: How the job would run.
-        allow: Guards that would not count.
-        removes: Whether a file that leaves the chain of a disk would be removed.
+    Say what a delete would do; arguments as for `merge.delete`.
 
     Raises:
         Refused: It would be refused, for the same reason.
     """
-    plan = plan_delete(host.read(), request)
-    if host.attach(plan) is None:
-        check_idle((plan.disk,), host.jobs())
-    around = host.surroundings(plan.disk)
-    check_merge(plan, around, allow)
+    seen = found(guest)
+    merge = prepared_merge(guest, seen, request, options, allow=allow, remove=remove)
+    plan = merge.plan
+    acts = remaining(merge.steps, merge.running)
+    removing = merge.steps.remove
+    mending = wrong_active(plan.remaining, plan.disk) if plan.kind == "active-commit" else None
     return Forecast(
         disk=plan.disk.disk,
         kind=plan.kind,
         why=plan.why,
         steps=(
-            *host.steps_of_merge(plan, options),
-            *_headers(plan),
-            *_mended(host, plan),
-            *(
-                Step(by="file", what=f"remove {layer.path}, if nobody has it open any more")
-                for layer in plan.dropped
-                if layer.path is not None and removes(plan.disk, layer.path)
-            ),
+            *seen.clear,
+            *acts[: len(acts) - len(removing)],
+            *_written_again(guest, mending),
+            *removing,
         ),
-        moved=growth(plan.dropped, plan.written, around.allocated),
+        moved=growth(plan.dropped, plan.written, merge.around.allocated),
         before=plan.disk.layers,
         after=_chain(plan.remaining),
     )
 
 
 def forecast_create(
-    host: Guest,
+    guest: Guest,
     requests: Sequence[CreateRequest],
     quiesce: Quiesce = NEVER,
     *,
     allow: Collection[Guard] = (),
 ) -> tuple[Forecast, ...]:
     """
-    Say what a create would do.
+    Say what a create would do: for each disk what is its own, at the last what is done for all.
 
     Raises:
         Refused: It would be refused, for the same reason.
     """
-    plans = plan_creates(host.read(), requests)
-    check_create(host.migration(), allow)
-    check_idle([plan.disk for plan in plans], host.jobs())
-    last = plans[-1]
+    seen = found(guest)
+    ready = prepared_snapshot(guest, seen, requests, allow=allow)
+    last = len(ready.plans) - 1
     return tuple(
         Forecast(
             disk=plan.disk.disk,
             kind="create",
             why="",
             steps=(
-                _overlay(plan),
-                *_rewritten(host, wrong_active(plan.disk.layers, plan.disk)),
-                *(_switch(host, plans, quiesce) if plan is last else ()),
+                *(
+                    (*seen.clear, *_mendings(guest, ready), *ready.steps.hold)
+                    if number == 0
+                    else ()
+                ),
+                *ready.steps.make[number],
+                *(_switch(guest, ready, quiesce) if number == last else ()),
             ),
             moved=Growth(moved=0, needed=0),
             before=plan.disk.layers,
             after=((plan.file, "qcow2"), *_chain(plan.disk.layers)),
         )
-        for plan in plans
+        for number, plan in enumerate(ready.plans)
     )
 
 
-def forecast_control(host: Guest, verb: Verb, wanted: str, bandwidth: int = 0) -> Forecast:
+def forecast_control(guest: Guest, verb: Verb, wanted: str, bandwidth: int = 0) -> Forecast:
     """
     Say what would be done to a job; the chain stays as it is.
 
     Raises:
         Refused: It would be refused, for the same reason.
     """
-    job, step = planned(host, verb, wanted, bandwidth)
-    found = next((disk for disk in host.read().disks if disk.disk == job.disk), None)
-    layers = found.layers if found else ()
+    job, step = planned(guest, verb, wanted, bandwidth)
+    disk = next((disk for disk in guest.read().disks if disk.disk == job.disk), None)
+    layers = disk.layers if disk else ()
     return Forecast(
         disk=job.disk or job.id,
         kind=verb,
@@ -145,55 +141,43 @@ def forecast_control(host: Guest, verb: Verb, wanted: str, bandwidth: int = 0) -
     )
 
 
-def _switch(host: Guest, plans: Sequence[CreatePlan], quiesce: Quiesce) -> tuple[Step, ...]:
+def _switch(guest: Guest, ready: Prepared, quiesce: Quiesce) -> tuple[Step, ...]:
     """Open the overlays, and switch to them, frozen as asked for."""
-    *opening, switch = host.steps_of_create(plans)
+    steps = ready.steps
+    release = () if steps.release is None else (steps.release,)
+    around = _freeze(guest, ready, quiesce)
+    if around is None:
+        return (*steps.open, steps.switch, *release)
+    freeze, thaw = around
+    return (*steps.open, freeze, steps.switch, thaw, *release)
+
+
+def _freeze(guest: Guest, ready: Prepared, quiesce: Quiesce) -> tuple[Step, Step] | None:
     if quiesce.policy is Policy.NEVER:
-        return (*opening, switch)
+        return None
     try:
-        freeze, thaw = host.steps_of_freeze()
+        return freeze_steps(guest, quiesce, ready.state.run)
     except CannotFreeze:
         if quiesce.policy is Policy.REQUIRE:
             raise
-        return (*opening, switch)
-    return (*opening, freeze, switch, thaw)
+        return None
 
 
-def _overlay(plan: CreatePlan) -> Step:
-    arguments: Mapping[str, object] = {
-        "format": "qcow2",
-        "backing": plan.backing_name,
-        "backing-format": plan.backing_format,
-        "size": plan.virtual_size,
-    }
-    return Step(by="file", what=f"make {plan.overlay}, or check the one that is there", arguments=arguments)  # fmt: skip
+def _mendings(guest: Guest, ready: Prepared) -> tuple[Step, ...]:
+    """The headers of active layers that are wrong already, for all disks."""
+    plans = [wrong_active(disk.layers, disk) for disk in ready.disks]
+    return tuple(step for plan in plans for step in _written_again(guest, plan))
 
 
-def _chain(layers: Sequence[Layer]) -> tuple[tuple[str, str | None], ...]:
-    return tuple((layer.file, layer.format) for layer in layers)
-
-
-def _headers(plan: MergePlan) -> tuple[Step, ...]:
-    """The header that QEMU writes when the job ends, where there is one."""
-    if plan.above is None:
-        return ()
-    arguments = {"backing": plan.backing_name, "backing-format": plan.base and plan.base.format}
-    what = f"QEMU writes the backing file into the header of {plan.above.path}"
-    return (Step(by="file", what=what, arguments=arguments),)
-
-
-def _mended(host: Guest, plan: MergePlan) -> tuple[Step, ...]:
-    """The header of what an active commit makes the active layer, where it is known to be wrong."""
-    if plan.kind != "active-commit":
-        return ()
-    return _rewritten(host, wrong_active(plan.remaining, plan.disk))
-
-
-def _rewritten(host: Guest, plan: MergePlan | None) -> tuple[Step, ...]:
+def _written_again(guest: Guest, plan: HeaderPlan | None) -> tuple[Step, ...]:
     """How a header is mended that is wrong already; nothing where it cannot be."""
     if plan is None:
         return ()
     try:
-        return host.steps_of_merge(plan, DEFAULT_OPTIONS)
+        return guest.compose.header(plan).all
     except Refused:
         return ()
+
+
+def _chain(layers: Sequence[Layer]) -> tuple[tuple[str, str | None], ...]:
+    return tuple((layer.file, layer.format) for layer in layers)

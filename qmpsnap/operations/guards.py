@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from qmpsnap.errors import Refused
-from qmpsnap.formats.layers import Disk, Layer
+from qmpsnap.formats.layers import Disk
 from qmpsnap.operations.job.states import ENDING, JobReport
 from qmpsnap.operations.plan_merge import MergePlan
 from qmpsnap.operations.space import growth
+from qmpsnap.operations.volume import VolumeLayer
 
 
 class Guard(StrEnum):
@@ -69,8 +70,6 @@ class Surroundings:
 
     readers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Who else has a layer's file open or names it as its own, by path: for people."""
-    migration: str | None = None
-    """State of a migration that is under way."""
     allocated: Mapping[str, int] = field(default_factory=dict)
     """Bytes that each layer's file takes on the host, by path; regular files only."""
     free: Mapping[str, int] = field(default_factory=dict)
@@ -81,14 +80,29 @@ class Surroundings:
     """What could not be looked at, and why."""
 
 
-def check_merge(plan: MergePlan, around: Surroundings, allowed: Collection[Guard]) -> None:
+def check_merge(
+    plan: MergePlan,
+    around: Surroundings,
+    allowed: Collection[Guard],
+    *,
+    migration: str | None = None,
+) -> None:
     """
     Refuse a merge that would harm something.
+
+    Args:
+        plan: The merge.
+        around: Who else uses its files.
+        allowed: Guards that do not count.
+        migration: State of a migration that is under way.
 
     Raises:
         WouldHarm: The first guard that holds and is not in `allowed`.
     """
-    for refusal in _refusals(plan, around):
+    refusals = _refusals(plan, around)
+    if migration is not None:
+        refusals.insert(0, _migrating(migration))
+    for refusal in refusals:
         if refusal.guard not in allowed:
             raise refusal
 
@@ -118,9 +132,7 @@ def check_idle(disks: Iterable[Disk], jobs: Iterable[JobReport]) -> None:
 
 
 def _refusals(plan: MergePlan, around: Surroundings) -> list[WouldHarm]:
-    found = []
-    if around.migration is not None:
-        found.append(_migrating(around.migration))
+    found: list[WouldHarm] = []
     if plan.base is not None and plan.kind != "pull":
         found += _harm_to_readers(plan, around)
         sizes = plan.base.virtual_size, plan.top.virtual_size
@@ -140,7 +152,7 @@ def _refusals(plan: MergePlan, around: Surroundings) -> list[WouldHarm]:
     return found + _lost_records(plan, around)
 
 
-def _lost_bitmaps(layer: Layer) -> list[WouldHarm]:
+def _lost_bitmaps(layer: VolumeLayer) -> list[WouldHarm]:
     if "bitmaps" not in layer.flags:
         return []
     details = layer.node_details
@@ -155,7 +167,7 @@ def _lost_bitmaps(layer: Layer) -> list[WouldHarm]:
     ]
 
 
-def _lost_snapshots(layer: Layer) -> list[WouldHarm]:
+def _lost_snapshots(layer: VolumeLayer) -> list[WouldHarm]:
     names = layer.node_details.snapshots if layer.node_details else ()
     if not names:
         return []
@@ -179,12 +191,12 @@ def _lost_records(plan: MergePlan, around: Surroundings) -> list[WouldHarm]:
             "(`virsh snapshot-delete --metadata`).",
         )
         for layer in merged
-        if (names := around.recorded.get(layer.path or ""))
+        if (names := around.recorded.get(layer.path))
     ]
 
 
 def _no_room(plan: MergePlan, around: Surroundings) -> list[WouldHarm]:
-    free = around.free.get(plan.written.path or "")
+    free = around.free.get(plan.written.path)
     grows = growth(plan.dropped, plan.written, around.allocated)
     if free is None or grows is None or grows.needed <= free:
         return []
@@ -211,7 +223,7 @@ def _harm_to_readers(plan: MergePlan, around: Surroundings) -> list[WouldHarm]:
     assert plan.base is not None
     found = []
     for layer in (*plan.dropped, plan.base):
-        others = list(around.readers.get(layer.path or "", ()))
+        others = list(around.readers.get(layer.path, ()))
         if "shared-base" in layer.flags:
             others.append("another overlay or disk of this guest")
         if others:

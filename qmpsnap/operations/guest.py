@@ -1,4 +1,10 @@
-"""What the loop needs from whoever carries its steps out: QEMU itself, or libvirt."""
+"""
+What an operation needs of the guest it works on.
+
+`Guest` is a running QEMU by its own socket, one under libvirt, or one that is off. Everything here
+only looks, except `take`. What is to be taken is put together by `compose`, which is pure: it
+knows the road and what this QEMU can do, and asks nobody.
+"""
 
 from __future__ import annotations
 
@@ -7,24 +13,263 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from qmpsnap.errors import Failed, QmpsnapError
-from qmpsnap.formats.layers import Disk, Disks, Layer
+from qmpsnap.formats.layers import Disk, Disks
 from qmpsnap.operations.guards import Surroundings
-from qmpsnap.operations.job.states import JobReport, JobView, Verb
+from qmpsnap.operations.job.states import Heard, JobReport, JobView, Verb
 from qmpsnap.operations.options import MergeOptions
+from qmpsnap.operations.plan_header import HeaderPlan
 from qmpsnap.operations.plan_merge import MergePlan
 from qmpsnap.operations.plan_snapshot import CreatePlan
 from qmpsnap.operations.space import Room
 from qmpsnap.operations.step import Step
+from qmpsnap.operations.volume import VolumeLayer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """In which state a guest is."""
+
+    run: str | None
+    """RunState, qapi/run-state.json, or `off`; None where nobody tells."""
+    migration: str | None = None
+    """State of a migration that is under way."""
+    saved: bool = False
+    """Whether the next start goes on from a saved memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overlay:
-    """What `Guest.prepare` found or did."""
+    """The file that is to become an overlay, as it was found."""
 
-    made: bool
-    """Made by us: removed again when the switch fails."""
-    notes: tuple[str, ...] = ()
-    """Corrections, in words: a wrong backing format in a header that was there already."""
+    is_there: bool
+    recorded: tuple[str, str | None] | None = None
+    """Name and format of the backing file in the header of one that is there."""
+    spare: str | None = None
+    """A second name of the same file, which a call that died has left."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotSteps:
+    """Every act of one snapshot, in order. None or empty: nothing to do on this road."""
+
+    hold: tuple[Step, ...] = ()
+    make: tuple[tuple[Step, ...], ...]
+    """A tuple for each disk."""
+    open: tuple[Step, ...] = ()
+    switch: Step
+    close: tuple[Step, ...] = ()
+    """Takes `open` back when there was no switch."""
+    release: Step | None = None
+    discard: tuple[Step | None, ...]
+    """Takes `make` back, for each disk; None where the file was there before."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MergeSteps:
+    """Every act of one merge, in order. None: whoever runs the job does it by itself."""
+
+    job: str
+    """The id that the job has, or will have."""
+    hold: Step | None = None
+    start: Step
+    flush: Step | None = None
+    commit: Step | None = None
+    cancel: Step
+    dismiss: Step | None = None
+    settle: tuple[Step, ...] = ()
+    """After success: dismiss, flush, close what left the chain."""
+    otherwise: Step | None = None
+    """The flush for when the one in `settle` is forbidden by another user of the disk."""
+    redefine: Step | None = None
+    release: Step | None = None
+    remove: tuple[Step, ...] = ()
+    """Only after the proof, and only what nobody else uses."""
+
+    @property
+    def all(self) -> tuple[Step, ...]:
+        """What is taken when all goes well and no job is there yet, in order."""
+        return _there(
+            self.hold, self.start, self.flush, self.commit, *self.settle, self.redefine,
+            self.release, *self.remove,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeaderSteps:
+    """Every act that has QEMU write one header."""
+
+    job: str
+    hold: Step | None = None
+    start: Step
+    cancel: Step
+    settle: tuple[Step, ...] = ()
+    release: Step | None = None
+
+    @property
+    def all(self) -> tuple[Step, ...]:
+        """What is taken when all goes well, in order."""
+        return _there(self.hold, self.start, *self.settle, self.release)
+
+
+def _there(*steps: Step | None) -> tuple[Step, ...]:
+    return tuple(step for step in steps if step is not None)
+
+
+class Composer(Protocol):
+    """Puts the acts of an operation together for one road and one QEMU. Asks nobody."""
+
+    def verb(self, verb: Verb, job: str, bandwidth: int = 0) -> Step:
+        """
+        One act on a job.
+
+        Args:
+            verb: What to do.
+            job: Id of the job.
+            bandwidth: Bytes a second, 0 for no limit.
+
+        Raises:
+            Refused: It cannot be done here.
+        """
+
+    def unsafe(self, jobs: Sequence[JobReport]) -> tuple[Step, ...]:
+        """What dismisses ended jobs of an earlier call that make a reading dangerous."""
+
+    def leftovers(self, disks: Disks, jobs: Sequence[JobReport]) -> tuple[Step, ...]:
+        """What clears away what calls left that died in mid-step, as far as it is certainly theirs."""
+
+    def snapshot(
+        self,
+        disks: Disks,
+        plans: Sequence[CreatePlan],
+        overlays: Sequence[Overlay],
+        state: State,
+    ) -> SnapshotSteps:
+        """
+        All acts of a snapshot.
+
+        Args:
+            disks: All disks of the guest.
+            plans: For each disk that gets an overlay.
+            overlays: The files of these, as they were found.
+            state: Of the guest.
+
+        Raises:
+            Refused: It cannot be done in this state of the guest.
+        """
+
+    def merge(self, plan: MergePlan, options: MergeOptions, state: State) -> MergeSteps:
+        """
+        All acts of a merge, but for the files to remove.
+
+        Raises:
+            Refused: It cannot be done here.
+        """
+
+    def header(self, plan: HeaderPlan) -> HeaderSteps:
+        """
+        All acts that have a header written.
+
+        Raises:
+            Refused: It cannot be done here.
+        """
+
+    def freeze(self, limit_s: float) -> tuple[Step, Step]:
+        """
+        What freezes the guest's filesystems, and what thaws them.
+
+        Args:
+            limit_s: Seconds that the guest may take, and then stay frozen.
+
+        Raises:
+            CannotFreeze: There is nobody to ask.
+        """
+
+    def flush(self, layer: VolumeLayer, disk: str) -> Step | None:
+        """What brings all that a paused guest wrote into its files; None: nothing is needed."""
+
+
+class Files(Protocol):
+    """Looks at files on this host."""
+
+    def overlay(self, plan: CreatePlan) -> Overlay:
+        """
+        Look at the file that is to become the overlay.
+
+        Raises:
+            OverlayUnsuitable: What is there is no empty qcow2 overlay of this disk.
+        """
+
+    def digest(self, layers: tuple[VolumeLayer, ...]) -> str:
+        """
+        Hash what a reader of the first of these layers sees: SHA-256, hexadecimal.
+
+        Raises:
+            CannotVerify: It cannot be read.
+        """
+
+    def room(self, path: str) -> Room | None:
+        """The room that a file has to grow; None where that cannot be told."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outline:
+    """What a cheap look shows of a disk: names of nodes. Filters that came since are left out."""
+
+    nodes: frozenset[str]
+    """All that are reachable from the disk."""
+    order: tuple[str, ...]
+    """The format nodes that were asked about and are there, from the active one down."""
+
+
+class Jobs(Protocol):
+    """What can be done about a job without a plan."""
+
+    @property
+    def compose(self) -> Composer:
+        """Puts acts together."""
+
+    def jobs(self) -> tuple[JobReport, ...]:
+        """All block jobs of the guest."""
+
+    def follow(self, job: str) -> None:
+        """Listen to what happens to a job from now on; call it before `view` and `wait`."""
+
+    def view(self, job: str) -> JobView:
+        """How the job is now."""
+
+    def wait(self, job: str, timeout: float) -> Heard:
+        """Sleep until something happened to the job, or the time (seconds) is over; what was heard."""
+
+    def take(self, step: Step) -> object:
+        """Carry out one act; see `Door.take`."""
+
+    def reconnect(self, error: QmpsnapError) -> bool:
+        """After an error: True when it was a lost connection, and there is one again."""
+
+
+class Guest(Jobs, Protocol):
+    """One guest, running or off."""
+
+    @property
+    def files(self) -> Files:
+        """Looks at files on this host."""
+
+    def read(self) -> Disks:
+        """Read the guest: all its disks at one moment."""
+
+    def state(self) -> State:
+        """
+        In which state the guest is.
+
+        Raises:
+            OnAnotherHost: It runs elsewhere, so nothing of it can be changed from here.
+        """
+
+    def outline(self, disk: Disk) -> Outline | None:
+        """A cheap look at a disk, in the place of a reading; None where there is none."""
+
+    def neighbours(self, disk: Disk) -> Surroundings:
+        """Who else uses the files of a disk, and how much room they have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,157 +298,3 @@ class NotFlushed(Failed):
 
     file: str
     reason: str
-
-
-class Jobs(Protocol):
-    """What can be done about a job without a plan: look, wait, cancel, pause, resume, slow down."""
-
-    def jobs(self) -> tuple[JobReport, ...]:
-        """All block jobs of the guest."""
-
-    def follow(self, job: str) -> None:
-        """Listen to what happens to a job from now on; call it before `view` and `wait`."""
-
-    def view(self, job: str) -> JobView:
-        """How the job is now."""
-
-    def wait(self, job: str, timeout: float) -> None:
-        """Sleep until something happened to the job, or the time (seconds) is over."""
-
-    def cancel(self, job: str) -> bool:
-        """
-        End a job, the chain staying as it was; False when it cannot be cancelled any more.
-
-        Returns before the job has ended.
-        """
-
-    def pause(self, job: str) -> None:
-        """Let a job rest until `resume`."""
-
-    def resume(self, job: str) -> None:
-        """Let a job go on that was paused, or that has paused itself on an error."""
-
-    def set_speed(self, job: str, bandwidth: int) -> None:
-        """Limit a job to so many bytes a second; 0 for no limit."""
-
-    def step_of(self, verb: Verb, job: str, bandwidth: int = 0) -> Step:
-        """
-        What one of these four would do.
-
-        Raises:
-            Refused: It cannot be done here.
-        """
-
-
-class Guest(Jobs, Protocol):
-    """Who carries steps out: QEMU itself, or libvirt."""
-
-    def clear(self) -> None:
-        """
-        Clear away what calls left that died in mid-step, as far as it is certainly ours.
-
-        Before an operation only; who just looks changes nothing.
-        """
-
-    def read(self) -> Disks:
-        """Read the guest afresh."""
-
-    def surroundings(self, disk: Disk) -> Surroundings:
-        """Who else uses the files of a disk, and whether the guest is being migrated."""
-
-    def migration(self) -> str | None:
-        """State of a migration that is under way."""
-
-    def run_state(self) -> str | None:
-        """In which state the guest is, in QEMU's words; None where nobody tells."""
-
-    def is_still(self, disk: Disk) -> bool:
-        """
-        Whether the guest cannot write to a disk now, and all that it wrote is in the files.
-
-        True for a guest that is off, and for one that is paused (it is flushed then).
-        """
-
-    def digest(self, layers: tuple[Layer, ...]) -> str:
-        """Hash what a reader of the first of these layers sees."""
-
-    def prepare(self, plan: CreatePlan) -> Overlay:
-        """Make the overlay file, or check the one that is there and correct its header."""
-
-    def discard(self, plan: CreatePlan) -> None:
-        """Remove an overlay file that `prepare` made and nobody uses."""
-
-    def open(self, plans: Sequence[CreatePlan]) -> None:
-        """Do all that can be done before the switch, so that a guest is not frozen for it."""
-
-    def switch(self, plans: Sequence[CreatePlan]) -> None:
-        """Put all overlays on their disks at one moment, or none. On an error none is."""
-
-    def retract(self, plans: Sequence[CreatePlan]) -> None:
-        """Close what `open` opened and `switch` did not put on."""
-
-    def freeze(self, limit_s: float) -> int:
-        """
-        Freeze the guest's filesystems; returns how many.
-
-        From here on they are thawed after at most twice the limit, even if this process ends.
-
-        Raises:
-            CannotFreeze: They are not frozen; or, with `asked`, may be.
-        """
-
-    def thaw(self, limit_s: float) -> Thawed:
-        """
-        Thaw them until none is frozen. Ctrl-C comes through when that is over.
-
-        Raises:
-            NotThawed: It is not confirmed; a helper goes on trying.
-        """
-
-    def attach(self, plan: MergePlan) -> str | None:
-        """The job of this very plan, left running by an earlier call; None when there is none."""
-
-    def steps_of_create(self, plans: Sequence[CreatePlan]) -> tuple[Step, ...]:
-        """What `open` and `switch` would do."""
-
-    def steps_of_freeze(self) -> tuple[Step, Step]:
-        """
-        What `freeze` and `thaw` would do.
-
-        Raises:
-            CannotFreeze: There is nobody to ask.
-        """
-
-    def steps_of_merge(self, plan: MergePlan, options: MergeOptions) -> tuple[Step, ...]:
-        """
-        What `start` and the end of the job would do.
-
-        Raises:
-            Refused: `start` would refuse it.
-        """
-
-    def start(self, plan: MergePlan, options: MergeOptions) -> str:
-        """
-        Start the job; returns its id.
-
-        Raises:
-            PauseUnsupported: It cannot pause on an error here; nothing was touched.
-        """
-
-    def pivot(self, job: str) -> bool:
-        """Switch a ready mirror over; False when it was not ready after all."""
-
-    def finalize(self, plan: MergePlan, job: str) -> None:
-        """Flush what was written, then let the pending job change the graph."""
-
-    def dismiss(self, job: str) -> None:
-        """Forget a concluded job, its error having been read."""
-
-    def settle(self, plan: MergePlan) -> tuple[str, ...]:
-        """After success: flush if it has not happened, remove nodes left over; notes."""
-
-    def room(self, layer: Layer) -> Room | None:
-        """The room that a layer's file has to grow; None where that cannot be told."""
-
-    def reconnect(self, error: QmpsnapError) -> bool:
-        """After an error: True when it was a lost connection, and there is one again."""

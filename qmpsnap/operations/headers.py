@@ -1,113 +1,166 @@
 """
-What the header of a layer must say of the layer below it, and whether it does. Pure.
+Have a header that is wrong written again in the running guest, and prove it by reading it.
 
-The running graph is right by definition; the header is what the next start believes.
+    plan (`plan_header.rewrite`) ─► start ─► wait for its end ─► settle ─► read again
+
+QEMU does the writing, in one job that copies nothing and ends by itself. Whatever is killed on the
+way, the header is either the old or the new one, and no job stays.
 """
 
 from __future__ import annotations
 
-import os.path
-from dataclasses import replace
+import shlex
+from dataclasses import dataclass
+from typing import Final
 
+from qmpsnap.errors import Failed, QmpsnapError
 from qmpsnap.formats.layers import Disk, Layer
-from qmpsnap.formats.verdict import Verdict
-from qmpsnap.operations.names import tidy
-from qmpsnap.operations.plan_merge import MergePlan
+from qmpsnap.operations.fresh import fresh
+from qmpsnap.operations.guest import Guest
+from qmpsnap.operations.hold import held
+from qmpsnap.operations.job.loop import JobSteps, Loop
+from qmpsnap.operations.job.states import JobFailed
+from qmpsnap.operations.outcome import HeaderWrong
+from qmpsnap.operations.plan_header import HeaderPlan, fault, fault_before, rewrite, wrong_active
+from qmpsnap.operations.step import Does
+
+MEND_S: Final = 30.0
+"""How long the job may take: it copies nothing, but it waits for the requests that are under way."""
 
 
-def fault(above: Layer, below: Layer, name: str) -> str | None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mended:
+    """What became of a header that was wrong."""
+
+    repaired: tuple[str, ...] = ()
+    """What was repaired, in words."""
+    notes: tuple[str, ...] = ()
+
+
+def ensured(
+    guest: Guest, after: Disk, above: Layer, below: Layer, name: str
+) -> tuple[Disk, tuple[str, ...]]:
     """
-    Say what is wrong in the header of `above`, in words; None when all is well.
+    Look at a header after an operation; where it is wrong, mend it and look again.
 
     Args:
-        above: As it was read just now.
-        below: What QEMU reads below it.
-        name: What the header should name. Another spelling that leads to the same file is as
-            good, as long as a relative name is still relative.
+        guest: The guest.
+        after: The disk, read after the operation.
+        above: The layer whose header it is, as it was before.
+        below: The layer that it must name, as it was before: its format was certain then.
+        name: What it must name it.
+
+    Returns:
+        The disk as it is now, and what was repaired.
+
+    Raises:
+        HeaderWrong: It is wrong, and could not be mended now.
     """
-    written = above.backing_name
-    if written is None:
-        return "it names no backing file, or cannot be read"
-    if written != name and not (_leads_to(written, above, below) and _alike(written, name)):
-        return f"it names {written!r}, not {name!r}"
-    if above.backing_format is None:
-        return "it records no backing format"
-    if above.backing_format != below.format:
-        return f"it records the format {above.backing_format!r}, not {below.format!r}"
-    if below.verdict is Verdict.CONFLICT:
-        said = ", ".join(f"{one.witness} says {one.format}" for one in below.evidence)
-        return f"it names {below.file}, of which {said}"
-    return None
+    upper, lower = _found(after, above), _found(after, below)
+    reason = fault(upper, lower, name)
+    if reason is None:
+        return after, ()
+    command = by_hand(above, below, name)
+    try:
+        notes = _write(guest, rewrite(after, upper, lower, name))
+        after = fresh(guest, after)[1]
+        still = fault(_found(after, above), _found(after, below), name)
+    except (QmpsnapError, KeyboardInterrupt) as error:
+        problem = str(error) or "it was interrupted"
+        raise HeaderWrong(above.file, f"{reason}. Mending it failed: {problem}", command) from error
+    if still is not None:
+        raise HeaderWrong(above.file, f"{still}, after it was mended too", command)
+    return after, (_said(above, reason, name, lower.format, notes),)
 
 
-def fault_before(above: Layer, below: Layer) -> str | None:
+def mended_active(guest: Guest, disk: Disk) -> Mended:
     """
-    Say what is wrong in a header that nobody has touched yet; None when it is to be left alone.
+    Mend the header of the active layer where it records no format or a wrong one.
 
-    Only the format counts. Who has put another name there may have meant it: a chain that moves
-    before the next start is prepared in this way.
+    It is no fault of the operation that comes across it, so whatever goes wrong is a note only.
     """
-    written = above.backing_name
-    if written is None or not _leads_to(written, above, below):
-        return None
-    return fault(above, below, written)
-
-
-def name_kept(above: Layer, below: Layer, otherwise: str) -> str:
-    """The name that is there, where it leads to the right file; otherwise another one."""
-    written = above.backing_name
-    return written if written is not None and _leads_to(written, above, below) else otherwise
-
-
-def _alike(written: str, name: str) -> bool:
-    return written.startswith("/") == name.startswith("/")
-
-
-def _leads_to(name: str, above: Layer, below: Layer) -> bool:
-    """Compared as text: what a header names is not looked up."""
-    if ":" in name.partition("/")[0]:
-        return False  # an address for QEMU, not a file
-    path = os.path.join(os.path.dirname(above.path or ""), name)
-    return tidy(path) == tidy(below.path or "")
-
-
-def rewrite(disk: Disk, above: Layer, below: Layer, name: str) -> MergePlan:
-    """
-    Plan to write a header anew: a pull down to the very next layer.
-
-    It copies nothing (stream_run(), block/stream.c, returns at once when there is nothing between)
-    and ends as every pull does, with name and format of the backing file written into the header
-    (stream_prepare()). `change-backing-file` is no way: it records the format of the overlay.
-
-    Args:
-        disk: As it was read just now.
-        above: The layer whose header is wrong.
-        below: The next one.
-        name: What the header is to name.
-    """
-    place = disk.layers.index(above)
-    assert disk.layers[place + 1] == below  # with a layer between, it would copy that one's data
-    return MergePlan(
-        kind="pull",
-        disk=disk,
-        top=above,
-        base=below,
-        above=above,
-        backing_name=name,
-        dropped=(),
-        remaining=disk.layers,
+    plan = wrong_active(disk.layers, disk)
+    if plan is None:
+        return Mended()
+    reason = fault_before(plan.top, plan.base)
+    notes: tuple[str, ...] = ()
+    try:
+        notes = _write(guest, plan)
+        after = fresh(guest, disk)[1]
+        still = fault(_found(after, plan.top), _found(after, plan.base), plan.name)
+    except QmpsnapError as error:
+        still = str(error)
+    if still is None:
+        return Mended(repaired=(_said(plan.top, reason, plan.name, plan.base.format, notes),))
+    command = by_hand(plan.top, plan.base, plan.name)
+    note = (
+        f"the header of {plan.top.file} is wrong ({reason}), and could not be mended now: "
+        f"{still.rstrip('.')}. With the guest off: `{command}`."
     )
+    return Mended(notes=(note,))
 
 
-def wrong_active(layers: tuple[Layer, ...], disk: Disk) -> MergePlan | None:
+def by_hand(above: Layer, below: Layer, name: str) -> str:
+    """The command that writes the header of a file that nobody has open."""
+    formats = ("-f", above.format or "qcow2", "-b", name, "-F", below.format or "FORMAT")
+    return shlex.join(["qemu-img", "rebase", "-u", *formats, above.path or above.file])
+
+
+def _said(
+    above: Layer, reason: str | None, name: str, format_: str | None, notes: tuple[str, ...]
+) -> str:
+    said = f"the header of {above.file}: {reason}; now it names {name} ({format_})"
+    return "; ".join((said, *notes))
+
+
+def _found(disk: Disk, wanted: Layer) -> Layer:
+    """The same layer in a later reading; as it was when it has left since."""
+    return next((layer for layer in disk.layers if layer.path == wanted.path), wanted)
+
+
+def _write(guest: Guest, plan: HeaderPlan) -> tuple[str, ...]:
     """
-    Plan to mend the header of what is, or becomes, the active layer; None when it is well.
+    Have QEMU write the header; returns what could not be done about it afterwards.
 
-    Args:
-        layers: The chain with that layer at its top.
-        disk: The disk that it belongs to.
+    Raises:
+        JobFailed: Another job is in the way, or it ended with an error.
+        Refused: It cannot be done here.
     """
-    if len(layers) < 2 or fault_before(layers[0], layers[1]) is None:
-        return None
-    disk = replace(disk, layers=layers)
-    return rewrite(disk, layers[0], layers[1], layers[0].backing_name or "")
+    steps, chain = guest.compose.header(plan), plan.disk.chain_text
+    kind, file = "rewrite of the header", plan.top.file
+    if any(job.id == steps.job for job in guest.jobs()):
+        raise JobFailed(kind, file, "another job is running", chain)
+    loop = Loop(
+        guest=guest,
+        kind=kind,
+        file=file,
+        job=steps.job,
+        steps=JobSteps(cancel=steps.cancel),
+        changed=lambda: (),
+    )
+    notes: list[str] = []
+    with held(guest, () if steps.hold is None else (steps.hold,), steps.release):
+        guest.follow(steps.job)
+        guest.take(steps.start)
+        ended = loop.to_the_end(MEND_S)
+        if ended.error is not None:
+            raise JobFailed(kind, file, ended.error, chain)
+        for step in steps.settle:
+            if step.does is Does.REOPEN and not _is_writable(guest, plan):
+                continue
+            try:
+                guest.take(step)
+            except Failed as error:
+                notes.append(f"{step.what} of {file}: {error}")
+    return tuple(notes)
+
+
+def _is_writable(guest: Guest, plan: HeaderPlan) -> bool:
+    """
+    Whether a lower layer is still open for writing after its header was written.
+
+    QEMU opens it for reading only by itself at the end of a stream, but not 10.0.13 and 11.1.3.
+    """
+    graph = guest.read().graph
+    node = graph.nodes.get(plan.top.node or "") if graph is not None else None
+    return node is None or not node.read_only

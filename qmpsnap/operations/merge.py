@@ -1,56 +1,101 @@
 """
-The one loop: carry a plan out on a host, and prove the outcome by a fresh reading.
+Delete a snapshot: the order of the acts, and what each interruption leaves behind.
 
-Everything that decides is in the plans and in `watch`; everything that acts is behind `Guest`. This
-module holds the order of the steps, and what each interruption leaves behind:
+    clear away ─► plan ─► start the job ─► wait ─► (flush) commit ─► settle ─► read again ─►
+    (mend a header that is wrong) ─► (remove files)
 
-    create   (in `create`) prepare the overlays ─► open ─► switch ─► read again
-             before the switch: at most unused, empty overlays, which the next try takes
-    delete   start the job ─► wait ─► (pivot | flush, finalize) ─► dismiss ─► read again ─►
-             (mend a header that is wrong)
-             at any time: the job goes on in QEMU; the same command attaches to it again
-
-Right before a step that changes the graph, a fresh one is compared with the plan's (`expected`).
+At any time the job goes on in QEMU, and the same command takes it up again. Right before a step
+that changes the graph, the graph is compared with the one that the plan was made from.
 """
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Collection
-from dataclasses import replace
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 
 from qmpsnap.errors import QmpsnapError
-from qmpsnap.formats.layers import Disk, Disks
-from qmpsnap.operations.guards import Guard, check_idle, check_merge
-from qmpsnap.operations.guest import Guest
-from qmpsnap.operations.job.loop import POLL_S, Drive, Ended, Progress, Tell
-from qmpsnap.operations.job.machine import DEFAULT_LIMITS, Limits, Why
-from qmpsnap.operations.job.states import COPYING, JobFailed
-from qmpsnap.operations.mend import ensured, mended_active
+from qmpsnap.formats.layers import Disks
+from qmpsnap.monitor.base import CommandFailed
+from qmpsnap.operations.clear import Found, cleared, notes_of
+from qmpsnap.operations.fresh import fresh
+from qmpsnap.operations.guards import Guard, Surroundings, check_idle, check_merge
+from qmpsnap.operations.guest import Guest, MergeSteps, NotFlushed, State
+from qmpsnap.operations.headers import ensured, mended_active
+from qmpsnap.operations.hold import held
+from qmpsnap.operations.job.loop import POLL_S, Ended, JobSteps, Loop, Tell, flush_error
+from qmpsnap.operations.job.machine import DEFAULT_LIMITS, Limits
+from qmpsnap.operations.job.states import COPYING, JobReport, JobStatus, JobView, Verb
+from qmpsnap.operations.judge import judged
 from qmpsnap.operations.options import DEFAULT_OPTIONS, MergeOptions
-from qmpsnap.operations.outcome import (
-    ChainUnexpected,
-    HeaderWrong,
-    Interrupted,
-    Result,
-    StoppedByChange,
-    TimedOut,
-    changing,
-    fresh,
-    paths,
-)
+from qmpsnap.operations.outcome import Interrupted, Result, changing
 from qmpsnap.operations.plan_merge import MergePlan, plan_delete
 from qmpsnap.operations.proof import Proof
+from qmpsnap.operations.removal import removal, removed
 from qmpsnap.operations.requests import DeleteRequest, NamedDeleteRequest
 from qmpsnap.operations.run_state import remarks
-from qmpsnap.operations.snapshot import create
-from qmpsnap.operations.unchanged import check_unchanged
+from qmpsnap.operations.step import Does, NotNow, Step
+from qmpsnap.operations.unchanged import changes, check_unchanged
 
-__all__ = ["Progress", "create", "delete"]
+Progress = Callable[[MergePlan, JobView], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A merge before its first act: what will be done, and all that was looked at."""
+
+    plan: MergePlan
+    steps: MergeSteps
+    around: Surroundings
+    running: JobReport | None
+    """The job of this very plan, which an earlier call has left."""
+
+
+def prepared(
+    guest: Guest,
+    found: Found,
+    request: DeleteRequest | NamedDeleteRequest,
+    options: MergeOptions,
+    *,
+    allow: Collection[Guard],
+    remove: bool,
+) -> Prepared:
+    """
+    Plan a merge, and look at all that may be in its way.
+
+    Raises:
+        Refused: It is not to be done. Nothing was touched.
+    """
+    plan = plan_delete(found.disks, request)
+    state = guest.state()
+    steps = guest.compose.merge(plan, options, state)
+    if remove:
+        steps = replace(steps, remove=removal(plan))
+    running = job_of(plan, steps, found.jobs)
+    if running is None:
+        check_idle((plan.disk,), found.jobs)
+    around = guest.neighbours(plan.disk)
+    if running is None:
+        check_merge(plan, around, allow, migration=state.migration)
+    return Prepared(plan=plan, steps=steps, around=around, running=running)
+
+
+def job_of(plan: MergePlan, steps: MergeSteps, jobs: Collection[JobReport]) -> JobReport | None:
+    """
+    The job of this very plan among those of a guest.
+
+    By QMP its id follows from the plan. libvirt calls a job by its disk, and has one a disk; a
+    mirror tells its target, and of the others the fresh graph tells in the end what they merged.
+    """
+    type_ = "stream" if plan.kind == "pull" else "commit"
+    target = plan.base.path if plan.kind == "active-commit" and plan.base else None
+    for job in jobs:
+        if job.id == steps.job and job.type == type_ and (job.ours or job.target == target):
+            return job
+    return None
 
 
 def delete(
-    host: Guest,
+    guest: Guest,
     request: DeleteRequest | NamedDeleteRequest,
     progress: Progress | None = None,
     *,
@@ -58,6 +103,7 @@ def delete(
     tell: Tell | None = None,
     allow: Collection[Guard] = (),
     verify: bool = False,
+    remove: bool = False,
     poll_s: float = POLL_S,
     limits: Limits = DEFAULT_LIMITS,
 ) -> Result:
@@ -65,13 +111,14 @@ def delete(
     Delete a snapshot: commit, active commit or pull, whichever the request and the chain ask for.
 
     Args:
-        host: The guest.
+        guest: The guest.
         request: What to delete.
         progress: Called at every look at the job.
         options: Bandwidth, time limit, and what the job does on an error.
-        tell: Called with what is worth saying meanwhile.
+        tell: Called with what is worth saying while the job runs.
         allow: Guards that do not count.
         verify: Whether to compare what is read before and after.
+        remove: Whether to remove the files that leave the chain, once nobody uses them.
         poll_s: Seconds between two looks when nothing happens.
         limits: Bounds of the waiting.
 
@@ -86,54 +133,162 @@ def delete(
         HeaderWrong, ChainUnexpected: It ran, and the outcome is not what it should be.
         ContentDiffers: It ran, and what is read is not what was read before.
     """
-    host.clear()
-    plan = plan_delete(host.read(), request)
-    proof = None
-    may_run = True
+    found = cleared(guest)
+    merge = prepared(guest, found, request, options, allow=allow, remove=remove)
+    plan, steps, running = merge.plan, merge.steps, merge.running
+    proof = Proof.begin(guest, plan) if verify and running is None else None
+    loop = Loop(
+        guest=guest,
+        kind=plan.kind,
+        file=plan.top.file,
+        job=steps.job,
+        steps=JobSteps(cancel=steps.cancel, flush=steps.flush, commit=steps.commit),
+        changed=lambda: changes(guest, (plan.disk,)),
+        room=lambda: guest.files.room(plan.written.path),
+        progress=None if progress is None else lambda view: progress(plan, view),
+        tell=tell,
+        poll_s=poll_s,
+    )
+    with held(guest, () if steps.hold is None else (steps.hold,), steps.release):
+        ended = _run(guest, merge, loop, options, limits)
+        try:
+            with changing(plan.kind, plan.top.file):
+                notes = _settle(guest, loop, plan, steps, ended)
+                now, after = loop.lasting(lambda: fresh(guest, plan.disk))
+        except KeyboardInterrupt:
+            raise Interrupted(plan.kind, plan.top.file) from None
+    left_open = _left_open(notes, now)
+    done = judged(
+        plan,
+        ended,
+        now,
+        after,
+        room=guest.files.room(plan.written.path) if ended.error else None,
+        seconds=options.timeout_s or 0,
+        notes=(*notes_of(found.jobs, steps.job), *left_open),
+    )
+    done = _with_right_headers(guest, plan, done)
+    done = removed(guest, steps.remove, _kept_for_others(guest, plan, done))
+    done = _with_state(guest, done)
+    if not verify:
+        return done
+    return replace(done, notes=(*done.notes, _verified(guest, plan, proof, done)))
+
+
+def _run(guest: Guest, merge: Prepared, loop: Loop, options: MergeOptions, limits: Limits) -> Ended:
+    """
+    Start the job, or take up the one that is there, and see it to its end.
+
+    Raises:
+        GraphChanged: The chain is another one by now; nothing was started.
+        Interrupted: Ctrl-C; the job may go on.
+    """
+    plan, steps, running = merge.plan, merge.steps, merge.running
+    may_run = running is not None
     try:
-        job = host.attach(plan)
-        if job is None:
-            may_run = False
-            check_idle((plan.disk,), host.jobs())
-            check_merge(plan, host.surroundings(plan.disk), allow)
-            proof = Proof.begin(host, plan) if verify else None
-            check_unchanged((plan.disk,), host.read())
+        if running is None:
+            check_unchanged(guest, (plan.disk,))
+            guest.follow(steps.job)
             may_run = True
-            job = host.start(plan, options)
-        elif options.bandwidth is not None and host.view(job).status in COPYING:
-            host.set_speed(job, options.bandwidth)
+            guest.take(steps.start)
+        elif running.view.status in (JobStatus.CONCLUDED, JobStatus.NULL):
+            return Ended(status=running.view.status, error=running.view.error)
+        else:
+            guest.follow(steps.job)
+            if options.bandwidth is not None and running.view.status in COPYING:
+                guest.take(guest.compose.verb(Verb.SET_SPEED, steps.job, options.bandwidth))
+        with changing(plan.kind, plan.top.file):
+            return loop.to_the_end(options.timeout_s, limits)
     except KeyboardInterrupt:
         if not may_run:
             raise
         raise Interrupted(plan.kind, plan.top.file) from None
-    drive = Drive(host=host, plan=plan, job=job, progress=progress, tell=tell, poll_s=poll_s)
-    try:
-        with changing(plan.kind, plan.top.file):
-            ended = drive.to_the_end(options.timeout_s, limits)
-            notes = () if ended.error else drive.lasting(lambda: host.settle(plan))
-            guest, after = drive.lasting(lambda: fresh(host, plan.disk))
-    except KeyboardInterrupt:
-        raise Interrupted(plan.kind, plan.top.file) from None
-    merged = _judged(host, plan, ended, guest, after, notes, options.timeout_s or 0)
-    done = _with_state(host, _kept_for_others(host, plan, merged))
-    if not verify:
-        return done
-    if proof is None:
-        said = "not verified: it was begun by another call"
+
+
+def _settle(
+    guest: Guest, loop: Loop, plan: MergePlan, steps: MergeSteps, ended: Ended
+) -> dict[str, str]:
+    """
+    After the end of the job: dismiss it and, after success, flush and close what left the chain.
+
+    Returns:
+        Why nodes could not be closed, by their names.
+    """
+    if ended.error is not None:
+        settle = (steps.dismiss,) if steps.dismiss is not None else ()
     else:
+        settle = (*steps.settle, *(() if steps.redefine is None else (steps.redefine,)))
+    problems: dict[str, str] = {}
+    for step in settle:
         try:
-            said = proof.end(host, plan, after)
-        except KeyboardInterrupt:
-            said = "not verified: interrupted"
-    return replace(done, notes=(*done.notes, said))
+            loop.lasting(lambda step=step: guest.take(step))  # type: ignore[misc]
+        except NotNow:
+            continue  # another client has dismissed it
+        except CommandFailed as error:
+            if step.does is Does.FLUSH:
+                _flush_otherwise(guest, plan, steps, error)
+            elif step.does in (Does.CLOSE, Does.REOPEN):
+                problems[str(step.arguments.get("node-name"))] = error.description
+            else:
+                raise
+    return problems
 
 
-def _kept_for_others(host: Guest, plan: MergePlan, done: Result) -> Result:
+def _flush_otherwise(
+    guest: Guest, plan: MergePlan, steps: MergeSteps, refused: CommandFailed
+) -> None:
+    """
+    Where a backup or an export on the disk forbids a resize, the flush by HMP stands.
+
+    Raises:
+        NotFlushed: There is none, or the resize has said that its flush failed.
+    """
+    problem: str | None = refused.description
+    if refused.forbidden and steps.otherwise is not None:
+        problem = flush_error(guest.take, steps.otherwise, plan.top.file)
+    if problem is not None:
+        raise NotFlushed(plan.top.file, problem) from refused
+
+
+def _left_open(problems: dict[str, str], now: Disks) -> tuple[str, ...]:
+    """Nodes that are still there; most others QEMU had closed by itself."""
+    nodes = now.graph.nodes if now.graph is not None else {}
+    return tuple(
+        f"node {name} of {nodes[name].filename.rpartition('/')[2]} stays open: {why}"
+        for name, why in problems.items()
+        if name in nodes
+    )
+
+
+def _with_right_headers(guest: Guest, plan: MergePlan, done: Result) -> Result:
+    """
+    See to the header that the merge has written, or of the layer that has become the active one.
+
+    Raises:
+        HeaderWrong: It is wrong, and could not be mended now.
+    """
+    if plan.above is not None and plan.base is not None:
+        name = plan.backing_name or plan.base.path
+        with changing(plan.kind, plan.top.file):
+            after, repaired = ensured(guest, done.disk, plan.above, plan.base, name)
+        return replace(done, disk=after, repaired=repaired)
+    if plan.kind != "active-commit":
+        return done
+    try:
+        mended = mended_active(guest, done.disk)
+    except KeyboardInterrupt:
+        # The merge is done; what is left undone was so before.
+        note = "interrupted before the header of the active file was looked at"
+        return replace(done, notes=(*done.notes, note))
+    return replace(done, repaired=mended.repaired, notes=(*done.notes, *mended.notes))
+
+
+def _kept_for_others(guest: Guest, plan: MergePlan, done: Result) -> Result:
     """Count a file that somebody else reads, or may read, as held: it must not be removed."""
     if not done.dropped:
         return done
     try:
-        readers = host.surroundings(plan.disk).readers
+        readers = guest.neighbours(plan.disk).readers
     except (QmpsnapError, KeyboardInterrupt) as error:
         why = str(error) or "interrupted"
         note = f"whether others read the files that left the chain is not known: {why}"
@@ -150,93 +305,29 @@ def _kept_for_others(host: Guest, plan: MergePlan, done: Result) -> Result:
     )
 
 
-def _with_state(host: Guest, done: Result) -> Result:
+def _with_state(guest: Guest, done: Result) -> Result:
     try:
-        state = host.run_state()
+        state: State = guest.state()
     except (QmpsnapError, KeyboardInterrupt):
         return done  # the guest has ended since, or nobody waits; the merge is done all the same
-    return replace(done, guest_state=state, notes=(*done.notes, *remarks(state)))
+    return replace(done, guest_state=state.run, notes=(*done.notes, *remarks(state.run)))
 
 
-def _with_right_headers(host: Guest, plan: MergePlan, done: Result) -> Result:
-    """
-    See to the header that the merge has written, or of the layer that has become the active one.
-
-    Raises:
-        HeaderWrong: It is wrong, and could not be mended now.
-    """
-    if plan.above is not None and plan.base is not None:
-        name = plan.backing_name or ""
-        with changing(plan.kind, plan.top.file):
-            after, repaired = ensured(host, done.disk, plan.above, plan.base, name)
-        return replace(done, disk=after, repaired=repaired)
-    if plan.kind != "active-commit":
-        return done
+def _verified(guest: Guest, plan: MergePlan, proof: Proof | None, done: Result) -> str:
+    if proof is None:
+        return "not verified: it was begun by another call"
     try:
-        repaired, notes = mended_active(host, done.disk)
+        return proof.end(guest, plan, done.disk)
     except KeyboardInterrupt:
-        # The merge is done; what is left undone was so before.
-        repaired, notes = (), ("interrupted before the header of the active file was looked at",)
-    return replace(done, repaired=repaired, notes=(*done.notes, *notes))
+        return "not verified: interrupted"
 
 
-def _judged(
-    host: Guest,
-    plan: MergePlan,
-    ended: Ended,
-    guest: Disks,
-    after: Disk,
-    notes: tuple[str, ...],
-    seconds: float,
-) -> Result:
-    """Tell a merge that was done from one that was not, by a fresh reading and the job's error."""
-    if ended.differences and {one.path for one in plan.dropped} <= set(paths(after)):
-        what = "; ".join(ended.differences)
-        raise StoppedByChange(plan.kind, plan.top.file, what, after.chain_text)
-    if paths(after) == paths(plan.disk):
-        raise _undone(host, plan, ended, seconds, after.chain_text)
-    return _with_right_headers(host, plan, _proven(plan, guest, after, ended.error, notes))
-
-
-def _undone(host: Guest, plan: MergePlan, ended: Ended, seconds: float, chain: str) -> QmpsnapError:
-    """Say why a job has left the chain as it was."""
-    if ended.cancelled is Why.TIMEOUT:
-        return TimedOut(plan.kind, plan.top.file, seconds, chain)
-    if ended.cancelled is Why.PIVOT:
-        reason = "QEMU said again and again that it is not ready to pivot, so it was cancelled"
-    elif ended.error is None:
-        # A cancel after READY may end with the same events as success, and without an error.
-        reason = "it ended without an error, but nothing was merged (was it cancelled?)"
-    else:
-        room = host.room(plan.written) if "No space left" in ended.error else None
-        reason = ended.error + (f" ({room.shortage(0)})" if room else "")
-    return JobFailed(plan.kind, plan.top.file, reason, chain)
-
-
-def _proven(
-    plan: MergePlan,
-    guest: Disks,
-    after: Disk,
-    error: str | None,
-    notes: tuple[str, ...],
-) -> Result:
-    """Compare a fresh reading with the plan: only the graph tells what really happened."""
-    expected = tuple(layer.path for layer in plan.remaining)
-    found = paths(after)
-    if error is not None or found != expected:
-        expected_names = " <- ".join(layer.file for layer in reversed(plan.remaining))
-        said = f" (the job ended with: {error})" if error else ""
-        raise ChainUnexpected(plan.kind, after.chain_text + said, expected_names)
-    if plan.base is None and after.layers[-1].backing_name is not None:
-        last = after.layers[-1]
-        command = shlex.join(["qemu-img", "rebase", "-u", "-f", "qcow2", "-b", "", last.path or ""])
-        raise HeaderWrong(last.file, "it still names a backing file", command)
-    formats = {layer.path: layer.format for layer in after.layers}
-    left = [layer.path or "" for layer in plan.dropped]
-    return Result(
-        disk=after,
-        file_format={layer.file: formats[layer.path] or "" for layer in plan.reported},
-        dropped=tuple(path for path in left if path not in guest.open_files),
-        held=tuple(path for path in left if path in guest.open_files),
-        notes=(*((f"chose {plan.kind}: {plan.why}",) if plan.why else ()), *notes),
-    )
+def remaining(steps: MergeSteps, running: JobReport | None) -> tuple[Step, ...]:
+    """The acts that are still to be taken, when a job is there already."""
+    if running is None:
+        return steps.all
+    settle = tuple(step for step in steps.all if step not in (steps.hold, steps.start))
+    if running.view.status in (JobStatus.CONCLUDED, JobStatus.NULL):
+        done = (steps.flush, steps.commit)
+        return tuple(step for step in settle if step not in done)
+    return settle

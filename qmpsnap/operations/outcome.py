@@ -1,26 +1,16 @@
-"""
-What an operation came to: its result, or the way in which it went wrong.
-
-A fresh reading tells which: events and replies may be lost, only the graph says what happened.
-"""
+"""What an operation came to: its result, or the way in which it went wrong. Pure."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from qmpsnap.errors import Failed, QmpsnapError, Unknown
-from qmpsnap.formats.layers import Disk, Disks
-from qmpsnap.operations.guest import Guest, NotFlushed
+from qmpsnap.formats.layers import Disk
+from qmpsnap.operations.guest import NotFlushed
 from qmpsnap.operations.job.states import JobFailed
-from qmpsnap.operations.rule import by_rule
-from qmpsnap.operations.volume import find_disk
-
-XML_LAG_S: Final = 5.0
-"""libvirt's XML was seen 3 to 19 ms behind QEMU; five seconds mean that it will not follow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +26,8 @@ class Result:
     still there; another host may read them."""
     held: tuple[str, ...] = ()
     """Paths of files that left the chain, and that this guest or somebody else reads, or may."""
+    removed: tuple[str, ...] = ()
+    """Paths of files that left the chain and were removed, as asked for."""
     repaired: tuple[str, ...] = ()
     """Headers that were wrong and have been written anew, in words."""
     notes: tuple[str, ...] = ()
@@ -186,12 +178,24 @@ class HeaderWrong(Failed):
     command: str
 
 
+@dataclass(eq=False)
+class FormatUnknown(Failed):
+    """The chain is as it should be, and nobody states the format of a file that was changed."""
+
+    msg = "nobody states the format of {self.file} now; the chain is {self.chain}"
+    remedy = "Look at `qmpsnap chain`. Nothing is reported of a format that is not known."
+
+    file: str
+    chain: str
+
+
 _KNOWN: Final = (
     JobFailed,
     StillRunning,
     ChainUnexpected,
     XmlBehind,
     HeaderWrong,
+    FormatUnknown,
     NotFlushed,
     OutcomeUnknown,
 )
@@ -214,54 +218,3 @@ def changing(kind: str, file: str) -> Iterator[None]:
         raise
     except QmpsnapError as error:
         raise OutcomeUnknown(kind, file, str(error)) from error
-
-
-def fresh(host: Guest, disk: Disk) -> tuple[Disks, Disk]:
-    """
-    Read one disk again; see `fresh_all`.
-
-    Raises:
-        XmlBehind: libvirt's XML did not follow.
-    """
-    guest, (after,) = fresh_all(host, (disk,))
-    return guest, after
-
-
-def fresh_all(
-    host: Guest, disks: Sequence[Disk], made: Mapping[str, str] | None = None
-) -> tuple[Disks, tuple[Disk, ...]]:
-    """
-    Read disks again, all in one reading, and give libvirt's XML the time to follow QEMU.
-
-    Args:
-        host: Who reads.
-        disks: The disks as they were before.
-        made: Format by path of files that were made meanwhile.
-
-    Raises:
-        XmlBehind: It did not.
-    """
-    deadline = time.monotonic() + XML_LAG_S
-    while True:
-        guest = host.read()
-        afters = tuple(find_disk(guest, disk.disk) for disk in disks)
-        lagging = [one for one in afters if one.xml_differs is not None or one.mirror is not None]
-        if not lagging:
-            return guest, tuple(
-                by_rule(after, {**_formats(disk), **(made or {})})
-                for disk, after in zip(disks, afters, strict=True)
-            )
-        if time.monotonic() > deadline:
-            behind = lagging[0]
-            reason = behind.xml_differs or f"it still shows a {behind.mirror}"
-            raise XmlBehind(reason, behind.chain_text)
-        time.sleep(0.005)
-
-
-def _formats(disk: Disk) -> dict[str, str]:
-    return {one.path: one.format for one in disk.layers if one.path and one.format}
-
-
-def paths(disk: Disk) -> tuple[str | None, ...]:
-    """The chain as paths, active layer first."""
-    return tuple(layer.path for layer in disk.layers)

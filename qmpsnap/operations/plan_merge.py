@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from qmpsnap.errors import Refused
-from qmpsnap.formats.layers import Disk, Disks, Layer
+from qmpsnap.formats.layers import Disks
 from qmpsnap.operations.names import find_snapshot, folder_of, name_of_base
 from qmpsnap.operations.requests import DeleteRequest, NamedDeleteRequest
-from qmpsnap.operations.volume import DiskUnsuitable, find_disk, usable
+from qmpsnap.operations.volume import DiskUnsuitable, Volume, VolumeLayer, find_disk, usable
 
 
 @dataclass(eq=False)
@@ -98,35 +98,30 @@ class MergePlan:
     """
 
     kind: MergeKind
-    disk: Disk
-    top: Layer
-    base: Layer | None
-    above: Layer | None
+    disk: Volume
+    top: VolumeLayer
+    base: VolumeLayer | None
+    above: VolumeLayer | None
     """The layer whose header will name `base`: for a commit the one above `top`, for a pull
     `top` itself; None when no header changes its backing file."""
     backing_name: str | None
     """What that header must say."""
-    dropped: tuple[Layer, ...]
+    dropped: tuple[VolumeLayer, ...]
     """Layers that leave the chain; their data moves."""
-    remaining: tuple[Layer, ...]
+    remaining: tuple[VolumeLayer, ...]
     """The chain afterwards."""
     why: str = ""
     """Why it is this kind of merge, where another one was possible."""
 
     @property
-    def rewrites_only(self) -> bool:
-        """Whether nothing is merged: a pull down to the next layer, which writes a header anew."""
-        return not self.dropped
-
-    @property
-    def written(self) -> Layer:
+    def written(self) -> VolumeLayer:
         """The layer that receives the data."""
         if self.kind == "pull" or self.base is None:
             return self.top
         return self.base
 
     @property
-    def reported(self) -> tuple[Layer, ...]:
+    def reported(self) -> tuple[VolumeLayer, ...]:
         """The files whose format is reported to the volume service (spec.txt, design.md)."""
         if self.kind == "pull":
             return (self.top,) if self.base is None else (self.top, self.base)
@@ -171,7 +166,7 @@ def plan_delete(guest: Disks, request: DeleteRequest | NamedDeleteRequest) -> Me
     )
 
 
-def _cheaper(disk: Disk, commit: MergePlan) -> MergePlan:
+def _cheaper(disk: Volume, commit: MergePlan) -> MergePlan:
     """
     Choose between a commit and a pull, where both are possible.
 
@@ -194,18 +189,18 @@ def _cheaper(disk: Disk, commit: MergePlan) -> MergePlan:
     return replace(commit, why=f"it moves {down} bytes at most, a pull {up}")
 
 
-def _allocated(layer: Layer) -> int | None:
+def _allocated(layer: VolumeLayer) -> int | None:
     return layer.node_details.actual_size if layer.node_details else None
 
 
-def _plan_commit(disk: Disk, top: int, base: int) -> MergePlan:
+def _plan_commit(disk: Volume, top: int, base: int) -> MergePlan:
     layers = disk.layers
     upper, lower = layers[top], layers[base]
     if base <= top:
         raise WrongOrder(lower.file, upper.file, disk.disk, disk.chain_text)
     if folder_of(lower) != folder_of(upper):
         what = f"the file that {upper.file} is committed into"
-        raise ForeignLayer(what, lower.path or lower.file, folder_of(upper))
+        raise ForeignLayer(what, lower.path, folder_of(upper))
     above = layers[top - 1] if top else None
     return MergePlan(
         kind="commit" if top else "active-commit",
@@ -219,7 +214,7 @@ def _plan_commit(disk: Disk, top: int, base: int) -> MergePlan:
     )
 
 
-def _plan_pull(disk: Disk, base: int | None) -> MergePlan:
+def _plan_pull(disk: Volume, base: int | None) -> MergePlan:
     layers = disk.layers
     active, lower = layers[0], None if base is None else layers[base]
     if base == 0:
@@ -240,12 +235,12 @@ def _plan_pull(disk: Disk, base: int | None) -> MergePlan:
     )
 
 
-def _position(disk: Disk, field: str, name: str) -> int:
+def _position(disk: Volume, field: str, name: str) -> int:
     """Find a file of the volume by its bare name, which means one in the active file's folder."""
     folder = folder_of(disk.layers[0])
     for position, layer in enumerate(disk.layers):
         if layer.file == name:
             if folder_of(layer) != folder:
-                raise ForeignLayer(f"{field} {name!r}", layer.path or layer.file, folder)
+                raise ForeignLayer(f"{field} {name!r}", layer.path, folder)
             return position
     raise NotInChain(field, name, disk.disk, disk.chain_text)

@@ -8,10 +8,17 @@ from dataclasses import dataclass
 from typing import Final
 
 from qmpsnap.errors import Refused
-from qmpsnap.formats.layers import Disk, Disks, Layer
+from qmpsnap.formats.layers import Disks
 from qmpsnap.operations.names import SnapshotExists, backing_name, check_belongs, overlay_name
 from qmpsnap.operations.requests import BadFileName, CreateRequest
-from qmpsnap.operations.volume import DiskUnsuitable, FormatUncertain, find_disk, usable
+from qmpsnap.operations.volume import (
+    DiskUnsuitable,
+    FormatUncertain,
+    Volume,
+    VolumeLayer,
+    find_disk,
+    usable,
+)
 
 _BACKABLE: Final = frozenset({"raw", "qcow2", "qed", "vmdk", "vdi", "vhdx", "vpc", "luks"})
 
@@ -32,8 +39,8 @@ class DiskTwice(Refused):
 class CreatePlan:
     """Put an overlay on a disk."""
 
-    disk: Disk
-    active: Layer
+    disk: Volume
+    active: VolumeLayer
     """Becomes the first backing file."""
     overlay: str
     """Path of the overlay."""
@@ -86,8 +93,8 @@ def plan_create(guest: Disks, request: CreateRequest) -> CreatePlan:
     disk = usable(find_disk(guest, request.disk))
     active = disk.layers[0]
     new_file = request.new_file or overlay_name(disk, request.snapshot)
-    check_belongs(new_file, disk, tuple(other for other in guest.disks if other is not disk))
-    path = os.path.join(os.path.dirname(active.path or ""), new_file)
+    check_belongs(new_file, disk, tuple(other for other in guest.disks if other.disk != disk.disk))
+    path = os.path.join(os.path.dirname(active.path), new_file)
     for other in guest.disks:
         if any(layer.path == path for layer in other.layers):
             if request.new_file is None:

@@ -2,7 +2,7 @@
 `--verify`: what a merge must not change is read before and after it, and compared.
 
     commit          what the layer above reads below itself; the guest may go on writing
-    active commit   what the guest reads: only where it cannot write meanwhile (paused, or off)
+    active commit   what the guest reads: only where it cannot write at the time (paused, or off)
     pull            the same
 """
 
@@ -11,9 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from qmpsnap.errors import Failed, Refused
-from qmpsnap.formats.layers import Disk, Layer
+from qmpsnap.formats.layers import Disk
+from qmpsnap.monitor.base import CommandFailed
 from qmpsnap.operations.guest import Guest
 from qmpsnap.operations.plan_merge import MergePlan
+from qmpsnap.operations.run_state import OFF, STILL
+from qmpsnap.operations.volume import VolumeLayer, usable
 
 
 @dataclass(eq=False)
@@ -53,7 +56,7 @@ class Proof:
     digest: str
 
     @classmethod
-    def begin(cls, host: Guest, plan: MergePlan) -> Proof:
+    def begin(cls, guest: Guest, plan: MergePlan) -> Proof:
         """
         Read what the merge must not change.
 
@@ -61,11 +64,11 @@ class Proof:
             GuestMayWrite: It changes meanwhile.
             CannotVerify: It cannot be read.
         """
-        if plan.kind != "commit" and not host.is_still(plan.disk):
-            raise GuestMayWrite(plan.kind, plan.top.file)
-        return cls(host.digest(_from(plan.disk, _upper(plan))))
+        if plan.kind != "commit":
+            _check_still(guest, plan, plan.disk.layers[0])
+        return cls(guest.files.digest(_from(plan.disk.layers, _upper(plan))))
 
-    def end(self, host: Guest, plan: MergePlan, after: Disk) -> str:
+    def end(self, guest: Guest, plan: MergePlan, after: Disk) -> str:
         """
         Read it again; returns how it was proven.
 
@@ -74,26 +77,46 @@ class Proof:
             GuestMayWrite: The guest was started meanwhile, so it cannot be told.
             CannotVerify: It cannot be read.
         """
-        if plan.kind != "commit" and not host.is_still(after):
-            raise GuestMayWrite(plan.kind, plan.top.file)
-        layers = _from(after, after.layers[0] if plan.kind != "commit" else plan.written)
-        digest = host.digest(layers)
+        layers = usable(after).layers
+        first = plan.written
+        if plan.kind != "commit":
+            first = layers[0]
+            _check_still(guest, plan, first)
+        digest = guest.files.digest(_from(layers, first))
         if digest != self.digest:
             raise ContentDiffers(plan.kind, plan.top.file, self.digest, digest)
         what = "all that the guest reads" if plan.kind != "commit" else f"all below {_above(plan)}"
         return f"verified: {what} is as before, SHA-256 {digest}"
 
 
-def _upper(plan: MergePlan) -> Layer:
+def _check_still(guest: Guest, plan: MergePlan, active: VolumeLayer) -> None:
+    """
+    Make sure that the guest cannot write now, and that all it wrote is in the files.
+
+    Raises:
+        GuestMayWrite: It can, or that cannot be made sure of.
+    """
+    run = guest.state().run
+    if run == OFF:
+        return
+    flush = guest.compose.flush(active, plan.disk.disk)
+    if run not in STILL or flush is None:
+        raise GuestMayWrite(plan.kind, plan.top.file)
+    try:
+        guest.take(flush)
+    except CommandFailed as error:
+        raise GuestMayWrite(plan.kind, plan.top.file) from error
+
+
+def _upper(plan: MergePlan) -> VolumeLayer:
     return plan.top if plan.kind == "commit" else plan.disk.layers[0]
 
 
 def _above(plan: MergePlan) -> str:
-    assert plan.above is not None  # a commit that is not an active one has a layer above
-    return plan.above.file
+    return plan.above.file if plan.above is not None else plan.top.file
 
 
-def _from(disk: Disk, first: Layer) -> tuple[Layer, ...]:
+def _from(layers: tuple[VolumeLayer, ...], first: VolumeLayer) -> tuple[VolumeLayer, ...]:
     """The chain from one of its layers down."""
-    position = [layer.path for layer in disk.layers].index(first.path)
-    return disk.layers[position:]
+    position = [layer.path for layer in layers].index(first.path)
+    return layers[position:]

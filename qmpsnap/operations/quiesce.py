@@ -10,13 +10,16 @@ were thawed as had been frozen, and nobody reported an error.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Literal
 
 from qmpsnap.errors import Failed, Refused
-from qmpsnap.operations.guest import Guest
+from qmpsnap.operations.guest import Guest, Thawed
+from qmpsnap.operations.run_state import why_silent
+from qmpsnap.operations.step import Step
 
 Consistency = Literal["filesystem", "crash"]
 
@@ -105,40 +108,78 @@ class Moment:
         return "filesystem" if self.frozen and self.broken is None else "crash"
 
 
-def held(host: Guest, quiesce: Quiesce, switch: Callable[[], None], moment: Moment) -> None:
+@contextmanager
+def frozen(guest: Guest, quiesce: Quiesce, moment: Moment) -> Iterator[None]:
     """
-    Do the switch, frozen as asked for.
+    Freeze the guest for the length of a block, as asked for, and thaw it whatever happens.
+
+    Args:
+        guest: The guest.
+        quiesce: What is asked for.
+        moment: Filled in with how it goes.
 
     Raises:
-        CannotFreeze: Required and not possible; the switch was not tried, the guest is thawed.
+        CannotFreeze: Required and not possible; the block was not entered, the guest is thawed.
         NotThawed: The same, and whether the guest is thawed is not known.
-        BaseException: Whatever `switch` raises. The guest has been thawed; `moment` has how.
+        BaseException: Whatever the block raises. The guest has been thawed; `moment` has how.
     """
-    if quiesce.policy is Policy.NEVER:
-        switch()
+    try:
+        never = quiesce.policy is Policy.NEVER
+        steps = None if never else freeze_steps(guest, quiesce, guest.state().run)
+    except CannotFreeze as error:
+        if quiesce.policy is Policy.REQUIRE:
+            raise
+        moment.notes.append(f"{error}; the snapshot is crash-consistent")
+        steps = None
+    if steps is None:
+        yield
         return
+    freeze, thaw = steps
     asked = True  # set before: a Ctrl-C may come before the reply
     try:
         try:
-            moment.frozen = host.freeze(quiesce.limit_s)
+            moment.frozen = _count(guest.take(freeze))
             if not moment.frozen:
                 raise CannotFreeze("it has none that can be frozen", asked=True)
         except CannotFreeze as error:
             asked = False
             if error.asked:
-                _thaw(host, quiesce, moment)
+                _thaw(guest, thaw, moment)
             if quiesce.policy is Policy.REQUIRE:
                 raise (moment.not_thawed or error) from error
             moment.notes.append(f"{error}; the snapshot is crash-consistent")
-        switch()
+        yield
     finally:
         if asked:
-            _thaw(host, quiesce, moment)
+            _thaw(guest, thaw, moment)
 
 
-def _thaw(host: Guest, quiesce: Quiesce, moment: Moment) -> None:
+def freeze_steps(guest: Guest, quiesce: Quiesce, run: str | None) -> tuple[Step, Step]:
+    """
+    What freezes and what thaws.
+
+    Args:
+        guest: The guest.
+        quiesce: What is asked for.
+        run: The state in which the guest is.
+
+    Raises:
+        CannotFreeze: There is nobody to ask. The agent of a guest that does not run is not waited
+            for.
+    """
+    silent = why_silent(run)
+    if silent is not None:
+        raise CannotFreeze(silent)
+    return guest.compose.freeze(quiesce.limit_s)
+
+
+def _count(answer: object) -> int:
+    return answer if isinstance(answer, int) else 0
+
+
+def _thaw(guest: Guest, thaw: Step, moment: Moment) -> None:
     try:
-        thawed = host.thaw(quiesce.limit_s)
+        thawed = guest.take(thaw)
     except NotThawed as error:
         moment.not_thawed = error
         moment.broken = error.reason
@@ -147,6 +188,8 @@ def _thaw(host: Guest, quiesce: Quiesce, moment: Moment) -> None:
     except KeyboardInterrupt:
         moment.broken = "it was interrupted"
         raise
+    if not isinstance(thawed, Thawed):
+        return
     moment.frozen_s = thawed.frozen_s
     if thawed.problem is not None:
         moment.broken = thawed.problem

@@ -13,6 +13,8 @@ from typing import Final
 
 RUNNING: Final = "running"
 SUSPENDED: Final = "suspended"
+OFF: Final = "off"
+"""No word of QEMU's, which is not there."""
 
 STILL: Final = frozenset(
     {
@@ -48,4 +50,6 @@ def why_silent(state: str | None) -> str | None:
     """Say why nobody in a guest in this state can answer; None where somebody may."""
     if state is None or state == RUNNING:
         return None
+    if state == OFF:
+        return "the guest is off"
     return f"the guest does not run ({state}), so its agent cannot answer"

@@ -1,7 +1,8 @@
 """
-Create: overlays on one or several disks, all of them or none.
+Take a snapshot: overlays on one or several disks, all of them or none.
 
-    prepare the files ─► (mend the active header) ─► open them ─► (freeze) switch all (thaw) ─► read again
+    clear away ─► plan ─► (mend the active header) ─► make the files ─► open them ─►
+    (freeze) switch all (thaw) ─► read again
 
 Before the switch there are at most unused, empty overlays, which are taken back on an error. A
 process that is killed leaves them, and the next try takes them.
@@ -11,30 +12,66 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 from qmpsnap.errors import QmpsnapError
-from qmpsnap.formats.layers import Disk
+from qmpsnap.formats.layers import Disk, Disks
+from qmpsnap.operations.clear import Found, cleared, notes_of
+from qmpsnap.operations.fresh import fresh_all
 from qmpsnap.operations.guards import Guard, check_create, check_idle
-from qmpsnap.operations.guest import Guest, Overlay
-from qmpsnap.operations.headers import name_kept
-from qmpsnap.operations.mend import ensured, mended_active
-from qmpsnap.operations.outcome import (
-    ChainUnexpected,
-    OutcomeUnknown,
-    Result,
-    changing,
-    fresh_all,
-    paths,
-)
+from qmpsnap.operations.guest import Guest, Overlay, SnapshotSteps, State
+from qmpsnap.operations.headers import Mended, ensured, mended_active
+from qmpsnap.operations.hold import held
+from qmpsnap.operations.judge import format_of
+from qmpsnap.operations.outcome import ChainUnexpected, OutcomeUnknown, Result, changing
+from qmpsnap.operations.plan_header import name_kept
 from qmpsnap.operations.plan_snapshot import CreatePlan, plan_creates
-from qmpsnap.operations.quiesce import NEVER, Moment, NotConsistent, Policy, Quiesce, held
+from qmpsnap.operations.quiesce import NEVER, Moment, NotConsistent, Policy, Quiesce, frozen
 from qmpsnap.operations.requests import CreateRequest
 from qmpsnap.operations.run_state import remarks
 from qmpsnap.operations.unchanged import GraphChanged, check_unchanged
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A snapshot before its first act: what will be done, and all that was looked at."""
+
+    plans: tuple[CreatePlan, ...]
+    overlays: tuple[Overlay, ...]
+    steps: SnapshotSteps
+    state: State
+
+    @property
+    def disks(self) -> tuple[Disk, ...]:
+        """The disks as they were."""
+        return tuple(plan.disk for plan in self.plans)
+
+    @property
+    def files(self) -> str:
+        """The new files, for messages."""
+        return ", ".join(plan.file for plan in self.plans)
+
+
+def prepared(
+    guest: Guest, found: Found, requests: Iterable[CreateRequest], *, allow: Collection[Guard]
+) -> Prepared:
+    """
+    Plan a snapshot, and look at all that may be in its way.
+
+    Raises:
+        Refused: It is not to be done. Nothing was touched.
+    """
+    plans = plan_creates(found.disks, requests)
+    state = guest.state()
+    check_create(state.migration, allow)
+    check_idle([plan.disk for plan in plans], found.jobs)
+    overlays = tuple(guest.files.overlay(plan) for plan in plans)
+    steps = guest.compose.snapshot(found.disks, plans, overlays, state)
+    return Prepared(plans=plans, overlays=overlays, steps=steps, state=state)
+
+
 def create(
-    host: Guest,
+    guest: Guest,
     request: CreateRequest,
     quiesce: Quiesce = NEVER,
     *,
@@ -46,12 +83,12 @@ def create(
     Raises:
         QmpsnapError: See `create_all`.
     """
-    (result,) = create_all(host, (request,), quiesce, allow=allow)
+    (result,) = create_all(guest, (request,), quiesce, allow=allow)
     return result
 
 
 def create_all(
-    host: Guest,
+    guest: Guest,
     requests: Iterable[CreateRequest],
     quiesce: Quiesce = NEVER,
     *,
@@ -62,90 +99,104 @@ def create_all(
 
     Raises:
         Refused: Nothing was touched.
-        GraphChanged: Somebody else changed a chain meanwhile; nothing is left behind.
+        GraphChanged: Somebody else changed a chain in between; nothing is left behind.
         CannotFreeze: A freeze was required and could not be had; nothing is left behind.
         Failed: The overlays could not be made or put on; every chain is as it was.
         NotConsistent, NotThawed: The snapshot is there; the freeze was not what it should be.
         OutcomeUnknown: The connection broke before the outcome could be seen.
     """
-    host.clear()
-    plans = plan_creates(host.read(), requests)
-    check_create(host.migration(), allow)
-    check_idle([plan.disk for plan in plans], host.jobs())
-    state = host.run_state()
-    overlays = _prepared(host, plans)
-    mended: list[tuple[tuple[str, ...], tuple[str, ...]]] = []
+    found = cleared(guest)
+    ready = prepared(guest, found, requests, allow=allow)
+    check_unchanged(guest, ready.disks)
+    # While it is the active one: under libvirt only then.
+    mended = [mended_active(guest, disk) for disk in ready.disks]
     moment = Moment()
-    problem: BaseException | None = None
-    disks = [plan.disk for plan in plans]
-
-    def switch() -> None:
-        check_unchanged(disks, host.read())
-        host.switch(plans)
-
-    try:
-        check_unchanged(disks, host.read())
-        # While it is the active one: under libvirt only then.
-        mended += [mended_active(host, plan.disk) for plan in plans]
-        host.open(plans)
-        held(host, quiesce, switch, moment)
-    except (QmpsnapError, KeyboardInterrupt) as error:
-        # Whatever was said, the graph decides: a reply that was lost may have been a yes.
-        problem = error
-        with suppress(QmpsnapError):
-            host.retract(plans)
-    if isinstance(problem, GraphChanged):
-        with suppress(QmpsnapError):  # what cannot be taken back now is taken by the next try
-            _discard(host, plans, overlays, host.read().open_files)
-        raise moment.not_thawed or problem
-    files = ", ".join(plan.file for plan in plans)
-    try:
-        with changing("snapshot", files):
-            made = {plan.overlay: "qcow2" for plan in plans}
-            guest, afters = fresh_all(host, disks, made)
-        if all(_is_new(plan, after) for plan, after in zip(plans, afters, strict=True)):
-            results = tuple(
-                _result(host, plan, overlay, after, moment, before, state)
-                for plan, overlay, after, before in zip(
-                    plans, overlays, afters, mended, strict=True
-                )
-            )
-            _check_consistent(quiesce, moment, files)
-            return results
-    except KeyboardInterrupt:
-        raise OutcomeUnknown("snapshot", files, "it was interrupted") from None
-    found = "; ".join(after.chain_text for after in afters)
-    if any(paths(after) != paths(plan.disk) for plan, after in zip(plans, afters, strict=True)):
-        wanted = "; ".join(f"{plan.file} over {plan.disk.chain_text}" for plan in plans)
-        raise ChainUnexpected("snapshot", found, wanted)
-    _discard(host, plans, overlays, guest.open_files)
+    with held(guest, ready.steps.hold, ready.steps.release):
+        if ready.steps.hold:
+            check_unchanged(guest, ready.disks)
+        _make(guest, ready)
+        problem = _switch(guest, ready, quiesce, moment)
+        if isinstance(problem, GraphChanged):
+            with suppress(QmpsnapError):  # what cannot be taken back now is taken by the next try
+                _discard(guest, ready, guest.read())
+            raise moment.not_thawed or problem
+        now, afters = _seen(guest, ready)
+    if all(_is_new(plan, after) for plan, after in zip(ready.plans, afters, strict=True)):
+        notes = notes_of(found.jobs, but="")
+        results = tuple(
+            _result(guest, ready, number, after, moment, mended[number], notes)
+            for number, after in enumerate(afters)
+        )
+        _check_consistent(quiesce, moment, ready.files)
+        return results
+    saw = "; ".join(after.chain_text for after in afters)
+    if any(after.paths != disk.paths for disk, after in zip(ready.disks, afters, strict=True)):
+        wanted = "; ".join(f"{plan.file} over {plan.disk.chain_text}" for plan in ready.plans)
+        raise ChainUnexpected("snapshot", saw, wanted)
+    _discard(guest, ready, now)
     if moment.not_thawed is not None:
         raise moment.not_thawed from problem
-    raise problem or ChainUnexpected("snapshot", found, f"{files} on top")
+    raise problem or ChainUnexpected("snapshot", saw, f"{ready.files} on top")
 
 
-def _prepared(host: Guest, plans: Sequence[CreatePlan]) -> list[Overlay]:
-    """Make or check all overlay files; if one cannot be had, those that were made go again."""
-    overlays: list[Overlay] = []
+def _make(guest: Guest, ready: Prepared) -> None:
+    """Make all overlay files; if one cannot be made, those that were made go again."""
+    made = 0
     try:
-        for plan in plans:
-            overlays.append(host.prepare(plan))
+        for steps in ready.steps.make:
+            for step in steps:
+                guest.take(step)
+            made += 1
     except BaseException:
-        _discard(host, plans, overlays, frozenset())
+        for back in ready.steps.discard[:made]:
+            if back is not None:
+                guest.take(back)
         raise
-    return overlays
 
 
-def _discard(
-    host: Guest, plans: Sequence[CreatePlan], overlays: Sequence[Overlay], held_open: frozenset[str]
-) -> None:
-    for plan, overlay in zip(plans, overlays, strict=False):
-        if overlay.made and plan.overlay not in held_open:
-            host.discard(plan)
+def _switch(
+    guest: Guest, ready: Prepared, quiesce: Quiesce, moment: Moment
+) -> BaseException | None:
+    """
+    Open the overlays and switch to them, frozen as asked for; returns what went wrong.
+
+    Whatever was said, the graph decides: a reply that was lost may have been a yes.
+    """
+    steps = ready.steps
+    try:
+        for step in steps.open:
+            guest.take(step)
+        with frozen(guest, quiesce, moment):
+            check_unchanged(guest, ready.disks)
+            guest.take(steps.switch)
+    except (QmpsnapError, KeyboardInterrupt) as error:
+        for step in steps.close:
+            # QEMU answers in order: what was sent before, and interrupted, is over by now. It
+            # does not delete a node that is in use.
+            with suppress(QmpsnapError):
+                guest.take(step)
+        return error
+    return None
+
+
+def _seen(guest: Guest, ready: Prepared) -> tuple[Disks, tuple[Disk, ...]]:
+    try:
+        with changing("snapshot", ready.files):
+            made = {plan.overlay: "qcow2" for plan in ready.plans}
+            return fresh_all(guest, ready.disks, made)
+    except KeyboardInterrupt:
+        raise OutcomeUnknown("snapshot", ready.files, "it was interrupted") from None
+
+
+def _discard(guest: Guest, ready: Prepared, now: Disks) -> None:
+    """Remove the overlays that were made and that nothing has open."""
+    for plan, step in zip(ready.plans, ready.steps.discard, strict=True):
+        if step is not None and plan.overlay not in now.open_files:
+            guest.take(step)
 
 
 def _is_new(plan: CreatePlan, after: Disk) -> bool:
-    return paths(after) == (plan.overlay, *paths(plan.disk))
+    return after.paths == (plan.overlay, *plan.disk.paths)
 
 
 def _check_consistent(quiesce: Quiesce, moment: Moment, files: str) -> None:
@@ -159,27 +210,42 @@ def _check_consistent(quiesce: Quiesce, moment: Moment, files: str) -> None:
 
 
 def _result(
-    host: Guest,
-    plan: CreatePlan,
-    overlay: Overlay,
+    guest: Guest,
+    ready: Prepared,
+    number: int,
     after: Disk,
     moment: Moment,
-    before: tuple[tuple[str, ...], tuple[str, ...]],
-    state: str | None,
+    before: Mended,
+    notes: Sequence[str],
 ) -> Result:
-    mended, notes = before
-    with changing("snapshot", plan.file):
-        # The volume service may have made the overlay, with the full path in its header.
-        name = name_kept(after.layers[0], plan.active, plan.backing_name)
-        after, repaired = ensured(host, after, after.layers[0], plan.active, name)
-    format_ = after.layers[0].format
-    assert format_ is not None  # a fresh overlay's node states it
+    plan, overlay = ready.plans[number], ready.overlays[number]
+    try:
+        with changing("snapshot", plan.file):
+            # The volume service may have made the overlay, with the full path in its header.
+            name = name_kept(after.layers[0], plan.active, plan.backing_name)
+            after, repaired = ensured(guest, after, after.layers[0], plan.active, name)
+    except KeyboardInterrupt:
+        raise OutcomeUnknown("snapshot", ready.files, "it was interrupted") from None
     return Result(
         disk=after,
-        file_format={plan.file: format_},
-        repaired=(*mended, *repaired),
-        notes=(*overlay.notes, *notes, *moment.notes, *remarks(state)),
+        file_format={plan.file: format_of(after, plan.overlay)},
+        repaired=(*before.repaired, *repaired),
+        notes=(
+            *notes,
+            *_corrected(plan, overlay),
+            *before.notes,
+            *moment.notes,
+            *remarks(ready.state.run),
+        ),
         consistency=moment.consistency,
         frozen_s=moment.frozen_s,
-        guest_state=state,
+        guest_state=ready.state.run,
     )
+
+
+def _corrected(plan: CreatePlan, overlay: Overlay) -> tuple[str, ...]:
+    """What was wrong in the header of an overlay that was handed over."""
+    if overlay.recorded is None or overlay.recorded[1] == plan.backing_format:
+        return ()
+    was = overlay.recorded[1] or "nothing"
+    return (f"corrected the header of {plan.file}: backing format {was} -> {plan.backing_format}",)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from qmpsnap.formats.layers import Layer
+from qmpsnap.operations.volume import VolumeLayer
 
 _METADATA_SHIFT: Final = 11
 """A qcow2 needs 16 bytes of tables and counts for a cluster of 64 KiB, 1/4096 of its size; twice
@@ -59,7 +59,7 @@ def bytes_text(value: float) -> str:
 
 
 def growth(
-    sources: tuple[Layer, ...], target: Layer, allocated: Mapping[str, int]
+    sources: tuple[VolumeLayer, ...], target: VolumeLayer, allocated: Mapping[str, int]
 ) -> Growth | None:
     """
     Estimate a merge of `sources` into `target`.
@@ -72,7 +72,7 @@ def growth(
     Returns:
         None when the allocation of a layer is not known.
     """
-    sizes = [allocated.get(layer.path or "") for layer in (*sources, target)]
+    sizes = [allocated.get(layer.path) for layer in (*sources, target)]
     *moved, present = sizes
     if present is None or any(size is None for size in moved):
         return None

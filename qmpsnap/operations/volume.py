@@ -1,12 +1,16 @@
-"""Which disk is meant, and whether an operation on it may be thought of at all. Pure."""
+"""
+Which disk is meant, and whether an operation on it may be thought of at all. Pure.
+
+What passes is a `Volume`: each of its layers has a path on this host and a format that is certain.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, fields
+from typing import Any, Final
 
 from qmpsnap.errors import Refused
-from qmpsnap.formats.layers import Disk, Disks
+from qmpsnap.formats.layers import Disk, Disks, Layer
 from qmpsnap.formats.verdict import Verdict
 
 
@@ -120,9 +124,27 @@ def find_disk(guest: Disks, wanted: str) -> Disk:
     return found[0]
 
 
-def usable(disk: Disk) -> Disk:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class VolumeLayer(Layer):
+    """A layer that operations may work with."""
+
+    path: str
+    """Absolute."""
+    format: str
+    """Certain."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Volume(Disk):
+    """A disk that operations may work on."""
+
+    layers: tuple[VolumeLayer, ...]
+    """At least one."""
+
+
+def usable(disk: Disk) -> Volume:
     """
-    Return the disk, or refuse what no snapshot can be taken of or is not known well enough.
+    Return the disk as a volume, or refuse what is unsuitable or not known well enough.
 
     Raises:
         DiskUnsuitable, FormatUncertain: With the reason and the way out.
@@ -143,31 +165,38 @@ def usable(disk: Disk) -> Disk:
             "Somebody changed the chain behind libvirt's back; restart the guest with the right "
             "files before anything else.",
         )
-    for layer in disk.layers:
-        for flag, (reason, advice) in _FLAGS.items():
-            if flag in layer.flags:
-                raise unsuitable(f"{layer.file} {reason}", advice)
-        if layer.verdict is Verdict.UNKNOWN:
-            raise FormatUncertain(layer.file, "nobody states it")
-        if layer.verdict is Verdict.CONFLICT:
-            said = ", ".join(f"{one.witness} says {one.format}" for one in layer.evidence)
-            raise FormatUncertain(layer.file, said)
-        if "probed" in layer.flags and layer.format != "raw":
-            # An overlay would record for good what the guest may have written into a raw disk.
-            raise FormatUncertain(layer.file, f"QEMU guessed {layer.format} from its bytes")
-        if layer.path is None:
-            raise unsuitable(
-                f"{layer.file} is not a file on this host",
-                "Only chains of local files can be changed.",
-            )
-        if not layer.path.startswith("/"):
-            raise unsuitable(
-                f"QEMU knows {layer.path} by a relative name only",
-                "Start the guest with absolute file names.",
-            )
-    names = [layer.file for layer in disk.layers]
+    layers = tuple(_usable(layer, disk.disk) for layer in disk.layers)
+    names = [layer.file for layer in layers]
     if len(set(names)) != len(names):
         raise unsuitable(
             "two layers of its chain have the same file name", "Name the layers differently."
         )
-    return disk
+    return Volume(**{**_values(disk), "layers": layers})
+
+
+def _usable(layer: Layer, disk: str) -> VolumeLayer:
+    for flag, (reason, advice) in _FLAGS.items():
+        if flag in layer.flags:
+            raise DiskUnsuitable(disk, f"{layer.file} {reason}", advice)
+    if layer.verdict is Verdict.UNKNOWN or layer.format is None:
+        raise FormatUncertain(layer.file, "nobody states it")
+    if layer.verdict is Verdict.CONFLICT:
+        said = ", ".join(f"{one.witness} says {one.format}" for one in layer.evidence)
+        raise FormatUncertain(layer.file, said)
+    if "probed" in layer.flags and layer.format != "raw":
+        # An overlay would record for good what the guest may have written into a raw disk.
+        raise FormatUncertain(layer.file, f"QEMU guessed {layer.format} from its bytes")
+    if layer.path is None:
+        reason, advice = "not a file on this host", "Only chains of local files can be changed."
+        raise DiskUnsuitable(disk, f"{layer.file} is {reason}", advice)
+    if not layer.path.startswith("/"):
+        raise DiskUnsuitable(
+            disk,
+            f"QEMU knows {layer.path} by a relative name only",
+            "Start the guest with absolute file names.",
+        )
+    return VolumeLayer(**_values(layer))
+
+
+def _values(report: Disk | Layer) -> dict[str, Any]:
+    return {field.name: getattr(report, field.name) for field in fields(report)}

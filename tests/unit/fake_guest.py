@@ -1,5 +1,5 @@
 """
-A host in memory: one guest whose chains change as a real one's do, and which fails on demand.
+A guest in memory, whose chains change as a real one's do, and which fails on demand.
 
 The same rules as for `QmpGuest` and `LibvirtGuest`: a job changes the graph when it concludes
 without an error, not when it is dismissed; a switch that raises has changed nothing, unless its
@@ -14,54 +14,73 @@ from dataclasses import replace
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.formats.layers import Disk, Disks, Layer
 from qmpsnap.operations.guards import Surroundings
-from qmpsnap.operations.guest import Overlay, Thawed
-from qmpsnap.operations.job.states import JobReport, JobStatus, JobView, Verb
+from qmpsnap.operations.guest import (
+    HeaderSteps,
+    MergeSteps,
+    Outline,
+    Overlay,
+    SnapshotSteps,
+    State,
+    Thawed,
+)
+from qmpsnap.operations.job.states import Heard, JobReport, JobStatus, JobView, Verb
 from qmpsnap.operations.options import MergeOptions
+from qmpsnap.operations.plan_header import HeaderPlan
 from qmpsnap.operations.plan_merge import MergePlan
 from qmpsnap.operations.plan_snapshot import CreatePlan
 from qmpsnap.operations.space import Room
-from qmpsnap.operations.step import Step
+from qmpsnap.operations.step import Does, NotNow, Step
+from qmpsnap.operations.volume import VolumeLayer
 from tests.unit import samples
 
 JOB = "job0"
 CONCLUDED = JobView(status=JobStatus.CONCLUDED)
+MADE = Overlay(is_there=False)
+
+
+def step(does: Does, what: str = "", **arguments: object) -> Step:
+    return Step(does=does, by="qmp", what=what or does, arguments=arguments)
 
 
 class FakeGuest:
-    """See the module; `calls` holds the names of the steps in the order they were asked for."""
+    """See the module; `calls` holds the looks and acts in the order they were asked for."""
 
     def __init__(self, guest: Disks, *views: JobView) -> None:
         self.guest = guest
         self.views = list(views or (CONCLUDED,))
-        """How the job is, each time it is looked at; the last one for ever."""
+        """How the job is, each time it is looked at; the last one from then on."""
         self.calls: list[str] = []
         self.around = Surroundings()
-        self.state: str | None = "running"
-        self.still = True
+        self.migration: str | None = None
+        self.run: str | None = "running"
         self.digests: list[str] = []
         """What each reading of a content gives."""
         self.digested: list[tuple[str, ...]] = []
-        self.files: set[str] = set()
+        self.existing: set[str] = set()
         """Overlay files that were made, and not discarded."""
-        self.overlay = Overlay(made=True)
+        self.found = MADE
+        """How the file that is to become an overlay is found."""
         self.left_running = False
         """Whether an earlier call left the job of the plan running."""
         self.is_merged = True
         """Whether the job does its work when it concludes without an error."""
         self.pivots = [True]
-        """What each try to pivot returns; the last one for ever."""
-        self.notes: tuple[str, ...] = ()
+        """What each try to let the job change the graph comes to; the last one from then on."""
+        self.settles: tuple[Step, ...] = (step(Does.CLOSE),)
+        self.flushes = False
+        """Whether the job stops before it changes the graph, to be flushed."""
+        self.header_settles: tuple[Step, ...] = ()
         self.fails: dict[str, BaseException] = {}
-        """Raised in the place of a step."""
+        """Raised in the place of a call."""
         self.fails_after: dict[str, BaseException] = {}
-        """Raised when a step is done: its reply was lost."""
+        """Raised when an act is done: its reply was lost."""
         self.fails_at_look: dict[str, int] = {}
-        """Ctrl-C comes at this look of a kind: `surroundings`, `digest`."""
+        """Ctrl-C comes at this look of a kind: `neighbours`, `digest`."""
         self._looks: dict[str, int] = {}
         self.readings: list[Disks] = []
         """Shown by the next readings after a change, before the guest as it is."""
         self.meanwhile: dict[str, Disks] = {}
-        """What somebody else makes of the guest, while a step is carried out."""
+        """What somebody else makes of the guest, while a call is carried out."""
         self.nodes: set[str] = set()
         """Overlays that are open, and not on a disk."""
         self.filesystems = 2
@@ -73,170 +92,103 @@ class FakeGuest:
         self.thaws: Thawed | None = None
         """What a thaw comes to; None: that all is well."""
         self.reports: list[tuple[JobReport, ...]] = [()]
-        """All jobs, each time they are listed; the last for ever."""
+        """All jobs, each time they are listed; the last from then on."""
         self.cancelled = [JobView(status=JobStatus.CONCLUDED, error="Operation canceled")]
         """How the job is when it has been cancelled."""
         self.can_cancel = True
         self.options: MergeOptions | None = None
         self.speeds: list[int] = []
+        self.said: object = ""
+        """What a flush by HMP answers."""
         self.reconnects: list[bool] = []
-        """Whether a lost connection can be made again, each time; then never. Mended, no step
+        """Whether a lost connection can be made again, each time; then never. Mended, nothing
         fails any more."""
         self.errors: list[QmpsnapError] = []
         """What `reconnect` was asked about."""
-        self.cleared = 0
-        self._plan: MergePlan | None = None
+        self.left_over: tuple[Step, ...] = ()
+        """What a call that died has left."""
+        self.heard = Heard(ended=True)
+        self.plan: MergePlan | HeaderPlan | None = None
+        self.plans: Sequence[CreatePlan] = ()
 
-    def _step(self, name: str) -> None:
+    @property
+    def compose(self) -> FakeGuest:
+        return self
+
+    @property
+    def files(self) -> FakeGuest:
+        return self
+
+    def _call(self, name: str) -> None:
         self.calls.append(name)
         if name in self.fails:
             raise self.fails[name]
         if name in self.meanwhile:
             self.guest = self.meanwhile.pop(name)
 
-    def _unrecorded(self, name: str) -> None:
+    def _look(self, name: str) -> None:
         """A look that may be interrupted."""
         self._looks[name] = self._looks.get(name, 0) + 1
         if self._looks[name] == self.fails_at_look.get(name):
             raise KeyboardInterrupt
 
-    def _done(self, name: str) -> None:
-        if name in self.fails_after:
-            raise self.fails_after[name]
-
-    def clear(self) -> None:
-        self.cleared += 1
+    # --- looks
 
     def read(self) -> Disks:
-        self._step("read")
-        if self.readings and {"switch", "dismiss"} & set(self.calls):
+        self._call("read")
+        if self.readings and {"switch", "settled"} & set(self.calls):
             return self.readings.pop(0)
         return self.guest
 
-    def surroundings(self, disk: Disk) -> Surroundings:
-        self._unrecorded("surroundings")
+    def outline(self, disk: Disk) -> Outline | None:
+        return None
+
+    def neighbours(self, disk: Disk) -> Surroundings:
+        self._look("neighbours")
         return self.around
 
-    def migration(self) -> str | None:
-        return self.around.migration
+    def state(self) -> State:
+        if "state" in self.fails:
+            raise self.fails["state"]
+        return State(run=self.run, migration=self.migration)
 
-    def run_state(self) -> str | None:
-        if "run_state" in self.fails:
-            raise self.fails["run_state"]
-        return self.state
+    def overlay(self, plan: CreatePlan) -> Overlay:
+        self._call("overlay")
+        return self.found
 
-    def is_still(self, disk: Disk) -> bool:
-        return self.still
-
-    def digest(self, layers: tuple[Layer, ...]) -> str:
-        self._unrecorded("digest")
+    def digest(self, layers: tuple[VolumeLayer, ...]) -> str:
+        self._look("digest")
         self.digested.append(tuple(layer.file for layer in layers))
         return self.digests.pop(0)
 
-    def prepare(self, plan: CreatePlan) -> Overlay:
-        self._step("prepare")
-        self.files.add(plan.overlay)
-        return self.overlay
-
-    def discard(self, plan: CreatePlan) -> None:
-        self._step("discard")
-        self.files.discard(plan.overlay)
-
-    def open(self, plans: Sequence[CreatePlan]) -> None:
-        self._step("open")
-        self.nodes |= {plan.overlay for plan in plans}
-        self._done("open")
-
-    def switch(self, plans: Sequence[CreatePlan]) -> None:
-        self._step("switch")
-        self.was_frozen.append(self.frozen)
-        for plan in plans:
-            overlay = samples.layer(plan.file, virtual_size=plan.virtual_size)
-            layers = samples.linked([overlay, *plan.disk.layers])
-            self.guest = with_layers(self.guest, layers, plan.disk.disk)
-            self.nodes.remove(plan.overlay)
-        self._done("switch")
-
-    def retract(self, plans: Sequence[CreatePlan]) -> None:
-        self._step("retract")
-        self.nodes -= {plan.overlay for plan in plans}
-
-    def freeze(self, limit_s: float) -> int:
-        self._step("freeze")
-        self.frozen = self.filesystems
-        self._done("freeze")
-        return self.frozen
-
-    def thaw(self, limit_s: float) -> Thawed:
-        self._step("thaw")
-        thawed, self.frozen = self.thaws or Thawed(count=self.frozen, frozen_s=0.01), 0
-        self._done("thaw")
-        return thawed
-
-    def steps_of_create(self, plans: Sequence[CreatePlan]) -> tuple[Step, ...]:
-        return (Step(by="qmp", what="transaction"),)
-
-    def steps_of_freeze(self) -> tuple[Step, Step]:
-        return Step(by="agent", what="freeze"), Step(by="agent", what="thaw")
-
-    def steps_of_merge(self, plan: MergePlan, options: MergeOptions) -> tuple[Step, ...]:
-        return (Step(by="qmp", what="block-commit", arguments={"speed": options.bandwidth}),)
-
-    def attach(self, plan: MergePlan) -> str | None:
-        self._step("attach")
-        self._plan = plan
-        return JOB if self.left_running else None
-
-    def start(self, plan: MergePlan, options: MergeOptions) -> str:
-        self._step("start")
-        self.options = options
-        self._done("start")
-        return JOB
-
-    def view(self, job: str) -> JobView:
-        assert job == JOB
-        self._step("view")
-        view = self.views.pop(0) if len(self.views) > 1 else self.views[0]
-        ended = view.status in (JobStatus.CONCLUDED, JobStatus.NULL)
-        if ended and view.error is None and self.is_merged and self._plan is not None:
-            self.becomes(samples.linked(self._plan.remaining))
-        return view
-
-    def wait(self, job: str, timeout: float) -> None:
-        assert job == JOB
-        self._step("wait")
+    def room(self, path: str) -> Room | None:
+        return Room(file=path.rpartition("/")[2], mount="/share", free=1024, allocated=2048)
 
     def jobs(self) -> tuple[JobReport, ...]:
-        return self.reports.pop(0) if len(self.reports) > 1 else self.reports[0]
+        found = self.reports.pop(0) if len(self.reports) > 1 else self.reports[0]
+        if self.left_running:
+            found = (*found, report(type_="commit"), report(type_="stream"))
+        return found
 
     def follow(self, job: str) -> None:
         assert job == JOB
-        self._step("follow")
+        self._call("follow")
 
-    def cancel(self, job: str) -> bool:
+    def view(self, job: str) -> JobView:
         assert job == JOB
-        self._step("cancel")
-        self.views = list(self.cancelled) or self.views
-        return self.can_cancel
+        self._call("view")
+        view = self.views.pop(0) if len(self.views) > 1 else self.views[0]
+        ended = view.status in (JobStatus.CONCLUDED, JobStatus.NULL)
+        if ended and view.error is None and self.is_merged and isinstance(self.plan, MergePlan):
+            self.becomes(samples.linked(self.plan.remaining))
+        if ended:
+            self.calls.append("settled")
+        return view
 
-    def pause(self, job: str) -> None:
+    def wait(self, job: str, timeout: float) -> Heard:
         assert job == JOB
-        self._step("pause")
-
-    def resume(self, job: str) -> None:
-        assert job == JOB
-        self._step("resume")
-
-    def set_speed(self, job: str, bandwidth: int) -> None:
-        assert job == JOB
-        self._step("set_speed")
-        self.speeds.append(bandwidth)
-
-    def step_of(self, verb: Verb, job: str, bandwidth: int = 0) -> Step:
-        return Step(by="qmp", what=verb, arguments={"id": job})
-
-    def room(self, layer: Layer) -> Room | None:
-        return Room(file=layer.file, mount="/share", free=1024, allocated=2048)
+        self._call("wait")
+        return self.heard
 
     def reconnect(self, error: QmpsnapError) -> bool:
         self.errors.append(error)
@@ -245,26 +197,120 @@ class FakeGuest:
             self.fails.clear()
         return found
 
-    def pivot(self, job: str) -> bool:
-        assert job == JOB
-        self._step("pivot")
-        return self.pivots.pop(0) if len(self.pivots) > 1 else self.pivots[0]
+    # --- what is composed
 
-    def finalize(self, plan: MergePlan, job: str) -> None:
-        assert job == JOB
-        self._step("finalize")
+    def verb(self, verb: Verb, job: str, bandwidth: int = 0) -> Step:
+        does = {Verb.SET_SPEED: Does.SPEED}.get(verb) or Does(verb.value)
+        return step(does, verb, id=job, bandwidth=bandwidth)
 
-    def dismiss(self, job: str) -> None:
-        assert job == JOB
-        self._step("dismiss")
+    def unsafe(self, jobs: Sequence[JobReport]) -> tuple[Step, ...]:
+        return ()
 
-    def settle(self, plan: MergePlan) -> tuple[str, ...]:
-        self._step("settle")
-        return self.notes
+    def leftovers(self, disks: Disks, jobs: Sequence[JobReport]) -> tuple[Step, ...]:
+        return self.left_over
+
+    def snapshot(
+        self,
+        disks: Disks,
+        plans: Sequence[CreatePlan],
+        overlays: Sequence[Overlay],
+        state: State,
+    ) -> SnapshotSteps:
+        self.plans = plans
+        made = [not overlay.is_there for overlay in overlays]
+        paths = [plan.overlay for plan in plans]
+        return SnapshotSteps(
+            make=tuple((step(Does.MAKE, path=path),) for path in paths),
+            open=tuple(step(Does.OPEN, path=path) for path in paths),
+            switch=step(Does.SWITCH),
+            close=tuple(step(Does.CLOSE, path=path) for path in paths),
+            discard=tuple(
+                step(Does.DISCARD, path=path) if new else None
+                for path, new in zip(paths, made, strict=True)
+            ),
+        )
+
+    def merge(self, plan: MergePlan, options: MergeOptions, state: State) -> MergeSteps:
+        self.plan, self.options = plan, options
+        return MergeSteps(
+            job=JOB,
+            start=step(Does.START, speed=options.bandwidth),
+            flush=step(Does.FLUSH) if self.flushes else None,
+            commit=step(Does.COMMIT),
+            cancel=step(Does.CANCEL),
+            dismiss=step(Does.DISMISS),
+            settle=(step(Does.DISMISS), *self.settles),
+        )
+
+    def header(self, plan: HeaderPlan) -> HeaderSteps:
+        self.plan = plan
+        return HeaderSteps(
+            job=JOB, start=step(Does.START), cancel=step(Does.CANCEL), settle=self.header_settles
+        )
+
+    def freeze(self, limit_s: float) -> tuple[Step, Step]:
+        if "compose-freeze" in self.fails:
+            raise self.fails["compose-freeze"]
+        return step(Does.FREEZE), step(Does.THAW)
+
+    def flush(self, layer: VolumeLayer, disk: str) -> Step | None:
+        return step(Does.FLUSH)
+
+    # --- acts
+
+    def take(self, step: Step) -> object:
+        self._call(step.does)
+        answer: object = None
+        path = str(step.arguments.get("path", ""))
+        match step.does:
+            case Does.MAKE:
+                self.existing.add(path)
+            case Does.DISCARD:
+                self.existing.discard(path)
+            case Does.OPEN:
+                self.nodes.add(path)
+            case Does.CLOSE:
+                self.nodes.discard(path)
+            case Does.SWITCH:
+                self._switch()
+            case Does.FREEZE:
+                answer = self.frozen = self.filesystems
+            case Does.THAW:
+                answer, self.frozen = self.thaws or Thawed(count=self.frozen, frozen_s=0.01), 0
+            case Does.FLUSH:
+                answer = self.said
+            case Does.CANCEL:
+                self.views = list(self.cancelled) or self.views
+                if not self.can_cancel:
+                    raise NotNow("cancel", "it is ending")
+            case Does.COMMIT:
+                if not (self.pivots.pop(0) if len(self.pivots) > 1 else self.pivots[0]):
+                    raise NotNow("commit", "not ready")
+            case Does.SPEED:
+                self.speeds.append(int(str(step.arguments["bandwidth"])))
+            case _:
+                pass
+        if step.does in self.fails_after:
+            raise self.fails_after[step.does]
+        return answer
+
+    def _switch(self) -> None:
+        self.was_frozen.append(self.frozen)
+        for plan in self.plans:
+            overlay = samples.layer(plan.file, virtual_size=plan.virtual_size)
+            layers = samples.linked([overlay, *plan.disk.layers])
+            self.guest = with_layers(self.guest, layers, plan.disk.disk)
+            self.nodes.remove(plan.overlay)
 
     def becomes(self, layers: Iterable[Layer]) -> None:
         """The first disk has other layers from now on."""
         self.guest = with_layers(self.guest, layers)
+
+
+def report(*, type_: str = "commit", status: JobStatus = JobStatus.RUNNING) -> JobReport:
+    """A job of this tool on the first disk."""
+    view = JobView(status=status)
+    return JobReport(id=JOB, type=type_, disk="vda", view=view, bandwidth=0, ours=True)
 
 
 def with_layers(guest: Disks, layers: Iterable[Layer], name: str | None = None) -> Disks:

@@ -21,7 +21,7 @@ from qmpsnap.monitor.base import (
     LostWhileReading,
 )
 from qmpsnap.operations.guest import Guest, NotFlushed
-from qmpsnap.operations.headers import rewrite
+from qmpsnap.operations.plan_header import rewrite
 from qmpsnap.operations.job.states import JobStatus, JobView
 from qmpsnap.operations.options import MergeOptions, OnError
 from qmpsnap.operations.plan_merge import MergePlan, plan_delete

@@ -6,7 +6,7 @@ import pytest
 
 from qmpsnap.formats.layers import Layer
 from qmpsnap.formats.verdict import Verdict
-from qmpsnap.operations.headers import fault, fault_before, name_kept, rewrite, wrong_active
+from qmpsnap.operations.plan_header import fault, fault_before, name_kept, rewrite, wrong_active
 from tests.unit import samples
 
 ABOVE, BELOW = samples.disk(2).layers

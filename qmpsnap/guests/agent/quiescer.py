@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.guests.agent.agent import (
@@ -29,7 +29,7 @@ from qmpsnap.guests.agent.thawer import NoThawer, Thawer
 from qmpsnap.monitor.virt import libvirt_module
 from qmpsnap.operations.guest import Thawed
 from qmpsnap.operations.quiesce import CannotFreeze, NotThawed
-from qmpsnap.operations.step import Step
+from qmpsnap.operations.step import Does, Step
 
 _AGENT_ERRORS: Final = (AgentUnreachable, AgentSilent, AgentRefused)
 _TRIES: Final = 4
@@ -53,20 +53,18 @@ class Quiescer(ABC):
         """The helper, and its way to the agent."""
 
     @abstractmethod
-    def steps(self) -> tuple[Step, Step]:
-        """
-        What freezes, and what thaws.
-
-        Raises:
-            CannotFreeze: No way to the agent is known.
-        """
-
-    @abstractmethod
     def _hang_up(self) -> None:
         """Close what `_connect` opened."""
 
     def freeze(self, limit_s: float) -> int:
-        """See `Guest.freeze`."""
+        """
+        Freeze the guest's filesystems; returns how many.
+
+        From here on they are thawed after at most twice the limit, even if this process ends.
+
+        Raises:
+            CannotFreeze: They are not frozen; or, with `asked`, may be.
+        """
         try:
             self._agent = self._connect()
             self._agent.check(limit_s)
@@ -84,7 +82,14 @@ class Quiescer(ABC):
         return count
 
     def thaw(self, limit_s: float) -> Thawed:
-        """See `Guest.thaw`. Without a helper nothing was asked of the guest."""
+        """
+        Thaw them until none is frozen. Ctrl-C comes through when that is over.
+
+        Without a helper nothing was asked of the guest.
+
+        Raises:
+            NotThawed: It is not confirmed; a helper goes on trying.
+        """
         if self._helper is None or self._agent is None:
             self._hang_up()
             return Thawed(count=0)
@@ -115,6 +120,11 @@ class Quiescer(ABC):
         self._done()
         raise NotThawed(str(problem or "it was interrupted again and again"))
 
+    def take(self, step: Step) -> int | Thawed:
+        """Freeze or thaw, as a step says."""
+        limit_s = cast(float, step.arguments["limit_s"])
+        return self.freeze(limit_s) if step.does is Does.FREEZE else self.thaw(limit_s)
+
     def _done(self) -> None:
         self._hang_up()
         self._agent = self._helper = None
@@ -128,15 +138,6 @@ class SocketQuiescer(Quiescer):
         super().__init__()
         self._path = path
         self._socket: AgentSocket | None = None
-
-    def steps(self) -> tuple[Step, Step]:
-        """See `Quiescer.steps`."""
-        if self._path is None:
-            raise CannotFreeze("its socket was not given")
-        return (
-            Step(by="agent", what="guest-fsfreeze-freeze"),
-            Step(by="agent", what="guest-fsfreeze-thaw"),
-        )
 
     def _connect(self) -> Agent:
         if self._path is None:
@@ -166,10 +167,6 @@ class DomainQuiescer(Quiescer):
         """Use a `virDomain`."""
         super().__init__()
         self._domain = domain
-
-    def steps(self) -> tuple[Step, Step]:
-        """See `Quiescer.steps`."""
-        return Step(by="libvirt", what="fsFreeze"), Step(by="libvirt", what="fsThaw")
 
     def _connect(self) -> Agent:
         return DomainAgent(self._domain)

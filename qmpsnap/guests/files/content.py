@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import IO, Final
 
 from qmpsnap.errors import Refused
-from qmpsnap.formats.layers import Layer
 
 _BLOCK: Final = 1024 * 1024
 
@@ -68,11 +67,6 @@ def digest_of(layers: Sequence[tuple[str, str]]) -> str:
     if copy.returncode != 0:
         raise CannotVerify(file, said or f"nbdcopy ended with {copy.returncode}")
     return digest.hexdigest()
-
-
-def digest_of_layers(layers: Sequence[Layer]) -> str:
-    """The same for layers of a report; see `digest_of`."""
-    return digest_of([(layer.path or "", layer.format or "") for layer in layers])
 
 
 def _blocks(stream: IO[bytes]) -> Iterator[bytes]:

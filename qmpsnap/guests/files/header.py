@@ -50,15 +50,6 @@ def sync_file(path: str) -> None:
         os.close(descriptor)
 
 
-def synced(path: str | None) -> tuple[str, ...]:
-    """Bring a header that was written anew to disk; a note where that was not possible."""
-    try:
-        sync_file(path or "")
-    except OSError as error:
-        return (f"the header of {path} may not be on disk yet: {error}",)
-    return ()
-
-
 def read_headers(paths: Mapping[str, str]) -> dict[str, Header]:
     """
     Read the headers of files by host path, where they can be read.

@@ -1,5 +1,5 @@
 """
-The overlay file of a new snapshot: made, or checked when the volume service made it already.
+The overlay file of a new snapshot: made, or looked at when the volume service made it already.
 
 The volume service that made it may have guessed the backing format (a stock Cinder does), and
 `blockdev-snapshot` checks neither header nor size: this is the last place to look.
@@ -51,63 +51,63 @@ class CannotMake(Failed):
     reason: str
 
 
-def prepare_overlay(plan: CreatePlan) -> Overlay:
+def look_at_overlay(plan: CreatePlan) -> Overlay:
     """
-    Make the overlay, or take the one that is there when it is fit for use.
-
-    Killed at any point, this leaves either nothing, a hidden temporary file, or a complete and
-    unused overlay under the final name, which the next call takes.
+    Look at the file that is to become the overlay.
 
     Raises:
         OverlayUnsuitable: The file that is there is not an empty qcow2 overlay of this disk.
-        QemuImgMissing, QemuImgFailed, CannotMake: It could not be made, or not be corrected.
+        QemuImgMissing: It cannot be looked into.
     """
-    if os.path.lexists(plan.overlay):
-        return _taken(plan)
-    _make(plan)
-    return Overlay(made=True)
+    return _taken(plan) if os.path.lexists(plan.overlay) else Overlay(is_there=False)
 
 
-def discard_overlay(plan: CreatePlan) -> None:
-    """Remove an overlay that `prepare_overlay` made and nobody uses."""
-    with suppress(FileNotFoundError):
-        os.unlink(plan.overlay)
-
-
-def _make(plan: CreatePlan) -> None:
+def make_overlay(
+    path: str, *, size: int, backing_name: str, backing_format: str, like: str
+) -> None:
     """
-    Write under a temporary name, then link.
+    Write an overlay under a temporary name, then link.
 
     The final name appears complete or not at all, and never replaces a file that came there in
-    the meantime.
+    between. Killed at any point, this leaves either nothing, a hidden temporary file, or a complete
+    and unused overlay under the final name, which the next call takes.
+
+    Args:
+        path: The final name.
+        size: Bytes that its reader sees.
+        backing_name: What its header names.
+        backing_format: The format of that.
+        like: A file whose owner and mode it gets.
+
+    Raises:
+        OverlayUnsuitable: Something has come to its name just now.
+        QemuImgMissing, QemuImgFailed, CannotMake: It could not be made.
     """
-    folder = os.path.dirname(plan.overlay)
+    folder = os.path.dirname(path)
     try:
         descriptor, temporary = tempfile.mkstemp(_SUFFIX, _PREFIX, folder)
         os.close(descriptor)
     except OSError as error:
-        raise CannotMake(plan.overlay, str(error)) from error
+        raise CannotMake(path, str(error)) from error
     try:
         qemu_img.create_overlay(
-            temporary,
-            backing_name=plan.backing_name,
-            backing_format=plan.backing_format,
-            size=plan.virtual_size,
+            temporary, backing_name=backing_name, backing_format=backing_format, size=size
         )
-        _like(temporary, plan.active.path or folder)
+        _like(temporary, like)
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
-        os.link(temporary, plan.overlay)
+        os.link(temporary, path)
         try:
             _sync_folder(folder)
         except BaseException:
-            discard_overlay(plan)
+            with suppress(FileNotFoundError):
+                os.unlink(path)
             raise
     except FileExistsError as error:
         advice = "Another program made it just now; look at it, then try again."
-        raise OverlayUnsuitable(plan.overlay, "it is there already", advice) from error
+        raise OverlayUnsuitable(path, "it is there already", advice) from error
     except OSError as error:
-        raise CannotMake(plan.overlay, str(error)) from error
+        raise CannotMake(path, str(error)) from error
     finally:
         with suppress(OSError):
             os.unlink(temporary)
@@ -130,7 +130,7 @@ def _sync_folder(folder: str) -> None:
 
 
 def _taken(plan: CreatePlan) -> Overlay:
-    """Check an overlay that the volume service made, and correct its backing format."""
+    """Look at an overlay that the volume service made; its backing format may be corrected."""
 
     def unsuitable(reason: str, advice: str | None = None) -> OverlayUnsuitable:
         if advice is None:
@@ -139,8 +139,8 @@ def _taken(plan: CreatePlan) -> Overlay:
 
     if not stat.S_ISREG(os.lstat(plan.overlay).st_mode):
         raise unsuitable("it is not a regular file")
-    _remove_own_link(plan.overlay)
-    if os.lstat(plan.overlay).st_nlink != 1:
+    spare = _own_link(plan.overlay)
+    if os.lstat(plan.overlay).st_nlink != (1 if spare is None else 2):
         raise unsuitable("the file has another name as well, and may be somebody else's")
     try:
         header = read_header(plan.overlay, follow=False)
@@ -180,35 +180,33 @@ def _taken(plan: CreatePlan) -> Overlay:
             "After an active commit a left-over overlay still looks valid and is stale: remove "
             "it, or choose another name.",
         )
-    if header.backing_format == plan.backing_format:
-        return Overlay(made=False)
-    qemu_img.record_backing(
-        plan.overlay, backing_name=header.backing_file, backing_format=plan.backing_format
-    )
-    corrected = read_header(plan.overlay)
-    if (corrected.backing_file, corrected.backing_format) != (
-        header.backing_file,
-        plan.backing_format,
-    ):
-        raise qemu_img.QemuImgFailed("rebase", plan.overlay, "the header is still wrong afterwards")
-    was = header.backing_format or "nothing"
-    return Overlay(
-        made=False,
-        notes=(
-            f"corrected the header of {plan.file}: backing format {was} -> {plan.backing_format}",
-        ),
-    )
+    recorded = (header.backing_file, header.backing_format)
+    return Overlay(is_there=True, recorded=recorded, spare=spare)
 
 
-def _remove_own_link(overlay: str) -> None:
-    """Remove the temporary name that `_make` leaves beside the overlay when it is killed."""
+def correct_overlay(path: str, *, backing_name: str, backing_format: str) -> None:
+    """
+    Record another backing format in the header of an overlay that nobody has open.
+
+    Raises:
+        QemuImgMissing, QemuImgFailed: It is not recorded.
+    """
+    qemu_img.record_backing(path, backing_name=backing_name, backing_format=backing_format)
+    header = read_header(path)
+    if (header.backing_file, header.backing_format) != (backing_name, backing_format):
+        raise qemu_img.QemuImgFailed("rebase", path, "the header is still wrong afterwards")
+
+
+def _own_link(overlay: str) -> str | None:
+    """The temporary name that `make_overlay` leaves beside the overlay when it is killed."""
     folder = os.path.dirname(overlay)
     for name in os.listdir(folder):
         if name.startswith(_PREFIX) and name.endswith(_SUFFIX):
             path = os.path.join(folder, name)
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.lstat(path), os.lstat(overlay)):
-                    os.unlink(path)
+                    return path
+    return None
 
 
 def _same_file(plan: CreatePlan, backing_name: str) -> bool:
@@ -221,4 +219,4 @@ def _same_file(plan: CreatePlan, backing_name: str) -> bool:
     if ":" in backing_name.partition("/")[0]:
         return False  # an address for QEMU, not a file
     path = os.path.join(os.path.dirname(plan.overlay), backing_name)
-    return tidy(path) == tidy(plan.active.path or "")
+    return tidy(path) == tidy(plan.active.path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
 
 from qmpsnap.graph.qmp import (
     block_jobs_from,
@@ -12,11 +11,9 @@ from qmpsnap.graph.qmp import (
     job_nodes_from_debug_graph,
     jobs_from,
 )
+from qmpsnap.guests.qmp.names import OURS
 from qmpsnap.monitor.base import CommandFailed, Monitor
 from qmpsnap.operations.job.states import IoStatus, JobReport, JobView, status_of
-
-OURS: Final = "qmpsnap-"
-"""What the ids of our jobs and the names of our nodes begin with."""
 
 
 def job_reports(monitor: Monitor) -> tuple[JobReport, ...]:

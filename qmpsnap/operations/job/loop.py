@@ -1,10 +1,10 @@
 """
-The job loop: look, do what `watch` decides, sleep until something happens.
+The job loop: look, do what the machine decides, sleep until something happens.
 
 Before the job changes the graph, the graph is compared with the one that the plan was made from; a
 job that would change another one is cancelled. (Under libvirt before a pivot only: it finalizes
-commits and pulls by itself.) A connection that breaks in the middle is made
-again, as far as the host can; what was lost on the way shows in the next look.
+commits and pulls by itself.) A connection that breaks is made again, as far as the guest can;
+what was lost on the way shows in the next look. All that is to be remembered is in `Watch`.
 """
 
 from __future__ import annotations
@@ -16,20 +16,30 @@ from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 from qmpsnap.errors import QmpsnapError
-from qmpsnap.operations.guest import Guest
-from qmpsnap.operations.job.machine import DEFAULT_LIMITS, Do, Limits, Step, Watch, Why, step, watch
+from qmpsnap.monitor.base import CommandFailed
+from qmpsnap.operations.guest import Jobs
+from qmpsnap.operations.job.machine import (
+    DEFAULT_LIMITS,
+    Decision,
+    Limits,
+    Watch,
+    Why,
+    decide,
+    watch,
+)
 from qmpsnap.operations.job.notices import Notice, Reconnected, StoppedByError
-from qmpsnap.operations.job.states import JobView
+from qmpsnap.operations.job.states import Do, JobStatus, JobView
 from qmpsnap.operations.outcome import StillRunning
-from qmpsnap.operations.plan_merge import MergePlan
-from qmpsnap.operations.unchanged import differences
+from qmpsnap.operations.space import Room
+from qmpsnap.operations.step import NotNow, Step
 
 log = logging.getLogger(__name__)
 
 POLL_S: Final = 1.0
 """Events wake the loop; this is the safety net for one that was lost."""
+SOON_S: Final = 0.1
+"""Between two looks at a job that is gone while the event of its end is awaited."""
 
-Progress = Callable[[MergePlan, JobView], None]
 Tell = Callable[[Notice], None]
 
 T = TypeVar("T")
@@ -39,6 +49,7 @@ T = TypeVar("T")
 class Ended:
     """How a job ended, by its own words; only the graph tells what it did."""
 
+    status: JobStatus
     error: str | None
     cancelled: Why | None = None
     """Why we cancelled it."""
@@ -47,13 +58,29 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Drive:
+class JobSteps:
+    """What may be taken while the job runs."""
+
+    cancel: Step
+    flush: Step | None = None
+    commit: Step | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loop:
     """Sees one job through to its end."""
 
-    host: Guest
-    plan: MergePlan
+    guest: Jobs
+    kind: str
+    file: str
+    """What is merged; for messages."""
     job: str
-    progress: Progress | None = None
+    steps: JobSteps
+    changed: Callable[[], tuple[str, ...]]
+    """In what the graph is not the planned one; asked right before the job may change it."""
+    room: Callable[[], Room | None] = lambda: None
+    """Where the job writes."""
+    progress: Callable[[JobView], None] | None = None
     tell: Tell | None = None
     poll_s: float = POLL_S
 
@@ -67,21 +94,17 @@ class Drive:
         state = watch(self.job, time.monotonic(), timeout_s, limits)
         while True:
             try:
-                view = self.host.view(self.job)
+                view = self.guest.view(self.job)
                 log.debug("job %s: %s %d/%d", self.job, view.status, view.current, view.total)
                 if self.progress is not None:
-                    self.progress(self.plan, view)
-                now = time.monotonic()
-                decided = step(view, state, now)
+                    self.progress(view)
+                decided = decide(view, state, time.monotonic())
+                state = decided.watch
                 if decided.do is Do.END:
-                    self.lasting(lambda: self.host.dismiss(self.job))
-                    cancelled = state.cancelled[0] if state.cancelled else None
-                    return Ended(
-                        error=view.error, cancelled=cancelled, differences=state.differences
-                    )
+                    return _ended(view, state)
                 self._say(decided.say)
-                state = self._act(decided)
-                self.host.wait(self.job, self._nap(state))
+                state = self._act(decided, view)
+                state = state.hears(self.guest.wait(self.job, self._nap(state)))
             except QmpsnapError as error:
                 self._go_on_after(error)
 
@@ -94,7 +117,7 @@ class Drive:
                 self._go_on_after(error)
 
     def _go_on_after(self, error: QmpsnapError) -> None:
-        if isinstance(error, StillRunning) or not self.host.reconnect(error):
+        if isinstance(error, StillRunning) or not self.guest.reconnect(error):
             raise error
         self._say(Reconnected(job=self.job, reason=str(error)))
 
@@ -102,31 +125,87 @@ class Drive:
         if notice is None:
             return
         if isinstance(notice, StoppedByError):
-            notice = replace(notice, room=self.host.room(self.plan.written))
+            notice = replace(notice, room=self.room())
         log.info("%s", notice)
         if self.tell is not None:
             self.tell(notice)
 
-    def _act(self, decided: Step) -> Watch:
-        if decided.do in (Do.PIVOT, Do.FINALIZE):
-            found = differences(self.plan.disk, self.host.read())
-            if found:
-                self.host.cancel(self.job)
-                return decided.watch.stopped(found, time.monotonic())
-        if decided.do is Do.PIVOT and self.host.pivot(self.job):
-            return decided.watch.sent(Do.PIVOT, time.monotonic())
-        if decided.do is Do.FINALIZE:
-            self.host.finalize(self.plan, self.job)
-            return decided.watch.sent(Do.FINALIZE, time.monotonic())
-        if decided.do is Do.CANCEL:
-            self.host.cancel(self.job)
+    def _act(self, decided: Decision, view: JobView) -> Watch:
+        state = decided.watch
         if decided.do is Do.GIVE_UP:
-            grace = decided.watch.limits.grace_s
-            raise StillRunning(self.plan.kind, self.plan.top.file, grace)
-        return decided.watch
+            raise StillRunning(self.kind, self.file, state.limits.grace_s)
+        if decided.do is Do.CANCEL:
+            self._try(self.steps.cancel)
+        if decided.do is Do.COMMIT and self.steps.commit is not None:
+            return self._commit(self.steps.commit, state, view.status)
+        return state
+
+    def _commit(self, commit: Step, state: Watch, status: JobStatus) -> Watch:
+        found = self.changed()
+        if found:
+            self._try(self.steps.cancel)
+            return state.changed(found, time.monotonic())
+        problem = self._flush()
+        if problem is not None:
+            self._try(self.steps.cancel)
+            return state.not_flushed(problem, time.monotonic())
+        return state.told(status, time.monotonic()) if self._try(commit) else state
+
+    def _flush(self) -> str | None:
+        """
+        Flush before the graph changes; returns why it failed.
+
+        QEMU up to 10 takes the backing file out of a streamed image's header before the copied
+        tables are on disk: killed then, the image has silently lost its data (seen on four
+        versions).
+        """
+        if self.steps.flush is None:
+            return None
+        return flush_error(lambda step: self.guest.take(step), self.steps.flush, self.file)
+
+    def _try(self, step: Step) -> bool:
+        """
+        Take a step that the job may not be in the state for any more; False when it was not.
+
+        Another client may cancel the job at any time, between our look and our step too.
+        """
+        try:
+            self.guest.take(step)
+        except NotNow as error:
+            log.info("%s: %s", self.job, error)
+            return False
+        return True
 
     def _nap(self, state: Watch) -> float:
+        if state.gone_since is not None or state.heard.ended:
+            return min(self.poll_s, SOON_S)
         if state.deadline is None:
             return self.poll_s
         left = state.deadline - time.monotonic()
         return min(self.poll_s, left) if left > 0 else self.poll_s
+
+
+def flush_error(take: Callable[[Step], object], step: Step, file: str) -> str | None:
+    """
+    Take a flush by HMP; returns why it failed, None when nothing was said against it.
+
+    HMP answers nothing when the flush itself fails (seen on 7.2: the error goes to QEMU's standard
+    output), so what must be certain is proven afterwards as well. A QEMU without a human monitor
+    (qemu-storage-daemon) cannot be asked; there the proof afterwards is all there is.
+    """
+    try:
+        said = take(step)
+    except CommandFailed as error:
+        if error.error_class == "CommandNotFound":
+            return None
+        said = error.description
+    return f"flush of {file}: {str(said).strip()}" if said else None
+
+
+def _ended(view: JobView, state: Watch) -> Ended:
+    return Ended(
+        status=view.status,
+        error=state.flush_error or view.error or state.heard.error,
+        cancelled=state.cancelled[0] if state.cancelled else None,
+        differences=state.differences,
+    )

@@ -1,12 +1,12 @@
 """
 What to do next about a running job: a small machine over values, without a clock. Pure.
 
-    step(view, watch, now) ─► what to do, what to say, and the watch as it is then
+    decide(view, watch, now) ─► what to do, what to say, and the watch as it is then
 
-The time limit leaves one of two states. Before the job was told to change the chain (pivot,
-finalize) it is cancelled, and the chain stays as it was. Afterwards its end is awaited for
-`grace_s` more; a mirror that still has not pivoted then is cancelled too, which QEMU allows until
-the moment of the switch. In the end the graph tells which of the two it was.
+The time limit leaves one of two states. Before the job was told to change the chain it is
+cancelled, and the chain stays as it was. Afterwards its end is awaited for `grace_s` more; a mirror
+that still has not pivoted then is cancelled too, which QEMU allows until the moment of the switch.
+In the end the graph tells which of the two it was.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ from qmpsnap.operations.job.pace import Pace
 from qmpsnap.operations.job.states import (
     ENDING,
     PAUSED,
-    Action,
+    Do,
+    Heard,
     IoStatus,
     JobStatus,
     JobView,
-    next_action,
+    next_for,
 )
 
 
@@ -39,20 +40,10 @@ class Why(StrEnum):
     """Why a job was cancelled by us."""
 
     TIMEOUT = "timeout"
-    PIVOT = "pivot"
+    NOT_READY = "not-ready"
+    """It was told again and again to change the chain, and did not."""
+    NOT_FLUSHED = "not-flushed"
     CHANGED = "changed"
-
-
-class Do(StrEnum):
-    """What the loop does next."""
-
-    WAIT = "wait"
-    PIVOT = "pivot"
-    FINALIZE = "finalize"
-    CANCEL = "cancel"
-    END = "end"
-    GIVE_UP = "give-up"
-    """Stop waiting, without knowing how it ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,8 +53,10 @@ class Limits:
     grace_s: float = 30.0
     """How long an end is awaited that must come: of a cancelled job, or of one that has begun to
     change the chain when its time is up."""
-    pivot_tries: int = 30
-    """How often a pivot is tried while QEMU says that the mirror is not ready."""
+    tries: int = 30
+    """How often a job is told to change the chain while it answers that it cannot now."""
+    lost_event_s: float = 2.0
+    """How long after a job has vanished the event of its end may still come."""
     window_s: float = 10.0
     """How far back a judgement about convergence looks."""
     again_s: float = 60.0
@@ -81,29 +74,41 @@ class Watch:
     limits: Limits = DEFAULT_LIMITS
     deadline: float | None = None
     pace: Pace = field(default_factory=Pace)
-    pivots: int = 0
-    """Tries to pivot."""
-    committed: tuple[Do, float] | None = None
-    """The command that lets the chain change, and when it was taken."""
+    heard: Heard = field(default_factory=Heard)
+    gone_since: float | None = None
+    """When it was first seen to be gone, without a word of its end."""
+    tries: int = 0
+    """How often it was told to change the chain."""
+    committed: tuple[JobStatus, float] | None = None
+    """In which state it was told to, with success, and when."""
     cancelled: tuple[Why, float] | None = None
     differences: tuple[str, ...] = ()
     """In what the graph was not the planned one when the job was about to change it."""
+    flush_error: str | None = None
     told_late: bool = False
     told_pause: tuple[IoStatus, int] | None = None
     """Of the pause that was said: why, and how far the job was."""
     told_pace: float | None = None
 
-    def sent(self, what: Do, now: float) -> Watch:
-        """Note that a pivot or a finalize was taken."""
-        return replace(self, committed=(what, now))
+    def hears(self, heard: Heard) -> Watch:
+        """Take what events said into account."""
+        return replace(self, heard=self.heard.and_then(heard))
 
-    def stopped(self, differences: tuple[str, ...], now: float) -> Watch:
+    def told(self, status: JobStatus, now: float) -> Watch:
+        """Note that it was told to change the chain."""
+        return replace(self, committed=(status, now))
+
+    def changed(self, differences: tuple[str, ...], now: float) -> Watch:
         """Note that the job was cancelled, because somebody else had changed the graph."""
         return replace(self, cancelled=(Why.CHANGED, now), differences=differences)
 
+    def not_flushed(self, reason: str, now: float) -> Watch:
+        """Note that the job was cancelled, because what it wrote could not be flushed."""
+        return replace(self, cancelled=(Why.NOT_FLUSHED, now), flush_error=reason)
+
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class Decision:
     """What is to be done and said now, and the watch from now on."""
 
     do: Do
@@ -117,71 +122,83 @@ def watch(job: str, now: float, timeout_s: float | None, limits: Limits = DEFAUL
     return Watch(job=job, limits=limits, deadline=deadline, pace=Pace(window_s=limits.window_s))
 
 
-def step(view: JobView, watch: Watch, now: float) -> Step:
+def decide(view: JobView, watch: Watch, now: float) -> Decision:
     """Decide what to do about a job that looks like this now."""
-    action = next_action(view)
-    if action is Action.END:
-        return Step(Do.END, None, watch)
+    asks = next_for(view)
+    if asks is Do.END:
+        return _end(view, watch, now)
+    watch = replace(watch, gone_since=None)
     if watch.cancelled is not None:
         over = now > watch.cancelled[1] + watch.limits.grace_s
-        return Step(Do.GIVE_UP if over else Do.WAIT, None, watch)
+        return Decision(Do.GIVE_UP if over else Do.WAIT, None, watch)
     if watch.deadline is not None and now >= watch.deadline and view.status not in ENDING:
         return _late(watch, watch.deadline, now)
-    if watch.committed is None:
-        if action is Action.PIVOT:
-            return _pivot(watch, now)
-        if action is Action.FINALIZE:
-            return Step(Do.FINALIZE, None, watch)
+    if watch.committed is None and asks is Do.COMMIT:
+        return _commit(watch, now)
     return _wait(view, watch, now)
 
 
-def _late(watch: Watch, deadline: float, now: float) -> Step:
+def _end(view: JobView, watch: Watch, now: float) -> Decision:
+    """
+    A job that is gone has ended, but why may still be on its way.
+
+    When it was dismissed by another client, or by libvirt, only an event says how it ended; an
+    event that was lost is not waited for longer than `lost_event_s`.
+    """
+    if view.status is JobStatus.NULL and view.error is None and not watch.heard.ended:
+        since = now if watch.gone_since is None else watch.gone_since
+        if now < since + watch.limits.lost_event_s:
+            return Decision(Do.WAIT, None, replace(watch, gone_since=since))
+    return Decision(Do.END, None, watch)
+
+
+def _late(watch: Watch, deadline: float, now: float) -> Decision:
     """The time is up."""
+    cancel = Decision(
+        Do.CANCEL,
+        TimeIsUp(job=watch.job, cancelled=True),
+        replace(watch, cancelled=(Why.TIMEOUT, now)),
+    )
     if watch.committed is None:
-        return Step(
-            Do.CANCEL,
-            TimeIsUp(job=watch.job, cancelled=True),
-            replace(watch, cancelled=(Why.TIMEOUT, now)),
-        )
-    what, since = watch.committed
+        return cancel
+    told_in, since = watch.committed
     if now > max(deadline, since) + watch.limits.grace_s:
-        if what is Do.PIVOT:
-            say = TimeIsUp(job=watch.job, cancelled=True)
-            return Step(Do.CANCEL, say, replace(watch, cancelled=(Why.TIMEOUT, now)))
-        return Step(Do.GIVE_UP, None, watch)
+        # What was pending cannot be cancelled any more.
+        return cancel if told_in is JobStatus.READY else Decision(Do.GIVE_UP, None, watch)
     if watch.told_late:
-        return Step(Do.WAIT, None, watch)
-    return Step(Do.WAIT, TimeIsUp(job=watch.job, cancelled=False), replace(watch, told_late=True))
+        return Decision(Do.WAIT, None, watch)
+    say = TimeIsUp(job=watch.job, cancelled=False)
+    return Decision(Do.WAIT, say, replace(watch, told_late=True))
 
 
-def _pivot(watch: Watch, now: float) -> Step:
-    if watch.pivots >= watch.limits.pivot_tries:
-        return Step(Do.CANCEL, None, replace(watch, cancelled=(Why.PIVOT, now)))
-    return Step(Do.PIVOT, None, replace(watch, pivots=watch.pivots + 1))
+def _commit(watch: Watch, now: float) -> Decision:
+    if watch.tries >= watch.limits.tries:
+        return Decision(Do.CANCEL, None, replace(watch, cancelled=(Why.NOT_READY, now)))
+    return Decision(Do.COMMIT, None, replace(watch, tries=watch.tries + 1))
 
 
-def _wait(view: JobView, watch: Watch, now: float) -> Step:
+def _wait(view: JobView, watch: Watch, now: float) -> Decision:
     """Nothing to do; perhaps something to say."""
     if view.status is JobStatus.PAUSED or (view.status in PAUSED and view.io_status != IoStatus.OK):
         return _paused(view, watch)
     if watch.told_pause is not None and view.status not in PAUSED:
         watch = replace(watch, told_pause=None, pace=watch.pace.restarted())
-        return Step(Do.WAIT, GoesOn(job=watch.job), watch)
+        return Decision(Do.WAIT, GoesOn(job=watch.job), watch)
     watch = replace(watch, pace=watch.pace.seen(view, now))
     rates = watch.pace.rates
     if not watch.pace.is_telling or rates is None or rates.converges:
-        return Step(Do.WAIT, None, watch)
+        return Decision(Do.WAIT, None, watch)
     if watch.told_pace is not None and now < watch.told_pace + watch.limits.again_s:
-        return Step(Do.WAIT, None, watch)
+        return Decision(Do.WAIT, None, watch)
     say = DoesNotConverge(job=watch.job, writing=rates.writing, copying=rates.copying)
-    return Step(Do.WAIT, say, replace(watch, told_pace=now))
+    return Decision(Do.WAIT, say, replace(watch, told_pace=now))
 
 
-def _paused(view: JobView, watch: Watch) -> Step:
+def _paused(view: JobView, watch: Watch) -> Decision:
     pause = (view.io_status, view.current)
     if watch.told_pause == pause:
-        return Step(Do.WAIT, None, watch)
+        return Decision(Do.WAIT, None, watch)
     say: Notice = PausedBySomebody(job=watch.job)
     if view.io_status is not IoStatus.OK:
         say = StoppedByError(job=watch.job, why=view.io_status, left=view.left)
-    return Step(Do.WAIT, say, replace(watch, told_pause=pause))
+    return Decision(Do.WAIT, say, replace(watch, told_pause=pause))

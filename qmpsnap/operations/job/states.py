@@ -35,30 +35,31 @@ class JobStatus(StrEnum):
     NULL = "null"
 
 
-class Action(StrEnum):
+class Do(StrEnum):
     """What the loop does next."""
 
     WAIT = "wait"
-    PIVOT = "pivot"
-    """A mirror is in step with the guest: switch over."""
-    FINALIZE = "finalize"
-    """All data is copied and the graph is as before: flush, then let the graph change."""
+    COMMIT = "commit"
+    """Let the job change the graph: a mirror is in step with the guest, or all data is copied."""
+    CANCEL = "cancel"
     END = "end"
     """Nothing more will happen: read the error, dismiss, look at the graph."""
+    GIVE_UP = "give-up"
+    """Stop waiting, without knowing how it ends."""
 
 
-_ACTIONS: Final = {
-    JobStatus.UNDEFINED: Action.WAIT,
-    JobStatus.CREATED: Action.WAIT,
-    JobStatus.RUNNING: Action.WAIT,
-    JobStatus.PAUSED: Action.WAIT,
-    JobStatus.READY: Action.PIVOT,
-    JobStatus.STANDBY: Action.WAIT,
-    JobStatus.WAITING: Action.WAIT,
-    JobStatus.PENDING: Action.FINALIZE,
-    JobStatus.ABORTING: Action.WAIT,
-    JobStatus.CONCLUDED: Action.END,
-    JobStatus.NULL: Action.END,
+_NEXT: Final = {
+    JobStatus.UNDEFINED: Do.WAIT,
+    JobStatus.CREATED: Do.WAIT,
+    JobStatus.RUNNING: Do.WAIT,
+    JobStatus.PAUSED: Do.WAIT,
+    JobStatus.READY: Do.COMMIT,
+    JobStatus.STANDBY: Do.WAIT,
+    JobStatus.WAITING: Do.WAIT,
+    JobStatus.PENDING: Do.COMMIT,
+    JobStatus.ABORTING: Do.WAIT,
+    JobStatus.CONCLUDED: Do.END,
+    JobStatus.NULL: Do.END,
 }
 
 
@@ -89,6 +90,28 @@ class JobView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Heard:
+    """What events said of the end of a job. They come late, twice or never."""
+
+    ended: bool = False
+    failed: bool = False
+    reason: str | None = None
+
+    def and_then(self, later: Heard) -> Heard:
+        """What is known when more was heard; the first reason is the nearest to the cause."""
+        return Heard(
+            ended=self.ended or later.ended,
+            failed=self.failed or later.failed,
+            reason=self.reason or later.reason,
+        )
+
+    @property
+    def error(self) -> str | None:
+        """Why the job failed, if that was heard."""
+        return (self.reason or "nobody says why") if self.failed else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobReport:
     """One block job of a guest, whoever started it."""
 
@@ -102,6 +125,8 @@ class JobReport:
     """Bytes a second that it may copy, 0 for no limit; None when it is not known."""
     ours: bool | None
     """Whether this tool started it; None when it is not known."""
+    target: str | None = None
+    """Under libvirt: the file that it mirrors into."""
 
 
 class Verb(StrEnum):
@@ -124,9 +149,9 @@ def status_of(word: str) -> JobStatus:
     return JobStatus(word) if word in list(JobStatus) else JobStatus.UNDEFINED
 
 
-def next_action(view: JobView) -> Action:
-    """Decide what to do about a job in this state."""
-    return _ACTIONS[view.status]
+def next_for(view: JobView) -> Do:
+    """What a job in this state asks for."""
+    return _NEXT[view.status]
 
 
 @dataclass(eq=False)

@@ -14,9 +14,18 @@ from typing import Final
 
 from qmpsnap.errors import Failed, Refused
 from qmpsnap.operations.guest import Jobs
-from qmpsnap.operations.job.states import COPYING, ENDING, PAUSED, JobReport, JobStatus, Verb
+from qmpsnap.operations.job.machine import decide, watch
+from qmpsnap.operations.job.states import (
+    COPYING,
+    ENDING,
+    PAUSED,
+    Do,
+    JobReport,
+    JobStatus,
+    Verb,
+)
 from qmpsnap.operations.options import check_bandwidth
-from qmpsnap.operations.step import Step
+from qmpsnap.operations.step import NotNow, Step
 
 POLL_S: Final = 1.0
 LINGER_S: Final = 3.0
@@ -126,7 +135,7 @@ def find_job(jobs: tuple[JobReport, ...], wanted: str) -> JobReport:
     return found[0]
 
 
-def planned(host: Jobs, verb: Verb, wanted: str, bandwidth: int = 0) -> tuple[JobReport, Step]:
+def planned(guest: Jobs, verb: Verb, wanted: str, bandwidth: int = 0) -> tuple[JobReport, Step]:
     """
     Find the job, and the step that would be taken; nothing is done.
 
@@ -135,8 +144,8 @@ def planned(host: Jobs, verb: Verb, wanted: str, bandwidth: int = 0) -> tuple[Jo
     """
     if verb is Verb.SET_SPEED:
         check_bandwidth(bandwidth)
-    job = _found(host, verb, wanted)
-    return job, host.step_of(verb, job.id, bandwidth)
+    job = _found(guest, verb, wanted)
+    return job, guest.compose.verb(verb, job.id, bandwidth)
 
 
 _CANNOT: Final = {
@@ -147,14 +156,14 @@ _CANNOT: Final = {
 }
 
 
-def _found(host: Jobs, verb: Verb, wanted: str) -> JobReport:
+def _found(guest: Jobs, verb: Verb, wanted: str) -> JobReport:
     """
     Find a job to which this can be done.
 
     Raises:
         JobNotFound, JobAmbiguous, JobUnsuitable: There is none.
     """
-    job = find_job(host.jobs(), wanted)
+    job = find_job(guest.jobs(), wanted)
     status = job.view.status
     suits = {
         Verb.CANCEL: status not in ENDING,
@@ -168,7 +177,7 @@ def _found(host: Jobs, verb: Verb, wanted: str) -> JobReport:
 
 
 def wait_for(
-    host: Jobs,
+    guest: Jobs,
     wanted: str,
     *,
     timeout_s: float | None = None,
@@ -184,17 +193,21 @@ def wait_for(
         JobWaits: It waits to be finished, and nobody does.
         JobGoesOn: The time is up.
     """
-    job = find_job(host.jobs(), wanted)
-    host.follow(job.id)
+    job = find_job(guest.jobs(), wanted)
+    guest.follow(job.id)
     began = time.monotonic()
     ready_since: float | None = None
+    seen = watch(job.id, began, None)
     while True:
-        view, now = host.view(job.id), time.monotonic()
+        view, now = guest.view(job.id), time.monotonic()
         if progress is not None:
             progress(replace(job, view=view))
-        if view.status in (JobStatus.CONCLUDED, JobStatus.NULL):
-            if view.error is not None:
-                raise JobEndedBadly(job.id, view.error)
+        decided = decide(view, seen, now)
+        seen = decided.watch
+        if decided.do is Do.END:
+            error = view.error or seen.heard.error
+            if error is not None:
+                raise JobEndedBadly(job.id, error)
             return job
         if view.status in (JobStatus.READY, JobStatus.PENDING):
             ready_since = now if ready_since is None else ready_since
@@ -205,10 +218,11 @@ def wait_for(
         if timeout_s is not None and now - began >= timeout_s:
             raise JobGoesOn(job.id, view.status, timeout_s)
         left = POLL_S if timeout_s is None else min(POLL_S, timeout_s - (now - began))
-        host.wait(job.id, max(0.0, min(left, linger_s) if ready_since is not None else left))
+        nap = min(left, linger_s) if ready_since is not None or seen.gone_since else left
+        seen = seen.hears(guest.wait(job.id, max(0.0, nap)))
 
 
-def cancel(host: Jobs, wanted: str, *, end_s: float = END_S) -> JobReport:
+def cancel(guest: Jobs, wanted: str, *, end_s: float = END_S) -> JobReport:
     """
     Cancel a job, and wait for its end. The chain stays as it was.
 
@@ -217,19 +231,21 @@ def cancel(host: Jobs, wanted: str, *, end_s: float = END_S) -> JobReport:
         JobUnsuitable: It is ending already.
         JobGoesOn: It does not end.
     """
-    job = _found(host, Verb.CANCEL, wanted)
-    host.follow(job.id)
-    if not host.cancel(job.id):
-        raise JobUnsuitable(job.id, "ending", "be cancelled")
+    job = _found(guest, Verb.CANCEL, wanted)
+    guest.follow(job.id)
+    try:
+        guest.take(guest.compose.verb(Verb.CANCEL, job.id))
+    except NotNow as error:
+        raise JobUnsuitable(job.id, "ending", "be cancelled") from error
     began = time.monotonic()
-    while (view := host.view(job.id)).status not in (JobStatus.CONCLUDED, JobStatus.NULL):
+    while (view := guest.view(job.id)).status not in (JobStatus.CONCLUDED, JobStatus.NULL):
         if time.monotonic() - began > end_s:
             raise JobGoesOn(job.id, view.status, end_s)
-        host.wait(job.id, POLL_S)
+        guest.wait(job.id, POLL_S)
     return job
 
 
-def pause(host: Jobs, wanted: str) -> JobReport:
+def pause(guest: Jobs, wanted: str) -> JobReport:
     """
     Let a job rest.
 
@@ -237,12 +253,12 @@ def pause(host: Jobs, wanted: str) -> JobReport:
         JobNotFound, JobAmbiguous: There is no such job.
         JobUnsuitable: It rests already, or is ending.
     """
-    job = _found(host, Verb.PAUSE, wanted)
-    host.pause(job.id)
+    job = _found(guest, Verb.PAUSE, wanted)
+    guest.take(guest.compose.verb(Verb.PAUSE, job.id))
     return job
 
 
-def resume(host: Jobs, wanted: str) -> JobReport:
+def resume(guest: Jobs, wanted: str) -> JobReport:
     """
     Let a paused job go on, whoever paused it.
 
@@ -250,12 +266,12 @@ def resume(host: Jobs, wanted: str) -> JobReport:
         JobNotFound, JobAmbiguous: There is no such job.
         JobUnsuitable: It is not paused.
     """
-    job = _found(host, Verb.RESUME, wanted)
-    host.resume(job.id)
+    job = _found(guest, Verb.RESUME, wanted)
+    guest.take(guest.compose.verb(Verb.RESUME, job.id))
     return job
 
 
-def set_speed(host: Jobs, wanted: str, bandwidth: int) -> JobReport:
+def set_speed(guest: Jobs, wanted: str, bandwidth: int) -> JobReport:
     """
     Limit a job to so many bytes a second; 0 for no limit.
 
@@ -265,6 +281,6 @@ def set_speed(host: Jobs, wanted: str, bandwidth: int) -> JobReport:
         JobUnsuitable: It has nothing to copy any more.
     """
     check_bandwidth(bandwidth)
-    job = _found(host, Verb.SET_SPEED, wanted)
-    host.set_speed(job.id, bandwidth)
+    job = _found(guest, Verb.SET_SPEED, wanted)
+    guest.take(guest.compose.verb(Verb.SET_SPEED, job.id, bandwidth))
     return job

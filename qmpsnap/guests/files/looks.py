@@ -1,0 +1,27 @@
+"""Looks at files on this host, the same on every road."""
+
+from __future__ import annotations
+
+from qmpsnap.guests.files.content import digest_of
+from qmpsnap.guests.files.neighbours import room_of
+from qmpsnap.guests.files.overlay import look_at_overlay
+from qmpsnap.operations.guest import Overlay
+from qmpsnap.operations.plan_snapshot import CreatePlan
+from qmpsnap.operations.space import Room
+from qmpsnap.operations.volume import VolumeLayer
+
+
+class LocalFiles:
+    """See `operations.guest.Files`."""
+
+    def overlay(self, plan: CreatePlan) -> Overlay:
+        """See `Files.overlay`."""
+        return look_at_overlay(plan)
+
+    def digest(self, layers: tuple[VolumeLayer, ...]) -> str:
+        """See `Files.digest`."""
+        return digest_of([(layer.path, layer.format) for layer in layers])
+
+    def room(self, path: str) -> Room | None:
+        """See `Files.room`."""
+        return room_of(path)

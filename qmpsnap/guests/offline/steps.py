@@ -1,0 +1,177 @@
+"""
+The acts of each operation on a guest that is off, put together from a plan.
+
+    create   hold the chain ─► make the overlay ─► point the definition to it ─► let go
+    delete   hold the chain ─► the same job as with a guest ─►
+             (active commit) point the definition to the base ─► let go
+
+The chain is held by a QEMU without a machine, with QEMU's own locks, so a guest that somebody
+starts now does not start. Whatever is killed, the definition names a chain with all data: after an
+active commit the overlay that it still names reads the same through its changed base.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from qmpsnap.errors import Refused
+from qmpsnap.formats.layers import Disk, Disks, Layer
+from qmpsnap.guests.files.steps import discard_steps, make_steps
+from qmpsnap.guests.offline.definition import pointed_to
+from qmpsnap.guests.qmp.steps import QmpComposer
+from qmpsnap.operations.guest import HeaderSteps, MergeSteps, Overlay, SnapshotSteps, State
+from qmpsnap.operations.job.states import JobReport, Verb
+from qmpsnap.operations.options import MergeOptions, OnError, PauseUnsupported
+from qmpsnap.operations.plan_header import HeaderPlan
+from qmpsnap.operations.plan_merge import MergePlan
+from qmpsnap.operations.plan_snapshot import CreatePlan
+from qmpsnap.operations.quiesce import CannotFreeze
+from qmpsnap.operations.step import Does, Step
+from qmpsnap.operations.volume import VolumeLayer
+
+RELEASE = Step(does=Does.RELEASE, by="file", what="close-chain")
+
+
+@dataclass(eq=False)
+class MemorySaved(Refused):
+    """
+    The next start goes on from a saved memory, with the files that the guest had then.
+
+    Over an overlay that has come since, it would write into the file below; without one that has
+    gone, it would not start.
+    """
+
+    msg = "the guest {self.guest!r} has a saved memory, which names its files as they are"
+    remedy = (
+        "Start it, and give the same command again. Or forget its memory, as with a power cut "
+        "(`virsh managedsave-remove {self.guest}`)."
+    )
+
+    guest: str
+
+
+class OfflineComposer:
+    """Puts the acts together for one guest that is off."""
+
+    def __init__(self, guest: str, definition: Callable[[], str]) -> None:
+        """
+        Ask nothing yet.
+
+        Args:
+            guest: The guest's name.
+            definition: Gives its definition as it is now.
+        """
+        self._guest = guest
+        self._definition = definition
+        # Each layer is opened with its own driver, so every base has a node that tells its format.
+        self._qmp = QmpComposer(lambda: False)
+
+    def verb(self, verb: Verb, job: str, bandwidth: int = 0) -> Step:
+        """See `Composer.verb`."""
+        return self._qmp.verb(verb, job, bandwidth)
+
+    def unsafe(self, jobs: Sequence[JobReport]) -> tuple[Step, ...]:
+        """See `Composer.unsafe`: a job here ends with the process that started it."""
+        return ()
+
+    def leftovers(self, disks: Disks, jobs: Sequence[JobReport]) -> tuple[Step, ...]:
+        """See `Composer.leftovers`: a chain that a dead call had open was let go with it."""
+        return ()
+
+    def snapshot(
+        self,
+        disks: Disks,
+        plans: Sequence[CreatePlan],
+        overlays: Sequence[Overlay],
+        state: State,
+    ) -> SnapshotSteps:
+        """
+        See `Composer.snapshot`.
+
+        Raises:
+            MemorySaved: The guest is to go on with the chain as it is.
+        """
+        self._check_memory(state)
+        active = {plan.disk.disk: (plan.overlay, "qcow2") for plan in plans}
+        return SnapshotSteps(
+            hold=tuple(_hold(plan.disk) for plan in plans),
+            make=make_steps(plans, overlays),
+            switch=self._redefine(Does.SWITCH, active),
+            release=RELEASE,
+            discard=discard_steps(plans, overlays),
+        )
+
+    def merge(self, plan: MergePlan, options: MergeOptions, state: State) -> MergeSteps:
+        """
+        See `Composer.merge`. Nodes are not closed one by one: they go with the QEMU that has them.
+
+        Raises:
+            PauseUnsupported: Nobody but this call can reach the job, so nobody could resume it.
+            MemorySaved: The guest is to go on with the chain as it is.
+        """
+        if options.on_error is OnError.PAUSE:
+            raise PauseUnsupported("the guest is off, and no other call could resume the job")
+        self._check_memory(state)
+        redefine = None
+        if plan.kind == "active-commit" and plan.base is not None:
+            active = {plan.disk.disk: (plan.base.path, plan.base.format)}
+            redefine = self._redefine(Does.REDEFINE, active)
+        steps = self._qmp.merge(plan, options, state)
+        return replace(
+            steps,
+            hold=_hold(plan.disk),
+            settle=tuple(step for step in steps.settle if step.does is not Does.CLOSE),
+            redefine=redefine,
+            release=RELEASE,
+        )
+
+    def header(self, plan: HeaderPlan) -> HeaderSteps:
+        """See `Composer.header`."""
+        return replace(self._qmp.header(plan), hold=_hold(plan.disk), release=RELEASE)
+
+    def freeze(self, limit_s: float) -> tuple[Step, Step]:
+        """
+        See `Composer.freeze`.
+
+        Raises:
+            CannotFreeze: Always: nothing writes, and there is nobody to ask.
+        """
+        raise CannotFreeze("the guest is off")
+
+    def flush(self, layer: VolumeLayer, disk: str) -> Step | None:
+        """See `Composer.flush`: nothing is in anybody's memory."""
+        return None
+
+    def _redefine(self, does: Does, active: Mapping[str, tuple[str, str]]) -> Step:
+        text = pointed_to(self._definition(), active)
+        return Step(does=does, by="libvirt", what="virDomainDefineXML", arguments={"xml": text})
+
+    def _check_memory(self, state: State) -> None:
+        if state.saved:
+            raise MemorySaved(self._guest)
+
+
+def node_name(position: int) -> str:
+    """Name of the format node of a layer, counted from the active one."""
+    return f"layer-{position}"
+
+
+def with_nodes(disk: Disk) -> Disk:
+    """Give the layers the names of the nodes that they will be opened by."""
+    if not disk.layers:
+        return disk
+    layers = tuple(_with_nodes(layer, node_name(n)) for n, layer in enumerate(disk.layers))
+    return replace(disk, layers=layers, root=node_name(0))
+
+
+def _with_nodes(layer: Layer, name: str) -> Layer:
+    protocol = f"{name}-file"
+    nodes = (name, protocol)
+    return replace(layer, node=name, top_node=name, protocol_node=protocol, nodes=nodes)
+
+
+def _hold(disk: Disk) -> Step:
+    files = [{"path": layer.path, "format": layer.format} for layer in disk.layers]
+    arguments = {"disk": disk.disk, "chain": files}
+    return Step(does=Does.HOLD, by="file", what="open-chain", arguments=arguments)

@@ -1,0 +1,143 @@
+"""
+Tell a merge that was done from one that was not, by a fresh reading and the job's error. Pure.
+
+A job that ended without an error is no proof, and an error no proof of the contrary: replies and
+events may be lost, and a mirror that is cancelled when it is ready ends as if it had succeeded.
+Only the graph says what happened.
+"""
+
+from __future__ import annotations
+
+import shlex
+
+from qmpsnap.errors import QmpsnapError
+from qmpsnap.formats.layers import Disk, Disks
+from qmpsnap.operations.guest import NotFlushed
+from qmpsnap.operations.job.loop import Ended
+from qmpsnap.operations.job.machine import Why
+from qmpsnap.operations.job.states import JobFailed
+from qmpsnap.operations.outcome import (
+    ChainUnexpected,
+    FormatUnknown,
+    HeaderWrong,
+    Result,
+    StoppedByChange,
+    TimedOut,
+)
+from qmpsnap.operations.plan_merge import MergePlan
+from qmpsnap.operations.space import Room
+
+
+def judged(
+    plan: MergePlan,
+    ended: Ended,
+    guest: Disks,
+    after: Disk,
+    *,
+    room: Room | None,
+    seconds: float,
+    notes: tuple[str, ...],
+) -> Result:
+    """
+    Say what a merge came to.
+
+    Args:
+        plan: The merge.
+        ended: How its job ended.
+        guest: The guest, read afterwards.
+        after: The disk, of the same reading.
+        room: The room that the file has which was written; None where that cannot be told.
+        seconds: The time limit that was given.
+        notes: Carried into the result.
+
+    Raises:
+        StoppedByChange, TimedOut, JobFailed: The chain is as it was.
+        ChainUnexpected: It is neither the old nor the new one.
+        NotFlushed, HeaderWrong, FormatUnknown: It is the new one, with something wrong about it.
+    """
+    if ended.differences and {one.path for one in plan.dropped} <= set(after.paths):
+        what = "; ".join(ended.differences)
+        raise StoppedByChange(plan.kind, plan.top.file, what, after.chain_text)
+    if after.paths == plan.disk.paths:
+        raise _undone(plan, ended, room, seconds, after.chain_text)
+    check_closed(guest, plan)
+    return _proven(plan, guest, after, ended.error, notes)
+
+
+def _undone(
+    plan: MergePlan, ended: Ended, room: Room | None, seconds: float, chain: str
+) -> QmpsnapError:
+    """Say why a job has left the chain as it was."""
+    if ended.cancelled is Why.TIMEOUT:
+        return TimedOut(plan.kind, plan.top.file, seconds, chain)
+    if ended.cancelled is Why.NOT_READY:
+        reason = "QEMU said again and again that it is not ready to pivot, so it was cancelled"
+    elif ended.error is None:
+        # A cancel after READY may end with the same events as success, and without an error.
+        reason = "it ended without an error, but nothing was merged (was it cancelled?)"
+    else:
+        shortage = "No space left" in ended.error and room is not None
+        reason = ended.error + (f" ({room.shortage(0)})" if shortage and room else "")
+    return JobFailed(plan.kind, plan.top.file, reason, chain)
+
+
+def check_closed(guest: Disks, plan: MergePlan) -> None:
+    """
+    After a commit, see whether QEMU has flushed the base.
+
+    It makes the base read-only again, for which it flushes it, and tells nobody when that fails:
+    the job ends without an error (commit_clean(), block/commit.c; on 7.2.22, with no space left
+    for the tables of a qcow2 base, all that was committed was gone after a crash). But then the
+    base is still writable.
+
+    Args:
+        guest: Read after the job.
+        plan: The merge.
+
+    Raises:
+        NotFlushed: The base was read-only before, and is not any more.
+    """
+    if plan.kind != "commit" or plan.base is None or guest.graph is None:
+        return
+    before = plan.base.node_details
+    now = guest.graph.nodes.get(plan.base.node or "")
+    # A guest that is off has its lower layers opened for reading only.
+    was_read_only = before is None or before.read_only
+    if was_read_only and now is not None and not now.read_only:
+        raise NotFlushed(plan.base.file, "it could not be made read-only again")
+
+
+def _proven(
+    plan: MergePlan, guest: Disks, after: Disk, error: str | None, notes: tuple[str, ...]
+) -> Result:
+    """Compare a fresh reading with the plan."""
+    expected = tuple(layer.path for layer in plan.remaining)
+    if error is not None or after.paths != expected:
+        expected_names = " <- ".join(layer.file for layer in reversed(plan.remaining))
+        said = f" (the job ended with: {error})" if error else ""
+        raise ChainUnexpected(plan.kind, after.chain_text + said, expected_names)
+    if plan.base is None and after.layers[-1].backing_name is not None:
+        last = plan.remaining[-1]
+        command = shlex.join(["qemu-img", "rebase", "-u", "-f", "qcow2", "-b", "", last.path])
+        raise HeaderWrong(last.file, "it still names a backing file", command)
+    left = tuple(layer.path for layer in plan.dropped)
+    return Result(
+        disk=after,
+        file_format={layer.file: format_of(after, layer.path) for layer in plan.reported},
+        dropped=tuple(path for path in left if path not in guest.open_files),
+        held=tuple(path for path in left if path in guest.open_files),
+        notes=(*((f"chose {plan.kind}: {plan.why}",) if plan.why else ()), *notes),
+    )
+
+
+def format_of(disk: Disk, path: str) -> str:
+    """
+    The format of one file of a chain, to be reported.
+
+    Raises:
+        FormatUnknown: Nobody states it.
+    """
+    layer = next(layer for layer in disk.layers if layer.path == path)
+    if layer.format is None:
+        raise FormatUnknown(layer.file, disk.chain_text)
+    return layer.format

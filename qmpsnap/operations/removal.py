@@ -1,0 +1,59 @@
+"""
+Remove the files that left a chain, as far as they are the volume's own and nobody uses them.
+
+The last acts of a merge, after the proof: neither QEMU's graph nor libvirt's XML holds them any
+more, and nobody else on this host has them open.
+"""
+
+from __future__ import annotations
+
+import os.path
+from collections.abc import Sequence
+from dataclasses import replace
+
+from qmpsnap.errors import QmpsnapError
+from qmpsnap.operations.names import folder_of, tidy
+from qmpsnap.operations.outcome import Result
+from qmpsnap.operations.plan_merge import MergePlan
+from qmpsnap.operations.step import Does, Door, Step
+
+
+def removal(plan: MergePlan) -> tuple[Step, ...]:
+    """
+    What would remove the files that leave the chain.
+
+    Those in another folder than the active file's stay: there a template may lie that many
+    volumes rest on.
+    """
+    return tuple(
+        Step(does=Does.REMOVE, by="file", what="unlink", arguments={"path": layer.path})
+        for layer in plan.dropped
+        if is_own(plan, layer.path)
+    )
+
+
+def is_own(plan: MergePlan, path: str) -> bool:
+    """Whether a file lies in the folder of the active file."""
+    return tidy(os.path.dirname(path)) == folder_of(plan.disk.layers[0])
+
+
+def removed(door: Door, steps: Sequence[Step], done: Result) -> Result:
+    """Remove what the merge has released and nothing else; a file that cannot be removed stays."""
+    gone: list[str] = []
+    notes: list[str] = []
+    for step in steps:
+        path = str(step.arguments["path"])
+        if path not in done.dropped:
+            continue
+        try:
+            door.take(step)
+        except QmpsnapError as error:
+            notes.append(f"{path} is no longer used by this guest, but it stays: {error}")
+        else:
+            gone.append(path)
+    return replace(
+        done,
+        dropped=tuple(path for path in done.dropped if path not in gone),
+        removed=tuple(gone),
+        notes=(*done.notes, *notes),
+    )
