@@ -170,7 +170,7 @@ def _unwrapped(command: str, text: str) -> object:
     """libvirt returns QMP's reply as it is, errors included, with an `id` of its own."""
     try:
         reply = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise LostInMidCommand(command, f"libvirt's reply is not JSON: {error}") from error
     match reply:
         case {"return": value}:

@@ -56,9 +56,9 @@ than the 36 MB that 32 disks of 64 layers were seen to give."""
 logging.getLogger("qemu.qmp").addHandler(logging.NullHandler())
 logging.getLogger("qemu.qmp").propagate = False
 
-_ENDINGS: Final = (QMPError, OSError, EOFError, ValueError)
-"""What the library raises when a session ends: a server that hung up, a broken socket, and with
-bytes that are no text ValueError from json."""
+_ENDINGS: Final = (QMPError, OSError, EOFError, ValueError, RecursionError)
+"""What the library raises when a session ends: a server that hung up, a broken socket, and from
+json ValueError for bytes that are not text, RecursionError for a reply that is nested too deep."""
 
 _EVENT_LIMIT: Final = 64 * 1024
 """Bytes of an event; the longest that is known has a few hundred."""

@@ -208,7 +208,9 @@ class TestExecute:
             (b"garbage\n", False),
             (b"\xff\n", False),
             (b"[]\n", False),
+            (b'{"return": ' + b"[" * 200_000 + b"\n", False),
         ],
+        ids=lambda value: str(value[:20]) if isinstance(value, bytes) else None,
     )
     def test_connection_that_breaks_in_mid_command(
         self, path: Path, said: bytes, closes: bool
