@@ -770,15 +770,7 @@ def _nodes_of(graph: Graph, top: str | None) -> Iterator[str]:
     layers = chain(graph, top) if top is not None else ()
     if not layers:
         return
-    below = layers[1].top.name if len(layers) > 1 else None
-    left = [layers[0].top.name]
-    seen: set[str] = set()
-    while left:
-        name = left.pop(0)
-        if name not in seen and name != below:
-            seen.add(name)
-            yield name
-            left += [edge.child for edge in graph.children(name)]
+    yield from graph.below(layers[0].top.name, [layer.top.name for layer in layers[1:2]])
 
 
 def left_by_pivots(graph: Graph, jobs: Collection[str]) -> tuple[str, ...]:
