@@ -11,7 +11,6 @@ node hides what one is looking for.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Final
@@ -51,7 +50,9 @@ class _Picture:
         self._guest = guest
         self._chosen = chosen
         self._graph = guest.graph or Graph(devices=(), nodes={}, edges=())
-        self._reach = [_reachable(self._graph, disk.entry) for disk in chosen]
+        self._reach = [
+            dict.fromkeys(self._graph.below(disk.entry) if disk.entry else ()) for disk in chosen
+        ]
         self._ids: dict[str, str] = {}
         self._layers = _by_node(chosen)
         self._files = {layer.protocol_node for layer in self._layers.values()}
@@ -182,17 +183,6 @@ class _Picture:
                 constraint="false",
             )
             self._edges.append(f"{made} -> {node} {look}")
-
-
-def _reachable(graph: Graph, entry: str | None) -> dict[str, None]:
-    """Names of a disk's nodes in order, upper ones first, each one once; missing ones too."""
-    found = dict.fromkeys([entry] if entry is not None else [])
-    left = deque(found)
-    while left:
-        new = [edge.child for edge in graph.children(left.popleft()) if edge.child not in found]
-        found |= dict.fromkeys(new)
-        left.extend(dict.fromkeys(new))
-    return found
 
 
 def _passed(graph: Graph) -> dict[str, list[str]]:

@@ -124,7 +124,7 @@ def _disk(
     above: ChainLink | None = None
     for layer, xml_layer in zip(layers, pairs, strict=True):
         report = _layer(layer, xml_layer, above, headers, marks)
-        reports.append(replace(report, nodes=tuple(nodes_of(graph, layer))))
+        reports.append(replace(report, nodes=nodes_of(graph, layer)))
         above = layer
     return Disk(
         disk=xml.target if xml else name,
@@ -146,7 +146,7 @@ def _reachable(graph: Graph, device: Device) -> frozenset[str]:
     """The nodes that a device reads, but for filters: jobs put theirs there, and take them away."""
     if device.root is None:
         return frozenset()
-    found = (device.root, *graph.below(device.root))
+    found = graph.below(device.root)
     return frozenset(name for name in found if not _is_filter(graph, name))
 
 

@@ -159,15 +159,7 @@ def host_path(filename: str) -> str | None:
     return filename.removeprefix("file:")
 
 
-def nodes_of(graph: Graph, link: ChainLink) -> Iterator[str]:
-    """Yield the nodes of one layer: filters, its format node, and what that reads but its backing file."""
+def nodes_of(graph: Graph, link: ChainLink) -> tuple[str, ...]:
+    """The nodes of one layer: filters, its format node, and what that reads but its backing file."""
     below = graph.child(link.node.name, "backing")
-    waiting = [link.top.name]
-    seen: set[str] = set()
-    while waiting:
-        name = waiting.pop(0)
-        if name in seen or (below is not None and name == below.name):
-            continue
-        seen.add(name)
-        yield name
-        waiting += [edge.child for edge in graph.children(name)]
+    return graph.below(link.top.name, () if below is None else (below.name,))

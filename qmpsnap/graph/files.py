@@ -9,12 +9,12 @@ mentions; the graph shows it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from qmpsnap.graph.chain import ChainLink, host_path, node_path
 from qmpsnap.graph.drivers import DriverKind
-from qmpsnap.graph.nodes import Graph, Node
+from qmpsnap.graph.nodes import Edge, Graph, Node
 from qmpsnap.graph.sources import source_name
 
 
@@ -41,7 +41,7 @@ def files_of(graph: Graph, layers: tuple[ChainLink, ...]) -> tuple[OpenFile, ...
     found: list[OpenFile] = []
     for position, layer in enumerate(layers):
         below = layers[position + 1].top.name if position + 1 < len(layers) else None
-        seen = {below} if below is not None else set()
+        without = {below} if below is not None else set()
         mine = [
             OpenFile(
                 path=node_path(node),
@@ -51,30 +51,33 @@ def files_of(graph: Graph, layers: tuple[ChainLink, ...]) -> tuple[OpenFile, ...
                 role=role,
                 layer=position,
             )
-            for node, role in _leaves(graph, layer.top, seen)
+            for node, role in _leaves(graph, layer.top, without)
         ]
         found += mine
         found += _only_named(layer, position, {one.path for one in mine})
     return tuple(found)
 
 
-def _leaves(graph: Graph, top: Node, seen: set[str]) -> Iterator[tuple[Node, str]]:
-    """Protocol nodes below `top` with their role; nothing in `seen` is entered."""
-    left = [(top, "file")]
-    while left:
-        node, role = left.pop(0)
-        if node.name in seen:
+def _leaves(graph: Graph, top: Node, without: Collection[str]) -> Iterator[tuple[Node, str]]:
+    """Protocol nodes below `top` with their role; nothing in `without` is entered."""
+    roles: dict[str, str] = {}
+    for name, edge in graph.walk(top.name, without):
+        node = graph.nodes.get(name)
+        if node is None:
             continue
-        seen.add(node.name)
+        role = roles[name] = "file" if edge is None else _role(graph, edge, roles)
         if node.kind is DriverKind.PROTOCOL:
             yield node, role
-        for edge in graph.children(node.name):
-            child = graph.nodes.get(edge.child)
-            if child is not None:
-                # A filter's child may be called `backing` or `image`, and is the same data.
-                passes_on = edge.role in ("file", "image") or node.kind is DriverKind.FILTER
-                own = role if passes_on and edge.role in ("file", "image", "backing") else edge.role
-                left.append((child, own))
+
+
+def _role(graph: Graph, edge: Edge, roles: Mapping[str, str]) -> str:
+    """A filter's child may be called `backing` or `image`, and is the same data."""
+    parent = graph.nodes.get(edge.parent)
+    if edge.role in ("file", "image") or (
+        edge.role == "backing" and parent is not None and parent.kind is DriverKind.FILTER
+    ):
+        return roles.get(edge.parent, edge.role)
+    return edge.role
 
 
 def _only_named(layer: ChainLink, position: int, known: set[str | None]) -> Iterator[OpenFile]:

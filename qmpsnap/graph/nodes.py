@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from qmpsnap.graph.drivers import DriverKind, kind_of
@@ -133,6 +134,14 @@ class Job:
     error: str | None = None
 
 
+def by_parent(edges: Iterable[Edge]) -> dict[str, tuple[Edge, ...]]:
+    """Sort edges by their parents: a walk down a chain must not search all edges at each node."""
+    below: dict[str, list[Edge]] = {}
+    for edge in edges:
+        below.setdefault(edge.parent, []).append(edge)
+    return {name: tuple(some) for name, some in below.items()}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Graph:
     """All devices, nodes and edges of one reading."""
@@ -146,15 +155,11 @@ class Graph:
     job_edges: tuple[Edge, ...] = ()
     """From a job's id to the nodes that it works on; empty where QEMU was not asked."""
     _below: Mapping[str, tuple[Edge, ...]] = field(init=False, repr=False, compare=False)
-    """Edges by parent: a walk down a chain must not search all edges at each node."""
 
     def __post_init__(self) -> None:
         """Sort the edges by their parents, once."""
-        below: dict[str, list[Edge]] = {}
-        for edge in self.edges:
-            below.setdefault(edge.parent, []).append(edge)
         # The one way to fill a field of a frozen value from its others.
-        object.__setattr__(self, "_below", {name: tuple(some) for name, some in below.items()})
+        object.__setattr__(self, "_below", by_parent(self.edges))
 
     def child(self, parent: str, *roles: str) -> Node | None:
         """The first child of `parent` in one of `roles`, tried in their order."""
@@ -168,15 +173,30 @@ class Graph:
         """All edges below `parent`."""
         return self._below.get(parent, ())
 
-    def below(self, name: str) -> frozenset[str]:
-        """Names of all nodes that `name` reads, directly or through others."""
-        seen: set[str] = set()
-        waiting = [name]
-        while waiting:
-            found = {edge.child for edge in self.children(waiting.pop())} - seen
-            seen |= found
-            waiting += found
-        return frozenset(seen)
+    def walk(self, top: str, without: Collection[str] = ()) -> Iterator[tuple[str, Edge | None]]:
+        """
+        Yield all that is read through a node, the node itself first, upper ones before lower ones.
+
+        Args:
+            top: Where to begin.
+            without: Names that are not entered.
+
+        Yields:
+            Each name once, missing nodes too, and the edge by which it was first reached.
+        """
+        seen = {top, *without}
+        left: deque[tuple[str, Edge | None]] = deque([(top, None)])
+        while left:
+            name, by = left.popleft()
+            yield name, by
+            for edge in self.children(name):
+                if edge.child not in seen:
+                    seen.add(edge.child)
+                    left.append((edge.child, edge))
+
+    def below(self, top: str, without: Collection[str] = ()) -> tuple[str, ...]:
+        """Names of all that is read through a node; see `walk`."""
+        return tuple(name for name, _ in self.walk(top, without))
 
     def missing(self) -> frozenset[str]:
         """Names that an edge or a device mentions and no node carries: the reading is torn."""

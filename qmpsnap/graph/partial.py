@@ -17,31 +17,28 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+from qmpsnap.graph.blockstats import drivers_from_blockstats
+from qmpsnap.graph.debug_graph import DebugGraph
 from qmpsnap.graph.drivers import DriverKind, kind_of
 from qmpsnap.graph.nodes import Graph, Job, Node
 from qmpsnap.graph.qmp import (
-    ImageInfo,
     InsertedImages,
     devices_from,
-    drivers_from_blockstats,
-    edges_from_debug_graph,
     images_from_query_block,
-    names_from_debug_graph,
     node_from_image,
-    roots_from_debug_graph,
-    with_entries,
 )
+from qmpsnap.graph.wire import ImageInfo
 
 
 def partial_graph(
-    blocks: object, debug: object, stats: object, *, jobs: tuple[Job, ...], why: str
+    blocks: object, debug: DebugGraph, stats: object, *, jobs: tuple[Job, ...], why: str
 ) -> Graph:
     """
     Build what can be known of a graph whose nodes QEMU cannot list.
 
     Args:
         blocks: Reply to `query-block`, nested.
-        debug: Reply to `x-debug-query-block-graph`.
+        debug: From `x-debug-query-block-graph`.
         stats: Reply to `query-blockstats`.
         jobs: Jobs at that moment.
         why: QEMU's words for the failure; kept in `Graph.incomplete`.
@@ -49,17 +46,23 @@ def partial_graph(
     Raises:
         MalformedReply: A reply is not as QAPI defines it.
     """
-    edges = edges_from_debug_graph(debug)
-    roots = dict(roots_from_debug_graph(debug))
-    bare = {name: Node(name=name, driver="", filename="") for name in names_from_debug_graph(debug)}
-    graph = Graph(devices=(), nodes=bare, edges=edges, jobs=jobs, incomplete=why)
+    roots = dict(debug.roots)
+    bare = {name: Node(name=name, driver="", filename="") for name in debug.names}
+    graph = Graph(
+        devices=(),
+        nodes=bare,
+        edges=debug.edges,
+        jobs=jobs,
+        job_edges=debug.job_edges,
+        incomplete=why,
+    )
     described: dict[str, Node] = {}
     for inserted in images_from_query_block(blocks):
         described |= _along(graph, inserted)
     described |= _storage(graph, described, drivers_from_blockstats(stats))
     devices = tuple(
         replace(device, root=device.root or roots.get(device.device or device.qdev or ""))
-        for device in with_entries(devices_from(blocks), debug)
+        for device in debug.with_entries(devices_from(blocks))
     )
     return replace(graph, devices=devices, nodes={**bare, **described})
 

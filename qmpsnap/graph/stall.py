@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from qmpsnap.graph.nodes import Edge
+from qmpsnap.graph.nodes import Edge, by_parent
 
 PLAIN_S: Final = 2.7e-6
 """A node, for each node that it is part of the name of. Measured; docs/reference/benchmarks.md."""
@@ -48,15 +48,12 @@ def stall_of(edges: Iterable[Edge]) -> Stall:
     A node that is read by several counts for each of them, as QEMU visits it. A circle, which
     QEMU cannot have, is cut where it closes.
     """
-    below: dict[str, list[Edge]] = {}
-    for edge in edges:
-        below.setdefault(edge.parent, []).append(edge)
-        below.setdefault(edge.child, [])
+    below = by_parent(edges)
     size: dict[str, int] = {}
     text: dict[str, int] = {}
     layers: dict[str, int] = {}
     for name in _lower_first(below):
-        children = below[name]
+        children = below.get(name, ())
         size[name] = min(1 + sum(size.get(edge.child, 0) for edge in children), _MANY)
         text[name] = min(size[name] + sum(text.get(edge.child, 0) for edge in children), _MANY)
         layers[name] = max(
@@ -70,7 +67,7 @@ def stall_of(edges: Iterable[Edge]) -> Stall:
 
 
 def _lower_first(below: Mapping[str, Sequence[Edge]]) -> Iterable[str]:
-    """All nodes, each after its children; without recursion, chains are deep."""
+    """All nodes that have an edge, each after its children; without recursion, chains are deep."""
     seen: set[str] = set()
     for start in below:
         waiting = [(start, False)]
@@ -81,4 +78,4 @@ def _lower_first(below: Mapping[str, Sequence[Edge]]) -> Iterable[str]:
             elif name not in seen:
                 seen.add(name)
                 waiting.append((name, True))
-                waiting += [(edge.child, False) for edge in below[name]]
+                waiting += [(edge.child, False) for edge in below.get(name, ())]

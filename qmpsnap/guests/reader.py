@@ -25,21 +25,17 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from qmpsnap.errors import Failed, Refused
+from qmpsnap.graph import debug_graph
+from qmpsnap.graph.blockstats import edges_from_blockstats
+from qmpsnap.graph.debug_graph import DebugGraph
 from qmpsnap.graph.nodes import Device, Edge, Graph, Job
 from qmpsnap.graph.partial import partial_graph
 from qmpsnap.graph.qmp import (
     devices_from,
-    devices_from_debug_graph,
-    edges_from_blockstats,
-    edges_from_debug_graph,
-    inactive_roots_from_debug_graph,
-    job_edges_from_debug_graph,
     jobs_from,
     lingering_streams,
-    names_from_debug_graph,
     nodes_from,
     serials_from,
-    with_entries,
 )
 from qmpsnap.graph.stall import stall_of
 from qmpsnap.monitor.base import CommandFailed, Monitor
@@ -49,7 +45,7 @@ TRIES: Final = 10
 _ASKED_FOR: Final = "/machine/peripheral"
 """Where QEMU puts the devices of `-device`, and not those that a board has by itself."""
 _NODES: Final = "query-named-block-nodes"
-_DEBUG: Final = "x-debug-query-block-graph"
+_DEBUG: Final = debug_graph.QUERY
 MAX_STALL_S: Final = 0.5
 """How long a reading may stop a guest: half of what a cluster's shortest heartbeat waits for."""
 
@@ -157,7 +153,8 @@ class Reader:
         for _ in range(TRIES):
             before = self._jobs()
             self._check_streams(before)
-            debug = self._try(_DEBUG)
+            reply = self._try(_DEBUG)
+            debug = None if reply is None else debug_graph.debug_graph_from(reply)
             if debug is None and not nested_ok:
                 raise CommandFailed(_DEBUG, "CommandNotFound", "no flat way to the edges")
             stats = self._try("query-blockstats") if debug is None else None
@@ -172,7 +169,7 @@ class Reader:
         raise TornReading(TRIES, what)
 
     def _check_stall(
-        self, debug: object, stats: object, names_are_plain: Callable[[], bool]
+        self, debug: DebugGraph | None, stats: object, names_are_plain: Callable[[], bool]
     ) -> None:
         if self._max_stall_s is None:
             return
@@ -202,7 +199,9 @@ class Reader:
                 return ()
             raise
 
-    def _graph(self, nested_ok: bool, jobs: tuple[Job, ...], debug: object, stats: object) -> Graph:
+    def _graph(
+        self, nested_ok: bool, jobs: tuple[Job, ...], debug: DebugGraph | None, stats: object
+    ) -> Graph:
         try:
             reply = self._monitor.execute(_NODES, {"flat": True})
         except CommandFailed as error:
@@ -216,7 +215,7 @@ class Reader:
                 return self._partial(error, jobs, debug)
         nodes, edges = nodes_from(reply)
         if debug is not None:
-            away = inactive_roots_from_debug_graph(debug)
+            away = debug.inactive_roots
             nodes = tuple(
                 replace(node, active=False) if node.name in away else node for node in nodes
             )
@@ -230,14 +229,16 @@ class Reader:
                 edges = tuple(e for e in edges if e.role != "file" or e.parent not in external)
         devices = self._devices(debug, nested_ok)
         return Graph(
-            devices=devices if debug is None else with_entries(devices, debug),
+            devices=devices if debug is None else debug.with_entries(devices),
             nodes={node.name: node for node in nodes},
             edges=edges,
             jobs=jobs,
-            job_edges=job_edges_from_debug_graph(debug) if debug is not None else (),
+            job_edges=debug.job_edges if debug is not None else (),
         )
 
-    def _partial(self, why: CommandFailed, jobs: tuple[Job, ...], debug: object) -> Graph:
+    def _partial(
+        self, why: CommandFailed, jobs: tuple[Job, ...], debug: DebugGraph | None
+    ) -> Graph:
         """One corrupt node makes the query fail for all; what can be known without it."""
         stats = self._try("query-blockstats")
         if debug is None or stats is None:
@@ -245,14 +246,14 @@ class Reader:
         blocks = self._monitor.execute("query-block")
         return partial_graph(blocks, debug, stats, jobs=jobs, why=why.description)
 
-    def _devices(self, debug: object, nested_ok: bool) -> tuple[Device, ...]:
+    def _devices(self, debug: DebugGraph | None, nested_ok: bool) -> tuple[Device, ...]:
         if self.features.has("query-block", "flat"):
             return devices_from(self._monitor.execute("query-block", {"flat": True}))
         if nested_ok:
             return devices_from(self._monitor.execute("query-block"))
         if debug is None:
             raise CommandFailed("query-block", "CommandNotFound", "no flat way to the devices")
-        return devices_from_debug_graph(debug)
+        return debug.devices
 
     def _try(self, command: str) -> object | None:
         try:
@@ -317,14 +318,14 @@ def _qom_path(qdev: str) -> str:
     return qdev if qdev.startswith("/") else f"/machine/peripheral/{qdev}"
 
 
-def _edges(debug: object, stats: object) -> tuple[Edge, ...]:
+def _edges(debug: DebugGraph | None, stats: object) -> tuple[Edge, ...]:
     """By the debug graph, or `query-blockstats` without it; none where there is neither."""
     if debug is not None:
-        return edges_from_debug_graph(debug)
+        return debug.edges
     return () if stats is None else edges_from_blockstats(stats)
 
 
-def _torn(graph: Graph, debug: object) -> str:
+def _torn(graph: Graph, debug: DebugGraph | None) -> str:
     """
     How the replies of one reading contradict each other; empty when they do not.
 
@@ -333,24 +334,13 @@ def _torn(graph: Graph, debug: object) -> str:
     """
     missing = graph.missing()
     if debug is not None:
-        missing |= graph.nodes.keys() ^ set(names_from_debug_graph(debug))
+        missing |= graph.nodes.keys() ^ set(debug.names)
     if missing:
         return f"no node {', '.join(sorted(missing))}"
     for device in graph.devices:
-        if device.entry and device.root and not _leads_to(graph, device.entry, device.root):
+        if device.entry and device.root and device.root not in graph.below(device.entry):
             return f"node {device.root} got under {device.name}"
     return ""
-
-
-def _leads_to(graph: Graph, upper: str, lower: str) -> bool:
-    """Whether `lower` is `upper`, or somewhere below it."""
-    seen = {upper}
-    waiting = [upper]
-    while waiting and lower not in seen:
-        below = {edge.child for edge in graph.children(waiting.pop())} - seen
-        seen |= below
-        waiting += below
-    return lower in seen
 
 
 def _states(jobs: tuple[Job, ...]) -> frozenset[tuple[str, str]]:

@@ -7,7 +7,7 @@ Two roads lead to a QEMU: its own QMP socket (`socket.py`) and libvirt's passthr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from queue import SimpleQueue
@@ -33,6 +33,10 @@ WATCHED_EVENTS: Final = (
 CONNECTION_LOST: Final = "QMPSNAP_CONNECTION_LOST"
 """Name of the event that a monitor itself puts into the queue when its connection ends, so that
 whoever waits for a job wakes up at once."""
+
+
+Query = tuple[str, Mapping[str, object]]
+"""Name of a command as in QAPI, and its arguments."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,28 @@ class Monitor(Protocol):
             ConnectionLost: There was no connection any more; nothing was sent.
             LostInMidCommand: The connection broke before the reply came.
             CommandTimedOut: No reply in time; it may still be carried out.
+        """
+
+    def execute_all(
+        self, queries: Sequence[Query], timeout: float = DEFAULT_TIMEOUT_S
+    ) -> list[object]:
+        """
+        Send several QMP commands together and return what they returned, in their order.
+
+        QEMU carries them out one after the other. Between two of them other things may happen in
+        it, and one that fails does not keep it from the next.
+
+        Args:
+            queries: The commands.
+            timeout: Seconds to wait for each reply.
+
+        Returns:
+            For each command its reply, or the `CommandFailed` that QEMU answered with.
+
+        Raises:
+            ConnectionLost: There was no connection any more; nothing was sent.
+            LostInMidCommand: The connection broke before all replies came.
+            CommandTimedOut: No reply in time.
         """
 
     def close(self) -> None:
@@ -148,6 +174,20 @@ class LostWhileReading(Unreachable):
     remedy = "Nothing was changed. Check that the guest is still running."
 
     reason: str
+
+
+def one_by_one(
+    execute: Callable[[str, Mapping[str, object]], object], queries: Sequence[Query]
+) -> list[object]:
+    """Answer `Monitor.execute_all` by one `execute` for each command."""
+
+    def reply(query: Query) -> object:
+        try:
+            return execute(*query)
+        except CommandFailed as error:
+            return error
+
+    return [reply(query) for query in queries]
 
 
 @contextmanager

@@ -8,10 +8,11 @@ ready to do with the domain XML alone (`PassthroughOff` says why).
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from queue import Empty, SimpleQueue
+from functools import partial
+from queue import SimpleQueue
 from typing import Any, Final, TypeVar
 
 from qmpsnap.errors import Unreachable
@@ -20,9 +21,11 @@ from qmpsnap.monitor.base import (
     ConnectionLost,
     Event,
     LostInMidCommand,
+    Query,
 )
 from qmpsnap.monitor.subscription import listen
 from qmpsnap.monitor.virt import libvirt_module
+from qmpsnap.monitor.worker import NoAnswer, Worker
 
 _T = TypeVar("_T")
 
@@ -78,6 +81,7 @@ class PassthroughMonitor:
         self._libvirt = libvirt_module()
         self.events: SimpleQueue[Event] = SimpleQueue()
         self._undo: list[Callable[[], None]] = []
+        self._worker: Worker[object] = Worker()
 
     def watch(self) -> None:
         """
@@ -87,10 +91,6 @@ class PassthroughMonitor:
             libvirtError: See `listen`.
         """
         self._undo.append(listen(self._domain, self.events))
-
-    @property
-    def _qemu(self) -> Any:
-        return libvirt_module("libvirt_qemu")
 
     def execute(
         self,
@@ -108,11 +108,26 @@ class PassthroughMonitor:
             GuestNotRunning: No QEMU runs for this guest.
             LibvirtMissing: `libvirt_qemu` is not installed.
         """
-        monitor_command = self._qemu.qemuMonitorCommand
-        # An own `id` makes libvirt answer with an error; it adds one itself.
-        request = json.dumps({"execute": command, "arguments": dict(arguments or {})})
+        (reply,) = self.execute_all([(command, arguments or {})], timeout)
+        if isinstance(reply, CommandFailed):
+            raise reply
+        return reply
+
+    def execute_all(self, queries: Sequence[Query], timeout: float = PATIENCE_S) -> list[object]:
+        """See `Monitor.execute_all`; raises what `execute` raises."""
+        monitor_command = libvirt_module("libvirt_qemu").qemuMonitorCommand
         try:
-            answer = in_time(lambda: monitor_command(self._domain, request, 0), timeout)
+            return self._worker.run(
+                [partial(self._reply, monitor_command, *query) for query in queries], timeout
+            )
+        except NoAnswer:
+            raise _busy(timeout) from None
+
+    def _reply(self, monitor_command: Any, command: str, arguments: Mapping[str, object]) -> object:
+        # An own `id` makes libvirt answer with an error; it adds one itself.
+        request = json.dumps({"execute": command, "arguments": dict(arguments)})
+        try:
+            answer = monitor_command(self._domain, request, 0)
         except self._libvirt.libvirtError as error:
             raise self._translated(command, error) from error
         return _unwrapped(command, answer)
@@ -134,6 +149,7 @@ class PassthroughMonitor:
 
     def close(self) -> None:
         """Stop listening. The libvirt connection stays open: it is the caller's."""
+        self._worker.close()
         while self._undo:
             self._undo.pop()()
 
@@ -142,28 +158,21 @@ def in_time(call: Callable[[], _T], timeout: float = PATIENCE_S) -> _T:
     """
     Make a call to libvirt that needs QEMU's answer, which may never come.
 
-    It runs on a daemon thread of its own, which stays behind when the answer does not come.
+    It runs on a thread of its own, which stays behind when the answer does not come.
 
     Raises:
         MonitorBusy: It did not come in time.
     """
-    answers: SimpleQueue[tuple[_T] | Exception] = SimpleQueue()
-
-    def run() -> None:
+    with closing(Worker[_T]()) as worker:
         try:
-            answers.put((call(),))
-        except Exception as error:  # handed to the caller's thread
-            answers.put(error)
+            (answer,) = worker.run([call], timeout)
+        except NoAnswer:
+            raise _busy(timeout) from None
+    return answer
 
-    threading.Thread(target=run, name="qmpsnap-passthrough", daemon=True).start()
-    try:
-        answer = answers.get(timeout=timeout)
-    except Empty:
-        reason = f"no answer from QEMU within {timeout:g} s; it is stopped, or busy"
-        raise MonitorBusy(reason) from None
-    if isinstance(answer, Exception):
-        raise answer
-    return answer[0]
+
+def _busy(timeout: float) -> MonitorBusy:
+    return MonitorBusy(f"no answer from QEMU within {timeout:g} s; it is stopped, or busy")
 
 
 def _unwrapped(command: str, text: str) -> object:
@@ -176,6 +185,6 @@ def _unwrapped(command: str, text: str) -> object:
         case {"return": value}:
             return value
         case {"error": {"class": str(error_class), "desc": str(description)}}:
-            raise CommandFailed(command, error_class, description)
+            return CommandFailed(command, error_class, description)
         case _:
             raise LostInMidCommand(command, "libvirt's reply is neither a return nor an error")

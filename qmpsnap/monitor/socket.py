@@ -16,11 +16,10 @@ import socket
 import stat
 import struct
 import threading
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
 from queue import SimpleQueue
 from typing import Final, Self, TypeVar
 
@@ -39,7 +38,9 @@ from qmpsnap.monitor.base import (
     ConnectionLost,
     Event,
     LostInMidCommand,
+    Query,
 )
+from qmpsnap.monitor.once import once
 
 CONNECT_TIMEOUT_S: Final = 5.0
 """A monitor socket serves one client at a time; a second one connects and then just waits for
@@ -92,7 +93,7 @@ class NotQmp(Unreachable):
     reason: str
 
 
-@cache
+@once
 def _loop() -> asyncio.AbstractEventLoop:
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, name="qmpsnap-qmp", daemon=True).start()
@@ -226,6 +227,23 @@ class SocketMonitor:
     ) -> object:
         """See `Monitor.execute`."""
         return _run(self._execute(command, arguments or {}, timeout))
+
+    def execute_all(
+        self, queries: Sequence[Query], timeout: float = DEFAULT_TIMEOUT_S
+    ) -> list[object]:
+        """See `Monitor.execute_all`."""
+        return _run(self._execute_all(queries, timeout))
+
+    async def _execute_all(self, queries: Sequence[Query], timeout: float) -> list[object]:
+        # Each coroutine sends its command before it waits, so they are sent in this order.
+        replies = await asyncio.gather(
+            *(self._execute(command, arguments, timeout) for command, arguments in queries),
+            return_exceptions=True,
+        )
+        for reply in replies:
+            if isinstance(reply, BaseException) and not isinstance(reply, CommandFailed):
+                raise reply
+        return list(replies)
 
     async def _execute(
         self, command: str, arguments: Mapping[str, object], timeout: float

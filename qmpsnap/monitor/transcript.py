@@ -15,7 +15,7 @@ is answered as by a QEMU that lacks it (`CommandNotFound`).
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Final, TextIO
@@ -27,6 +27,8 @@ from qmpsnap.monitor.base import (
     CommandFailed,
     Event,
     Monitor,
+    Query,
+    one_by_one,
 )
 
 VERSION: Final = 1
@@ -168,6 +170,12 @@ class ReplayMonitor:
             raise CommandFailed(command, *exchange.error)
         return exchange.value
 
+    def execute_all(
+        self, queries: Sequence[Query], timeout: float = DEFAULT_TIMEOUT_S
+    ) -> list[object]:
+        """See `Monitor.execute_all`; never waits."""
+        return one_by_one(self.execute, queries)
+
     def _next(self, wanted: tuple[str, dict[str, object]]) -> Exchange | None:
         for exchange in self._unused:
             if (exchange.command, dict(exchange.arguments)) == wanted:
@@ -214,16 +222,26 @@ class Recorder:
         timeout: float = DEFAULT_TIMEOUT_S,
     ) -> object:
         """See `Monitor.execute`."""
-        line: dict[str, object] = {"execute": command}
-        if arguments:
-            line["arguments"] = dict(arguments)
-        try:
-            value = self._monitor.execute(command, arguments, timeout)
-        except CommandFailed as error:
-            self._write({**line, "error": {"class": error.error_class, "desc": error.description}})
-            raise
-        self._write({**line, "return": value})
-        return value
+        (reply,) = self.execute_all([(command, arguments or {})], timeout)
+        if isinstance(reply, CommandFailed):
+            raise reply
+        return reply
+
+    def execute_all(
+        self, queries: Sequence[Query], timeout: float = DEFAULT_TIMEOUT_S
+    ) -> list[object]:
+        """See `Monitor.execute_all`."""
+        replies = self._monitor.execute_all(queries, timeout)
+        for (command, arguments), reply in zip(queries, replies, strict=True):
+            line: dict[str, object] = {"execute": command}
+            if arguments:
+                line["arguments"] = dict(arguments)
+            if isinstance(reply, CommandFailed):
+                error = {"class": reply.error_class, "desc": reply.description}
+                self._write({**line, "error": error})
+            else:
+                self._write({**line, "return": reply})
+        return replies
 
     def xml(self, text: str) -> None:
         """Write down a live domain XML."""

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from qmpsnap.errors import Unreachable
+from qmpsnap.monitor.once import once
 
 
 @dataclass(eq=False)
@@ -74,7 +75,7 @@ def libvirt_module(name: str = "libvirt") -> Any:
         raise LibvirtMissing(name) from error
 
 
-@cache
+@once
 def start_event_pump() -> None:
     """
     Register libvirt's own event loop and run it on one thread, once a process.

@@ -12,7 +12,7 @@ from typing import Final
 
 from qmpsnap.demo import qemu_guest
 from qmpsnap.demo.disks import qcow2_chain
-from qmpsnap.graph.qmp import edges_from_debug_graph
+from qmpsnap.graph.debug_graph import debug_graph_from
 from qmpsnap.graph.stall import Stall, stall_of
 from qmpsnap.monitor.socket import SocketMonitor
 from tests.bench.measure import processor_s
@@ -58,7 +58,7 @@ def measure(folder: Path, layers: int, rounds: int, *, relative: bool) -> Stalls
                     monitor.execute(query, arguments, timeout=_LIMIT_S)
                     after = processor_s(guest.pid, main_only=True)
                     spent.setdefault(query, []).append(after - before)
-            edges = edges_from_debug_graph(monitor.execute("x-debug-query-block-graph"))
+            edges = debug_graph_from(monitor.execute("x-debug-query-block-graph")).edges
     return Stalls(
         layers=layers,
         relative=relative,

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from qmpsnap.graph.debug_graph import debug_graph_from
 from qmpsnap.graph.partial import partial_graph
 from qmpsnap.guests.qmp.guest import QmpGuest
 from qmpsnap.guests.reader import Reader
@@ -127,7 +128,7 @@ def _check_partial(monitor: SocketMonitor) -> None:
         return
     part = partial_graph(
         monitor.execute("query-block"),
-        monitor.execute("x-debug-query-block-graph"),
+        debug_graph_from(monitor.execute("x-debug-query-block-graph")),
         monitor.execute("query-blockstats"),
         jobs=(),
         why="as if",

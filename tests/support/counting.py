@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from queue import SimpleQueue
 
-from qmpsnap.monitor.base import DEFAULT_TIMEOUT_S, Event, Monitor
+from qmpsnap.monitor.base import DEFAULT_TIMEOUT_S, Event, Monitor, Query
 
 
 class Counting:
@@ -14,10 +14,18 @@ class Counting:
 
     def __init__(self, monitor: Monitor) -> None:
         self._monitor = monitor
-        self.trips = 0
+        self.sent: list[str] = []
+        """Names of all commands, in order."""
+        self.hops = 0
+        """How often somebody waited: commands that were sent together count once."""
         self.largest = 0
         """Bytes of the largest reply, as JSON; only while `weighs`."""
         self.weighs = False
+
+    @property
+    def trips(self) -> int:
+        """Number of commands."""
+        return len(self.sent)
 
     @property
     def events(self) -> SimpleQueue[Event]:
@@ -31,9 +39,20 @@ class Counting:
         timeout: float = DEFAULT_TIMEOUT_S,
     ) -> object:
         """See `Monitor.execute`."""
-        self.trips += 1
-        reply = self._monitor.execute(command, arguments, timeout)
-        if self.weighs:
+        self.sent.append(command)
+        self.hops += 1
+        return self._weighed(self._monitor.execute(command, arguments, timeout))
+
+    def execute_all(
+        self, queries: Sequence[Query], timeout: float = DEFAULT_TIMEOUT_S
+    ) -> list[object]:
+        """See `Monitor.execute_all`."""
+        self.sent += [command for command, _ in queries]
+        self.hops += 1
+        return [self._weighed(reply) for reply in self._monitor.execute_all(queries, timeout)]
+
+    def _weighed(self, reply: object) -> object:
+        if self.weighs and not isinstance(reply, Exception):
             self.largest = max(self.largest, len(json.dumps(reply)))
         return reply
 

@@ -14,17 +14,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from qmpsnap.graph.blockstats import edges_from_blockstats
 from qmpsnap.graph.chain import ChainLink, chain
+from qmpsnap.graph.debug_graph import debug_graph_from
 from qmpsnap.graph.nodes import Edge, Graph
-from qmpsnap.graph.qmp import (
-    devices_from,
-    edges_from_blockstats,
-    edges_from_debug_graph,
-    job_edges_from_debug_graph,
-    jobs_from,
-    nodes_from,
-    with_entries,
-)
+from qmpsnap.graph.qmp import devices_from, jobs_from, nodes_from
 
 _FOLDER: Final = Path(__file__).parent / "recorded"
 NAMES: Final = tuple(sorted(file.stem for file in _FOLDER.glob("*.json")))
@@ -65,21 +59,21 @@ def with_children(recording: dict[str, Any]) -> list[dict[str, Any]]:
 def graph(name: str, source: Source = "debug") -> Graph:
     """The graph of one recording, its edges told in one of three ways."""
     recording = replies(name)
-    debug = recording["x-debug-query-block-graph"]
+    debug = debug_graph_from(recording["x-debug-query-block-graph"])
     nodes, edges = nodes_from(recording["query-named-block-nodes"])
     if source == "children":
         nodes, edges = nodes_from(with_children(recording))
     elif source == "debug":
-        edges = edges_from_debug_graph(debug)
+        edges = debug.edges
     else:
         edges = edges_from_blockstats(recording["query-blockstats"])
     assert edges is not None
     return Graph(
-        devices=with_entries(devices_from(recording["query-block"]), debug),
+        devices=debug.with_entries(devices_from(recording["query-block"])),
         nodes={node.name: node for node in nodes},
         edges=edges,
         jobs=jobs_from(recording["query-jobs"]),
-        job_edges=job_edges_from_debug_graph(debug),
+        job_edges=debug.job_edges,
     )
 
 

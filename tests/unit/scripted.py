@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from queue import SimpleQueue
 
-from qmpsnap.monitor.base import DEFAULT_TIMEOUT_S, CommandFailed, Event
+from qmpsnap.monitor.base import DEFAULT_TIMEOUT_S, CommandFailed, Event, Query, one_by_one
 
 Arguments = Mapping[str, object]
 
@@ -31,6 +31,8 @@ class ScriptedMonitor:
     def __init__(self, answers: Mapping[str, object]) -> None:
         self.answers = dict(answers)
         self.sent: list[tuple[str, dict[str, object]]] = []
+        self.hops: list[list[str]] = []
+        """Names of what was sent together, hop by hop."""
         self.events: SimpleQueue[Event] = SimpleQueue()
 
     def execute(
@@ -51,6 +53,12 @@ class ScriptedMonitor:
         if isinstance(answer, BaseException):
             raise answer
         return answer
+
+    def execute_all(
+        self, queries: Sequence[Query], timeout: float = DEFAULT_TIMEOUT_S
+    ) -> list[object]:
+        self.hops.append([command for command, _ in queries])
+        return one_by_one(self.execute, queries)
 
     def close(self) -> None:
         """Nothing is open."""

@@ -21,9 +21,9 @@ from qmpsnap.monitor.base import (
     LostWhileReading,
 )
 from qmpsnap.operations.guest import Guest, NotFlushed
-from qmpsnap.operations.plan_header import rewrite
 from qmpsnap.operations.job.states import JobStatus, JobView
 from qmpsnap.operations.options import MergeOptions, OnError
+from qmpsnap.operations.plan_header import rewrite
 from qmpsnap.operations.plan_merge import MergePlan, plan_delete
 from qmpsnap.operations.plan_snapshot import CreatePlan, plan_create
 from qmpsnap.operations.requests import CreateRequest, DeleteRequest

@@ -7,19 +7,17 @@ from typing import Any
 import pytest
 
 from qmpsnap.errors import Failed
+from qmpsnap.graph.blockstats import edges_from_blockstats
+from qmpsnap.graph.debug_graph import debug_graph_from
 from qmpsnap.graph.drivers import DriverKind
 from qmpsnap.graph.nodes import Cache, Device, Edge, Job, Recorded
 from qmpsnap.graph.qmp import (
-    MalformedReply,
     devices_from,
-    devices_from_debug_graph,
-    edges_from_blockstats,
-    edges_from_debug_graph,
-    inactive_roots_from_debug_graph,
     jobs_from,
     lingering_streams,
     nodes_from,
 )
+from qmpsnap.graph.wire import MalformedReply
 from tests.unit import recordings
 
 VDA = "/machine/peripheral/vda/virtio-backend"
@@ -36,8 +34,8 @@ class TestInactive:
 
     def test_device_without_a_permission(self) -> None:
         graph = recordings.replies("qcow2-chain")["x-debug-query-block-graph"]
-        assert inactive_roots_from_debug_graph(graph) == frozenset()
-        assert inactive_roots_from_debug_graph(without_permissions(graph)) == {"top"}
+        assert debug_graph_from(graph).inactive_roots == frozenset()
+        assert debug_graph_from(without_permissions(graph)).inactive_roots == {"top"}
 
     def test_backend_of_a_job_has_none_either(self) -> None:
         graph = recordings.replies("commit-running")["x-debug-query-block-graph"]
@@ -50,7 +48,7 @@ class TestInactive:
         edges = [
             {**edge, "perm": []} if edge["parent"] in nobodys else edge for edge in graph["edges"]
         ]
-        assert inactive_roots_from_debug_graph({**graph, "edges": edges}) == frozenset()
+        assert debug_graph_from({**graph, "edges": edges}).inactive_roots == frozenset()
 
 
 def without_permissions(graph: dict[str, Any]) -> dict[str, Any]:
@@ -184,17 +182,17 @@ class TestDevices:
 
     def test_roots_by_the_debug_graph(self) -> None:
         recording = recordings.replies("two-disks")
-        found = devices_from_debug_graph(recording["x-debug-query-block-graph"])
+        found = debug_graph_from(recording["x-debug-query-block-graph"]).devices
         assert {(device.qdev, device.root) for device in found} == {(VDA, "top"), ("sda", "disk")}
 
     def test_empty_drive_by_the_debug_graph(self) -> None:
         recording = recordings.replies("empty-cdrom")
-        found = devices_from_debug_graph(recording["x-debug-query-block-graph"])
+        found = debug_graph_from(recording["x-debug-query-block-graph"]).devices
         assert {(device.qdev, device.root) for device in found} == {(VDA, "base"), ("cd0", None)}
 
     def test_backends_of_a_job_are_nobodys_device(self) -> None:
         recording = recordings.replies("commit-running")
-        found = devices_from_debug_graph(recording["x-debug-query-block-graph"])
+        found = debug_graph_from(recording["x-debug-query-block-graph"]).devices
         assert [device.name for device in found if device.name] == ["vda"]
         assert [device.qdev for device in found if not device.name] == [None, None]
 
@@ -224,12 +222,12 @@ class TestEdges:
 
     def test_edges_of_jobs_and_devices_are_left_out(self) -> None:
         recording = recordings.replies("commit-running")
-        found = edges_from_debug_graph(recording["x-debug-query-block-graph"])
+        found = debug_graph_from(recording["x-debug-query-block-graph"]).edges
         assert {edge.role for edge in found} == {"file", "backing"}
 
     def test_orphans_keep_their_edges_in_the_debug_graph(self) -> None:
         recording = recordings.replies("stream-finished")
-        found = edges_from_debug_graph(recording["x-debug-query-block-graph"])
+        found = debug_graph_from(recording["x-debug-query-block-graph"]).edges
         assert Edge(parent="mid", child="base", role="backing") in found
         stats = edges_from_blockstats(recording["query-blockstats"])
         assert "mid" not in {edge.parent for edge in stats}
@@ -312,13 +310,13 @@ class TestMalformed:
             (jobs_from, [{"id": "a", "type": "commit"}], "missing required field `status`"),
             (jobs_from, [{"id": "a", "type": "b", "status": "c", "error": 1}], "$[0].error"),
             (lingering_streams, [{"type": "stream"}], "missing required field `device`"),
-            (edges_from_debug_graph, {"nodes": []}, "missing required field `edges`"),
+            (debug_graph_from, {"nodes": []}, "missing required field `edges`"),
             (
-                edges_from_debug_graph,
+                debug_graph_from,
                 {"nodes": [{"id": "1", "type": "", "name": ""}], "edges": []},
                 "$.nodes[0].id",
             ),
-            (devices_from_debug_graph, [], "Expected `object`"),
+            (debug_graph_from, [], "Expected `object`"),
             (edges_from_blockstats, [{"backing": []}], "$[0].backing"),
             (edges_from_blockstats, [{"parent": {"node-name": 1}}], "$[0].parent.node-name"),
         ],
@@ -337,8 +335,7 @@ class TestMalformed:
             (devices_from, "query-block"),
             (jobs_from, "query-jobs"),
             (lingering_streams, "query-block-jobs"),
-            (edges_from_debug_graph, "x-debug-query-block-graph"),
-            (devices_from_debug_graph, "x-debug-query-block-graph"),
+            (debug_graph_from, "x-debug-query-block-graph"),
             (edges_from_blockstats, "query-blockstats"),
         ],
     )
@@ -377,8 +374,9 @@ class TestMalformed:
                 {"parent": 2, "child": 9, "name": "file"},
             ],
         }
-        assert edges_from_debug_graph(told) == ()
-        assert devices_from_debug_graph(told) == (Device(device="", qdev="vda", root=None),)
+        found = debug_graph_from(told)
+        assert found.edges == found.job_edges == ()
+        assert found.devices == (Device(device="", qdev="vda", root=None),)
 
     @pytest.mark.parametrize("size", [-1, 2**63, 10**400])
     @pytest.mark.parametrize("key", ["virtual-size", "actual-size"])
@@ -419,16 +417,15 @@ class TestAmbiguous:
         edge = next(edge for edge in told["edges"] if edge["name"] == "backing")
         told["edges"].append(edge | {"child": edge["parent"]})
         with pytest.raises(MalformedReply, match="two children in the role 'backing'"):
-            edges_from_debug_graph(told)
+            debug_graph_from(told)
 
-    @pytest.mark.parametrize("parse", [edges_from_debug_graph, devices_from_debug_graph])
     @pytest.mark.parametrize(("key", "reason"), [("id", "an id"), ("name", "a node name")])
-    def test_debug_graph_with_twins(self, parse: Any, key: str, reason: str) -> None:
+    def test_debug_graph_with_twins(self, key: str, reason: str) -> None:
         told = recordings.replies("qcow2-chain")["x-debug-query-block-graph"]
         first, second = [node for node in told["nodes"] if node["type"] == "block-driver"][:2]
         second[key] = first[key]
         with pytest.raises(MalformedReply, match=f"{reason} stands there twice"):
-            parse(told)
+            debug_graph_from(told)
 
     def test_blockstats_that_contradict_themselves(self) -> None:
         one = {"node-name": "a", "backing": {"node-name": "b"}, "parent": {"node-name": "c"}}

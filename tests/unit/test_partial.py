@@ -5,6 +5,7 @@ from __future__ import annotations
 from qmpsnap.formats.from_graph import guest_from_graph
 from qmpsnap.formats.layers import Disk
 from qmpsnap.formats.verdict import Verdict
+from qmpsnap.graph.debug_graph import debug_graph_from
 from qmpsnap.graph.nodes import Graph
 from qmpsnap.graph.partial import partial_graph
 
@@ -81,7 +82,7 @@ STATS = [
 
 
 def graph(edges: dict[str, list[tuple[str, str]]] = EDGES, roots: dict[str, str] = ROOTS) -> Graph:
-    return partial_graph(BLOCKS, debug(edges, roots), STATS, jobs=(), why=WHY)
+    return partial_graph(BLOCKS, debug_graph_from(debug(edges, roots)), STATS, jobs=(), why=WHY)
 
 
 def disks(made: Graph) -> dict[str, Disk]:

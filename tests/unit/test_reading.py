@@ -9,7 +9,7 @@ import pytest
 
 from qmpsnap.graph.chain import chain
 from qmpsnap.graph.nodes import Device, Graph
-from qmpsnap.graph.qmp import MalformedReply
+from qmpsnap.graph.wire import MalformedReply
 from qmpsnap.guests.reader import (
     MAX_STALL_S,
     TRIES,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -17,6 +18,7 @@ from qmpsnap.monitor.base import (
     Event,
     LostInMidCommand,
     Monitor,
+    Query,
 )
 from qmpsnap.monitor.socket import CannotConnect, NotQmp, SocketMonitor
 from tests.unit.qmp_server import GREETING, Client, connected, serve
@@ -273,6 +275,54 @@ class TestExecute:
             for thread in threads:
                 thread.join()
         assert replies == {"a": "a", "b": "b"}
+
+
+class TestExecuteAll:
+    QUERIES: Final[tuple[Query, ...]] = (
+        ("query-jobs", {}),
+        ("query-block", {"flat": True}),
+        ("query-name", {}),
+    )
+
+    def test_all_are_sent_before_the_first_reply(self, path: Path) -> None:
+        def talk(client: Client) -> None:
+            commands = [client.receive() for _ in self.QUERIES]
+            for command in commands:
+                client.answer(command, [command["execute"], command.get("arguments")])
+
+        with connected(path, talk) as monitor:
+            assert monitor.execute_all(self.QUERIES) == [
+                [command, arguments] for command, arguments in self.QUERIES
+            ]
+            assert monitor.execute_all([]) == []
+
+    def test_one_that_is_refused(self, path: Path) -> None:
+        def talk(client: Client) -> None:
+            first, second, third = (client.receive() for _ in self.QUERIES)
+            client.answer(first, 1)
+            error = {"class": "GenericError", "desc": "Parameter 'flat' is unexpected"}
+            client.send({"error": error, "id": second["id"]})
+            client.answer(third, 3)
+
+        with connected(path, talk) as monitor:
+            first, second, third = monitor.execute_all(self.QUERIES)
+        assert (first, third) == (1, 3)
+        assert isinstance(second, CommandFailed)
+        assert (second.command, second.error_class) == ("query-block", "GenericError")
+
+    def test_connection_that_breaks_after_the_first_reply(self, path: Path) -> None:
+        def talk(client: Client) -> None:
+            client.answer(client.receive(), 1)
+
+        with connected(path, talk) as monitor:
+            with pytest.raises(LostInMidCommand):
+                monitor.execute_all(self.QUERIES)
+            with pytest.raises(ConnectionLost, match="query-jobs was not sent"):
+                monitor.execute_all(self.QUERIES)
+
+    def test_no_reply_in_time(self, path: Path) -> None:
+        with connected(path, silent) as monitor, pytest.raises(CommandTimedOut):
+            monitor.execute_all(self.QUERIES, timeout=0.01)
 
 
 class TestEvents:

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from qmpsnap.graph.qmp import (
-    block_jobs_from,
-    devices_from_debug_graph,
-    edges_from_debug_graph,
-    job_nodes_from_debug_graph,
-    jobs_from,
-)
+from qmpsnap.graph import debug_graph
+from qmpsnap.graph.nodes import Graph
+from qmpsnap.graph.qmp import block_jobs_from, jobs_from
 from qmpsnap.guests.qmp.names import OURS
 from qmpsnap.monitor.base import CommandFailed, Monitor
 from qmpsnap.operations.job.states import IoStatus, JobReport, JobView, status_of
@@ -53,31 +49,17 @@ def io_status_of(word: str) -> IoStatus:
 def _disks_of_jobs(monitor: Monitor) -> Mapping[str, str]:
     """The disk by job, where the graph for debugging is to be had and names exactly one."""
     try:
-        reply = monitor.execute("x-debug-query-block-graph")
+        reply = monitor.execute(debug_graph.QUERY)
     except CommandFailed:
         return {}
-    below: dict[str, set[str]] = {}
-    for edge in edges_from_debug_graph(reply):
-        below.setdefault(edge.parent, set()).add(edge.child)
-    trees = {
-        device.name: _tree(device.root, below)
-        for device in devices_from_debug_graph(reply)
-        if device.root is not None and device.name
-    }
-    found = {}
-    for job, nodes in job_nodes_from_debug_graph(reply).items():
-        names = [name for name, tree in trees.items() if tree & nodes]
-        if len(names) == 1:
-            found[job] = names[0]
-    return found
-
-
-def _tree(root: str, below: Mapping[str, set[str]]) -> set[str]:
-    seen: set[str] = set()
-    left = [root]
-    while left:
-        name = left.pop()
-        if name not in seen:
-            seen.add(name)
-            left += below.get(name, ())
-    return seen
+    told = debug_graph.debug_graph_from(reply)
+    graph = Graph(devices=told.devices, nodes={}, edges=told.edges)
+    disks: dict[str, set[str]] = {}
+    for device in graph.devices:
+        if device.root is not None and device.name:
+            for node in graph.below(device.root):
+                disks.setdefault(node, set()).add(device.name)
+    of_job: dict[str, set[str]] = {}
+    for edge in told.job_edges:
+        of_job.setdefault(edge.parent, set()).update(disks.get(edge.child, ()))
+    return {job: names.pop() for job, names in of_job.items() if len(names) == 1}

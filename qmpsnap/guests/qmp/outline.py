@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from qmpsnap.formats.layers import Disk
-from qmpsnap.graph.qmp import (
-    devices_from_debug_graph,
-    edges_from_debug_graph,
-)
+from qmpsnap.graph.debug_graph import QUERY, debug_graph_from
+from qmpsnap.graph.nodes import Graph
 from qmpsnap.monitor.base import CommandFailed, Monitor
 from qmpsnap.operations.guest import Outline
 
@@ -26,27 +24,18 @@ def outline(monitor: Monitor, disk: Disk) -> Outline | None:
         MalformedReply: It is not as QAPI defines it.
     """
     try:
-        reply = monitor.execute("x-debug-query-block-graph")
+        seen = debug_graph_from(monitor.execute(QUERY))
     except CommandFailed:
         return None
-    below: dict[str, list[str]] = {}
-    for edge in edges_from_debug_graph(reply):
-        below.setdefault(edge.parent, []).append(edge.child)
     names = {disk.qdev, disk.disk}  # a backend is named as its drive is, else as its device
-    entries = [one.root for one in devices_from_debug_graph(reply) if one.qdev in names]
-    entry = entries[0] if len(entries) == 1 else None
-    if entry is None:
+    entries = [root for name, root in seen.roots if name in names]
+    if len(entries) != 1 or entries[0] is None:
         return None
-    found: dict[str, None] = {}
-    waiting = [entry]
-    while waiting:
-        name = waiting.pop(0)
-        if name not in found:
-            found[name] = None
-            waiting += below.get(name, ())
+    graph = Graph(devices=(), nodes={}, edges=seen.edges)
+    found = graph.below(entries[0])
     layers = {layer.node for layer in disk.layers}
     # One child and unknown before: a filter, most likely of a job. An overlay reads two, a file none.
     return Outline(
-        nodes=frozenset(n for n in found if n in disk.nodes or len(below.get(n, ())) != 1),
+        nodes=frozenset(n for n in found if n in disk.nodes or len(graph.children(n)) != 1),
         order=tuple(name for name in found if name in layers),
     )
