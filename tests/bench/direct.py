@@ -14,8 +14,8 @@ from qmpsnap.guests.qmp.guest import QmpGuest
 from qmpsnap.guests.reader import Reader
 from qmpsnap.monitor.socket import SocketMonitor
 from tests.bench.measure import Case, Cost, cost, median
-from tests.support.chains import make_chain
-from tests.support.counting import Counting
+from tests.rig.chains import make_chain
+from tests.rig.counting import Counting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ from qmpsnap.graph.qmp import edges_from_debug_graph
 from qmpsnap.graph.stall import Stall, stall_of
 from qmpsnap.monitor.socket import SocketMonitor
 from tests.bench.measure import processor_s
-from tests.support.chains import make_chain
+from tests.rig.chains import make_chain
 
 DEPTHS: Final = (10, 32, 64, 100, 150, 200)
 QUERIES: Final[Mapping[str, Mapping[str, object]]] = {

@@ -18,8 +18,8 @@ from qmpsnap.guests.libvirt.guest import LibvirtGuest, stays_small
 from qmpsnap.guests.reader import Reader
 from qmpsnap.monitor.passthrough import PassthroughMonitor
 from tests.bench.measure import Case, Cost, cost, median
-from tests.support.chains import make_chain
-from tests.support.counting import Counting
+from tests.rig.chains import make_chain
+from tests.rig.counting import Counting
 
 _LETTERS: Final = ("", *string.ascii_lowercase)
 

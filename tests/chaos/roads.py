@@ -26,7 +26,7 @@ from qmpsnap.monitor.socket import SocketMonitor
 from qmpsnap.monitor.virt import find_domain, libvirt_module
 from qmpsnap.operations.guest import Guest
 from tests.chaos.model import Disk, Written
-from tests.support.rig import Rig
+from tests.rig.rig import Rig
 
 _NUMBERS: Final = itertools.count()
 BREATH_S: Final = 0.005

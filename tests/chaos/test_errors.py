@@ -25,8 +25,8 @@ from tests.chaos.model import Disk
 from tests.chaos.operations import MERGES, OPERATIONS, Operation, a_disk
 from tests.chaos.roads import DirectRoad, described
 from tests.chaos.scenario import Scenario, note_merge
-from tests.support.jobs import small_file_system
-from tests.support.rig import MIB, Said
+from tests.rig.jobs import small_file_system
+from tests.rig.rig import MIB, Said
 
 FAULTS = int(os.environ.get("QMPSNAP_CHAOS_FAULTS", "1"))
 PAGE = 4096

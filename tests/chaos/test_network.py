@@ -20,7 +20,7 @@ from tests.chaos.conftest import GetRoad
 from tests.chaos.model import Disk, read_file
 from tests.chaos.roads import DirectRoad, Road, Running, described
 from tests.chaos.scenario import Scenario
-from tests.support.rig import MIB
+from tests.rig.rig import MIB
 
 
 @contextmanager

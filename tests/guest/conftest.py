@@ -26,8 +26,8 @@ from qmpsnap.guests.qmp.guest import QmpGuest
 from qmpsnap.monitor.socket import SocketMonitor
 from qmpsnap.monitor.virt import find_domain, libvirt_module
 from qmpsnap.operations.guest import Guest
-from tests.support import linux
-from tests.support.rig import MIB, Said, run_cli
+from tests.rig import linux
+from tests.rig.rig import MIB, Said, run_cli
 
 AGENT = "org.qemu.guest_agent.0"
 SERIALS = {"vda": "1", "vdb": "2"}

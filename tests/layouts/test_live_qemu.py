@@ -21,7 +21,7 @@ from tests.layouts.catalogue import LAYOUTS
 from tests.layouts.layout import LOOP, Layout
 from tests.layouts.running import Kept, NotHere, Refusal, running
 from tests.layouts.truth import flagged, told
-from tests.support import fixtures
+from tests.rig import fixtures
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ from tests.layouts_libvirt.layout import (
     Step,
     Until,
 )
-from tests.support.processes import is_embedded, pid_of
+from tests.rig.processes import is_embedded, pid_of
 
 _NUMBERS: Final = itertools.count()
 _LIMIT_S: Final = 20.0

@@ -16,7 +16,7 @@ from qmpsnap.guests.record import record_domain
 from tests.layouts_libvirt.catalogue import LAYOUTS
 from tests.layouts_libvirt.layout import Layout, Truth
 from tests.layouts_libvirt.running import NotHere, running
-from tests.support import fixtures
+from tests.rig import fixtures
 
 _ID: Final = re.compile(r"(<domain type='qemu' id=)'[0-9]+'")
 """libvirt counts the guests that it has started."""

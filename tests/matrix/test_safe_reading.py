@@ -20,7 +20,7 @@ from qmpsnap.monitor.passthrough import PassthroughMonitor, PassthroughOff
 from qmpsnap.monitor.virt import libvirt_module
 from tests.layouts_libvirt.layout import MIB
 from tests.layouts_libvirt.running import started
-from tests.support.rig import Said
+from tests.rig.rig import Said
 
 Cli = Callable[..., Said]
 

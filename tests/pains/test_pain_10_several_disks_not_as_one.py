@@ -18,8 +18,8 @@ from qmpsnap.demo.qemu_guest import QemuMachine
 from qmpsnap.guests.qmp.guest import QmpGuest, _transaction
 from qmpsnap.operations.plan_snapshot import CreatePlan
 from tests.pains.pain import Guard, Pain
-from tests.support.jobs import copy_begins
-from tests.support.rig import MIB, Said, run_cli
+from tests.rig.jobs import copy_begins
+from tests.rig.rig import MIB, Said, run_cli
 
 
 @dataclass

@@ -11,7 +11,7 @@ from tests.layouts.built import BUILT
 from tests.layouts.catalogue import LAYOUTS
 from tests.layouts.layout import Flags, Truth
 from tests.layouts.truth import flagged, told
-from tests.support import fixtures
+from tests.rig import fixtures
 
 _TRUTHS: dict[str, Truth] = {layout.name: layout.truth for layout in LAYOUTS}
 _FLAGS: dict[str, Flags] = {layout.name: layout.flags for layout in LAYOUTS}

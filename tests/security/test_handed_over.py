@@ -18,11 +18,11 @@ import pytest
 from qmpsnap.demo import images, qemu_guest
 from qmpsnap.demo.disks import qcow2_chain, raw_disk
 from qmpsnap.guests.files import qemu_img
-from tests.qemu.conftest import direct_rig
+from tests.rig.attacks import Book, Seen, probe
+from tests.rig.detector import detecting
+from tests.rig.rig import BASE, DISK, MIB, SERIAL, SIZE, Rig
+from tests.rig.roads import direct_rig
 from tests.security.conftest import SECRET, MakeRig, Victim
-from tests.support.attacks import Book, Seen, probe
-from tests.support.detector import detecting
-from tests.support.rig import BASE, DISK, MIB, SERIAL, SIZE, Rig
 
 NEW = f"{BASE}.new"
 Place = Callable[[Path, Path, ExitStack], None]
