@@ -18,7 +18,7 @@ import hypothesis  # noqa: F401
 import pytest
 
 from qmpsnap.cli.main import run
-from qmpsnap.demo import libvirt_guest
+from qmpsnap.demo.embed import embedded_connection
 from qmpsnap.monitor import virt
 from qmpsnap.monitor.base import Monitor
 from qmpsnap.monitor.schema import Features, read_features
@@ -164,7 +164,7 @@ def connection(pytestconfig: pytest.Config) -> Iterator[Any]:
         with closing(virt.open_connection(uri)) as connection:
             yield connection
         return
-    with libvirt_guest.embedded_connection(embed_root()) as connection:
+    with embedded_connection(embed_root()) as connection:
         yield connection
 
 

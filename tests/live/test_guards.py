@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from qmpsnap.demo.libvirt_guest import LibvirtMachine
 from tests.rig.guards import read_by_another_process, refused, refused_then_done
+from tests.rig.libvirt_machine import LibvirtMachine
 from tests.rig.rig import BASE, DISK, Rig
 from tests.rig.roads import MakeRig
 from tests.rig.situations import situation

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from qmpsnap.demo import images
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.guests.files import qemu_img
 from qmpsnap.operations import merge, snapshot
 from qmpsnap.operations.guest import Guest
 from qmpsnap.operations.outcome import HeaderWrong, Result
 from qmpsnap.operations.requests import CreateRequest
+from tests.rig import images
 from tests.rig.headers import (
     COMMIT,
     FAULTS,

@@ -11,18 +11,18 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from qmpsnap.demo import images
-from qmpsnap.demo.libvirt_guest import LibvirtMachine
-from qmpsnap.demo.writer import Writer
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.guests.files.header import read_header
 from qmpsnap.monitor.base import CommandFailed
 from qmpsnap.operations import merge
 from qmpsnap.operations.job.states import JobView
 from qmpsnap.operations.requests import DeleteRequest, NamedDeleteRequest
+from tests.rig import images
+from tests.rig.libvirt_machine import LibvirtMachine
 from tests.rig.rig import BASE, DISK, MIB, SERIAL, SIZE, Rig, assert_sound
 from tests.rig.roads import MakeRig
 from tests.rig.situations import situation
+from tests.rig.writer import Writer
 
 
 class Nobody:

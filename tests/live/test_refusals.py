@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from qmpsnap.demo import images
 from qmpsnap.guests.files import qemu_img
 from qmpsnap.guests.files.header import read_header
+from tests.rig import images
 from tests.rig.headers import hand_over
 from tests.rig.rig import BASE, DISK, MIB, SERIAL, SIZE, Rig, assert_sound
 from tests.rig.roads import MakeRig

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from qmpsnap.demo import images
 from qmpsnap.guests.libvirt.guest import LibvirtGuest
 from qmpsnap.guests.qmp.guest import QmpGuest
 from qmpsnap.operations.guest import Guest
 from qmpsnap.operations.plan_snapshot import CreatePlan
+from tests.rig import images
 from tests.rig.jobs import fill, small_file_system, until
 from tests.rig.rig import BASE, DISK, SERIAL, Rig, Said, assert_sound
 from tests.rig.roads import Road, on_roads

@@ -15,10 +15,10 @@ import libvirt
 import pytest
 from lxml import etree
 
-from qmpsnap.demo import images
 from qmpsnap.guests.files.header import read_header
 from qmpsnap.operations.guest import Overlay
 from tests.pains.pain import Guard, Pain
+from tests.rig import images
 from tests.rig.defined import Defined, defined
 from tests.rig.headers import hand_over
 from tests.rig.rig import BASE, DISK, MIB, SERIAL, SIZE, Rig

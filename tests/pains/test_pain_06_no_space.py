@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from qmpsnap.demo.disks import qcow2_chain
-from qmpsnap.demo.guest import GuestWriteError
 from tests.pains.pain import Guard, Pain
+from tests.rig.disks import qcow2_chain
 from tests.rig.jobs import ACTIVE, TOP, fill, make_chain, small_file_system
+from tests.rig.machine import GuestWriteError
 from tests.rig.rig import BASE, DISK, MIB, SERIAL, Rig
 from tests.rig.roads import direct_rig
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from qmpsnap.demo import images
-from qmpsnap.demo.disks import qcow2_chain
 from qmpsnap.guests.qmp.guest import QmpGuest
 from tests.pains.pain import Guard, Pain
+from tests.rig import images
+from tests.rig.disks import qcow2_chain
 from tests.rig.jobs import ACTIVE, TOP, make_chain, until
 from tests.rig.rig import BASE, DISK, MIB, SERIAL, Rig
 from tests.rig.roads import MakeRig, direct_rig

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from qmpsnap.demo import images
-from qmpsnap.demo.disks import qcow2_chain
 from tests.pains.pain import Guard, Pain
+from tests.rig import images
+from tests.rig.disks import qcow2_chain
 from tests.rig.rig import BASE, DISK, MIB, SERIAL, Rig
 from tests.rig.roads import direct_rig
 

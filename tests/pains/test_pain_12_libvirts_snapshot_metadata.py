@@ -13,8 +13,8 @@ from typing import Any
 import libvirt
 import pytest
 
-from qmpsnap.demo import images
 from tests.pains.pain import Guard, Pain
+from tests.rig import images
 from tests.rig.defined import Defined, defined
 from tests.rig.rig import BASE, DISK, MIB
 

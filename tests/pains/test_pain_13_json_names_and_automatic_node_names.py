@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from qmpsnap.demo import images
-from qmpsnap.demo.disks import DiskSpec
 from qmpsnap.guests.files.header import read_header
 from qmpsnap.guests.qmp.guest import QmpGuest
 from tests.pains.pain import Guard, Pain
+from tests.rig import images
+from tests.rig.disks import DiskSpec
 from tests.rig.rig import BASE, DISK, MIB, SERIAL, Rig
 from tests.rig.roads import direct_rig
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from qmpsnap.demo.libvirt_guest import LibvirtDisk, LibvirtMachine
 from qmpsnap.operations.job.machine import Do, Step, Watch
 from tests.pains.pain import Guard, Pain
 from tests.rig.jobs import ACTIVE, TOP, make_chain, until
+from tests.rig.libvirt_machine import LibvirtDisk, LibvirtMachine
 from tests.rig.rig import BASE, DISK, SERIAL, Rig
 from tests.rig.roads import libvirt_rig
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from qmpsnap.demo import images
-from qmpsnap.demo.disks import DiskSpec, qcow2_chain
 from qmpsnap.guests.files import qemu_img
 from tests.layouts.layout import Image
 from tests.layouts.running import Kept
 from tests.pains.pain import Guard, Pain
+from tests.rig import images
+from tests.rig.disks import DiskSpec, qcow2_chain
 from tests.rig.rig import BASE, DISK, MIB, SERIAL, Rig
 from tests.rig.roads import direct_rig
 

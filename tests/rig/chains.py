@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from qmpsnap.demo import images
 from qmpsnap.guests.files import qemu_img
+from tests.rig import images
 
 MIB = 1024 * 1024
 

@@ -19,12 +19,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from qmpsnap.demo.disks import qdev
-from qmpsnap.demo.guest import Machine
 from qmpsnap.guests.libvirt.guest import LibvirtGuest
 from qmpsnap.monitor.passthrough import PassthroughMonitor
 from qmpsnap.monitor.virt import find_domain, libvirt_module, open_connection
 from qmpsnap.operations.guest import Guest
+from tests.rig.disks import qdev
+from tests.rig.machine import Machine
 
 USER: Final = "libvirt-qemu"
 """Made by Debian's packages, and by .ci/setup."""

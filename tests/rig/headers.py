@@ -7,12 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from qmpsnap.demo import images
 from qmpsnap.guests.files.header import read_header
 from qmpsnap.operations import merge
 from qmpsnap.operations.guest import Guest
 from qmpsnap.operations.outcome import Result
 from qmpsnap.operations.requests import DeleteRequest
+from tests.rig import images
 from tests.rig.rig import BASE, SERIAL, SIZE, Rig
 
 _BACKING_FORMAT = bytes.fromhex("E2792ACA")

@@ -11,9 +11,6 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
-from qmpsnap.demo import images
-from qmpsnap.demo.disks import DiskSpec
-from qmpsnap.demo.guest import Machine
 from qmpsnap.guests.files import qemu_img
 from qmpsnap.operations import merge
 from qmpsnap.operations.guards import Guard
@@ -24,6 +21,9 @@ from qmpsnap.operations.job.notices import Notice
 from qmpsnap.operations.options import MergeOptions
 from qmpsnap.operations.outcome import Result
 from qmpsnap.operations.requests import DeleteRequest
+from tests.rig import images
+from tests.rig.disks import DiskSpec
+from tests.rig.machine import Machine
 from tests.rig.rig import BASE, DISK, MIB, SERIAL, Rig
 
 TOP, ACTIVE = f"{BASE}.s1", f"{BASE}.s2"

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from qmpsnap.demo import images
 from qmpsnap.guests.files import qemu_img
+from tests.rig import images
 
 MIB: Final = 1024 * 1024
 VIRTUAL_SIZE: Final = 1 * MIB

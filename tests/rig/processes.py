@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from qmpsnap.demo.libvirt_guest import Process
+from tests.rig.libvirt_machine import Process
 
 
 def is_embedded(connection: Any) -> bool:

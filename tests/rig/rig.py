@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from qmpsnap.cli.main import run
-from qmpsnap.demo.disks import DiskSpec
-from qmpsnap.demo.guest import Machine
 from qmpsnap.formats.layers import Disk
 from qmpsnap.formats.verdict import Verdict
 from qmpsnap.guests.files import qemu_img
@@ -20,6 +18,8 @@ from qmpsnap.guests.files.header import read_header
 from qmpsnap.operations.guest import Guest
 from qmpsnap.operations.requests import CreateRequest
 from qmpsnap.operations.snapshot import create
+from tests.rig.disks import DiskSpec
+from tests.rig.machine import Machine
 
 MIB = 1024 * 1024
 SIZE = 4 * MIB

@@ -10,14 +10,14 @@ from typing import Any, Literal
 
 import pytest
 
-from qmpsnap.demo import images, libvirt_guest, qemu_guest
-from qmpsnap.demo.disks import DiskSpec, qcow2_chain, raw_disk
-from qmpsnap.demo.libvirt_guest import LibvirtDisk, embedded_process
 from qmpsnap.guests.libvirt.guest import LibvirtGuest
 from qmpsnap.guests.qmp.guest import QmpGuest
 from qmpsnap.monitor.socket import SocketMonitor
 from qmpsnap.monitor.virt import find_domain
 from qmpsnap.operations.guest import Guest
+from tests.rig import images, libvirt_machine, qemu_machine
+from tests.rig.disks import DiskSpec, qcow2_chain, raw_disk
+from tests.rig.libvirt_machine import LibvirtDisk, embedded_process
 from tests.rig.processes import is_embedded, process_of
 from tests.rig.rig import BASE, DISK, SERIAL, SIZE, Rig
 
@@ -41,7 +41,7 @@ def on_roads(values: Mapping[Road, Iterable[object]]) -> list[Any]:
 @contextmanager
 def direct_rig(folder: Path, disk: DiskSpec, machine_args: Sequence[str] = ()) -> Iterator[Rig]:
     """Start a guest with one disk, on its own QMP socket."""
-    with qemu_guest.run([disk], directory=folder, machine_args=machine_args) as guest:
+    with qemu_machine.run([disk], directory=folder, machine_args=machine_args) as guest:
         path = str(guest.qmp_path)
 
         @contextmanager
@@ -75,7 +75,7 @@ def libvirt_rig(
     name = f"web{next(_NUMBERS)}"
     disk = disk or LibvirtDisk(folder / file, base, DISK, SERIAL)
     find = embedded_process if is_embedded(connection) else process_of
-    with libvirt_guest.run(
+    with libvirt_machine.run(
         connection, [disk], name, directory=folder, alter=alter, find=find
     ) as guest:
 

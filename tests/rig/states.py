@@ -25,10 +25,10 @@ from typing import Any
 
 from lxml.builder import E, ElementMaker  # type: ignore[import-not-found]
 
-from qmpsnap.demo import images
-from qmpsnap.demo.disks import qcow2_chain
-from qmpsnap.demo.libvirt_guest import LibvirtMachine
+from tests.rig import images
+from tests.rig.disks import qcow2_chain
 from tests.rig.jobs import until
+from tests.rig.libvirt_machine import LibvirtMachine
 from tests.rig.rig import BASE, DISK, SERIAL, Rig
 from tests.rig.roads import direct_rig, libvirt_rig
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from qmpsnap.demo import images
-from qmpsnap.demo.disks import qcow2_chain
+from tests.rig import images
 from tests.rig.attacks import Book
 from tests.rig.detector import Detector, detecting
+from tests.rig.disks import qcow2_chain
 from tests.rig.payloads import forged
 from tests.rig.rig import BASE, DISK, SERIAL, SIZE, Rig, Said
 from tests.rig.roads import direct_rig, libvirt_rig

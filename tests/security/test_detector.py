@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from qmpsnap.demo import images
 from qmpsnap.guests.files import qemu_img
+from tests.rig import images
 from tests.rig.payloads import PAYLOADS
 from tests.rig.rig import Said
 from tests.security.conftest import FIXTURE, SECRET, Victim, states_its_formats

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from qmpsnap.demo import images
 from tests.rig import daemon as libvirtd
+from tests.rig import images
 from tests.rig.daemon import Daemon, DaemonMachine
 from tests.rig.detector import detecting
 from tests.rig.payloads import put

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from qmpsnap.demo import images
-from qmpsnap.demo.disks import DiskSpec
-from qmpsnap.demo.libvirt_guest import LibvirtDisk
+from tests.rig import images
+from tests.rig.disks import DiskSpec
+from tests.rig.libvirt_machine import LibvirtDisk
 from tests.rig.payloads import put
 from tests.rig.rig import BASE, DISK, SERIAL, SIZE, Rig
 from tests.rig.roads import direct_rig, libvirt_rig

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from qmpsnap.demo import images, qemu_guest
-from qmpsnap.demo.disks import qcow2_chain, raw_disk
-from qmpsnap.demo.libvirt_guest import wait_until_gone
+from tests.rig import images, qemu_machine
+from tests.rig.disks import qcow2_chain, raw_disk
+from tests.rig.libvirt_machine import wait_until_gone
 from tests.rig.rig import BASE, DISK, MIB, SIZE, Rig, Said, unlocked
 from tests.rig.roads import MakeRig, libvirt_rig
 
@@ -89,12 +89,14 @@ def test_a_host(connection: Any, tmp_path: Path, defined: str) -> None:
     chain = qcow2_chain([(other / "top", "qcow2"), (share / BASE, "raw")], "vda")
     with ExitStack() as stack:
         first = stack.enter_context(
-            qemu_guest.run([raw_disk(other / "active", "vda")], directory=tmp_path)
+            qemu_machine.run([raw_disk(other / "active", "vda")], directory=tmp_path)
         )
         first.write_bytes("vda", 0, b"conectix".ljust(512, b"\0"))
         rig = stack.enter_context(libvirt_rig(connection, share, "raw"))
         second = stack.enter_context(
-            qemu_guest.run([unlocked(chain)], directory=tmp_path, machine_args=["-name", "second"])
+            qemu_machine.run(
+                [unlocked(chain)], directory=tmp_path, machine_args=["-name", "second"]
+            )
         )
         sockets = ["--socket", first.qmp_path, "--socket", second.qmp_path]
         said = audit(rig, *sockets, "--jobs", "3", "-o", "json")
@@ -132,7 +134,7 @@ def test_a_connection_that_cannot_be_opened(tmp_path: Path, make_rig: MakeRig) -
         (found,) = said.json["findings"]
         assert (found["id"], found["guest"]) == ("guest-unreadable", "test:///no/such/file")
         images.create_raw(tmp_path / "x", MIB)
-        with qemu_guest.run([raw_disk(tmp_path / "x", "vda")], directory=tmp_path) as guest:
+        with qemu_machine.run([raw_disk(tmp_path / "x", "vda")], directory=tmp_path) as guest:
             said = audit(rig, "--socket", guest.qmp_path, "-o", "json")
         assert said.code == 3, said
         assert [one["read"] for one in said.json["audited"]] == [False, True]

@@ -7,7 +7,7 @@ from typing import Any
 import libvirt
 import pytest
 
-from qmpsnap.demo import images
+from tests.rig import images
 from tests.rig.guards import refused_then_done
 from tests.rig.rig import BASE, SIZE
 from tests.rig.roads import MakeRig

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from qmpsnap.demo.libvirt_guest import LibvirtMachine
 from qmpsnap.monitor import virt
 from qmpsnap.operations import merge
 from qmpsnap.operations.guest import Guest
@@ -31,6 +30,7 @@ from tests.rig.jobs import (
     small_file_system,
     until,
 )
+from tests.rig.libvirt_machine import LibvirtMachine
 from tests.rig.rig import BASE, DISK, MIB, Rig, assert_sound
 from tests.rig.roads import MakeRig, libvirt_rig
 

@@ -15,7 +15,6 @@ from typing import Any
 import libvirt
 import pytest
 
-from qmpsnap.demo import images
 from qmpsnap.graph import xml
 from qmpsnap.guests.files import qemu_img
 from qmpsnap.guests.offline.block_layer import CannotOpen, opened
@@ -23,6 +22,7 @@ from qmpsnap.guests.offline.guest import OfflineGuest
 from qmpsnap.guests.qmp.guest import QmpGuest
 from qmpsnap.operations import merge
 from qmpsnap.operations.requests import DeleteRequest
+from tests.rig import images
 from tests.rig.headers import recorded, with_format
 from tests.rig.rig import BASE, DISK, MIB, SERIAL, SIZE, Rig
 from tests.rig.situations import situation

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from qmpsnap.demo import images
-from qmpsnap.demo.libvirt_guest import LibvirtMachine
 from qmpsnap.guests.files.header import read_header
 from qmpsnap.monitor import virt
+from tests.rig import images
+from tests.rig.libvirt_machine import LibvirtMachine
 from tests.rig.rig import BASE, DISK, MIB, Rig, Said, assert_sound, run_cli
 from tests.rig.roads import MakeRig, libvirt_rig
 from tests.rig.situations import situation

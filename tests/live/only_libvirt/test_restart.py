@@ -23,7 +23,7 @@ from pathlib import Path
 
 import pytest
 
-from qmpsnap.demo import images
+from tests.rig import images
 from tests.rig.jobs import ACTIVE, make_chain, until
 from tests.rig.rig import DISK, MIB, SERIAL
 from tests.rig.tiers import missing

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from qmpsnap.demo import images
 from qmpsnap.guests.offline.block_layer import opened
+from tests.rig import images
 from tests.rig.rig import SIZE
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import jsonschema
 
-from qmpsnap.demo import images
-from qmpsnap.demo.disks import DiskSpec
+from tests.rig import images
+from tests.rig.disks import DiskSpec
 from tests.rig.rig import BASE, DISK, MIB, SERIAL, assert_sound
 from tests.rig.roads import MakeRig, direct_rig
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from qmpsnap.demo import images
 from qmpsnap.guests.files.content import CannotVerify, digest_of
+from tests.rig import images
 
 MIB = 1024 * 1024
 

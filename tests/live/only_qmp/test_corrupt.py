@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from qmpsnap.demo import images, qemu_guest
-from qmpsnap.demo.disks import qcow2_chain
 from qmpsnap.guests.qmp.guest import QmpGuest
 from qmpsnap.monitor.socket import SocketMonitor
 from qmpsnap.operations.volume import DiskUnsuitable, usable
+from tests.rig import images, qemu_machine
+from tests.rig.disks import qcow2_chain
 
 SIZE = 1024 * 1024
 CLUSTER = 64 * 1024
@@ -40,7 +40,7 @@ def test_other_disk_is_still_answered_for(tmp_path: Path) -> None:
         qcow2_chain([(tmp_path / name, "qcow2"), (tmp_path / f"{name}.base", "qcow2")], name)
         for name in ("a", "b")
     ]
-    with qemu_guest.run(disks, directory=tmp_path) as guest:
+    with qemu_machine.run(disks, directory=tmp_path) as guest:
         monitor = SocketMonitor.connect(guest.qmp_path)
         try:
             host = QmpGuest(monitor)

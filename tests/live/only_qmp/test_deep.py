@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from qmpsnap.demo import qemu_guest
-from qmpsnap.demo.disks import qcow2_chain
-from qmpsnap.demo.qemu_guest import QemuMachine
 from qmpsnap.guests.qmp.guest import QmpGuest
 from qmpsnap.guests.reader import GuestWouldStall
 from qmpsnap.monitor.socket import SocketMonitor
+from tests.rig import qemu_machine
 from tests.rig.chains import make_chain
 from tests.rig.counting import Counting
+from tests.rig.disks import qcow2_chain
+from tests.rig.qemu_machine import QemuMachine
 from tests.rig.rig import run_cli
 
 LAYERS = 20
@@ -26,7 +26,7 @@ LIMIT_S = 0.003
 @contextmanager
 def deep_guest(folder: Path, *, relative: bool) -> Iterator[QemuMachine]:
     disk = qcow2_chain(make_chain(folder, "volume", LAYERS, relative=relative), "vda", "1234")
-    with qemu_guest.run([disk], directory=folder) as guest:
+    with qemu_machine.run([disk], directory=folder) as guest:
         yield guest
 
 

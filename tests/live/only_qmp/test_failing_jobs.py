@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from qmpsnap.demo import images
 from qmpsnap.operations import merge
 from qmpsnap.operations.job.states import JobFailed, JobView
 from qmpsnap.operations.requests import DeleteRequest
+from tests.rig import images
 from tests.rig.jobs import ACTIVE, TOP, failing_disk, make_chain
 from tests.rig.rig import BASE, DISK, MIB, SERIAL, SIZE, assert_sound
 from tests.rig.roads import MakeRig, direct_rig

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from qmpsnap.cli.main import run
-from qmpsnap.demo import images, qemu_guest
-from qmpsnap.demo.disks import DiskSpec, qcow2_chain, raw_disk
-from qmpsnap.demo.qemu_guest import QemuMachine
 from qmpsnap.guests.files import qemu_img
+from tests.rig import images, qemu_machine
+from tests.rig.disks import DiskSpec, qcow2_chain, raw_disk
+from tests.rig.qemu_machine import QemuMachine
 from tests.rig.rig import MIB, Said, unlocked
 
 TOP, BASE = "volume-1.s1", "volume-1"
@@ -63,7 +63,7 @@ def chain_of(folder: Path, *, id: str = "vda") -> DiskSpec:
 @contextmanager
 def running(folder: Path, *disks: DiskSpec, name: str = "") -> Iterator[QemuMachine]:
     arguments = ["-name", name] if name else []
-    with qemu_guest.run(disks, directory=folder.parent, machine_args=arguments) as guest:
+    with qemu_machine.run(disks, directory=folder.parent, machine_args=arguments) as guest:
         yield guest
 
 
@@ -284,7 +284,7 @@ class TestAudit:
             second = f"{short}/second"
             arguments = [*uuid, "-qmp", f"unix:{second},server=on,wait=off"]
             disks = [raw_disk(share / BASE, "vda")]
-            with qemu_guest.run(disks, directory=tmp_path, machine_args=arguments) as guest:
+            with qemu_machine.run(disks, directory=tmp_path, machine_args=arguments) as guest:
                 said = cli("--qmp", guest.qmp_path, "audit", "--socket", second)
         assert said.code == 0, said
         assert "1 guest, 1 disk" in said.err

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from qmpsnap.demo import images
 from qmpsnap.operations import snapshot
 from qmpsnap.operations.guest import Guest
 from qmpsnap.operations.requests import CreateRequest
 from tests.live.only_qmp.test_kill import Killed
+from tests.rig import images
 from tests.rig.headers import COMMIT, deleted, recorded, with_format, without_format
 from tests.rig.rig import BASE, DISK, SERIAL, assert_sound
 from tests.rig.roads import MakeRig

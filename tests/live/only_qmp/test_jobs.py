@@ -15,10 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from qmpsnap.demo.disks import DiskSpec, qcow2_chain
-from qmpsnap.demo.export import exported
-from qmpsnap.demo.images import sha256_of_bytes
-from qmpsnap.demo.writer import NbdClient
 from qmpsnap.guests.qmp.guest import QmpGuest
 from qmpsnap.monitor.socket import SocketMonitor
 from qmpsnap.operations import outcome
@@ -34,6 +30,9 @@ from qmpsnap.operations.job.notices import (
 from qmpsnap.operations.job.states import JobFailed, JobView
 from qmpsnap.operations.options import DEFAULT_OPTIONS, MergeOptions, OnError
 from qmpsnap.operations.outcome import OutcomeUnknown, TimedOut
+from tests.rig.disks import DiskSpec, qcow2_chain
+from tests.rig.export import exported
+from tests.rig.images import sha256_of_bytes
 from tests.rig.jobs import (
     ACTIVE,
     AFTERWARDS,
@@ -47,6 +46,7 @@ from tests.rig.jobs import (
 )
 from tests.rig.rig import BASE, DISK, MIB, SERIAL, Rig, assert_sound
 from tests.rig.roads import direct_rig
+from tests.rig.writer import NbdClient
 
 PAUSE = MergeOptions(on_error=OnError.PAUSE)
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from qmpsnap.demo import images
 from qmpsnap.guests.files.header import read_header
 from qmpsnap.operations import merge, outcome, snapshot
 from qmpsnap.operations.guest import Guest
 from qmpsnap.operations.requests import CreateRequest, DeleteRequest, NamedDeleteRequest
+from tests.rig import images
 from tests.rig.rig import BASE, DISK, SERIAL, Rig, assert_sound
 from tests.rig.roads import MakeRig
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from qmpsnap.demo import images
-from qmpsnap.demo.disks import qcow2_chain
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.operations import merge
 from tests.live.only_qmp.test_kill import Killed, Mortal
+from tests.rig import images
+from tests.rig.disks import qcow2_chain
 from tests.rig.jobs import AFTERWARDS, REQUESTS, SLOW, make_chain, merged
 from tests.rig.rig import BASE, DISK, MIB, SIZE, Rig, assert_sound
 from tests.rig.roads import direct_rig

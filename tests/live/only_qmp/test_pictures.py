@@ -17,11 +17,11 @@ from qmpsnap.cli.dot import NAME_LIMIT, shortened
 from qmpsnap.cli.graphviz import svg
 from qmpsnap.cli.output import printable
 from qmpsnap.cli.picture import picture
-from qmpsnap.demo import qemu_guest
-from qmpsnap.demo.disks import qcow2_chain
 from qmpsnap.formats.from_graph import guest_from_graph
 from qmpsnap.graph.nodes import Device, Edge, Graph, Node
+from tests.rig import qemu_machine
 from tests.rig.chains import make_chain
+from tests.rig.disks import qcow2_chain
 from tests.rig.rig import Rig, Said
 from tests.rig.tiers import missing
 
@@ -37,21 +37,21 @@ def graphviz() -> None:
 
 
 @pytest.fixture(scope="module")
-def guest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[qemu_guest.QemuMachine]:
+def guest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[qemu_machine.QemuMachine]:
     """A guest with two disks, of ten layers and of two; a job waits on the first."""
     folder = tmp_path_factory.mktemp("share")
     disks = [
         qcow2_chain(make_chain(folder, "volume-1", DEPTH), "vda", "1"),
         qcow2_chain(make_chain(folder, "volume-2", 2), "vdb", "2"),
     ]
-    with qemu_guest.run(disks, directory=folder) as guest:
+    with qemu_machine.run(disks, directory=folder) as guest:
         job = {"job-id": "waits", "auto-finalize": False, "auto-dismiss": False}
         ends = {"device": "vda-0-fmt", "top-node": "vda-3-fmt", "base-node": "vda-6-fmt"}
         guest.qmp("block-commit", job | ends)
         yield guest
 
 
-def said(guest: qemu_guest.QemuMachine, *arguments: str) -> Said:
+def said(guest: qemu_machine.QemuMachine, *arguments: str) -> Said:
     rig = Rig(guest, Path(), ["--qmp", guest.qmp_path], [], NotImplemented, guest.kill)
     return rig.cli(*arguments)
 
@@ -64,7 +64,7 @@ def texts(picture: str) -> list[str]:
 
 
 class TestTenLayersAndTwoDisks:
-    def test_svg_shows_every_layer_and_the_job(self, guest: qemu_guest.QemuMachine) -> None:
+    def test_svg_shows_every_layer_and_the_job(self, guest: qemu_machine.QemuMachine) -> None:
         done = said(guest, "chain", "-o", "svg")
         assert done.code == 0, done
         assert done.err == ""
@@ -78,12 +78,12 @@ class TestTenLayersAndTwoDisks:
         assert shown.count("job waits: intermediate node") == 3
         assert "base" in shown  # the role of the job's lower end
 
-    def test_one_disk(self, guest: qemu_guest.QemuMachine) -> None:
+    def test_one_disk(self, guest: qemu_machine.QemuMachine) -> None:
         shown = texts(said(guest, "chain", "vdb", "-o", "svg").out)
         assert "volume-2.s1" in shown
         assert not {"vda", "volume-1", "job waits"} & set(shown)
 
-    def test_dot_is_what_graphviz_reads(self, guest: qemu_guest.QemuMachine) -> None:
+    def test_dot_is_what_graphviz_reads(self, guest: qemu_machine.QemuMachine) -> None:
         done = said(guest, "chain", "-o", "dot")
         assert done.code == 0, done
         plain = subprocess.run(
@@ -95,7 +95,7 @@ class TestTenLayersAndTwoDisks:
         assert len(nodes) == 2 * (DEPTH + 2) + 4
 
     def test_graphviz_missing(
-        self, guest: qemu_guest.QemuMachine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+        self, guest: qemu_machine.QemuMachine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         monkeypatch.setenv("PATH", str(tmp_path))
         done = said(guest, "chain", "-o", "svg")
@@ -104,7 +104,7 @@ class TestTenLayersAndTwoDisks:
         assert "graphviz" in done.err
 
     @pytest.mark.parametrize("command", ["disks", "list"])
-    def test_only_chains_are_drawn(self, guest: qemu_guest.QemuMachine, command: str) -> None:
+    def test_only_chains_are_drawn(self, guest: qemu_machine.QemuMachine, command: str) -> None:
         assert said(guest, command, "-o", "svg").code == 2
 
 

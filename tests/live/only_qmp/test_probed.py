@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from qmpsnap.cli.main import cli
-from qmpsnap.demo import images
+from tests.rig import images
 
 
 @pytest.mark.parametrize(

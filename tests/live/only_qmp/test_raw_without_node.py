@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pytest
 
-from qmpsnap.demo import images
+from tests.rig import images
 from tests.rig.rig import BASE, DISK, Rig, assert_sound
 from tests.rig.roads import MakeRig
 from tests.rig.situations import situation

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from qmpsnap.demo import qemu_guest
-from qmpsnap.demo.disks import qcow2_chain
 from qmpsnap.guests.qmp.guest import QmpGuest
 from qmpsnap.guests.reader import Reader
 from qmpsnap.monitor.socket import SocketMonitor
+from tests.rig import qemu_machine
 from tests.rig.chains import make_chain
 from tests.rig.counting import Counting
+from tests.rig.disks import qcow2_chain
 
 pytestmark = pytest.mark.every_query
 
@@ -27,7 +27,7 @@ def test_queries_depend_on_neither_depth_nor_disks(tmp_path: Path, layers: int, 
         for number, chain in enumerate(chains)
     ]
     with (
-        qemu_guest.run(specs, directory=tmp_path) as guest,
+        qemu_machine.run(specs, directory=tmp_path) as guest,
         closing(Counting(SocketMonitor.connect(guest.qmp_path))) as monitor,
     ):
         host, reader = QmpGuest(monitor), Reader(monitor)

@@ -1,5 +1,5 @@
 """
-How a disk of a throw-away guest is described to QEMU: as a list of named nodes.
+How a disk of the rig is described to QEMU: as a list of named nodes.
 
     vda-2-file ◄── vda-2-fmt ◄── vda-1-fmt ◄── vda-0-fmt ◄── device vda
                                      │             │
@@ -38,8 +38,6 @@ class DiskSpec:
     id: str
     """qdev id of the device."""
     serial: str | None = None
-    read_only: bool = False
-    """Open all nodes read-only; `ide` has no such disks."""
     bus: Bus = "virtio"
 
     @property
@@ -51,8 +49,7 @@ class DiskSpec:
         """The disk as arguments of QEMU. A `scsi` disk expects a SCSI bus to be there."""
         arguments = []
         for blockdev in self.blockdevs:
-            closed = {"read-only": True} if self.read_only else {}
-            arguments += ["-blockdev", json.dumps({**blockdev, **closed})]
+            arguments += ["-blockdev", json.dumps(blockdev)]
         device = f"{_DEVICES[self.bus]},id={_quoted(self.id)},drive={_quoted(self.root)}"
         # Without it no NBD client could write beside the device, as `Machine.writer` does.
         device += ",share-rw=on"
@@ -72,7 +69,6 @@ def raw_disk(
     serial: str | None = None,
     *,
     raw_node: bool = True,
-    read_only: bool = False,
 ) -> DiskSpec:
     """
     Describe a disk of one raw file.
@@ -83,9 +79,8 @@ def raw_disk(
         serial: Serial number that the guest sees; None for none.
         raw_node: False leaves the raw node out, as libvirt 11.3 does over QEMU 9.0: the device
             then stands on the protocol node.
-        read_only: The guest may not write.
     """
-    return qcow2_chain([(path, "raw")], id, serial, raw_node=raw_node, read_only=read_only)
+    return qcow2_chain([(path, "raw")], id, serial, raw_node=raw_node)
 
 
 def qcow2_chain(
@@ -94,7 +89,6 @@ def qcow2_chain(
     serial: str | None = None,
     *,
     raw_node: bool = True,
-    read_only: bool = False,
 ) -> DiskSpec:
     """
     Describe a disk of several layers.
@@ -106,7 +100,6 @@ def qcow2_chain(
             `<id>-<layer>-fmt`.
         serial: Serial number that the guest sees; None for none.
         raw_node: False leaves the raw node of a raw base out.
-        read_only: The guest may not write.
     """
     blockdevs: list[Mapping[str, object]] = []
     below: str | None = None
@@ -128,9 +121,7 @@ def qcow2_chain(
         below = node
     if below is None:
         raise ValueError("a disk has at least one layer")
-    return DiskSpec(
-        blockdevs=tuple(blockdevs), root=below, id=id, serial=serial, read_only=read_only
-    )
+    return DiskSpec(blockdevs=tuple(blockdevs), root=below, id=id, serial=serial)
 
 
 def _quoted(value: str) -> str:

@@ -1,5 +1,5 @@
 """
-A throw-away guest with a QEMU of our own: starts in 35 ms, needs no rights and no daemon.
+A guest with a QEMU of its own: starts in 35 ms, needs no rights and no daemon.
 
 QEMU gets two monitors, because one serves one client at a time: `qmp_path` is for the tool that is
 shown or tested, the other one is this module's. Both sockets are made and listened on here and
@@ -9,7 +9,6 @@ handed over, so whoever connects first waits for QEMU's greeting instead of find
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
 import tempfile
@@ -18,11 +17,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from qmpsnap.demo.disks import DiskSpec
-from qmpsnap.demo.guest import GuestDidNotStart, Machine
-from qmpsnap.errors import QmpsnapError
 from qmpsnap.monitor.base import CommandTimedOut, ConnectionLost, LostInMidCommand
 from qmpsnap.monitor.socket import SocketMonitor
+from tests.rig.disks import DiskSpec
+from tests.rig.machine import Machine
 
 START_TIMEOUT_S: Final = 30.0
 QUIT_TIMEOUT_S: Final = 5.0
@@ -96,7 +94,6 @@ def run(
     *,
     directory: str | os.PathLike[str],
     machine_args: Sequence[str] = (),
-    qemu: str | None = None,
 ) -> Iterator[QemuMachine]:
     """
     Run a paused guest for as long as the context is open.
@@ -108,15 +105,8 @@ def run(
         disks: Its disks; ids and node names must differ.
         directory: Where QEMU's output is kept (`qemu-….log`), and copies of disks are made.
         machine_args: More arguments for QEMU.
-        qemu: The QEMU binary; default is the environment's QMPSNAP_QEMU, or qemu-system-x86_64.
-
-    Raises:
-        GuestDidNotStart: QEMU is missing or refused its arguments; with what it printed.
     """
-    binary = qemu or os.environ.get("QMPSNAP_QEMU") or "qemu-system-x86_64"
-    for program in (binary, "setpriv"):
-        if shutil.which(program) is None:
-            raise GuestDidNotStart(f"{program} is not installed")
+    binary = os.environ.get("QMPSNAP_QEMU") or "qemu-system-x86_64"
     folder = Path(directory)
     with ExitStack() as stack:
         # The path of a UNIX socket has at most 107 bytes, and a test's own folder may have more.
@@ -133,10 +123,8 @@ def run(
         except BaseException as error:
             process.kill()
             process.wait()
-            if not isinstance(error, QmpsnapError):
-                raise
-            printed = output.read_text(errors="replace").strip()
-            raise GuestDidNotStart(printed or str(error)) from error
+            error.add_note(output.read_text(errors="replace"))
+            raise
         guest = QemuMachine(
             process=process,
             monitor=monitor,

@@ -1,5 +1,5 @@
 """
-What every throw-away guest can do, whoever runs its QEMU.
+What every guest of the rig can do, whoever runs its QEMU: a paused one, in which nothing ever runs.
 
 Writes go through HMP `qemu-io`, which returns nothing, neither on success nor on failure: what
 happened is only printed to QEMU's standard output. That output is kept in a file, and QEMU makes
@@ -14,52 +14,21 @@ import threading
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from qmpsnap.demo import images
-from qmpsnap.demo.export import copied, exported
-from qmpsnap.demo.writer import NbdClient, Writer, writing
-from qmpsnap.errors import Failed, Refused
+from tests.rig import images
+from tests.rig.export import exported
+from tests.rig.writer import NbdClient, Writer, writing
 
 _WROTE: Final = re.compile(r"^wrote (\d+)/(\d+) bytes at offset (\d+)$", re.MULTILINE)
 
 
-@dataclass(eq=False)
-class GuestDidNotStart(Failed):
-    """QEMU ended before it answered."""
-
-    msg = "the guest did not start: {self.reason}"
-    remedy = "Mend the cause; no guest is left running."
-    changed = "no"
-
-    reason: str
-
-
-@dataclass(eq=False)
-class GuestWriteError(Failed):
+class GuestWriteError(Exception):
     """A write of the guest did not succeed, or QEMU did not confirm it."""
-
-    msg = "guest write to {self.disk} ({self.length} bytes at {self.offset}): {self.reason}"
-    changed = "unknown"
-
-    disk: str
-    offset: int
-    length: int
-    reason: str
-
-
-@dataclass(eq=False)
-class NoSuchDisk(Refused):
-    """The guest has no disk of this id, or there is no medium in it."""
-
-    msg = "the guest has no readable disk {self.disk!r}"
-
-    disk: str
 
 
 class _Size(msgspec.Struct, rename="kebab"):
@@ -119,7 +88,7 @@ class Machine(ABC):
         """
         with self._io:
             start = self._output.stat().st_size
-            refused = self.hmp(f'qemu-io -d {self._qdev(disk_id)} "{command}"')
+            refused = self.hmp(f'qemu-io -d {self._qdevs[disk_id]} "{command}"')
             with self._output.open("rb") as file:
                 file.seek(start)
                 printed = file.read().decode(errors="replace")
@@ -153,7 +122,7 @@ class Machine(ABC):
         done = _WROTE.search(printed)
         if done is None or done.groups() != (str(length), str(length), str(offset)):
             reason = printed or "QEMU did not confirm it"
-            raise GuestWriteError(disk_id, offset, length, reason)
+            raise GuestWriteError(f"{disk_id}, {length} bytes at {offset}: {reason}")
 
     def virtual_size(self, disk_id: str) -> int:
         """Size in bytes of a disk as the guest sees it."""
@@ -191,37 +160,24 @@ class Machine(ABC):
         """
         model = bytearray(self.read_all(disk_id))
         node = self.active_node(disk_id)
-        socket = self._scratch / "nbd.sock"
-        with self._nbd, exported(self.qmp, node, socket=socket, writable=True) as url:
-            client = NbdClient(url)
-            try:
-                with writing(client.write, model, seed=seed, max_writes=max_writes) as writer:
-                    yield writer
-            finally:
-                client.close()
-
-    def _qdev(self, disk_id: str) -> str:
-        try:
-            return self._qdevs[disk_id]
-        except KeyError:
-            raise NoSuchDisk(disk_id) from None
+        with (
+            self._nbd,
+            exported(self.qmp, node, socket=self._scratch / "nbd", writable=True) as url,
+            closing(NbdClient(url)) as client,
+            writing(client.write, model, seed=seed, max_writes=max_writes) as writer,
+        ):
+            yield writer
 
     def _medium(self, disk_id: str) -> _Medium:
-        qdev = self._qdev(disk_id)
-        for block in msgspec.convert(self.qmp("query-block"), list[_Block]):
-            if block.qdev == qdev and block.inserted is not None:
-                return block.inserted
-        raise NoSuchDisk(disk_id)
+        blocks = msgspec.convert(self.qmp("query-block"), list[_Block])
+        qdev = self._qdevs[disk_id]
+        return next(one.inserted for one in blocks if one.qdev == qdev and one.inserted)
 
     @contextmanager
     def _copied(self, disk_id: str) -> Iterator[Path]:
         with (
             self._nbd,
-            copied(
-                self.qmp,
-                self.active_node(disk_id),
-                socket=self._scratch / "nbd.sock",
-                directory=self._directory,
-            ) as copy,
+            exported(self.qmp, self.active_node(disk_id), socket=self._scratch / "nbd") as url,
+            images.raw_copy(url, "raw", self._directory) as copy,
         ):
             yield copy
