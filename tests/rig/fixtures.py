@@ -1,9 +1,10 @@
 """
 Recordings and expected reports in `fixtures/`: how they are written, found and compared.
 
-`fixtures/PROGRAM-MAJOR.MINOR/NAME.jsonl` is a transcript, as `qmpsnap record` writes it, and
-`NAME.json` beside it what `qmpsnap chain -o json` says of it. Names that differ from run to run
-are replaced, in the transcript by others that mean the same.
+`fixtures/PROGRAM-MAJOR.MINOR/NAME.jsonl` is a transcript, as `qmpsnap record` writes it. What
+`qmpsnap chain -o json` says of it is in `fixtures/reports/PROGRAM/NAME.json`, or, where it is not
+what later versions say, in `NAME.PROGRAM-MAJOR.MINOR.json` for this version and older ones. Names
+that differ from run to run are replaced, in the transcript by others that mean the same.
 """
 
 from __future__ import annotations
@@ -102,10 +103,46 @@ def document(report: Disks, places: Mapping[str, str] | None = None) -> Document
 
 def expected(transcript: Path) -> Path:
     """Return the path of the expected report of a recording."""
-    return transcript.with_suffix(".json")
+    return next((path for path in _ages(transcript) if path.exists()), _newest(transcript))
 
 
-def write(path: Path, made: Document) -> None:
-    """Write an expected report."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(made, indent=2) + "\n")
+def write(transcript: Path, made: Document) -> None:
+    """Write an expected report, and keep what other versions are expected to say."""
+    versions = [one for one in _versions(transcript) if one == transcript or expected(one).exists()]
+    said = {one: json.loads(expected(one).read_text()) for one in versions if one != transcript}
+    said[transcript] = made
+    _newest(transcript).parent.mkdir(parents=True, exist_ok=True)
+    later = None
+    for one in reversed(versions):
+        path = _newest(one) if later is None else _of(one)
+        if said[one] != later:
+            path.write_text(json.dumps(said[one], indent=2) + "\n")
+        else:
+            path.unlink(missing_ok=True)
+        later = said[one]
+
+
+def _versions(transcript: Path) -> list[Path]:
+    """The same recording of each version, oldest first."""
+    program = transcript.parent.name.partition("-")[0]
+    return sorted({transcript, *FOLDER.glob(f"{program}*/{transcript.name}")}, key=_number)
+
+
+def _ages(transcript: Path) -> list[Path]:
+    """Where the report of this version may be kept, or else of those that are newer."""
+    versions = _versions(transcript)
+    return [_of(one) for one in versions[versions.index(transcript) :]]
+
+
+def _newest(transcript: Path) -> Path:
+    program = transcript.parent.name.partition("-")[0]
+    return FOLDER / "reports" / program / f"{transcript.stem}.json"
+
+
+def _of(transcript: Path) -> Path:
+    newest = _newest(transcript)
+    return newest.with_name(f"{newest.stem}.{transcript.parent.name}.json")
+
+
+def _number(transcript: Path) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", transcript.parent.name)]
