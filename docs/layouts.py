@@ -10,8 +10,7 @@ from typing import Any
 
 from tests.layouts import built, drives, filters, formats, jobs, protocols, shapes
 from tests.layouts.layout import Layout
-
-FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
+from tests.rig import fixtures
 
 _KINDS: dict[str, Sequence[Layout]] = {
     "Formats": formats.LAYOUTS,
@@ -50,7 +49,7 @@ def page(notice: str) -> str:
 
 
 def _folders(prefix: str) -> list[Path]:
-    found = [path for path in FIXTURES.glob(f"{prefix}*") if path.is_dir()]
+    found = [path for path in fixtures.FOLDER.glob(f"{prefix}*") if path.is_dir()]
     return sorted(found, key=lambda path: [int(part) for part in _version(path).split(".")])
 
 
@@ -66,7 +65,7 @@ def _table(layouts: Iterable[Layout], versions: Sequence[Path]) -> Iterator[str]
     yield f"| layout | what it is | reported | {' | '.join(map(_version, versions))} |"
     yield "|---" * (3 + len(versions)) + "|"
     for layout in layouts:
-        said = [_said(folder / f"{layout.name}.json") for folder in versions]
+        said = [_said(folder / f"{layout.name}.jsonl") for folder in versions]
         common = next((one for one in reversed(said) if one is not None), None)
         cells = [f"`{layout.name}`", layout.about, common or _truth(layout)]
         cells += [_mark(one, common, layout) for one in said]
@@ -83,10 +82,10 @@ def _truth(layout: Layout) -> str:
     return _disks({disk: [one[1] for one in layers] for disk, layers in layout.truth.items()})
 
 
-def _said(report: Path) -> str | None:
-    if not report.exists():
+def _said(transcript: Path) -> str | None:
+    if not transcript.exists():
         return None
-    document: dict[str, Any] = json.loads(report.read_text())
+    document: dict[str, Any] = json.loads(fixtures.expected(transcript).read_text())
     return _disks(
         {disk["disk"]: [layer["format"] for layer in disk["layers"]] for disk in document["disks"]}
     )
@@ -124,14 +123,14 @@ def _remote() -> Iterator[str]:
     yield "| recording | reported |"
     yield "|---|---|"
     for one in built.BUILT:
-        yield f"| `{one.name}` | {_said(built.FOLDER / f'{one.name}.json')} |"
+        yield f"| `{one.name}` | {_said(built.FOLDER / f'{one.name}.jsonl')} |"
 
 
 def _by_libvirt(folder: Path) -> Iterator[str]:
     yield "| recording | reported |"
     yield "|---|---|"
-    for report in sorted(folder.glob("*.json")):
-        yield f"| `{report.stem}` | {_said(report)} |"
+    for transcript in sorted(folder.glob("*.jsonl")):
+        yield f"| `{transcript.stem}` | {_said(transcript)} |"
 
 
 def _cell(text: str) -> str:

@@ -18,15 +18,15 @@ import hypothesis  # noqa: F401
 import pytest
 
 from qmpsnap.cli.main import run
-from qmpsnap.demo import libvirt_guest
+from qmpsnap.demo.embed import embedded_connection
 from qmpsnap.monitor import virt
 from qmpsnap.monitor.base import Monitor
 from qmpsnap.monitor.schema import Features, read_features
-from tests.support import linux
-from tests.support.daemon import which
-from tests.support.embedded import embed_root
-from tests.support.lending import lent
-from tests.support.tiers import required
+from tests.rig import linux
+from tests.rig.daemon import which
+from tests.rig.embedded import embed_root
+from tests.rig.lending import lent
+from tests.rig.tiers import required
 
 
 def _qemu() -> object:
@@ -60,16 +60,21 @@ _NEEDS: dict[str, tuple[Callable[[], object], str]] = {
 
 
 _TIER_OF_FOLDER = {
+    "guest": "guest",
+    "security": "security",
+    "chaos": "chaos",
     "layouts": "qemu",
     "layouts_libvirt": "libvirt",
+    "live/only_qmp": "qemu",
+    "live/only_libvirt": "libvirt",
     "matrix": "libvirt",
     "pains": "libvirt",
 }
-"""Where it is not the folder's own name."""
+"""By the folder in `tests`. Elsewhere in `live`, a test is marked by its road."""
 
 
-_ONE_SCHEMA = frozenset({"qemu", "libvirt", "guest", "security", "pains", "chaos"})
-"""Tiers whose QEMUs are all the one that is installed."""
+_ONE_SCHEMA = ("live", "guest", "security", "pains", "chaos")
+"""Folders whose QEMUs are all the one that is installed."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -98,8 +103,8 @@ def _schema_read_once(request: pytest.FixtureRequest, monkeypatch: pytest.Monkey
 
     It takes 50 ms of processor, more than all else that a connection does.
     """
-    tier = request.path.relative_to(request.config.rootpath / "tests").parts[0]
-    if tier not in _ONE_SCHEMA or request.node.get_closest_marker("every_query"):
+    folder = request.path.relative_to(request.config.rootpath / "tests").parts[0]
+    if folder not in _ONE_SCHEMA or request.node.get_closest_marker("every_query"):
         return
 
     def read(monitor: Monitor) -> Features:
@@ -124,27 +129,31 @@ def _situation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
         codes.append(run(arguments))
         return codes[-1]
 
-    monkeypatch.setattr("tests.support.rig.run", noting)
+    monkeypatch.setattr("tests.rig.rig.run", noting)
     yield
     assert marker.kwargs["code"] in codes, f"no command ended with {marker.kwargs['code']}: {codes}"
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark by folder."""
+    path = item.path.relative_to(item.config.rootpath / "tests").as_posix()
+    for folder, tier in _TIER_OF_FOLDER.items():
+        if path.startswith(f"{folder}/"):
+            item.add_marker(tier)
+
+
+@pytest.hookimpl(trylast=True)  # after `-m`: what is not asked for need not be there
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark by folder; skip what has no QEMU or libvirt, or fail where it is required."""
+    """Skip what has no QEMU or libvirt, or fail where it is required."""
     for item in items:
-        tier = item.path.relative_to(item.config.rootpath / "tests").parts[0]
-        tier = _TIER_OF_FOLDER.get(tier, tier)
-        if tier not in _NEEDS:
-            continue
-        item.add_marker(tier)
-        works, install = _NEEDS[tier]
-        if works():
-            continue
-        if tier in required():
-            raise pytest.UsageError(
-                f"the tier {tier} is required and cannot run: install {install}"
-            )
-        item.add_marker(pytest.mark.skip(reason=f"install {install}"))
+        for tier, (works, install) in _NEEDS.items():
+            if item.get_closest_marker(tier) is None or works():
+                continue
+            if tier in required():
+                raise pytest.UsageError(
+                    f"the tier {tier} is required and cannot run: install {install}"
+                )
+            item.add_marker(pytest.mark.skip(reason=f"install {install}"))
 
 
 @pytest.fixture(scope="session")
@@ -155,7 +164,7 @@ def connection(pytestconfig: pytest.Config) -> Iterator[Any]:
         with closing(virt.open_connection(uri)) as connection:
             yield connection
         return
-    with libvirt_guest.embedded_connection(embed_root()) as connection:
+    with embedded_connection(embed_root()) as connection:
         yield connection
 
 

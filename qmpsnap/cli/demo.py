@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import time
-from pathlib import Path
 
 import click
 from rich.console import RenderableType
 
 from qmpsnap.cli import views
 from qmpsnap.cli.output import printable, say, show_text
-from qmpsnap.demo import libvirt_guest, qemu_guest, story
-from qmpsnap.demo.disks import raw_disk
+from qmpsnap.demo import machine, story
 from qmpsnap.formats.layers import Disk
-from qmpsnap.guests.libvirt.guest import LibvirtGuest
-from qmpsnap.guests.qmp.guest import QmpGuest
-from qmpsnap.monitor.socket import SocketMonitor
 from qmpsnap.monitor.virt import LibvirtMissing, LibvirtUnreachable
 
 
@@ -61,50 +55,21 @@ def demo() -> None:
     """
     started = time.monotonic()
     click.secho("On QEMU's own QMP socket", bold=True, underline=True)
-    _directly()
+    with machine.directly() as direct:
+        story.tell(direct, _Shown())
     click.echo()
     click.secho("The same under libvirt (qemu:///embed)", bold=True, underline=True)
-    both = _under_libvirt()
+    click.echo("(libvirt looks at this QEMU first; that takes some seconds)")
+    roads = "both roads"
+    try:
+        with machine.under_libvirt() as guest:
+            story.tell(guest, _Shown())
+    except (LibvirtMissing, LibvirtUnreachable) as error:
+        say(f"left out: {error}")
+        say(error.way_out)
+        roads = "the direct road"
     click.echo()
-    roads = "both roads" if both else "the direct road"
     click.echo(
         f"Done on {roads} in {time.monotonic() - started:.1f} s. "
         "Every format was stated by the running QEMU; none was guessed."
     )
-
-
-def _directly() -> None:
-    with tempfile.TemporaryDirectory(prefix="qmpsnap-demo-") as name:
-        folder = Path(name)
-        disk = raw_disk(story.make_volume(folder), story.DISK, story.SERIAL)
-        with qemu_guest.run([disk], directory=folder) as guest:
-            monitor = SocketMonitor.connect(guest.qmp_path)
-            try:
-                story.tell(guest, QmpGuest(monitor), folder, _Shown())
-            finally:
-                monitor.close()
-
-
-def _under_libvirt() -> bool:
-    """Tell the story again; False, and why, where there is no libvirt."""
-    # Two folders: libvirt's own must have a short path without blanks, and outlive the guest.
-    with (
-        tempfile.TemporaryDirectory(prefix="qmpsnap-demo-") as name,
-        tempfile.TemporaryDirectory(prefix="qs-", dir="/tmp", ignore_cleanup_errors=True) as root,
-    ):
-        folder = Path(name)
-        disk = libvirt_guest.LibvirtDisk(story.make_volume(folder), "raw", story.DISK, story.SERIAL)
-        try:
-            with libvirt_guest.embedded_connection(root) as connection:
-                click.echo("(libvirt looks at this QEMU first; that takes some seconds)")
-                with libvirt_guest.run(connection, [disk], "demo", folder) as guest:
-                    host = LibvirtGuest(guest.domain)
-                    try:
-                        story.tell(guest, host, folder, _Shown())
-                    finally:
-                        host.close()
-        except (LibvirtMissing, LibvirtUnreachable) as error:
-            say(f"left out: {error}")
-            say(error.way_out)
-            return False
-    return True

@@ -9,25 +9,19 @@ believes it, and the running QEMU knows better.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from hashlib import sha256
 from typing import Final, Protocol
 
 from qmpsnap import status
-from qmpsnap.demo import images
-from qmpsnap.demo.guest import Machine
+from qmpsnap.demo import forgery
+from qmpsnap.demo.machine import SERIAL, SIZE, VOLUME, Machine
 from qmpsnap.errors import Failed
 from qmpsnap.formats.layers import Disk
 from qmpsnap.operations import merge, outcome, snapshot
-from qmpsnap.operations.guest import Guest
 from qmpsnap.operations.requests import CreateRequest, DeleteRequest
 from qmpsnap.status import Operation
 
 KIB: Final = 1024
-SIZE: Final = 8 * KIB * KIB
-"""Bytes of the volume."""
-DISK: Final = "vda"
-SERIAL: Final = "1234"
-VOLUME: Final = f"volume-{SERIAL}"
 FIRST, SECOND = f"{VOLUME}.first", f"{VOLUME}.second"
 
 
@@ -62,28 +56,21 @@ class Narrator(Protocol):
         """What a probing tool believes of the base, beside what is known."""
 
 
-def make_volume(folder: Path) -> Path:
-    """Make the raw volume of the story; returns its path."""
-    path = folder / VOLUME
-    images.create_raw(path, SIZE)
-    return path
-
-
-def tell(guest: Machine, host: Guest, folder: Path, narrator: Narrator) -> None:
+def tell(machine: Machine, narrator: Narrator) -> None:
     """
-    Tell the story on a guest whose disk `DISK` is the volume in `folder`.
+    Tell the story on a new guest.
 
     Raises:
-        ContentChanged: An operation changed what the guest reads.
+        ContentChanged: The guest reads something else than it wrote.
         QmpsnapError: An operation failed.
     """
-    story = _Story(guest, host, folder, narrator)
+    story = _Story(machine, narrator)
     story.write_and_forge()
     story.snapshot(FIRST)
-    guest.write(DISK, 2048 * KIB, 256 * KIB, 0x22)
+    story.write(2048, 256, 0x22)
     story.snapshot(SECOND)
-    guest.write(DISK, 3072 * KIB, 256 * KIB, 0x33)
-    guest.write(DISK, 2048 * KIB, 64 * KIB, 0x44)
+    story.write(3072, 256, 0x33)
+    story.write(2048, 64, 0x44)
     story.delete(
         f"delete the snapshot in the middle: commit {FIRST} into {VOLUME}",
         DeleteRequest(disk=SERIAL, file_to_merge=FIRST, merge_target_file=VOLUME),
@@ -96,19 +83,22 @@ def tell(guest: Machine, host: Guest, folder: Path, narrator: Narrator) -> None:
 
 
 class _Story:
-    def __init__(self, guest: Machine, host: Guest, folder: Path, narrator: Narrator) -> None:
-        self._guest = guest
-        self._host = host
-        self._folder = folder
+    def __init__(self, machine: Machine, narrator: Narrator) -> None:
+        self._machine = machine
+        self._guest = machine.guest
         self._narrator = narrator
+        self._wrote = bytearray(SIZE)
+
+    def write(self, kib: int, length_kib: int, pattern: int) -> None:
+        self._write(kib * KIB, bytes([pattern]) * (length_kib * KIB))
 
     def write_and_forge(self) -> None:
-        victim = self._folder / "somebody-elses-file"
+        victim = self._machine.folder / "somebody-elses-file"
         victim.write_text("not for this guest\n" * KIB)
         self._narrator.step(f"a guest runs; its disk is the raw file {VOLUME}")
-        self._guest.write(DISK, 1024 * KIB, 512 * KIB, 0x11)
-        header = images.foreign_qcow2_header(SIZE, backing=bytes(victim), data_file=None)
-        self._guest.write_bytes(DISK, 0, header)
+        self.write(1024, 512, 0x11)
+        header = forgery.foreign_qcow2_header(SIZE, backing=bytes(victim), data_file=None)
+        self._write(0, header)
         self._narrator.say(
             "It writes data, and at the start of its disk the header of a qcow2 image "
             f"that is backed by {victim.name}."
@@ -116,30 +106,36 @@ class _Story:
         self.probe()
 
     def probe(self) -> None:
-        believed = images.what_probing_believes(self._folder / VOLUME)
+        believed = forgery.what_probing_believes(self._machine.folder / VOLUME)
         self._narrator.probing(believed, self._disk())
 
     def snapshot(self, overlay: str) -> None:
         self._narrator.step(f"take a snapshot: {overlay} goes on top")
-        before = self._guest.read_sha256(DISK)
         name = overlay.rpartition(".")[2]
         request = CreateRequest(disk=SERIAL, new_file=overlay, snapshot=name)
-        done = snapshot.create(self._host, request)
-        self._show(Operation.CREATE, done, before)
+        self._show(Operation.CREATE, snapshot.create(self._guest, request))
 
     def delete(self, step: str, request: DeleteRequest) -> None:
         self._narrator.step(step)
-        before = self._guest.read_sha256(DISK)
-        done = merge.delete(self._host, request)
-        self._show(Operation.DELETE, done, before)
+        self._show(Operation.DELETE, merge.delete(self._guest, request))
 
-    def _show(self, operation: Operation, done: outcome.Result, before: str) -> None:
+    def _write(self, offset: int, data: bytes) -> None:
+        self._machine.write(offset, data)
+        self._wrote[offset : offset + len(data)] = data
+        self._check("a write")
+
+    def _show(self, operation: Operation, done: outcome.Result) -> None:
         self._narrator.chain(done.disk)
         self._narrator.status(status.success(operation, done.file_format))
-        after = self._guest.read_sha256(DISK)
-        if after != before:
-            raise ContentChanged(operation.value, after, before)
-        self._narrator.say(f"The guest reads the same before and after: sha256 {after[:16]}…")
+        found = self._check(operation.value)
+        self._narrator.say(f"The guest reads the same before and after: sha256 {found[:16]}…")
+
+    def _check(self, step: str) -> str:
+        """Hash what the guest reads, which must be what it wrote."""
+        found, wrote = (sha256(one).hexdigest() for one in (self._machine.read(), self._wrote))
+        if found != wrote:
+            raise ContentChanged(step, found, wrote)
+        return found
 
     def _disk(self) -> Disk:
-        return next(disk for disk in self._host.read().disks if disk.serial == SERIAL)
+        return next(disk for disk in self._guest.read().disks if disk.serial == SERIAL)

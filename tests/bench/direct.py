@@ -7,15 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from qmpsnap.demo import qemu_guest
-from qmpsnap.demo.disks import qcow2_chain
 from qmpsnap.guests.files import qemu_img
 from qmpsnap.guests.qmp.guest import QmpGuest
 from qmpsnap.guests.reader import Reader
 from qmpsnap.monitor.socket import SocketMonitor
 from tests.bench.measure import Case, Cost, cost, median
-from tests.support.chains import make_chain
-from tests.support.counting import Counting
+from tests.rig import qemu_machine
+from tests.rig.chains import make_chain
+from tests.rig.counting import Counting
+from tests.rig.disks import qcow2_chain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +51,7 @@ def measure(folder: Path, case: Case, rounds: int) -> Direct:
             replace(qcow2_chain(chain, f"disk{number}", f"serial-{number}"), bus="scsi")
             for number, chain in enumerate(chains)
         ]
-        with qemu_guest.run(disks, directory=share) as guest:
+        with qemu_machine.run(disks, directory=share) as guest:
             costs: dict[str, list[Cost]] = {}
             largest, at_once = 0, False
 

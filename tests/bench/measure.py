@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.support.counting import Counting
+from tests.rig.counting import Counting
 
 
 @dataclass(frozen=True, slots=True)

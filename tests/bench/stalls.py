@@ -10,13 +10,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from qmpsnap.demo import qemu_guest
 from qmpsnap.demo.disks import qcow2_chain
+
 from qmpsnap.graph.debug_graph import debug_graph_from
 from qmpsnap.graph.stall import Stall, stall_of
 from qmpsnap.monitor.socket import SocketMonitor
 from tests.bench.measure import processor_s
-from tests.support.chains import make_chain
+from tests.rig import qemu_machine
+from tests.rig.chains import make_chain
+from tests.rig.disks import qcow2_chain
 
 DEPTHS: Final = (10, 32, 64, 100, 150, 200)
 QUERIES: Final[Mapping[str, Mapping[str, object]]] = {
@@ -48,7 +50,7 @@ def measure(folder: Path, layers: int, rounds: int, *, relative: bool) -> Stalls
     with TemporaryDirectory(dir=folder) as share:
         chain = make_chain(Path(share), "volume", layers, relative=relative)
         with (
-            qemu_guest.run([qcow2_chain(chain, "disk")], directory=share) as guest,
+            qemu_machine.run([qcow2_chain(chain, "disk")], directory=share) as guest,
             closing(SocketMonitor.connect(guest.qmp_path)) as monitor,
         ):
             spent: dict[str, list[float]] = {}

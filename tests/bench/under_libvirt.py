@@ -11,15 +11,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from qmpsnap.demo import libvirt_guest
 from qmpsnap.demo.embed import embedded_connection
 from qmpsnap.graph import xml
 from qmpsnap.guests.libvirt.guest import LibvirtGuest, stays_small
 from qmpsnap.guests.reader import Reader
 from qmpsnap.monitor.passthrough import PassthroughMonitor
 from tests.bench.measure import Case, Cost, cost, median
-from tests.support.chains import make_chain
-from tests.support.counting import Counting
+from tests.rig import libvirt_machine
+from tests.rig.chains import make_chain
+from tests.rig.counting import Counting
 
 _LETTERS: Final = ("", *string.ascii_lowercase)
 
@@ -53,9 +53,9 @@ def _measure(connection: Any, folder: Path, case: Case, rounds: int) -> UnderLib
                 Path(share), f"volume-{number}", case.layers, relative=case.relative
             )
             target = f"vd{_LETTERS[number // 26]}{string.ascii_lowercase[number % 26]}"
-            disks.append(libvirt_guest.LibvirtDisk(path, format, target, f"serial-{number}"))
+            disks.append(libvirt_machine.LibvirtDisk(path, format, target, f"serial-{number}"))
         name = f"bench-{case.layers}-{case.disks}-{case.relative}"
-        with libvirt_guest.run(connection, disks, name, share) as guest:
+        with libvirt_machine.run(connection, disks, name, share) as guest:
             domain = guest.domain
             small = stays_small(xml.parse(domain.XMLDesc()))
             costs: dict[str, list[Cost]] = {}

@@ -12,8 +12,8 @@ from typing import Final
 
 import msgspec
 
-from qmpsnap.demo import images
 from qmpsnap.guests.files import qemu_img
+from tests.rig import images
 
 SECTOR: Final = 512
 

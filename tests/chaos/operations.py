@@ -8,7 +8,7 @@ from typing import Final
 
 from tests.chaos import model, steps
 from tests.chaos.model import Disk
-from tests.support.rig import MIB
+from tests.rig.rig import MIB
 
 Operation = steps.Create | steps.Commit | steps.Pull
 

@@ -14,10 +14,6 @@ from pathlib import Path
 from queue import Empty
 from typing import Any, Final
 
-from qmpsnap.demo import libvirt_guest, qemu_guest
-from qmpsnap.demo.disks import DiskSpec, qcow2_chain
-from qmpsnap.demo.export import exported
-from qmpsnap.demo.writer import NbdClient, Writer, writing
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.graph import xml
 from qmpsnap.guests.libvirt.guest import LibvirtGuest
@@ -26,7 +22,11 @@ from qmpsnap.monitor.socket import SocketMonitor
 from qmpsnap.monitor.virt import find_domain, libvirt_module
 from qmpsnap.operations.guest import Guest
 from tests.chaos.model import Disk, Written
-from tests.support.rig import Rig
+from tests.rig import libvirt_machine, qemu_machine
+from tests.rig.disks import DiskSpec, qcow2_chain
+from tests.rig.export import exported
+from tests.rig.rig import Rig
+from tests.rig.writer import NbdClient, Writer, writing
 
 _NUMBERS: Final = itertools.count()
 BREATH_S: Final = 0.005
@@ -180,7 +180,7 @@ class DirectRoad(Road):
             ]
             specs = [self._describe(disk) for disk in disks]
             guest = stack.enter_context(
-                qemu_guest.run(specs, directory=folder, machine_args=arguments)
+                qemu_machine.run(specs, directory=folder, machine_args=arguments)
             )
 
             @contextmanager
@@ -202,7 +202,7 @@ class LibvirtRunning(Running):
     @property
     def domain(self) -> Any:
         """The `virDomain`."""
-        assert isinstance(self.rig.guest, libvirt_guest.LibvirtMachine)
+        assert isinstance(self.rig.guest, libvirt_machine.LibvirtMachine)
         return self.rig.guest.domain
 
     def cancel(self, disk: Disk, *, soft: bool) -> None:
@@ -256,12 +256,12 @@ class LibvirtRoad(Road):
         # A new name each time: libvirt keeps one until init has reaped its QEMU.
         name = f"chaos{next(_NUMBERS)}"
         described = [
-            libvirt_guest.LibvirtDisk(
+            libvirt_machine.LibvirtDisk(
                 disk.path(disk.active.file), disk.active.format, disk.id, disk.serial
             )
             for disk in disks
         ]
-        with libvirt_guest.run(self._connection, described, name, directory=folder) as guest:
+        with libvirt_machine.run(self._connection, described, name, directory=folder) as guest:
 
             @contextmanager
             def connect() -> Iterator[Guest]:

@@ -19,7 +19,7 @@ from qmpsnap.operations.volume import find_disk
 from tests.chaos import steps
 from tests.chaos.model import Content, Disk, by_headers, difference, read_file
 from tests.chaos.roads import Road, Running
-from tests.support.rig import Said
+from tests.rig.rig import Said
 
 DURING: Final = 3
 """Writes that the guest gets done after each operation, before it stops to write."""

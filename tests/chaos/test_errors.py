@@ -17,7 +17,6 @@ from pathlib import Path
 
 import pytest
 
-from qmpsnap.demo.disks import DiskSpec
 from qmpsnap.guests.files import qemu_img
 from tests.chaos import model, steps
 from tests.chaos.conftest import GetRoad
@@ -25,8 +24,9 @@ from tests.chaos.model import Disk
 from tests.chaos.operations import MERGES, OPERATIONS, Operation, a_disk
 from tests.chaos.roads import DirectRoad, described
 from tests.chaos.scenario import Scenario, note_merge
-from tests.support.jobs import small_file_system
-from tests.support.rig import MIB, Said
+from tests.rig.disks import DiskSpec
+from tests.rig.jobs import small_file_system
+from tests.rig.rig import MIB, Said
 
 FAULTS = int(os.environ.get("QMPSNAP_CHAOS_FAULTS", "1"))
 PAGE = 4096

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from qmpsnap.demo import images
-from qmpsnap.demo.disks import DiskSpec
 from tests.chaos import model, steps
 from tests.chaos.conftest import GetRoad
 from tests.chaos.model import Disk, read_file
 from tests.chaos.roads import DirectRoad, Road, Running, described
 from tests.chaos.scenario import Scenario
-from tests.support.rig import MIB
+from tests.rig import images
+from tests.rig.disks import DiskSpec
+from tests.rig.rig import MIB
 
 
 @contextmanager

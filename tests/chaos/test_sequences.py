@@ -17,7 +17,7 @@ import pytest
 from tests.chaos import model, steps
 from tests.chaos.conftest import GetRoad
 from tests.chaos.scenario import Scenario
-from tests.support.rig import MIB
+from tests.rig.rig import MIB
 
 SEQUENCES = int(os.environ.get("QMPSNAP_CHAOS_SEQUENCES", "25"))
 ONE = os.environ.get("QMPSNAP_CHAOS_SEED")

@@ -16,8 +16,6 @@ from typing import Any
 import pytest
 from lxml.builder import E  # type: ignore[import-not-found]
 
-from qmpsnap.demo import libvirt_guest, qemu_guest
-from qmpsnap.demo.disks import raw_disk
 from qmpsnap.guests.agent.agent import Agent, AgentSocket, DomainAgent
 from qmpsnap.guests.agent.quiescer import DomainQuiescer
 from qmpsnap.guests.agent.thawer import DONE, watch
@@ -26,8 +24,9 @@ from qmpsnap.guests.qmp.guest import QmpGuest
 from qmpsnap.monitor.socket import SocketMonitor
 from qmpsnap.monitor.virt import find_domain, libvirt_module
 from qmpsnap.operations.guest import Guest
-from tests.support import linux
-from tests.support.rig import MIB, Said, run_cli
+from tests.rig import libvirt_machine, linux, qemu_machine
+from tests.rig.disks import raw_disk
+from tests.rig.rig import MIB, Said, run_cli
 
 AGENT = "org.qemu.guest_agent.0"
 SERIALS = {"vda": "1", "vdb": "2"}
@@ -105,7 +104,7 @@ def direct(folder: Path) -> Iterator[Linux]:
     disks = [
         raw_disk(folder / f"volume-{serial}", name, serial) for name, serial in SERIALS.items()
     ]
-    with qemu_guest.run(disks, directory=folder, machine_args=_boot_arguments(folder)) as guest:
+    with qemu_machine.run(disks, directory=folder, machine_args=_boot_arguments(folder)) as guest:
         guest.qmp("cont")
         agent = str(folder / "agent")
 
@@ -151,11 +150,11 @@ def under_libvirt(folder: Path, connection: Any) -> Iterator[Linux]:
         domain.find("devices").append(E.channel(E.target(type="virtio", name=AGENT), type="unix"))
 
     disks = [
-        libvirt_guest.LibvirtDisk(folder / f"volume-{serial}", "raw", name, serial)
+        libvirt_machine.LibvirtDisk(folder / f"volume-{serial}", "raw", name, serial)
         for name, serial in SERIALS.items()
     ]
     name = "linux"
-    with libvirt_guest.run(connection, disks, name, directory=folder, alter=alter) as guest:
+    with libvirt_machine.run(connection, disks, name, directory=folder, alter=alter) as guest:
         guest.domain.resume()
 
         def ask(command: str, arguments: Mapping[str, object]) -> Any:

@@ -37,7 +37,7 @@ from qmpsnap.operations.quiesce import (
 from qmpsnap.operations.requests import CreateRequest
 from qmpsnap.operations.snapshot import create, create_all
 from tests.guest.conftest import Linux
-from tests.support import linux
+from tests.rig import linux
 
 REQUIRE = Quiesce(policy=Policy.REQUIRE, limit_s=5)
 TRY = Quiesce(policy=Policy.TRY, limit_s=5)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tests.layouts.layout import Json, Truth
-from tests.support import fixtures
+from tests.rig import fixtures
 
 MADE_OF: Final = fixtures.FOLDER / "qemu-7.2"
 FOLDER: Final = fixtures.FOLDER / "built"

@@ -2,7 +2,7 @@
 What a layout is: files, a QEMU over them, commands, and the truth about it.
 
 Everything is written as if the folder were `/share`, the loop device `/dev/loop0` and the web
-server `127.0.0.1:8080`; `running.py` puts the real ones in, and `tests/support/fixtures.py` takes
+server `127.0.0.1:8080`; `running.py` puts the real ones in, and `tests/rig/fixtures.py` takes
 them out again. The truth is written by hand, from what the files were made as and how QEMU was
 told to open them, never from what the tool says.
 """

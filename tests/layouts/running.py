@@ -19,7 +19,6 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
 
-from qmpsnap.demo.images import foreign_qcow2_header
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.graph.qmp import jobs_from
 from qmpsnap.monitor.socket import SocketMonitor
@@ -44,6 +43,7 @@ from tests.layouts.layout import (
     Until,
     WebServer,
 )
+from tests.rig.images import foreign_qcow2_header
 
 _MACHINE: Final = (
     *("-M", "pc", "-accel", "tcg", "-m", "32"),

@@ -22,7 +22,7 @@ from tests.layouts.catalogue import LAYOUTS
 from tests.layouts.layout import LOOP, Layout
 from tests.layouts.running import Kept, NotHere, Refusal, running
 from tests.layouts.truth import flagged, told
-from tests.support import fixtures
+from tests.rig import fixtures
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def test_the_report_is_the_truth(
             folder.mkdir(parents=True, exist_ok=True)
             transcript.write_text(fixtures.recording(said.getvalue(), guest.places))
         if pytestconfig.getoption("--regenerate"):
-            fixtures.write(fixtures.expected(transcript), document)
+            fixtures.write(transcript, document)
     loop = guest.places.get(LOOP, LOOP)
     assert told(report, loop) == layout.truth
     assert flagged(report, loop) == layout.flags

@@ -2,7 +2,7 @@
 What a layout of a libvirt guest is: files, the XML of its disks, steps, and the truth about it.
 
 Everything is written as if the folder were `/share` and the loop device `/dev/loop0`;
-`running.py` puts the real ones in, and `tests/support/fixtures.py` takes them out again. The truth
+`running.py` puts the real ones in, and `tests/rig/fixtures.py` takes them out again. The truth
 is written by hand, from what the files were made as and how libvirt was told to open them, never
 from what the tool says.
 """

@@ -17,7 +17,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
-from qmpsnap.demo.images import foreign_qcow2_header
 from qmpsnap.graph import xml
 from qmpsnap.monitor.passthrough import PassthroughMonitor
 from qmpsnap.monitor.virt import libvirt_module
@@ -38,7 +37,8 @@ from tests.layouts_libvirt.layout import (
     Step,
     Until,
 )
-from tests.support.processes import is_embedded, pid_of
+from tests.rig.images import foreign_qcow2_header
+from tests.rig.processes import is_embedded, pid_of
 
 _NUMBERS: Final = itertools.count()
 _LIMIT_S: Final = 20.0

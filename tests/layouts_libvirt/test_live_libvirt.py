@@ -16,7 +16,7 @@ from qmpsnap.guests.record import record_domain
 from tests.layouts_libvirt.catalogue import LAYOUTS
 from tests.layouts_libvirt.layout import Layout, Truth
 from tests.layouts_libvirt.running import NotHere, running
-from tests.support import fixtures
+from tests.rig import fixtures
 
 _ID: Final = re.compile(r"(<domain type='qemu' id=)'[0-9]+'")
 """libvirt counts the guests that it has started."""
@@ -47,7 +47,7 @@ def test_the_report_is_the_truth(
         text = _ID.sub(r"\1'1'", fixtures.recording(said.getvalue(), guest.places))
         transcript.write_text(text)
     if option("--regenerate") and not layout.by_xml:
-        fixtures.write(fixtures.expected(transcript), document)
+        fixtures.write(transcript, document)
     _check(document, layout)
     if not layout.by_xml and folder.exists():
         assert document == _read(fixtures.expected(transcript))

@@ -11,7 +11,7 @@ import pytest
 
 from qmpsnap.cli.main import run
 from qmpsnap.monitor.virt import open_connection
-from tests.support.rig import Said
+from tests.rig.rig import Said
 
 
 @pytest.fixture(scope="session")

@@ -8,14 +8,13 @@ from typing import Any, Final
 
 import pytest
 
-from qmpsnap.demo import images
-from qmpsnap.demo.disks import raw_disk
 from tests.layouts_libvirt.layout import SHARE, File, Layout, Snapshot, disk
 from tests.layouts_libvirt.running import running
-from tests.qemu.conftest import direct_rig
-from tests.support import headers
-from tests.support.headers import COMMIT, PULL, recorded, with_format, without_format
-from tests.support.rig import BASE, DISK, SERIAL, SIZE, Rig, Said, assert_sound
+from tests.rig import headers, images
+from tests.rig.disks import raw_disk
+from tests.rig.headers import COMMIT, PULL, recorded, with_format, without_format
+from tests.rig.rig import BASE, DISK, SERIAL, SIZE, Rig, Said, assert_sound
+from tests.rig.roads import direct_rig
 
 _LAYOUT: Final = Layout(
     name="header",

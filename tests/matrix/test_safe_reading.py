@@ -15,12 +15,12 @@ from typing import Any, Final
 
 import pytest
 
-from qmpsnap.demo import images
 from qmpsnap.monitor.passthrough import PassthroughMonitor, PassthroughOff
 from qmpsnap.monitor.virt import libvirt_module
 from tests.layouts_libvirt.layout import MIB
 from tests.layouts_libvirt.running import started
-from tests.support.rig import Said
+from tests.rig import images
+from tests.rig.rig import Said
 
 Cli = Callable[..., Said]
 

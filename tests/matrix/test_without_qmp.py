@@ -16,8 +16,8 @@ from qmpsnap.monitor.passthrough import MonitorBusy, PassthroughMonitor
 from qmpsnap.monitor.virt import find_domain, libvirt_module, open_connection
 from tests.layouts_libvirt.layout import File, Layout, Snapshot, disk
 from tests.layouts_libvirt.running import Running, running
-from tests.support.processes import pid_of
-from tests.support.rig import Said
+from tests.rig.processes import pid_of
+from tests.rig.rig import Said
 
 Cli = Callable[..., Said]
 

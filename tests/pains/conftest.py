@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.qemu.conftest import make_rig
-
-__all__ = ["make_rig"]
+from tests.rig.roads import MakeRig, direct_rigs
 
 
 @pytest.fixture
@@ -17,6 +15,12 @@ def share(tmp_path: Path) -> Path:
     folder = tmp_path / "share"
     folder.mkdir()
     return folder
+
+
+@pytest.fixture
+def make_rig(share: Path) -> MakeRig:
+    """`make_rig(base)`: a guest whose disk is one file, open in that way."""
+    return direct_rigs(share)
 
 
 @pytest.fixture

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from qmpsnap.demo import images
 from qmpsnap.guests.files.qemu_img import QemuImgFailed
 from qmpsnap.operations.outcome import Result
 from qmpsnap.operations.plan_merge import MergePlan
 from tests.pains.pain import Guard, Pain
-from tests.qemu.conftest import direct_rig
-from tests.support.jobs import ACTIVE, TOP, failing_disk, make_chain
-from tests.support.rig import BASE, DISK, SIZE, Rig
+from tests.rig import images
+from tests.rig.jobs import ACTIVE, TOP, failing_disk, make_chain
+from tests.rig.rig import BASE, DISK, SIZE, Rig
+from tests.rig.roads import direct_rig
 
 NO_SPACE = 28
 """ENOSPC; that is what writes to the base fail with."""

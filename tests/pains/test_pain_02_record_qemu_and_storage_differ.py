@@ -15,16 +15,16 @@ from typing import Any
 import libvirt
 import pytest
 
-from qmpsnap.demo import images
 from qmpsnap.formats.layers import Disk, Disks
 from qmpsnap.guests.qmp.guest import QmpGuest
 from qmpsnap.monitor.base import LostInMidCommand
 from qmpsnap.monitor.passthrough import PassthroughMonitor
 from qmpsnap.operations.plan_snapshot import CreatePlan
 from tests.pains.pain import Guard, Pain
-from tests.support.defined import Defined, defined
-from tests.support.operations import MakeRig
-from tests.support.rig import BASE, DISK, MIB, SERIAL, Rig
+from tests.rig import images
+from tests.rig.defined import Defined, defined
+from tests.rig.rig import BASE, DISK, MIB, SERIAL, Rig
+from tests.rig.roads import MakeRig
 
 NEW = f"{BASE}.new"
 

@@ -15,14 +15,14 @@ import libvirt
 import pytest
 from lxml import etree
 
-from qmpsnap.demo import images
 from qmpsnap.guests.files.header import read_header
 from qmpsnap.operations.guest import Overlay
 from tests.pains.pain import Guard, Pain
-from tests.support.defined import Defined, defined
-from tests.support.operations import MakeRig
-from tests.support.refusals import hand_over
-from tests.support.rig import BASE, DISK, MIB, SERIAL, SIZE, Rig
+from tests.rig import images
+from tests.rig.defined import Defined, defined
+from tests.rig.headers import hand_over
+from tests.rig.rig import BASE, DISK, MIB, SERIAL, SIZE, Rig
+from tests.rig.roads import MakeRig
 
 NEW = f"{BASE}.new"
 SECRET = b"somebody else's\n"
@@ -53,7 +53,7 @@ class TestFormatThatTheVolumeServiceGuessed(Pain[Rig]):
         header = images.foreign_qcow2_header(SIZE, backing=bytes(secret), data_file=None)
         with make_rig("raw") as rig:
             rig.guest.write_bytes(DISK, 0, header)
-            hand_over(rig.folder, BASE, "qcow2")
+            hand_over(rig.folder / NEW, BASE, "qcow2")
             yield rig
 
     def answered(self, world: Rig) -> None:

@@ -13,14 +13,13 @@ from urllib.parse import quote
 
 import pytest
 
-from qmpsnap.demo import images
-from qmpsnap.demo.disks import qcow2_chain
 from qmpsnap.guests.files.qemu_img import QemuImgFailed
 from tests.pains.pain import Guard, Pain
-from tests.qemu.conftest import direct_rig
-from tests.support.guards import read_by_another_process
-from tests.support.operations import MakeRig
-from tests.support.rig import BASE, DISK, MIB, SERIAL, Rig
+from tests.rig import images
+from tests.rig.disks import qcow2_chain
+from tests.rig.guards import read_by_another_process
+from tests.rig.rig import BASE, DISK, MIB, SERIAL, Rig
+from tests.rig.roads import MakeRig, direct_rig
 
 
 class TestBaseThatSomebodyElseReads(Pain[Rig]):

@@ -20,8 +20,8 @@ from qmpsnap.operations.options import MergeOptions
 from qmpsnap.operations.outcome import Result, TimedOut
 from qmpsnap.operations.requests import NamedDeleteRequest
 from tests.pains.pain import Guard, Pain
-from tests.support.operations import MakeRig
-from tests.support.rig import BASE, DISK, MIB, Rig
+from tests.rig.rig import BASE, DISK, MIB, Rig
+from tests.rig.roads import MakeRig
 
 SIZE = 24 * MIB
 """More than a mirror copies at once (16 MiB), so that a limit makes it sleep before it is ready."""
@@ -129,7 +129,7 @@ def _wait_for_ever(watch: Watch, _deadline: float, _now: float) -> Step:
 
 
 class TestCommitThatNeverConverges(Pain[Endless]):
-    """Here the limit is what is too slow; in `tests/qemu/test_jobs.py` it is the guest's writes."""
+    """Here the limit is what is too slow; in `tests/live/only_qmp/test_jobs.py` it is the guest's writes."""
 
     guard = Guard(where="qmpsnap.operations.job.machine._late", instead=_wait_for_ever)
 

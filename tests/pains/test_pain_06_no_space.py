@@ -1,7 +1,7 @@
 """
 No space in the middle of a merge: the guest stops, the volumes are "illegal".
 
-oVirt/vdsm#352, lxc/incus#2693. Pausing there and going on is in tests/qemu/test_jobs.py.
+oVirt/vdsm#352, lxc/incus#2693. Pausing there and going on is in tests/live/only_qmp/test_jobs.py.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from qmpsnap.demo.disks import qcow2_chain
-from qmpsnap.demo.guest import GuestWriteError
 from tests.pains.pain import Guard, Pain
-from tests.qemu.conftest import direct_rig
-from tests.support.jobs import ACTIVE, TOP, fill, make_chain, small_file_system
-from tests.support.rig import BASE, DISK, MIB, SERIAL, Rig
+from tests.rig.disks import qcow2_chain
+from tests.rig.jobs import ACTIVE, TOP, fill, make_chain, small_file_system
+from tests.rig.machine import GuestWriteError
+from tests.rig.rig import BASE, DISK, MIB, SERIAL, Rig
+from tests.rig.roads import direct_rig
 
 
 class TestNoSpace(Pain[Rig]):

@@ -13,14 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from qmpsnap.demo import images
-from qmpsnap.demo.disks import qcow2_chain
 from qmpsnap.guests.qmp.guest import QmpGuest
 from tests.pains.pain import Guard, Pain
-from tests.qemu.conftest import direct_rig
-from tests.support.jobs import ACTIVE, TOP, make_chain, until
-from tests.support.operations import MakeRig
-from tests.support.rig import BASE, DISK, MIB, SERIAL, Rig
+from tests.rig import images
+from tests.rig.disks import qcow2_chain
+from tests.rig.jobs import ACTIVE, TOP, make_chain, until
+from tests.rig.rig import BASE, DISK, MIB, SERIAL, Rig
+from tests.rig.roads import MakeRig, direct_rig
 
 
 def jobs(rig: Rig) -> list[str]:

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.pains.pain import Guard, Pain
-from tests.support.operations import MakeRig
-from tests.support.rig import BASE, DISK, Rig
+from tests.rig.rig import BASE, DISK, Rig
+from tests.rig.roads import MakeRig
 
 
 class TestBitmapsLost(Pain[Rig]):

@@ -17,10 +17,10 @@ import pytest
 from qmpsnap.operations.guest import Guest
 from qmpsnap.operations.quiesce import Moment, Policy, Quiesce
 from tests.pains.pain import Guard, Pain
-from tests.support.agents import ScriptedAgent, scripted_agent
-from tests.support.jobs import copy_begins, until
-from tests.support.operations import MakeRig
-from tests.support.rig import BASE, DISK, Rig, Said
+from tests.rig.agents import ScriptedAgent, scripted_agent
+from tests.rig.jobs import copy_begins, until
+from tests.rig.rig import BASE, DISK, Rig, Said
+from tests.rig.roads import MakeRig
 
 PATIENCE_S = 10.0
 """Far more than the command takes with its limit of half a second."""

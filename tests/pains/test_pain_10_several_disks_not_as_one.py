@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from qmpsnap.demo import images, qemu_guest
-from qmpsnap.demo.disks import raw_disk
-from qmpsnap.demo.qemu_guest import QemuMachine
 from qmpsnap.guests.qmp.guest import QmpGuest, _transaction
 from qmpsnap.operations.plan_snapshot import CreatePlan
 from tests.pains.pain import Guard, Pain
-from tests.support.jobs import copy_begins
-from tests.support.rig import MIB, Said, run_cli
+from tests.rig import images, qemu_machine
+from tests.rig.disks import raw_disk
+from tests.rig.jobs import copy_begins
+from tests.rig.qemu_machine import QemuMachine
+from tests.rig.rig import MIB, Said, run_cli
 
 
 @dataclass
@@ -52,7 +52,7 @@ class TestSeveralDisksNotAsOne(Pain[TwoDisks]):
         for name in ("volume-a", "volume-b"):
             images.create_raw(share / name, MIB)
         disks = [raw_disk(share / "volume-a", "vda"), raw_disk(share / "volume-b", "vdb")]
-        with qemu_guest.run(disks, directory=share) as guest:
+        with qemu_machine.run(disks, directory=share) as guest:
             copy_begins(guest, "vdb")
             yield TwoDisks(guest, share)
 

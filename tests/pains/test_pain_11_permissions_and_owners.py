@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from qmpsnap.demo import images
-from qmpsnap.demo.disks import qcow2_chain
 from tests.pains.pain import Guard, Pain
-from tests.qemu.conftest import direct_rig
-from tests.support.rig import BASE, DISK, MIB, SERIAL, Rig
+from tests.rig import images
+from tests.rig.disks import qcow2_chain
+from tests.rig.rig import BASE, DISK, MIB, SERIAL, Rig
+from tests.rig.roads import direct_rig
 
 USER = "nobody"
 

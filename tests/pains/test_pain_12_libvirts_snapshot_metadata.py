@@ -13,10 +13,10 @@ from typing import Any
 import libvirt
 import pytest
 
-from qmpsnap.demo import images
 from tests.pains.pain import Guard, Pain
-from tests.support.defined import Defined, defined
-from tests.support.rig import BASE, DISK, MIB
+from tests.rig import images
+from tests.rig.defined import Defined, defined
+from tests.rig.rig import BASE, DISK, MIB
 
 WITH_METADATA = (
     libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from qmpsnap.demo import images
-from qmpsnap.demo.disks import DiskSpec
 from qmpsnap.guests.files.header import read_header
 from qmpsnap.guests.qmp.guest import QmpGuest
 from tests.pains.pain import Guard, Pain
-from tests.qemu.conftest import direct_rig
-from tests.support.rig import BASE, DISK, MIB, SERIAL, Rig
+from tests.rig import images
+from tests.rig.disks import DiskSpec
+from tests.rig.rig import BASE, DISK, MIB, SERIAL, Rig
+from tests.rig.roads import direct_rig
 
 FILES = [f"{BASE}.s3", f"{BASE}.s2", f"{BASE}.s1", BASE]
 _MERGE = QmpGuest._merge

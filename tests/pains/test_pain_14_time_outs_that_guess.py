@@ -2,7 +2,7 @@
 No view of progress, and time-outs that guess: the manager gives up, and the merge goes on.
 
 OpenNebula/one#7616, apache/cloudstack#6836 (an hour). What is seen of a job that runs is in
-tests/qemu/test_jobs.py; here it matters what a time limit means.
+tests/live/only_qmp/test_jobs.py; here it matters what a time limit means.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from qmpsnap.demo.libvirt_guest import LibvirtDisk, LibvirtMachine
 from qmpsnap.operations.job.machine import Do, Step, Watch
-from tests.libvirt.conftest import libvirt_rig
 from tests.pains.pain import Guard, Pain
-from tests.support.jobs import ACTIVE, TOP, make_chain, until
-from tests.support.rig import BASE, DISK, SERIAL, Rig
+from tests.rig.jobs import ACTIVE, TOP, make_chain, until
+from tests.rig.libvirt_machine import LibvirtDisk, LibvirtMachine
+from tests.rig.rig import BASE, DISK, SERIAL, Rig
+from tests.rig.roads import libvirt_rig
 
 
 def _stop_waiting(watch: Watch, _deadline: float, _now: float) -> Step:

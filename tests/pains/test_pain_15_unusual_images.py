@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from qmpsnap.demo import images
-from qmpsnap.demo.disks import DiskSpec, qcow2_chain
 from qmpsnap.guests.files import qemu_img
 from tests.layouts.layout import Image
 from tests.layouts.running import Kept
 from tests.pains.pain import Guard, Pain
-from tests.qemu.conftest import direct_rig
-from tests.support.rig import BASE, DISK, MIB, SERIAL, Rig
+from tests.rig import images
+from tests.rig.disks import DiskSpec, qcow2_chain
+from tests.rig.rig import BASE, DISK, MIB, SERIAL, Rig
+from tests.rig.roads import direct_rig
 
 KEY = "secret,id=key,data=correct-horse"
 LUKS = Image(name=BASE, format="luks", options="iter-time=200,key-secret=key", object=KEY, size=MIB)

@@ -11,7 +11,7 @@ from tests.layouts.built import BUILT
 from tests.layouts.catalogue import LAYOUTS
 from tests.layouts.layout import Flags, Truth
 from tests.layouts.truth import flagged, told
-from tests.support import fixtures
+from tests.rig import fixtures
 
 _TRUTHS: dict[str, Truth] = {layout.name: layout.truth for layout in LAYOUTS}
 _FLAGS: dict[str, Flags] = {layout.name: layout.flags for layout in LAYOUTS}
@@ -41,10 +41,9 @@ def _case(transcript: Path) -> object:
 @pytest.mark.parametrize("transcript", _RECORDED, ids=_name)
 def test_a_replay_gives_the_expected_report(transcript: Path, pytestconfig: pytest.Config) -> None:
     document = fixtures.document(fixtures.replayed(transcript))
-    path = fixtures.expected(transcript)
     if pytestconfig.getoption("--regenerate"):
-        fixtures.write(path, document)
-    assert document == json.loads(path.read_text())
+        fixtures.write(transcript, document)
+    assert document == json.loads(fixtures.expected(transcript).read_text())
 
 
 @pytest.mark.parametrize("transcript", [_case(one) for one in _RECORDED if _truth(one) is not None])
@@ -56,7 +55,7 @@ def test_a_replay_gives_the_truth(transcript: Path) -> None:
 
 def test_each_expected_report_has_its_recording() -> None:
     assert _RECORDED
-    reports = set(fixtures.FOLDER.glob("*/*.json"))
+    reports = set(fixtures.FOLDER.glob("reports/*/*.json"))
     assert reports == {fixtures.expected(one) for one in _RECORDED}
 
 

@@ -13,14 +13,13 @@ from typing import Any
 
 import pytest
 
-from qmpsnap.demo import images
-from qmpsnap.demo.disks import qcow2_chain
-from tests.libvirt.conftest import libvirt_rig
-from tests.qemu.conftest import direct_rig
-from tests.support.attacks import Book
-from tests.support.detector import Detector, detecting
-from tests.support.payloads import forged
-from tests.support.rig import BASE, DISK, SERIAL, SIZE, Rig, Said
+from tests.rig import images
+from tests.rig.attacks import Book
+from tests.rig.detector import Detector, detecting
+from tests.rig.disks import qcow2_chain
+from tests.rig.payloads import forged
+from tests.rig.rig import BASE, DISK, SERIAL, SIZE, Rig, Said
+from tests.rig.roads import direct_rig, libvirt_rig
 
 
 @pytest.fixture(autouse=True)

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from qmpsnap.demo import images
 from qmpsnap.guests.files import qemu_img
+from tests.rig import images
+from tests.rig.payloads import PAYLOADS
+from tests.rig.rig import Said
 from tests.security.conftest import FIXTURE, SECRET, Victim, states_its_formats
 from tests.security.test_handed_over import HOSTILE
-from tests.support.payloads import PAYLOADS
-from tests.support.rig import Said
 
 
 def _by_cat(victim: Path) -> None:

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from qmpsnap.demo import images
-from qmpsnap.demo.export import exported
-from qmpsnap.demo.guest import Machine
 from qmpsnap.guests.files.header import read_header
+from tests.rig import images
+from tests.rig.attacks import Book, Seen, probe
+from tests.rig.detector import detecting
+from tests.rig.export import exported
+from tests.rig.machine import Machine
+from tests.rig.payloads import PAYLOADS, Payload, put
+from tests.rig.rig import BASE, DISK, MIB, SIZE, Rig, assert_sound
 from tests.security.conftest import SECRET, MakeRig, Victim
-from tests.support.attacks import Book, Seen, probe
-from tests.support.detector import detecting
-from tests.support.payloads import PAYLOADS, Payload, put
-from tests.support.rig import BASE, DISK, MIB, SIZE, Rig, assert_sound
 
 FULL = {
     "direct": {"qcow2-backing", "qcow2-data-file", "qed", "vmdk-flat"},

@@ -15,14 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from qmpsnap.demo import images, qemu_guest
-from qmpsnap.demo.disks import qcow2_chain, raw_disk
 from qmpsnap.guests.files import qemu_img
-from tests.qemu.conftest import direct_rig
+from tests.rig import images, qemu_machine
+from tests.rig.attacks import Book, Seen, probe
+from tests.rig.detector import detecting
+from tests.rig.disks import qcow2_chain, raw_disk
+from tests.rig.rig import BASE, DISK, MIB, SERIAL, SIZE, Rig
+from tests.rig.roads import direct_rig
 from tests.security.conftest import SECRET, MakeRig, Victim
-from tests.support.attacks import Book, Seen, probe
-from tests.support.detector import detecting
-from tests.support.rig import BASE, DISK, MIB, SERIAL, SIZE, Rig
 
 NEW = f"{BASE}.new"
 Place = Callable[[Path, Path, ExitStack], None]
@@ -128,7 +128,7 @@ def _open_elsewhere(share: Path, victim: Path, stack: ExitStack) -> None:
     images.create_raw(share / "other", SIZE)
     new = _overlay(share)
     disk = qcow2_chain([(new, "qcow2"), (share / "other", "raw")], "other")
-    stack.enter_context(qemu_guest.run([disk], directory=victim.parent))
+    stack.enter_context(qemu_machine.run([disk], directory=victim.parent))
 
 
 def _content(share: Path, victim: Path, stack: ExitStack) -> None:

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from qmpsnap.demo import images
+from tests.rig import daemon as libvirtd
+from tests.rig import images
+from tests.rig.daemon import Daemon, DaemonMachine
+from tests.rig.detector import detecting
+from tests.rig.payloads import put
+from tests.rig.rig import BASE, DISK, SERIAL, SIZE, Rig
 from tests.security.conftest import SECRET, Victim
-from tests.support import daemon as libvirtd
-from tests.support.daemon import Daemon, DaemonMachine
-from tests.support.detector import detecting
-from tests.support.payloads import put
-from tests.support.rig import BASE, DISK, SERIAL, SIZE, Rig
 
 
 @pytest.fixture

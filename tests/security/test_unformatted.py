@@ -8,14 +8,13 @@ from typing import Any
 
 import pytest
 
-from qmpsnap.demo import images
-from qmpsnap.demo.disks import DiskSpec
-from qmpsnap.demo.libvirt_guest import LibvirtDisk
-from tests.libvirt.conftest import libvirt_rig
-from tests.qemu.conftest import direct_rig
+from tests.rig import images
+from tests.rig.disks import DiskSpec
+from tests.rig.libvirt_machine import LibvirtDisk
+from tests.rig.payloads import put
+from tests.rig.rig import BASE, DISK, SERIAL, SIZE, Rig
+from tests.rig.roads import direct_rig, libvirt_rig
 from tests.security.conftest import SECRET, Victim
-from tests.support.payloads import put
-from tests.support.rig import BASE, DISK, SERIAL, SIZE, Rig
 
 
 class Untyped(LibvirtDisk):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.tiers import missing
+from tests.rig.tiers import missing
 
 
 def test_what_is_missing_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:

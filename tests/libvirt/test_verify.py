@@ -1,9 +1,0 @@
-"""Under libvirt; the tests stand in `tests/support/verify.py`."""
-
-from __future__ import annotations
-
-from tests.support import verify
-
-
-class TestVerify(verify.Verify):
-    pass

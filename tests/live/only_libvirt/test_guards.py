@@ -1,0 +1,61 @@
+"""Guards that only libvirt can bring about; the others stand in `tests/live/test_guards.py`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import libvirt
+import pytest
+
+from tests.rig import images
+from tests.rig.guards import refused_then_done
+from tests.rig.rig import BASE, SIZE
+from tests.rig.roads import MakeRig
+
+DOMAIN = """
+<domain type='qemu'><name>{name}</name><memory unit='MiB'>32</memory>
+  <os><type machine='pc'>hvm</type></os>
+  <devices><disk type='file' device='disk'>
+    <driver name='qemu' type='{format}'/><source file='{path}'/><target dev='vda' bus='virtio'/>
+  </disk></devices>
+</domain>
+"""
+
+
+@pytest.mark.parametrize(
+    ("operation", "expected"),
+    [
+        (libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT, "outgoing"),
+        (libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN, "incoming"),
+        (libvirt.VIR_DOMAIN_JOB_OPERATION_BACKUP, None),
+        (None, None),
+    ],
+)
+def test_migration(
+    make_rig: MakeRig,
+    operation: int | None,
+    expected: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """There is no second host to migrate to, so libvirt's answer is set in its place."""
+    with make_rig("raw") as rig, rig.host() as host:
+        if operation is not None:
+            domain = host._domain  # type: ignore[attr-defined]
+            monkeypatch.setattr(domain, "jobStats", lambda: {"operation": operation})
+        assert host.surroundings(host.read().disks[0]).migration == expected
+
+
+@pytest.mark.parametrize("names", ["the base", "an overlay on the base"])
+def test_guest_that_is_off(make_rig: MakeRig, connection: Any, names: str) -> None:
+    with make_rig("raw") as rig:
+        rig.grow(3)
+        path, format_ = rig.folder / BASE, "raw"
+        if names == "an overlay on the base":
+            path, format_ = rig.folder / "other", "qcow2"
+            images.create_qcow2(path, SIZE, BASE, "raw")
+        name = f"off-{rig.names[0]}"
+        domain = connection.defineXML(DOMAIN.format(name=name, path=path, format=format_))
+        try:
+            refused_then_done(rig, "shared-base", f"guest {name}, which is off")
+        finally:
+            domain.undefine()

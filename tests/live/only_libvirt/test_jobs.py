@@ -1,0 +1,221 @@
+"""Running jobs under libvirt: what its API has, what it has not, and libvirtd restarted."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qmpsnap.monitor import virt
+from qmpsnap.operations import merge
+from qmpsnap.operations.guest import Guest
+from qmpsnap.operations.job.states import JobFailed, JobView
+from qmpsnap.operations.options import DEFAULT_OPTIONS, MergeOptions
+from qmpsnap.operations.outcome import TimedOut
+from qmpsnap.operations.requests import NamedDeleteRequest
+from tests.rig.jobs import (
+    ACTIVE,
+    AFTERWARDS,
+    REQUESTS,
+    SLOW,
+    TOP,
+    Merge,
+    fill,
+    make_chain,
+    merged,
+    small_file_system,
+    until,
+)
+from tests.rig.libvirt_machine import LibvirtMachine
+from tests.rig.rig import BASE, DISK, MIB, Rig, assert_sound
+from tests.rig.roads import MakeRig, libvirt_rig
+
+
+@pytest.fixture
+def share(tmp_path: Path) -> Path:
+    folder = tmp_path / "share"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def rig(connection: Any, share: Path) -> Iterator[Rig]:
+    """A guest of three layers, the data in the middle one."""
+    make_chain(share)
+    with libvirt_rig(connection, share, "qcow2", file=ACTIVE) as rig:
+        yield rig
+
+
+def _assert_unchanged(rig: Rig, content: str) -> None:
+    assert rig.cli("jobs", "-o", "json").json["jobs"] == []
+    assert rig.files() == [ACTIVE, TOP, BASE]
+    assert_sound(rig.disk())
+    assert rig.guest.read_sha256(DISK) == content
+
+
+def _assert_merged(rig: Rig, kind: str, content: str) -> None:
+    assert rig.files() == AFTERWARDS[kind]
+    assert_sound(rig.disk())
+    assert rig.guest.read_sha256(DISK) == content
+
+
+def _running(rig: Rig) -> dict[str, object]:
+    while True:
+        jobs = rig.cli("jobs", "-o", "json").json["jobs"]
+        if jobs:
+            return dict(jobs[0])
+
+
+@pytest.mark.parametrize("kind", AFTERWARDS)
+def test_bandwidth_can_be_changed_while_it_runs(rig: Rig, kind: str) -> None:
+    content = rig.guest.read_sha256(DISK)
+    merge = Merge(rig, kind, SLOW)
+    job = _running(rig)
+    assert (job["id"], job["disk"], job["bandwidth"], job["ours"]) == (DISK, DISK, MIB, None)
+    assert job["type"] == ("stream" if kind == "pull" else "commit")
+    assert rig.cli("set-speed", DISK, "0").code == 0
+    merge.ends()
+    _assert_merged(rig, kind, content)
+
+
+@pytest.mark.parametrize("kind", ["commit", "active-commit"])
+def test_cancel(rig: Rig, kind: str) -> None:
+    content = rig.guest.read_sha256(DISK)
+    merge = Merge(rig, kind, SLOW)
+    _running(rig)
+    shown = rig.cli("cancel", DISK, "--plan", "-o", "json").json["disks"][0]
+    assert [step["what"] for step in shown["steps"]] == ["blockJobAbort"]
+    assert rig.cli("pause", DISK, "--plan").code == 4
+    said = rig.cli("cancel", DISK)
+    assert said.code == 0, said
+    with pytest.raises(JobFailed, match=r"[Cc]ancel"):
+        merge.ends()
+    _assert_unchanged(rig, content)
+
+
+def test_wait(rig: Rig) -> None:
+    merge = Merge(rig, "commit", SLOW)
+    _running(rig)
+    timer = threading.Timer(0.3, lambda: rig.cli("set-speed", DISK, "0"))
+    timer.start()
+    assert rig.cli("wait", DISK, "--timeout", "0.1").code == 1
+    said = rig.cli("wait", DISK)
+    assert said.code == 0, said
+    timer.join()
+    merge.ends()
+
+
+@pytest.mark.parametrize("kind", AFTERWARDS)
+def test_time_limit_while_it_copies(rig: Rig, kind: str) -> None:
+    content = rig.guest.read_sha256(DISK)
+    wishes = MergeOptions(bandwidth=MIB, timeout_s=0.5)
+    with rig.host() as host, pytest.raises(TimedOut):
+        merged(host, kind, wishes)
+    _assert_unchanged(rig, content)
+    with rig.host() as host:
+        merged(host, kind, DEFAULT_OPTIONS)
+    _assert_merged(rig, kind, content)
+
+
+def test_time_limit_when_the_mirror_is_ready(rig: Rig) -> None:
+    content = rig.guest.read_sha256(DISK)
+
+    def dawdle(_plan: object, view: JobView) -> None:
+        if view.status == "ready":
+            time.sleep(1.0)
+
+    with rig.host() as host, pytest.raises(TimedOut):
+        merged(host, "active-commit", MergeOptions(timeout_s=1.0), progress=dawdle)
+    _assert_unchanged(rig, content)
+
+
+def test_what_libvirt_cannot_do_is_refused_before_anything_is_touched(rig: Rig) -> None:
+    content = rig.guest.read_sha256(DISK)
+    request = REQUESTS["commit"]
+    said = rig.delete(request.file_to_merge, request.merge_target_file, "--on-error", "pause")
+    assert said.code == 4, said
+    assert "libvirt's commits and pulls end on an error" in said.err
+    _assert_unchanged(rig, content)
+    merge = Merge(rig, "commit", SLOW)
+    _running(rig)
+    for verb in ("pause", "resume"):
+        said = rig.cli(verb, DISK)
+        assert said.code == 4, said
+        assert f"libvirt cannot {verb}" in said.err
+    assert rig.cli("set-speed", DISK, "0").code == 0
+    merge.ends()
+
+
+@pytest.mark.parametrize("kind", ["commit", "pull"])
+def test_no_space_says_where(connection: Any, share: Path, kind: str) -> None:
+    with small_file_system(share, 64):
+        make_chain(share)
+        with libvirt_rig(connection, share, "qcow2", file=ACTIVE) as rig:
+            content = rig.guest.read_sha256(DISK)
+            filler = fill(share, 4 * MIB)
+            with rig.host() as host, pytest.raises(JobFailed) as caught:
+                merged(host, kind, DEFAULT_OPTIONS)
+            assert "No space left on device (writing " in str(caught.value)
+            assert f"free on {share}" in str(caught.value)
+            filler.unlink()
+            _assert_unchanged(rig, content)
+
+
+class TestOneConnection:
+    """In Nova all calls share one, and libvirt takes one registration for a guest and an event."""
+
+    def test_two_who_listen_to_one_guest(self, make_rig: MakeRig) -> None:
+        with make_rig("raw") as rig:
+            rig.grow(2)
+            with rig.host() as first, rig.host() as second:
+                first.follow(DISK)
+                second.follow(DISK)
+                merge.delete(second, NamedDeleteRequest(disk=DISK, snapshot="s1", method="commit"))
+                # Without the event of the job's end it would be a job that has vanished.
+                until(lambda: _has_ended(first))
+            rig.create("s2")
+            with rig.host() as third:
+                third.follow(DISK)  # all that was registered is not any more
+                merge.delete(third, NamedDeleteRequest(disk=DISK, snapshot="s2", method="commit"))
+            assert rig.files() == [BASE]
+
+    def test_one_who_leaves_does_not_take_the_others_events(self, make_rig: MakeRig) -> None:
+        with make_rig("raw") as rig:
+            rig.grow(2)
+            with rig.host() as second:
+                with rig.host() as first:
+                    first.follow(DISK)
+                    second.follow(DISK)
+                merge.delete(second, NamedDeleteRequest(disk=DISK, snapshot="s1", method="commit"))
+            assert rig.files() == [BASE]
+
+    def test_somebody_else_has_registered(self, make_rig: MakeRig, connection: Any) -> None:
+        """A program with an event of its own for the guest; nothing is begun without events."""
+        libvirt = virt.libvirt_module()
+        with make_rig("raw") as rig:
+            rig.grow(2)
+            assert isinstance(rig.guest, LibvirtMachine)
+            taken = connection.domainEventRegisterAny(
+                rig.guest.domain,
+                libvirt.VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2,
+                lambda *_: None,
+                None,
+            )
+            try:
+                said = rig.delete(f"{BASE}.s1", BASE)
+                assert said.code == 1
+                assert said.status["status"] == "error_deleting"
+                assert "already tracked" in said.err
+            finally:
+                connection.domainEventDeregisterAny(taken)
+            assert rig.files() == [f"{BASE}.s1", BASE]
+            assert rig.delete(f"{BASE}.s1", BASE).code == 0
+
+
+def _has_ended(host: Guest) -> bool:
+    host.wait(DISK, 0.1)
+    return host.view(DISK).status == "concluded"

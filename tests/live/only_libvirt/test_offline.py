@@ -1,0 +1,363 @@
+"""Snapshots of a guest that is off: the same commands, the same results."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import libvirt
+import pytest
+
+from qmpsnap.graph import xml
+from qmpsnap.guests.files import qemu_img
+from qmpsnap.guests.offline.block_layer import CannotOpen, opened
+from qmpsnap.guests.offline.guest import OfflineGuest
+from qmpsnap.guests.qmp.guest import QmpGuest
+from qmpsnap.operations import merge
+from qmpsnap.operations.requests import DeleteRequest
+from tests.rig import images
+from tests.rig.headers import recorded, with_format
+from tests.rig.rig import BASE, DISK, MIB, SERIAL, SIZE, Rig
+from tests.rig.situations import situation
+
+DOMAIN = """
+<domain type='qemu'><name>{name}</name><memory unit='MiB'>32</memory>
+  <os><type machine='pc'>hvm</type></os>
+  <devices>
+    <emulator>/usr/bin/qemu-system-x86_64</emulator>
+    <disk type='file' device='disk'>
+      <driver name='qemu' type='{format}' cache='none'/>
+      <source file='{path}'/><target dev='vda' bus='virtio'/><serial>1234</serial>
+    </disk>
+    <disk type='file' device='cdrom'><target dev='sda' bus='sata'/></disk>
+  </devices>
+</domain>
+"""
+
+
+@dataclass
+class Off:
+    """A defined guest that does not run."""
+
+    rig: Rig
+    domain: Any
+    folder: Path
+
+    def content(self) -> str:
+        """Hash of what the guest would read, through the formats of the definition."""
+        disk = self.rig.disk()
+        layer = disk.layers[0]
+        assert layer.path is not None
+        assert layer.format is not None
+        return images.sha256_of(layer.path, layer.format)
+
+    def write(self, offset: int, length: int, pattern: int) -> None:
+        layer = self.rig.disk().layers[0]
+        command = f"write -P {pattern} {offset} {length}"
+        subprocess.run(
+            ["qemu-io", "-f", str(layer.format), "-c", command, str(layer.path)],
+            check=True,
+            capture_output=True,
+        )
+
+    def grow(self, depth: int) -> None:
+        for number in range(1, depth + 1):
+            self.write((number * 384 * 1024) % SIZE, 64 * 1024, number)
+            self.write(1 * MIB + 4096 * number, 8192, 100 + number)
+            if number < depth:
+                self.rig.create(f"s{number}")
+
+    def active(self) -> tuple[str, str]:
+        """File and format in the definition."""
+        text = self.domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+        disk = xml.parse(text).disks[0]
+        return Path(disk.layers[0].path or "").name, str(disk.layers[0].format)
+
+
+@pytest.fixture(params=["raw", "qcow2"])
+def off(request: pytest.FixtureRequest, connection: Any, tmp_path: Path) -> Iterator[Off]:
+    folder, format_ = tmp_path / "share", str(request.param)
+    folder.mkdir()
+    make = images.create_raw if format_ == "raw" else images.create_qcow2
+    make(folder / BASE, SIZE)
+    name = f"off{abs(hash(tmp_path)) % 10**9}"
+    text = DOMAIN.format(name=name, format=format_, path=folder / BASE)
+    domain = connection.defineXML(text)
+
+    def connect() -> Any:
+        raise NotImplementedError
+
+    class Disk(Rig):
+        def disk(self) -> Any:
+            return OfflineGuest(domain).read().disks[0]
+
+    rig = Disk(None, folder, ["--connect", connection.getURI()], [name], connect, connect)  # type: ignore[arg-type]
+    try:
+        yield Off(rig, domain, folder)
+    finally:
+        if domain.isActive():
+            domain.destroy()
+        domain.undefine()
+
+
+def sound(off: Off) -> None:
+    """Formats are stated without a contradiction, headers are right, and files open with them."""
+    disk = off.rig.disk()
+    for layer, below in zip(disk.layers, [*disk.layers[1:], None], strict=True):
+        assert (layer.verdict, layer.format is not None) == ("stated", True)
+        assert layer.backing_name == (below.file if below else None)
+    active = disk.layers[0]
+    if active.format == "qcow2":
+        qemu_img.run("check", str(active.path), "-f", "qcow2", str(active.path))
+
+
+def test_chain_says_that_the_guest_is_off(off: Off) -> None:
+    off.grow(3)
+    said = off.rig.cli("chain", "-o", "json")
+    assert said.code == 0, said
+    assert "the guest is off" in said.err
+    layers = said.json["disks"][0]["layers"]
+    assert [layer["file"] for layer in layers] == [f"{BASE}.s2", f"{BASE}.s1", BASE]
+    assert [[one["witness"] for one in layer["evidence"]] for layer in layers] == [
+        ["xml"],
+        ["header"],
+        ["header"],
+    ]
+
+
+def test_create(off: Off) -> None:
+    off.write(0, 65536, 1)
+    content = off.content()
+    said = off.rig.cli("create", DISK, "a", "-o", "json")
+    assert said.json["file_format"] == {f"{BASE}.a": "qcow2"}, said
+    assert off.active() == (f"{BASE}.a", "qcow2")
+    assert off.content() == content
+    sound(off)
+
+
+@pytest.mark.parametrize(("top", "base"), [(1, 2), (1, 3), (2, 3), (0, 1), (0, 2), (0, 3)])
+def test_commit(off: Off, top: int, base: int) -> None:
+    off.grow(4)
+    content, files = off.content(), off.rig.files()
+    formats = [layer.format for layer in off.rig.disk().layers]
+    said = off.rig.delete(files[top], files[base])
+    assert said.code == 0, said
+    assert said.status["file_format"] == {files[base]: formats[base]}, said
+    assert off.rig.files() == files[:top] + files[base:]
+    assert off.active() == (off.rig.files()[0], formats[0 if top else base])
+    assert off.content() == content
+    sound(off)
+
+
+@pytest.mark.parametrize("base", [None, 2, 3])
+def test_pull(off: Off, base: int | None) -> None:
+    off.grow(4)
+    content, files = off.content(), off.rig.files()
+    said = off.rig.delete(files[base] if base else None, None)
+    assert said.code == 0, said
+    assert off.rig.files() == files[:1] + (files[base:] if base else [])
+    assert off.content() == content
+    sound(off)
+
+
+def test_guest_starts_from_what_was_left(off: Off) -> None:
+    off.grow(4)
+    for top, base in ((f"{BASE}.s1", BASE), (f"{BASE}.s3", f"{BASE}.s2")):
+        assert off.rig.delete(top, base).code == 0
+    off.domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
+    said = off.rig.cli("chain", "-o", "json")
+    layers = said.json["disks"][0]["layers"]
+    assert [layer["file"] for layer in layers] == [f"{BASE}.s2", BASE]
+    assert {layer["verdict"] for layer in layers} == {"agreed"}
+
+
+@situation(
+    "The guest is off, and its memory was saved (`virsh managedsave`)",
+    happens="refused: the next start goes on with the files that it had",
+    code=4,
+    then="Start the guest, or `virsh managedsave-remove`; then give the same command again.",
+    pain=4,
+)
+def test_guest_that_was_saved(off: Off) -> None:
+    off.grow(3)
+    off.domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
+    off.domain.managedSave(0)
+    content, files = off.content(), sorted(path.name for path in off.folder.iterdir())
+    try:
+        for said in (
+            off.rig.cli("create", DISK, "n"),
+            off.rig.cli("create", DISK, "n", "--plan"),
+            off.rig.delete(f"{BASE}.s1", BASE),
+            off.rig.delete(f"{BASE}.s2", BASE),
+            off.rig.delete(None, None),
+        ):
+            assert said.code == 4, said
+            assert "has a saved memory" in said.err
+        assert sorted(path.name for path in off.folder.iterdir()) == files
+        assert off.content() == content
+        assert off.rig.cli("chain").code == 0
+        off.domain.managedSaveRemove(0)
+        assert off.rig.delete(f"{BASE}.s1", BASE).code == 0
+    finally:
+        if off.domain.hasManagedSaveImage():
+            off.domain.managedSaveRemove(0)
+
+
+def test_guest_cannot_be_started_in_the_middle(off: Off, monkeypatch: pytest.MonkeyPatch) -> None:
+    off.grow(3)
+    content = off.content()
+    started: list[str] = []
+    start = QmpGuest.start
+
+    def start_guest_too(self: Any, plan: Any, options: Any) -> str:
+        job = start(self, plan, options)
+        with pytest.raises(libvirt.libvirtError) as caught:
+            off.domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
+        started.append(str(caught.value))
+        return job
+
+    monkeypatch.setattr(QmpGuest, "start", start_guest_too)
+    assert off.rig.delete(f"{BASE}.s2", f"{BASE}.s1").code == 0
+    assert "lock" in started[0]
+    assert off.content() == content
+
+
+@situation(
+    "The guest is off, and somebody else has its chain open",
+    happens="refused: the lock cannot be had",
+    code=4,
+    then="End the other user.",
+    pain=4,
+)
+def test_chain_that_is_in_use_is_refused(off: Off) -> None:
+    off.grow(2)
+    disk = off.rig.disk()
+    layers = [(str(layer.path), str(layer.format)) for layer in disk.layers]
+    with opened(layers):
+        said = off.rig.delete(f"{BASE}.s1", BASE, "--allow", "shared-base")
+        assert said.code == 4, said
+        assert said.status == {"status": "error_deleting", "progress": "0%"}
+    assert off.rig.files() == [f"{BASE}.s1", BASE]
+
+
+def test_file_that_is_not_what_its_header_says(off: Off, tmp_path: Path) -> None:
+    path = tmp_path / "not-qcow2"
+    path.write_bytes(b"\0" * MIB)
+    with (
+        pytest.raises(CannotOpen, match="not in qcow2 format"),
+        opened([(str(path), "qcow2")]),
+    ):
+        pass
+
+
+@situation(
+    "The guest is off, and a header names a file of another folder",
+    happens="the file is not opened; refused",
+    code=4,
+    then="Look at the chain; rebase it by hand if it is right.",
+    pain=3,
+)
+@pytest.mark.parametrize("name", ["../victim", "/etc/hostname", "json:{}"])
+def test_backing_file_elsewhere_is_not_followed(off: Off, name: str) -> None:
+    off.grow(2)
+    overlay = off.folder / f"{BASE}.s1"
+    subprocess.run(
+        ["qemu-img", "rebase", "-u", "-f", "qcow2", "-b", name, "-F", "raw", str(overlay)],
+        check=True,
+    )
+    said = off.rig.delete(f"{BASE}.s1", BASE)
+    assert said.code == 4, said
+    disk = off.rig.disk()
+    assert (disk.layers[1].path, disk.layers[1].virtual_size) == (None, None)
+
+
+def test_killed_in_mid_job(off: Off) -> None:
+    """The daemon ends with the tool; the chain is as it was."""
+    off.grow(3)
+    content, files = off.content(), off.rig.files()
+    disk = off.rig.disk()
+    script = (
+        "import sys, json, os, signal; from qmpsnap.guests.offline.block_layer import opened\n"
+        "with opened(json.loads(sys.argv[1])) as monitor:\n"
+        "    monitor.execute('block-commit', {'device': 'layer-0', 'job-id': 'j', 'top-node': 'layer-1',"
+        " 'base-node': 'layer-2', 'speed': 1})\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    layers = json.dumps([(layer.path, layer.format) for layer in disk.layers])
+    died = subprocess.run([sys.executable, "-c", script, layers], check=False)
+    assert died.returncode == -signal.SIGKILL
+    host = OfflineGuest(off.domain)
+    while host.surroundings(disk).readers:  # its signal is on the way
+        time.sleep(0.01)
+    done = merge.delete(
+        OfflineGuest(off.domain),
+        DeleteRequest(disk=SERIAL, file_to_merge=files[1], merge_target_file=files[2]),
+    )
+    assert list(done.file_format) == [files[2]]
+    assert off.content() == content
+
+
+def test_definition_that_libvirt_refuses(off: Off, monkeypatch: pytest.MonkeyPatch) -> None:
+    off.grow(2)
+    content = off.content()
+    monkeypatch.setattr("qmpsnap.guests.offline.guest.pointed_to", lambda *_: "<domain/>")
+    said = off.rig.delete(f"{BASE}.s1", BASE)
+    assert (said.code, said.status["status"]) != (0, "deleting_compute_complete")
+    assert off.active() == (f"{BASE}.s1", "qcow2")
+    assert off.content() == content
+    monkeypatch.undo()
+    assert off.rig.delete(f"{BASE}.s1", BASE).code == 0
+    assert off.content() == content
+
+
+def test_every_kind_can_be_verified(off: Off) -> None:
+    off.grow(4)
+    content = off.content()
+    for top, base in ((f"{BASE}.s1", BASE), (f"{BASE}.s3", f"{BASE}.s2"), (None, None)):
+        said = off.rig.delete(top, base, "--verify")
+        assert said.code == 0, said
+        assert "verified: all" in said.err
+    assert off.content() == content
+
+
+def test_pause_on_an_error_is_refused_and_a_time_limit_works(off: Off) -> None:
+    """Nobody but the call itself can reach the job of a guest that is off."""
+    off.grow(2)
+    before, content = off.rig.files(), off.content()
+    said = off.rig.delete(f"{BASE}.s1", BASE, "--on-error", "pause")
+    assert said.code == 4, said
+    assert "the guest is off" in said.err
+    said = off.rig.delete(f"{BASE}.s1", BASE, "--timeout", "0.000001")
+    assert said.code == 5, said
+    assert "was cancelled" in said.err
+    assert off.rig.cli("jobs", "-o", "json").json["jobs"] == []
+    assert (off.rig.files(), off.content()) == (before, content)
+    assert off.rig.delete(f"{BASE}.s1", BASE, "--timeout", "60").code == 0
+    assert off.content() == content
+
+
+@pytest.mark.parametrize("off", ["raw"], indirect=True)
+@pytest.mark.parametrize("operation", ["create", "delete"])
+def test_header_that_says_file_is_mended(off: Off, operation: str) -> None:
+    """Of a base that says nothing else, this is the one wrong format that is no contradiction."""
+    off.grow(3 if operation == "delete" else 2)
+    below = off.folder / f"{BASE}.s1"
+    with_format("file")(below)
+    content = off.content()
+    said = (
+        off.rig.cli("create", DISK, "new")
+        if operation == "create"
+        else off.rig.delete(f"{BASE}.s2", f"{BASE}.s1")
+    )
+    assert said.code == 0, said
+    assert f"repaired: the header of {BASE}.s1: it records the format 'file'" in said.err
+    assert recorded(below) == (BASE, "raw")
+    sound(off)
+    assert off.content() == content

@@ -1,0 +1,32 @@
+"""A guest that sleeps, of which libvirt takes no snapshot; the other states stand in `tests/live`."""
+
+from __future__ import annotations
+
+from tests.rig.rig import BASE, DISK
+from tests.rig.situations import situation
+from tests.rig.states import MakeMachine
+
+
+@situation(
+    "The guest sleeps (suspend to RAM), under libvirt",
+    happens="a create is refused before anything is made, since libvirt takes no snapshot of "
+    "it; a delete works",
+    code=4,
+    then="Wake the guest (`virsh dompmwakeup`), then give the same command again.",
+)
+def test_a_guest_that_sleeps(make_machine: MakeMachine) -> None:
+    with make_machine("suspended") as machine:
+        rig = machine.rig
+        rig.create("s1")
+        rig.create("s2")
+        machine.reach("suspended")
+        for options in ((), ("--plan",)):
+            refused = rig.cli("create", DISK, "s3", *options)
+            assert refused.code == 4, refused
+            assert "libvirt takes no snapshot of a guest that sleeps" in refused.err
+        assert not (rig.folder / f"{BASE}.s3").exists()
+        assert rig.delete(f"{BASE}.s1", BASE).code == 0
+        done = rig.cli("delete", DISK, "s2", "--method", "commit")
+        assert done.code == 0, done
+        assert "note: the guest sleeps" in done.err
+        assert rig.files() == [BASE]

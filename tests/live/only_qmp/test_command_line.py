@@ -1,0 +1,237 @@
+"""The command line as a process: signals, pipes, and what is not installed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+
+from tests.rig import images
+from tests.rig.disks import DiskSpec
+from tests.rig.rig import BASE, DISK, MIB, SERIAL, assert_sound
+from tests.rig.roads import MakeRig, direct_rig
+
+CHAIN_SCHEMA = {
+    "type": "object",
+    "required": ["schema", "guest", "disks"],
+    "properties": {
+        "schema": {"const": "qmpsnap.chain/1"},
+        "guest": {"type": ["string", "null"]},
+        "disks": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["disk", "serial", "qdev", "layers"],
+                "properties": {
+                    "layers": {
+                        "type": "array",
+                        "items": {
+                            "type": "object",
+                            "required": [
+                                *("file", "path", "protocol", "format", "verdict", "node"),
+                                *("virtual_size", "flags", "evidence"),
+                            ],
+                            "properties": {
+                                "verdict": {
+                                    "enum": [
+                                        *("exact", "agreed", "stated"),
+                                        *("inferred", "conflict", "unknown"),
+                                    ]
+                                },
+                                "virtual_size": {"type": ["integer", "null"]},
+                                "evidence": {
+                                    "items": {
+                                        "required": ["witness", "format", "detail"],
+                                        "properties": {
+                                            "witness": {
+                                                "enum": ["qmp", "xml", "header", "ledger", "rule"]
+                                            }
+                                        },
+                                    }
+                                },
+                            },
+                        },
+                    }
+                },
+            },
+        },
+    },
+}
+
+
+def _process(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "qmpsnap", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_result_that_cannot_be_written(make_rig: MakeRig) -> None:
+    with make_rig("raw") as rig, Path("/dev/full").open("w") as full:
+        for command in (["chain"], ["chain", "-o", "dot"], ["verify", "-o", "json"]):
+            done = subprocess.run(
+                [sys.executable, "-m", "qmpsnap", *rig.road, *command],
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
+            )
+            assert done.returncode == 1
+            assert "cannot be printed: No space left on device" in done.stderr
+            assert "Traceback" not in done.stderr
+
+
+def test_closed_stdout_and_stderr(make_rig: MakeRig) -> None:
+    with make_rig("raw") as rig:
+        line = [sys.executable, "-m", "qmpsnap", *rig.road]
+        for end, code in ((["chain"], 0), (["chain", "nosuch"], 4)):
+            shell = ["sh", "-c", 'exec "$@" >&- 2>&-', "sh", *line, *end]
+            assert subprocess.run(shell, check=False).returncode == code
+
+
+def test_ctrl_c_leaves_the_job_running_and_says_how_to_go_on(tmp_path: Path) -> None:
+    folder = tmp_path / "share"
+    folder.mkdir()
+    images.create_raw(folder / BASE, 8 * MIB)
+    slow = {"driver": "throttle", "node-name": "slow", "throttle-group": "limit", "file": "file"}
+    disk = DiskSpec(
+        blockdevs=(
+            {"driver": "file", "node-name": "file", "filename": str(folder / BASE)},
+            slow,
+            {"driver": "raw", "node-name": "base", "file": "slow"},
+        ),
+        root="base",
+        id=DISK,
+        serial=SERIAL,
+    )
+    limit = ("-object", f"throttle-group,id=limit,x-bps-write={2 * MIB}")
+    with direct_rig(folder, disk, machine_args=limit) as rig:
+        rig.create("s1")
+        rig.guest.write(DISK, 0, 4 * MIB, 7)
+        rig.create("s2")
+        content = rig.guest.read_sha256(DISK)
+        info = {"type": "qcow2", "file_to_merge": f"{BASE}.s1", "merge_target_file": BASE}
+        command = [*rig.road, "volume-snapshot-delete", SERIAL, "id", json.dumps(info)]
+        process = _process(*command)
+        while not rig.guest.qmp("query-jobs"):
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+        assert process.returncode == 6, err
+        assert json.loads(out)["os-update_snapshot_status"] == {
+            "status": "deleting",
+            "progress": "0%",
+        }
+        assert "Give the same command again" in err
+        assert "Traceback" not in err
+        jobs = rig.guest.qmp("query-jobs")
+        assert isinstance(jobs, list)
+        assert [job["type"] for job in jobs] == ["commit"]
+        process = _process(*command)
+        out, err = process.communicate(timeout=30)
+        assert process.returncode == 0, err
+        assert json.loads(out)["os-update_snapshot_status"]["file_format"] == {BASE: "raw"}
+        assert rig.files() == [f"{BASE}.s2", BASE]
+        assert_sound(rig.disk())
+        assert rig.guest.read_sha256(DISK) == content
+
+
+def test_chain_follows_its_schema(make_rig: MakeRig) -> None:
+    with make_rig("raw") as rig:
+        rig.grow(3)
+        document = rig.cli("chain", "-o", "json").json
+        jsonschema.validate(document, CHAIN_SCHEMA)
+        assert document["disks"][0]["disk"] == DISK
+        assert document["disks"][0]["serial"] == SERIAL
+        for by in (DISK, SERIAL, document["disks"][0]["layers"][0]["node"]):
+            assert rig.cli("chain", by, "-o", "json").json["disks"] == document["disks"]
+
+
+def test_a_reader_that_goes_away(make_rig: MakeRig) -> None:
+    with make_rig("raw") as rig:
+        process = _process(*rig.road, "chain", "-o", "json")
+        assert process.stdout is not None
+        process.stdout.close()
+        with process.stderr or process.stdout as messages:
+            assert messages.read() == ""
+        assert process.wait(20) == 1
+
+
+def test_names_with_terminal_escapes_are_shown_escaped(tmp_path: Path) -> None:
+    folder = tmp_path / "share"
+    folder.mkdir()
+    name = "evil\x1b]0;x\x07\n.img"
+    images.create_raw(folder / name, MIB)
+    disk = DiskSpec(
+        blockdevs=({"driver": "file", "node-name": "n", "filename": str(folder / name)},),
+        root="n",
+        id=DISK,
+    )
+    with direct_rig(folder, disk) as rig:
+        said = rig.cli("disks")
+        assert "\x1b]" not in said.out
+        assert "evil\\x1b]0;x\\x07\\n.img" in said.out
+        assert rig.cli("disks", "-o", "json").json["disks"][0]["file"] == name
+
+
+def test_without_the_libvirt_module() -> None:
+    program = (
+        "import sys; sys.modules['libvirt'] = None\n"
+        "from qmpsnap.cli.main import main\n"
+        "main(['-c', 'qemu:///system', 'chain', 'web1'])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 7
+    assert "pip install 'qmpsnap[libvirt]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_file_that_a_node_still_holds_is_not_removed(make_rig: MakeRig) -> None:
+    with make_rig("raw") as rig:
+        rig.create("s1")
+        held = {
+            "driver": "file",
+            "node-name": "holder",
+            "filename": str(rig.folder / f"{BASE}.s1"),
+            "locking": "off",
+            "read-only": True,
+        }
+        rig.guest.qmp("blockdev-add", held)
+        said = rig.cli("delete", DISK, "s1", "--remove-file")
+        assert said.code == 0, said
+        assert "still in use" in said.err
+        assert (rig.folder / f"{BASE}.s1").exists()
+
+
+def test_doctor(make_rig: MakeRig) -> None:
+    with make_rig("raw") as rig:
+        names: list[str] = []
+        rig.names[:] = names
+        document = rig.cli("doctor", "-o", "json").json
+        states = {check["name"]: check["state"] for check in document["checks"]}
+        assert states["QMP"] == "ok"
+        assert states["qemu-img"] == "ok"
+        assert {states["dot"], states["nbdcopy"]} == {"ok"}
+        found = {check["name"]: check["found"] for check in document["checks"]}
+        assert found["dot"].startswith("dot - graphviz")
+    said = rig.cli("doctor")
+    assert said.code == 3
+    assert "problem" in said.out
+
+
+def test_the_demo_tells_its_story() -> None:
+    environment = {**os.environ, "COLUMNS": "60"}
+    done = subprocess.run(
+        [sys.executable, "-m", "qmpsnap", "demo"], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert "believes: qcow2, backed by" in done.stdout
+    assert "raw (by qmp)" in done.stdout
+    assert done.stdout.count("The guest reads the same before and after") in (4, 8)

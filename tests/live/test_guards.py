@@ -1,0 +1,88 @@
+"""What a merge would harm, on both roads: refused, nothing changed, and done when asked by name."""
+
+from __future__ import annotations
+
+from tests.rig.guards import read_by_another_process, refused, refused_then_done
+from tests.rig.libvirt_machine import LibvirtMachine
+from tests.rig.rig import BASE, DISK, Rig
+from tests.rig.roads import MakeRig
+from tests.rig.situations import situation
+
+
+class TestGuards:
+    """Each refuses alone; no other guard holds in the same guest."""
+
+    @situation(
+        "Another guest, a backup or an NBD server reads the file that would be written",
+        happens="refused",
+        code=4,
+        then="Pull instead, or end the other reader.",
+        pain=4,
+    )
+    def test_another_process_reads_the_base(self, make_rig: MakeRig) -> None:
+        with make_rig("qcow2") as rig:
+            rig.grow(3)
+            with read_by_another_process(rig.folder / BASE, "qcow2"):
+                refused_then_done(rig, "shared-base", "qemu-nbd (pid ")
+
+    def test_another_process_reads_a_layer_that_rests_on_the_base(self, make_rig: MakeRig) -> None:
+        with make_rig("raw") as rig:
+            rig.grow(3)
+            with read_by_another_process(rig.folder / f"{BASE}.s1", "qcow2"):
+                refused(rig, "shared-base", f"{BASE}.s1 is also read by")
+
+    def test_pull_writes_nothing_that_others_read(self, make_rig: MakeRig) -> None:
+        with make_rig("raw") as rig:
+            rig.grow(3)
+            with read_by_another_process(rig.folder / BASE, "raw"):
+                assert rig.delete(BASE, None).code == 0
+
+    @situation(
+        "A layer that would leave the chain has dirty bitmaps",
+        happens="refused",
+        code=4,
+        then="Make the backup first, then remove the bitmaps.",
+        pain=8,
+    )
+    def test_bitmap_that_would_be_lost(self, make_rig: MakeRig) -> None:
+        """peers.md: a persistent bitmap on the overlay is gone after an active commit."""
+        with make_rig("raw") as rig:
+            rig.grow(2)
+            node = rig.disk().layers[0].node
+            rig.guest.qmp(
+                "block-dirty-bitmap-add", {"node": node, "name": "daily", "persistent": True}
+            )
+            refused_then_done(rig, "bitmaps", "(daily)")
+
+    @situation(
+        "A layer that would leave the chain holds internal snapshots",
+        happens="refused",
+        code=4,
+        then="Copy what they hold elsewhere first.",
+        pain=4,
+    )
+    def test_internal_snapshot_that_would_be_lost(self, make_rig: MakeRig) -> None:
+        with make_rig("raw") as rig:
+            rig.grow(2)
+            node = rig.disk().layers[0].node
+            rig.guest.qmp("blockdev-snapshot-internal-sync", {"device": node, "name": "before"})
+            refused_then_done(rig, "internal-snapshots", "(before)")
+
+    @situation(
+        "The disk was grown after the snapshot",
+        happens="a commit, which would grow the base, is refused",
+        code=4,
+        then="Pull instead, or `--allow grow-base`.",
+    )
+    def test_base_that_is_smaller(self, make_rig: MakeRig) -> None:
+        with make_rig("raw") as rig:
+            rig.grow(2)
+            _grow_disk(rig, 2 * rig.guest.virtual_size(DISK))
+            refused_then_done(rig, "grow-base", "would grow it")
+
+
+def _grow_disk(rig: Rig, size: int) -> None:
+    if isinstance(rig.guest, LibvirtMachine):
+        rig.guest.domain.blockResize(DISK, size, 1)
+    else:
+        rig.guest.qmp("block_resize", {"node-name": rig.disk().layers[0].node, "size": size})

@@ -1,0 +1,248 @@
+"""What must be refused on both roads: exit code, message, status, and nothing changed."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from qmpsnap.guests.files import qemu_img
+from qmpsnap.guests.files.header import read_header
+from tests.rig import images
+from tests.rig.headers import hand_over
+from tests.rig.rig import BASE, DISK, MIB, SERIAL, SIZE, Rig, assert_sound
+from tests.rig.roads import MakeRig
+from tests.rig.situations import situation
+
+NEW = f"{BASE}.new"
+CREATE = {"type": "qcow2", "new_file": NEW, "snapshot_id": "new"}
+
+
+class TestRefusals:
+    """Refused before anything is touched."""
+
+    @situation(
+        "A dictionary for `volume-snapshot-create` that is wrong, or names another folder or volume",
+        happens="refused; the status `error` is printed",
+        code=4,
+        then="Mend the dictionary; nothing was touched.",
+    )
+    @pytest.mark.parametrize(
+        ("change", "words"),
+        [
+            ({"type": "raw"}, "'raw' is not 'qcow2'"),
+            ({"type": None}, "None is not 'qcow2'"),
+            ({"snapshot_id": None}, "snapshot_id"),
+            ({"snapshot_id": 7}, "snapshot_id"),
+            ({"new_file": None}, "new_file"),
+            ({"new_file": "../volume-1234.new"}, "slash"),
+            ({"new_file": "/etc/passwd"}, "slash"),
+            ({"new_file": ".."}, "names no file"),
+            ({"new_file": "a\0b"}, "control characters"),
+            ({"new_file": "volume-9999.new"}, "another volume"),
+            ({"new_file": BASE}, "in use"),
+            ({"new_file": "nbd:unix"}, "colon"),
+        ],
+    )
+    def test_create_info(self, make_rig: MakeRig, change: dict[str, object], words: str) -> None:
+        info = {key: value for key, value in {**CREATE, **change}.items() if value is not None}
+        with make_rig("raw") as rig:
+            before = sorted(os.listdir(rig.folder))
+            said = rig.cli("volume-snapshot-create", SERIAL, json.dumps(info))
+            assert said.code == 4, said
+            assert words in said.err
+            assert said.status == {"status": "error", "progress": "0%"}
+            assert sorted(os.listdir(rig.folder)) == before
+            assert rig.files() == [BASE]
+
+    @situation(
+        "A dictionary for `volume-snapshot-delete` that is wrong, or does not fit the chain",
+        happens="refused; the status `error_deleting` is printed",
+        code=4,
+        then="Mend the dictionary; look at the chain.",
+    )
+    @pytest.mark.parametrize(
+        ("info", "words"),
+        [
+            ({"type": "vmdk", "file_to_merge": None, "merge_target_file": None}, "'vmdk'"),
+            ({"type": "qcow2", "merge_target_file": None}, "file_to_merge"),
+            (
+                {"type": "qcow2", "file_to_merge": "x", "merge_target_file": BASE},
+                "not in the chain",
+            ),
+            (
+                {"type": "qcow2", "file_to_merge": "x", "merge_target_file": None},
+                "not in the chain",
+            ),
+            ({"type": "qcow2", "file_to_merge": None, "merge_target_file": BASE}, "without a file"),
+            (
+                {"type": "qcow2", "file_to_merge": BASE, "merge_target_file": f"{BASE}.s1"},
+                "does not lie below",
+            ),
+            (
+                {"type": "qcow2", "file_to_merge": f"{BASE}.s1", "merge_target_file": f"{BASE}.s1"},
+                "does not lie below",
+            ),
+            ({"type": "qcow2", "file_to_merge": f"{BASE}.s2", "merge_target_file": None}, "below"),
+            (
+                {"type": "qcow2", "file_to_merge": f"{BASE}.s1", "merge_target_file": None},
+                "nothing",
+            ),
+        ],
+    )
+    def test_delete_info(self, make_rig: MakeRig, info: dict[str, object], words: str) -> None:
+        with make_rig("raw") as rig:
+            rig.grow(3)
+            before = rig.files()
+            said = rig.cli("volume-snapshot-delete", SERIAL, "id", json.dumps(info))
+            assert said.code == 4, said
+            assert words in said.err
+            assert said.status == {"status": "error_deleting", "progress": "0%"}
+            assert rig.files() == before
+
+    @situation(
+        "The argument is not JSON",
+        happens="refused; the status line is printed",
+        code=2,
+        then="Mend the call.",
+    )
+    @pytest.mark.parametrize("text", ["{", "[]", "7", '"x"', "null", "[" * 100_000])
+    def test_not_a_dictionary(self, make_rig: MakeRig, text: str) -> None:
+        with make_rig("raw") as rig:
+            said = rig.cli("volume-snapshot-create", SERIAL, text)
+            assert said.code == 2, said
+            assert said.status == {"status": "error", "progress": "0%"}
+
+    @situation(
+        "The guest has no such disk",
+        happens="refused; the message lists its disks",
+        code=4,
+        then="Name one of them.",
+    )
+    def test_a_disk_that_is_not_there(self, make_rig: MakeRig) -> None:
+        with make_rig("raw") as rig:
+            said = rig.cli("volume-snapshot-create", "4321", json.dumps(CREATE))
+            assert said.code == 4
+            assert f"{DISK} (serial {SERIAL})" in said.err
+            assert said.status["status"] == "error"
+            assert rig.cli("chain", "nope").code == 4
+
+    def test_nothing_to_delete(self, make_rig: MakeRig) -> None:
+        with make_rig("raw") as rig:
+            assert rig.delete(None, None).code == 4
+            said = rig.cli("delete", DISK, "nope", "-o", "json")
+            assert said.code == 4
+            assert json.loads(said.err)["error"] == "SnapshotNotFound"
+            assert json.loads(said.err)["changed"] == "no"
+
+
+class TestHandedOverOverlays:
+    """An overlay that the volume service has made already: checked, corrected, or refused."""
+
+    def _create(self, rig: Rig) -> tuple[int, str]:
+        said = rig.cli("volume-snapshot-create", SERIAL, json.dumps(CREATE))
+        return said.code, said.err
+
+    @situation(
+        "The handed-over overlay records no backing format, or a wrong one",
+        happens="its header is corrected before it is used, and a note says so",
+        code=0,
+        then="Nothing.",
+        pain=3,
+    )
+    @pytest.mark.parametrize("recorded", ["raw", "qcow2", None])
+    def test_is_taken_with_the_right_format(self, make_rig: MakeRig, recorded: str | None) -> None:
+        with make_rig("raw") as rig:
+            rig.guest.write(DISK, 0, 65536, 1)
+            content = rig.guest.read_sha256(DISK)
+            hand_over(rig.folder / NEW, BASE, recorded)
+            code, err = self._create(rig)
+            assert code == 0, err
+            assert ("corrected" in err) == (recorded != "raw")
+            assert read_header(str(rig.folder / NEW)).backing_format == "raw"
+            assert_sound(rig.disk())
+            assert rig.guest.read_sha256(DISK) == content
+
+    def test_by_its_full_name(self, make_rig: MakeRig) -> None:
+        with make_rig("raw") as rig:
+            hand_over(rig.folder / NEW, str(rig.folder / BASE), "qcow2")
+            assert self._create(rig)[0] == 0
+            header = read_header(str(rig.folder / NEW))
+            assert header.backing_file == str(rig.folder / BASE)
+            assert header.backing_format == "raw"
+
+    @situation(
+        "The volume service hands over a file that is no empty overlay of this disk",
+        happens="refused; the file is left as it is",
+        code=4,
+        then="Have it made anew, or remove it.",
+        pain=4,
+    )
+    @pytest.mark.parametrize(
+        "what",
+        [
+            "raw",
+            "empty file",
+            "other size",
+            "other backing",
+            "no backing",
+            "data",
+            "link",
+            "folder",
+        ],
+    )
+    def test_is_refused(self, make_rig: MakeRig, what: str) -> None:
+        with make_rig("raw") as rig:
+            _make_unfit(rig.folder, what)
+            before = _snapshot_of(rig.folder)
+            code, err = self._create(rig)
+            assert code == 4, err
+            assert NEW in err
+            assert _snapshot_of(rig.folder) == before
+            assert rig.files() == [BASE]
+
+    def test_a_data_file_is_refused(self, make_rig: MakeRig) -> None:
+        header = images.foreign_qcow2_header(SIZE, backing=BASE.encode(), data_file=b"/etc/passwd")
+        with make_rig("raw") as rig:
+            (rig.folder / NEW).write_bytes(header)
+            code, err = self._create(rig)
+            assert code == 4
+            assert "data file" in err
+
+
+def _make_unfit(folder: Path, what: str) -> None:
+    new = folder / NEW
+    match what:
+        case "raw":
+            images.create_raw(new, SIZE)
+        case "empty file":
+            new.touch()
+        case "other size":
+            images.create_qcow2(new, SIZE * 2, BASE, "raw")
+        case "other backing":
+            images.create_raw(folder / "other", SIZE)
+            images.create_qcow2(new, SIZE, "other", "raw")
+        case "no backing":
+            images.create_qcow2(new, SIZE)
+        case "data":
+            images.create_qcow2(new, SIZE, BASE, "raw")
+            (folder / "data").write_bytes(b"x" * MIB)
+            source, target = str(folder / "data"), str(new)
+            qemu_img.run("convert", target, "-n", "-f", "raw", "-O", "qcow2", source, target)
+        case "link":
+            images.create_qcow2(folder / "elsewhere", SIZE, BASE, "raw")
+            new.symlink_to("elsewhere")
+        case "folder":
+            new.mkdir()
+        case _:
+            raise AssertionError(what)
+
+
+def _snapshot_of(folder: Path) -> dict[str, bytes | None]:
+    return {
+        path.name: path.read_bytes() if path.is_file() else None
+        for path in folder.iterdir()
+        if not path.name.endswith(".log")
+    }

@@ -1,0 +1,53 @@
+"""`--verify`, on both roads."""
+
+from __future__ import annotations
+
+import pytest
+
+from qmpsnap.guests.files import content
+from tests.rig.rig import BASE, DISK
+from tests.rig.roads import MakeRig
+from tests.rig.situations import situation
+
+
+class TestVerify:
+    """A merge is proven by what is read before and after it."""
+
+    @pytest.mark.parametrize(
+        ("top", "base"), [(f"{BASE}.s1", BASE), (f"{BASE}.s2", f"{BASE}.s1"), (None, None)]
+    )
+    def test_paused_guest(self, make_rig: MakeRig, top: str | None, base: str | None) -> None:
+        with make_rig("raw") as rig:
+            rig.grow(3)
+            digest = rig.guest.read_sha256(DISK)
+            said = rig.delete(top, base, "--verify")
+            assert said.code == 0, said
+            assert "verified: all" in said.err
+            if top != f"{BASE}.s1":
+                assert digest in said.err
+
+    def test_commit_while_the_guest_writes(self, make_rig: MakeRig) -> None:
+        with make_rig("qcow2") as rig:
+            rig.grow(4)
+            with rig.guest.writer(DISK):
+                said = rig.delete(f"{BASE}.s2", f"{BASE}.s1", "--verify")
+            assert said.code == 0, said
+            assert f"verified: all below {BASE}.s3" in said.err
+
+    @situation(
+        "`--verify` reads something else after the merge than before",
+        happens="reported as failed; no file is removed",
+        code=1,
+        then="Remove no file; compare by hand with the guest off.",
+        pain=1,
+    )
+    def test_difference_is_noticed(
+        self, make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with make_rig("raw") as rig:
+            rig.grow(3)
+            digests = iter(["aa", "bb"])
+            monkeypatch.setattr(content, "digest_of", lambda _layers: next(digests))
+            said = rig.delete(f"{BASE}.s1", BASE, "--verify")
+            assert (said.code, said.status["status"]) == (1, "error_deleting")
+            assert "aa became bb" in said.err

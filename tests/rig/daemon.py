@@ -1,0 +1,188 @@
+"""
+A private libvirtd that can be restarted while its guests go on.
+
+Run as an ordinary user (root lends it libvirt-qemu), libvirtd keeps everything below its XDG
+folders: nothing in /etc or /run is written, and no other libvirtd is in the way.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+from qmpsnap.guests.libvirt.guest import LibvirtGuest
+from qmpsnap.monitor.passthrough import PassthroughMonitor
+from qmpsnap.monitor.virt import find_domain, libvirt_module, open_connection
+from qmpsnap.operations.guest import Guest
+from tests.rig.disks import qdev
+from tests.rig.machine import Machine
+
+USER: Final = "libvirt-qemu"
+"""Made by Debian's packages, and by .ci/setup."""
+_TIMEOUT_S: Final = 20.0
+
+
+def which(name: str) -> str | None:
+    """Find a program; daemons are in folders that a user's `PATH` may lack."""
+    return shutil.which(name, path=os.pathsep.join([*os.get_exec_path(), "/usr/sbin", "/sbin"]))
+
+
+class Daemon:
+    """One libvirtd after another, in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        """Prepare; `start()` starts."""
+        self.folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+        self._run = folder / "run"
+        self._socket = self._run / "libvirt" / "libvirt-sock"
+        self.uri = f"qemu+unix:///session?socket={self._socket}"
+        """How to reach it; with `+unix`, as an embedded driver in this process would answer itself."""
+        self.log = folder / "log"
+        """What it and its QEMUs print."""
+        config = folder / "config" / "libvirt"
+        config.mkdir(parents=True)
+        (config / "qemu.conf").write_text('stdio_handler = "file"\nsecurity_driver = "none"\n')
+        self._run.mkdir()
+        self._as_user: list[str] = []
+        if os.geteuid() == 0:
+            self.give(folder)
+            user = pwd.getpwnam(USER)
+            ids = [f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
+            self._as_user = ["setpriv", *ids, "--"]
+
+    def log_of(self, guest: str) -> Path:
+        """What a guest's QEMU prints."""
+        return self.folder / "cache" / "libvirt" / "qemu" / "log" / f"{guest}.log"
+
+    @staticmethod
+    def give(folder: Path) -> None:
+        """Let the daemon's user own a folder and what is in it."""
+        if os.geteuid() == 0:
+            user = pwd.getpwnam(USER)
+            for path in (folder, *folder.rglob("*")):
+                os.chown(path, user.pw_uid, user.pw_gid)
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        libvirtd = which("libvirtd")
+        assert libvirtd is not None
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.folder),
+            "XDG_RUNTIME_DIR": str(self._run),
+            "XDG_CONFIG_HOME": str(self.folder / "config"),
+            "XDG_CACHE_HOME": str(self.folder / "cache"),
+        }
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [*self._as_user, libvirtd], env=environment, stdout=log, stderr=log
+            )
+        deadline = time.monotonic() + _TIMEOUT_S
+        while not self._socket.exists():
+            assert self._process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.01)
+
+    def restart(self) -> None:
+        """Stop it and start it anew."""
+        self.stop()
+        self.start()
+
+    def stop(self) -> None:
+        """End it; its guests go on."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(_TIMEOUT_S)
+            self._process = None
+            self._socket.unlink(missing_ok=True)
+
+    def kill_guests(self) -> None:
+        """End what a test that failed has left."""
+        for file in (self._run / "libvirt" / "qemu" / "run").glob("*.pid"):
+            with suppress(ProcessLookupError):
+                os.kill(int(file.read_text()), signal.SIGKILL)
+
+
+@contextmanager
+def running() -> Iterator[Daemon]:
+    """Run a libvirtd in a folder of its own, with a short name: sockets lie deep in it."""
+    with TemporaryDirectory(prefix="ql-", dir="/var/tmp") as folder:
+        daemon = Daemon(Path(folder))
+        daemon.start()
+        try:
+            yield daemon
+        finally:
+            daemon.stop()
+            daemon.kill_guests()
+
+
+class DaemonMachine(Machine):
+    """A paused guest of a `Daemon`, with one raw disk."""
+
+    def __init__(self, daemon: Daemon, name: str, volume: Path, target: str, serial: str) -> None:
+        """Start it. Its disk and folder belong to the daemon's user."""
+        self._daemon = daemon
+        self.name = name
+        share = volume.parent
+        super().__init__(
+            qdevs={target: qdev(f"ua-{target}", "virtio")},
+            output=daemon.log_of(name),
+            scratch=share,
+            directory=share,
+        )
+        with self._connected() as connection:
+            start = libvirt_module().VIR_DOMAIN_START_PAUSED
+            connection.createXML(_DOMAIN.format(**locals()), start)
+
+    def qmp(self, command: str, arguments: Mapping[str, object] | None = None) -> object:
+        """See `Machine.qmp`; by a connection of its own, as the daemon may have been restarted."""
+        with self._connected() as connection:
+            return PassthroughMonitor(find_domain(connection, self.name)).execute(
+                command, arguments
+            )
+
+    def destroy(self) -> None:
+        """End it."""
+        with self._connected() as connection:
+            find_domain(connection, self.name).destroy()
+
+    @contextmanager
+    def host(self) -> Iterator[Guest]:
+        """A fresh host."""
+        with self._connected() as connection:
+            yield LibvirtGuest(find_domain(connection, self.name))
+
+    @contextmanager
+    def _connected(self) -> Iterator[Any]:
+        with closing(open_connection(self._daemon.uri)) as connection:
+            yield connection
+
+
+_DOMAIN: Final = """
+<domain type='qemu'>
+  <name>{name}</name>
+  <memory unit='MiB'>32</memory>
+  <os><type arch='x86_64' machine='pc'>hvm</type></os>
+  <devices>
+    <disk type='file' device='disk'>
+      <driver name='qemu' type='raw'/>
+      <source file='{volume}'/>
+      <target dev='{target}' bus='virtio'/>
+      <serial>{serial}</serial>
+      <alias name='ua-{target}'/>
+    </disk>
+    <controller type='usb' model='none'/>
+    <memballoon model='none'/>
+  </devices>
+</domain>
+"""

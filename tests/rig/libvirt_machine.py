@@ -1,0 +1,251 @@
+"""
+A guest of libvirt, over libvirt's QEMU driver inside this process.
+
+libvirt waits until a QEMU that has ended is reaped. Its QEMUs are children of the init process, and
+in some containers that one reaps every two seconds only: a guest is then gone for its user at once,
+and for libvirt later. Guests of different names do not wait for each other.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+from lxml import etree
+from lxml.builder import E, ElementMaker  # type: ignore[import-not-found]
+
+from qmpsnap.demo.embed import root_of
+from qmpsnap.graph import xml
+from qmpsnap.monitor.passthrough import PassthroughMonitor
+from qmpsnap.monitor.virt import libvirt_module
+from tests.rig.disks import qdev
+from tests.rig.machine import Machine
+
+QUIT_TIMEOUT_S: Final = 5.0
+HANG_S: Final = 300.0
+"""Where nobody reaps, libvirt gives up by itself after 15 seconds or so."""
+
+_TAINT_NOTE: Final = re.compile(r"^[-0-9]{10} [^\n]* is tainted: [^\n]*$", re.MULTILINE)
+
+
+_QEMU: Final = "http://libvirt.org/schemas/domain/qemu/1.0"
+"""Name space of what libvirt hands through to QEMU."""
+
+
+@dataclass(frozen=True, slots=True)
+class LibvirtDisk:
+    """One disk as the domain XML describes it. libvirt finds the layers below by the headers."""
+
+    path: str | os.PathLike[str]
+    format: str
+    """Of the active layer."""
+    target: str = "vda"
+    """Name of the disk in the guest, and its id here."""
+    serial: str | None = None
+
+    def element(self) -> Any:
+        """The disk as a `<disk>`."""
+        disk = E.disk(
+            E.driver(name="qemu", type=self.format),
+            E.source(file=str(Path(self.path).absolute())),
+            E.target(dev=self.target, bus="virtio"),
+            E.alias(name=f"ua-{self.target}"),
+            type="file",
+            device="disk",
+        )
+        if self.serial is not None:
+            disk.append(E.serial(self.serial))
+        return disk
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """The QEMU of a domain, as libvirt's API does not tell it."""
+
+    pid: int
+    output: Path
+    """What it prints."""
+
+
+def embedded_process(domain: Any) -> Process:
+    """Where the driver in this process keeps it."""
+    root, name = root_of(domain.connect()), domain.name()
+    pid = int((root / "run" / "qemu" / f"{name}.pid").read_text())
+    return Process(pid, root / "log" / "qemu" / f"{name}.log")
+
+
+class LibvirtMachine(Machine):
+    """One domain; made by `run()`."""
+
+    def __init__(
+        self,
+        *,
+        domain: Any,
+        process: Process,
+        qdevs: Mapping[str, str],
+        scratch: Path,
+        directory: Path,
+    ) -> None:
+        self.domain = domain
+        """The `virDomain`."""
+        self.name: str = domain.name()
+        super().__init__(
+            qdevs=qdevs,
+            output=process.output,
+            scratch=scratch,
+            directory=directory,
+        )
+        self._monitor = PassthroughMonitor(domain)
+        self.pid = process.pid
+        """Process id of QEMU."""
+        self._process: int | None = os.pidfd_open(self.pid)
+
+    def qmp(self, command: str, arguments: Mapping[str, object] | None = None) -> object:
+        """See `Machine.qmp`; goes through libvirt's passthrough, which taints the domain."""
+        return self._monitor.execute(command, arguments)
+
+    def qemu_io(self, disk_id: str, command: str) -> str:
+        """See `Machine.qemu_io`; libvirt writes notes of its own to the same file."""
+        return _TAINT_NOTE.sub("", super().qemu_io(disk_id, command)).strip()
+
+    def quit(self) -> None:
+        """
+        End QEMU in an orderly way; libvirt notices by itself, later.
+
+        `destroy()` also waits for the init process to reap QEMU, for seconds in some containers;
+        and so does any passthrough command at that time, which is why QEMU gets a signal.
+        """
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._process, signal.SIGTERM)
+            _wait_dead(self._process, QUIT_TIMEOUT_S)
+        self.kill()
+
+    def kill(self) -> None:
+        """End QEMU by SIGKILL and wait for its end; libvirt notices by itself, later."""
+        if self._process is None:
+            return
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._process, signal.SIGKILL)
+        assert _wait_dead(self._process, HANG_S)
+        os.close(self._process)
+        self._process = None
+
+    def destroy(self) -> None:
+        """Let libvirt end the guest, and wait until it has."""
+        libvirt = libvirt_module()
+        with suppress(libvirt.libvirtError):
+            self.domain.destroy()
+        wait_until_gone(self.domain.connect(), self.name)
+
+
+@contextmanager
+def run(
+    connection: Any,
+    disks: Sequence[LibvirtDisk],
+    name: str,
+    directory: str | os.PathLike[str],
+    *,
+    alter: Callable[[Any], None] | None = None,
+    find: Callable[[Any], Process] = embedded_process,
+) -> Iterator[LibvirtMachine]:
+    """
+    Run a paused guest, without KVM, for as long as the context is open.
+
+    Args:
+        connection: From `embedded_connection()`, or with a `find` of its own.
+        disks: Its disks.
+        name: Name of the guest. If an ended guest of this name is still known, libvirt is first
+            given time to forget it.
+        directory: Where copies of disks are made.
+        alter: Changes the `<domain>` (an lxml element) before it is used.
+        find: Finds the QEMU of the `virDomain`.
+    """
+    libvirt = libvirt_module()
+    wait_until_gone(connection, name)
+    document = _domain(disks, name, os.environ.get("QMPSNAP_QEMU"))
+    if alter is not None:
+        alter(document)
+    text = etree.tostring(document)
+    # Short, for the NBD socket in it.
+    with TemporaryDirectory(prefix="qmpsnap-", dir="/tmp") as scratch:
+        domain = connection.createXML(text.decode(), libvirt.VIR_DOMAIN_START_PAUSED)
+        guest = LibvirtMachine(
+            domain=domain,
+            process=find(domain),
+            qdevs={
+                disk.target: qdev(disk.alias or "", "virtio")
+                for disk in xml.parse(domain.XMLDesc()).disks
+            },
+            scratch=Path(scratch),
+            directory=Path(directory),
+        )
+        try:
+            yield guest
+        finally:
+            guest.quit()
+
+
+def wait_until_gone(connection: Any, name: str) -> None:
+    """Wait until libvirt knows no guest of this name."""
+    libvirt = libvirt_module()
+    deadline = time.monotonic() + HANG_S
+    while True:
+        try:
+            connection.lookupByName(name)
+        except libvirt.libvirtError:
+            return
+        assert time.monotonic() < deadline, f"the guest {name} is still there"
+        time.sleep(0.01)
+
+
+def _domain(disks: Sequence[LibvirtDisk], name: str, qemu: str | None) -> Any:
+    devices = E.devices(*(disk.element() for disk in disks))
+    if qemu is not None:
+        devices.append(E.emulator(qemu))
+    devices.append(E.controller(type="usb", model="none"))
+    devices.append(E.memballoon(model="none"))
+    return E.domain(
+        E.name(name),
+        E.memory("32", unit="MiB"),
+        E.os(E.type("hvm", arch="x86_64", machine="pc")),
+        devices,
+        _writable_beside(disks),
+        type="qemu",
+    )
+
+
+def _writable_beside(disks: Sequence[LibvirtDisk]) -> Any:
+    """
+    Let an NBD client write beside each device, as `Machine.writer` does.
+
+    `<shareable/>` would say the same, but libvirt then refuses qcow2.
+    """
+    qemu = ElementMaker(namespace=_QEMU, nsmap={"qemu": _QEMU})
+    share = {"name": "share-rw", "type": "bool", "value": "true"}
+    return qemu.override(
+        *(
+            qemu.device(qemu.frontend(qemu.property(**share)), alias=f"ua-{disk.target}")
+            for disk in disks
+        )
+    )
+
+
+def _wait_dead(process: int, seconds: float) -> bool:
+    """
+    Wait until a process has ended with all its threads; it need not be reaped.
+
+    A process that /proc calls a zombie may have threads that still end, and hold its image locks.
+    """
+    poll = select.poll()
+    poll.register(process, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))

@@ -1,0 +1,125 @@
+"""A guest with one disk on each road: on its own QMP socket, and libvirt's."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from qmpsnap.guests.libvirt.guest import LibvirtGuest
+from qmpsnap.guests.qmp.guest import QmpGuest
+from qmpsnap.monitor.socket import SocketMonitor
+from qmpsnap.monitor.virt import find_domain
+from qmpsnap.operations.guest import Guest
+from tests.rig import images, libvirt_machine, qemu_machine
+from tests.rig.disks import DiskSpec, qcow2_chain, raw_disk
+from tests.rig.libvirt_machine import LibvirtDisk, embedded_process
+from tests.rig.processes import is_embedded, process_of
+from tests.rig.rig import BASE, DISK, SERIAL, SIZE, Rig
+
+Road = Literal["qmp", "libvirt"]
+MakeRig = Callable[..., AbstractContextManager[Rig]]
+"""`make_rig(base)`: a guest whose disk is one file, open in that way."""
+
+_MARKS = {"qmp": pytest.mark.qemu, "libvirt": pytest.mark.libvirt}
+_NUMBERS = itertools.count()
+
+
+def on_roads(values: Mapping[Road, Iterable[object]]) -> list[Any]:
+    """Parameters of a test that has other values on each road, for `("road", …)`."""
+    return [
+        pytest.param(road, value, marks=_MARKS[road])
+        for road, those in values.items()
+        for value in those
+    ]
+
+
+@contextmanager
+def direct_rig(folder: Path, disk: DiskSpec, machine_args: Sequence[str] = ()) -> Iterator[Rig]:
+    """Start a guest with one disk, on its own QMP socket."""
+    with qemu_machine.run([disk], directory=folder, machine_args=machine_args) as guest:
+        path = str(guest.qmp_path)
+
+        @contextmanager
+        def connect() -> Iterator[Guest]:
+            monitor = SocketMonitor.connect(path)
+            try:
+                yield QmpGuest(monitor)
+            finally:
+                monitor.close()
+
+        yield Rig(guest, folder, ["--qmp", path], [], connect, guest.kill)
+
+
+@contextmanager
+def libvirt_rig(
+    connection: Any,
+    folder: Path,
+    base: str,
+    disk: LibvirtDisk | None = None,
+    *,
+    file: str = BASE,
+    alter: Callable[[Any], None] | None = None,
+) -> Iterator[Rig]:
+    """
+    Start a guest of libvirt whose disk is `file` in `folder`, of the format `base`; or another disk.
+
+    `alter` changes its XML before it is used.
+    """
+    # A new name each time: libvirt keeps one until init has reaped its QEMU, for seconds in some
+    # containers.
+    name = f"web{next(_NUMBERS)}"
+    disk = disk or LibvirtDisk(folder / file, base, DISK, SERIAL)
+    find = embedded_process if is_embedded(connection) else process_of
+    with libvirt_machine.run(
+        connection, [disk], name, directory=folder, alter=alter, find=find
+    ) as guest:
+
+        @contextmanager
+        def connect() -> Iterator[Guest]:
+            host = LibvirtGuest(find_domain(connection, name))
+            try:
+                yield host
+            finally:
+                host.close()
+
+        road = ["--connect", connection.getURI()]
+        yield Rig(guest, folder, road, [name], connect, guest.kill)
+
+
+def direct_rigs(share: Path) -> MakeRig:
+    """Make guests on their own QMP sockets; `base` may be `raw-without-node` as well."""
+
+    def make(base: str, size: int = SIZE) -> AbstractContextManager[Rig]:
+        path = _volume(share, base, size)
+        if base == "qcow2":
+            disk = qcow2_chain([(path, "qcow2")], DISK, SERIAL)
+        else:
+            disk = raw_disk(path, DISK, SERIAL, raw_node=base != "raw-without-node")
+        return direct_rig(share, disk)
+
+    return make
+
+
+def libvirt_rigs(connection: Any, share: Path) -> MakeRig:
+    """Make guests of libvirt."""
+
+    def make(base: str, size: int = SIZE) -> AbstractContextManager[Rig]:
+        _volume(share, base, size)
+        return libvirt_rig(connection, share, base)
+
+    return make
+
+
+def _volume(share: Path, base: str, size: int) -> Path:
+    share.mkdir(exist_ok=True)
+    path = share / BASE
+    if base == "qcow2":
+        images.create_qcow2(path, size)
+    else:
+        images.create_raw(path, size)
+    return path
