@@ -29,7 +29,6 @@ from qmpsnap.operations.guest import Guest
 DEFAULT_URI = "qemu:///system"
 
 
-@dataclass(eq=False)
 class NoTranscript(Refused):
     """The transcript cannot be opened."""
 

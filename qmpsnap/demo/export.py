@@ -12,7 +12,6 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 from urllib.parse import quote
@@ -25,7 +24,6 @@ from qmpsnap.errors import Failed
 GONE_TIMEOUT_S: Final = 10.0
 
 
-@dataclass(eq=False)
 class ExportStuck(Failed):
     """QEMU did not let go of the export through which a disk was read."""
 

@@ -15,7 +15,6 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -29,7 +28,6 @@ from qmpsnap.errors import Failed, Refused
 _WROTE: Final = re.compile(r"^wrote (\d+)/(\d+) bytes at offset (\d+)$", re.MULTILINE)
 
 
-@dataclass(eq=False)
 class GuestDidNotStart(Failed):
     """QEMU ended before it answered."""
 
@@ -40,7 +38,6 @@ class GuestDidNotStart(Failed):
     reason: str
 
 
-@dataclass(eq=False)
 class GuestWriteError(Failed):
     """A write of the guest did not succeed, or QEMU did not confirm it."""
 
@@ -53,7 +50,6 @@ class GuestWriteError(Failed):
     reason: str
 
 
-@dataclass(eq=False)
 class NoSuchDisk(Refused):
     """The guest has no disk of this id, or there is no medium in it."""
 

@@ -44,7 +44,6 @@ _QEMU: Final = "http://libvirt.org/schemas/domain/qemu/1.0"
 """Name space of what libvirt hands through to QEMU."""
 
 
-@dataclass(eq=False)
 class GuestStays(Failed):
     """A guest did not end in time, or libvirt did not notice that it had."""
 

@@ -8,7 +8,6 @@ believes it, and the running QEMU knows better.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -31,7 +30,6 @@ VOLUME: Final = f"volume-{SERIAL}"
 FIRST, SECOND = f"{VOLUME}.first", f"{VOLUME}.second"
 
 
-@dataclass(eq=False)
 class ContentChanged(Failed):
     """What the guest reads is not what it wrote. This must never be seen."""
 

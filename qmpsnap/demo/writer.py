@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Final
 
 from qmpsnap.errors import Failed
@@ -25,7 +24,6 @@ STOP_TIMEOUT_S: Final = 60.0
 """Longer than any single command may take."""
 
 
-@dataclass(eq=False)
 class WriterStuck(Failed):
     """The background writer did not get as far as it should."""
 
@@ -36,7 +34,6 @@ class WriterStuck(Failed):
     seconds: float
 
 
-@dataclass(eq=False)
 class WriteFailed(Failed):
     """A write through the export did not succeed."""
 

@@ -21,7 +21,6 @@ T = TypeVar("T")
 _DEBUG: Final = "x-debug-query-block-graph"
 
 
-@dataclass(eq=False)
 class MalformedReply(Failed):
     """QEMU (or what claims to be one) sent something that is not what QAPI says."""
 

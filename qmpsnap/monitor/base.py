@@ -75,7 +75,6 @@ class Monitor(Protocol):
         """End the connection. QEMU and its jobs go on."""
 
 
-@dataclass(eq=False)
 class CommandFailed(Failed):
     """QEMU answered the command with an error. By QMP's rules it did nothing."""
 
@@ -88,7 +87,6 @@ class CommandFailed(Failed):
     description: str
 
 
-@dataclass(eq=False)
 class ConnectionLost(Unreachable):
     """The connection was gone before the command was sent."""
 
@@ -99,7 +97,6 @@ class ConnectionLost(Unreachable):
     reason: str
 
 
-@dataclass(eq=False)
 class LostInMidCommand(Unknown):
     """The connection broke between the command and its reply."""
 
@@ -113,7 +110,6 @@ class LostInMidCommand(Unknown):
     reason: str
 
 
-@dataclass(eq=False)
 class CommandTimedOut(Unknown):
     """QEMU gave no reply in time. The command may still be carried out later."""
 
@@ -127,7 +123,6 @@ class CommandTimedOut(Unknown):
     timeout: float
 
 
-@dataclass(eq=False)
 class LostWhileReading(Unreachable):
     """The guest stopped answering while it was only looked at."""
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, Final, TypeVar
 
@@ -40,7 +39,6 @@ PATIENCE_S: Final = 10.0
 stopped (SIGSTOP) never answers, and libvirt itself gives up only for the second who waits."""
 
 
-@dataclass(eq=False)
 class PassthroughOff(Unreachable):
     """QMP cannot be had through this libvirt connection; the XML still can."""
 
@@ -50,7 +48,6 @@ class PassthroughOff(Unreachable):
     reason: str
 
 
-@dataclass(eq=False)
 class MonitorBusy(PassthroughOff):
     """
     QEMU gave no answer through libvirt in time: it is stopped, or another command is under way.
@@ -59,7 +56,6 @@ class MonitorBusy(PassthroughOff):
     """
 
 
-@dataclass(eq=False)
 class GuestNotRunning(Unreachable):
     """The guest is known to libvirt and does not run, so there is no QEMU to ask."""
 

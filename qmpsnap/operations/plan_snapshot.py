@@ -16,7 +16,6 @@ from qmpsnap.operations.volume import DiskUnsuitable, FormatUncertain, find_disk
 _BACKABLE: Final = frozenset({"raw", "qcow2", "qed", "vmdk", "vdi", "vhdx", "vpc", "luks"})
 
 
-@dataclass(eq=False)
 class DiskTwice(Refused):
     """Two of the disks to take a snapshot of are the same one."""
 

@@ -16,7 +16,6 @@ from qmpsnap.operations.guest import Guest
 from qmpsnap.operations.plan_merge import MergePlan
 
 
-@dataclass(eq=False)
 class GuestMayWrite(Refused):
     """There is nothing to compare with: the content changes while it is merged."""
 
@@ -27,7 +26,6 @@ class GuestMayWrite(Refused):
     file: str
 
 
-@dataclass(eq=False)
 class ContentDiffers(Failed):
     """The merge ended without an error, and what is read is not what was read before."""
 

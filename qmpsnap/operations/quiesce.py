@@ -46,7 +46,6 @@ class Quiesce:
 NEVER: Final = Quiesce()
 
 
-@dataclass(eq=False)
 class CannotFreeze(Refused):
     """The guest's filesystems could not be frozen, and a consistent snapshot was required."""
 
@@ -61,7 +60,6 @@ class CannotFreeze(Refused):
     """Whether the agent was asked to, so that it may have begun, or may do it later."""
 
 
-@dataclass(eq=False)
 class NotThawed(Failed):
     """The guest may still be frozen: its agent did not confirm the thaw."""
 
@@ -75,7 +73,6 @@ class NotThawed(Failed):
     reason: str
 
 
-@dataclass(eq=False)
 class NotConsistent(Failed):
     """The snapshot was taken, but the freeze that was required did not hold."""
 

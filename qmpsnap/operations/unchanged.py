@@ -10,14 +10,12 @@ be put in another's place, or the disk taken away.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 from qmpsnap.errors import Refused
 from qmpsnap.formats.layers import Disk, Disks
 from qmpsnap.operations.volume import DiskNotFound, find_disk
 
 
-@dataclass(eq=False)
 class GraphChanged(Refused):
     """The graph is another one than the plan was made from; the next step was not taken."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from qmpsnap.errors import Refused
@@ -10,7 +9,6 @@ from qmpsnap.formats.layers import Disk, Disks
 from qmpsnap.formats.verdict import Verdict
 
 
-@dataclass(eq=False)
 class DiskNotFound(Refused):
     """The guest has no such disk."""
 
@@ -26,7 +24,6 @@ class DiskNotFound(Refused):
         return ", ".join(self.known) or "none"
 
 
-@dataclass(eq=False)
 class DiskAmbiguous(Refused):
     """Two disks answer to this name, so neither is touched."""
 
@@ -42,7 +39,6 @@ class DiskAmbiguous(Refused):
         return ", ".join(self.known)
 
 
-@dataclass(eq=False)
 class DiskUnsuitable(Refused):
     """A disk that snapshots cannot be taken of."""
 
@@ -54,7 +50,6 @@ class DiskUnsuitable(Refused):
     advice: str
 
 
-@dataclass(eq=False)
 class FormatUncertain(Refused):
     """The format of a layer is not known, or the witnesses contradict each other."""
 

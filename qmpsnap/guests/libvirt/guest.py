@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from queue import Empty
 from typing import Any, Final
 
@@ -81,7 +81,6 @@ _MONITOR_BROKEN: Final = (
 """How libvirt words it (qemu_monitor.c) when QEMU ended in the middle of a command."""
 
 
-@dataclass(eq=False)
 class LibvirtRefused(Failed):
     """libvirt answered a call that changes the chain with an error; the chain is as it was."""
 
@@ -93,7 +92,6 @@ class LibvirtRefused(Failed):
     reason: str
 
 
-@dataclass(eq=False)
 class LibvirtLost(Unknown):
     """The connection to libvirt, or the guest, went away in mid-call."""
 
@@ -104,7 +102,6 @@ class LibvirtLost(Unknown):
     reason: str
 
 
-@dataclass(eq=False)
 class OnAnotherHost(Refused):
     """The guest can be looked at, but its files are not here."""
 
@@ -114,7 +111,6 @@ class OnAnotherHost(Refused):
     host: str
 
 
-@dataclass(eq=False)
 class NotByLibvirt(Refused):
     """libvirt's API has no such thing for block jobs."""
 
@@ -128,7 +124,6 @@ class NotByLibvirt(Refused):
     job: str
 
 
-@dataclass(eq=False)
 class GuestSleeps(Refused):
     """
     libvirt takes no snapshot of a guest that is suspended to RAM, though QEMU could.
@@ -142,7 +137,6 @@ class GuestSleeps(Refused):
     guest: str
 
 
-@dataclass(eq=False)
 class ActiveHeaderOnly(Refused):
     """libvirt has calls that write the header of a lower layer, but none without a merge."""
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from lxml import etree
@@ -49,7 +49,6 @@ from qmpsnap.operations.space import Room
 from qmpsnap.operations.step import Step
 
 
-@dataclass(eq=False)
 class GuestStarted(Refused):
     """Somebody started the guest after it had been seen to be off."""
 
@@ -59,7 +58,6 @@ class GuestStarted(Refused):
     guest: str
 
 
-@dataclass(eq=False)
 class MemorySaved(Refused):
     """
     The next start goes on from a saved memory, with the files that the guest had then.
@@ -77,7 +75,6 @@ class MemorySaved(Refused):
     guest: str
 
 
-@dataclass(eq=False)
 class CannotRedefine(Failed):
     """libvirt did not take the changed definition; the guest would start as before."""
 

@@ -7,7 +7,6 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty
 from typing import Final
@@ -75,7 +74,6 @@ _FORBIDDEN: Final = ("Permission conflict", "Conflicts with use")
 """How QEMU words it (block.c) when another user of a node does not share a permission."""
 
 
-@dataclass(eq=False)
 class FormatNotRecordable(Refused):
     """
     This QEMU would write a wrong backing format into a header.
@@ -99,7 +97,6 @@ class FormatNotRecordable(Refused):
     file: str
 
 
-@dataclass(eq=False)
 class FilterInTheWay(Refused):
     """Between two layers lies a filter, which a rewrite of the header would take out."""
 

@@ -129,7 +129,6 @@ def next_action(view: JobView) -> Action:
     return _ACTIONS[view.status]
 
 
-@dataclass(eq=False)
 class JobFailed(Failed):
     """The block job ended without doing its work. The chain is as it was before."""
 
