@@ -28,7 +28,7 @@ class TooSlow(Unreachable):
     limit_s: float
 
 
-def together(
+def in_parallel(
     tasks: Sequence[Callable[[], T]], *, threads: int, limit_s: float
 ) -> list[T | Exception]:
     """
