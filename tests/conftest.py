@@ -180,4 +180,4 @@ def borrowed(connection: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def open_connection(uri: str) -> Any:
         return lent(connection) if uri == connection.getURI() else virt.open_connection(uri)
 
-    monkeypatch.setattr("qmpsnap.cli.road.open_connection", open_connection)
+    monkeypatch.setattr("qmpsnap.cli.connection.open_connection", open_connection)

@@ -14,8 +14,8 @@ from typing import Final
 
 import click
 
+from qmpsnap.cli.connection import Road
 from qmpsnap.cli.output import output_option, show, table
-from qmpsnap.cli.road import Road
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.monitor.passthrough import PassthroughMonitor
 from qmpsnap.monitor.schema import read_features

@@ -9,9 +9,13 @@ from importlib.metadata import version
 
 import click
 
-from qmpsnap.cli import audit, changing, demo, doctor, jobs, reading, verify, volume
+from qmpsnap.cli import chain, demo, disks, doctor, record, snapshots, verify, volume
+from qmpsnap.cli import list as snapshot_list
+from qmpsnap.cli.audit import command as audit
+from qmpsnap.cli.connection import Road
+from qmpsnap.cli.job import control, wait
+from qmpsnap.cli.job import list as job_list
 from qmpsnap.cli.output import complain, say
-from qmpsnap.cli.road import Road
 from qmpsnap.cli.units import Seconds
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.guests.reader import MAX_STALL_S
@@ -94,20 +98,20 @@ def cli(
 
 
 for command in (
-    reading.disks,
-    reading.chain,
-    reading.list_,
-    reading.record,
+    disks.disks,
+    chain.chain,
+    snapshot_list.list_,
+    record.record,
     verify.verify,
     audit.audit,
-    changing.create,
-    changing.delete,
-    jobs.jobs,
-    jobs.wait,
-    jobs.cancel,
-    jobs.pause,
-    jobs.resume,
-    jobs.set_speed,
+    snapshots.create,
+    snapshots.delete,
+    job_list.jobs,
+    wait.wait,
+    control.cancel,
+    control.pause,
+    control.resume,
+    control.set_speed,
     volume.volume_snapshot_create,
     volume.volume_snapshot_delete,
     doctor.doctor,

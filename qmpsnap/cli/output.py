@@ -12,7 +12,6 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, TypeVar
 
@@ -65,7 +64,6 @@ def _output(values: Iterable[StrEnum]) -> Callable[[F], F]:
     )
 
 
-@dataclass(eq=False)
 class CannotPrint(Failed):
     """The result is there, and cannot be written where stdout goes."""
 

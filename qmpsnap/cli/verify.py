@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
+from qmpsnap.cli.connection import GuestCommand, Road
 from qmpsnap.cli.findings import Audited, findings_output, tell
-from qmpsnap.cli.road import GuestCommand, Road
 from qmpsnap.findings.across_guests import across_guests
 from qmpsnap.findings.finding import Finding
 from qmpsnap.findings.look import look

@@ -14,6 +14,7 @@ import click
 
 from qmpsnap import status
 from qmpsnap.cli import plans, quiescing
+from qmpsnap.cli.connection import GuestCommand, Road
 from qmpsnap.cli.options import (
     allow_option,
     force_option,
@@ -25,7 +26,6 @@ from qmpsnap.cli.options import (
 from qmpsnap.cli.output import say, write
 from qmpsnap.cli.progress import shown
 from qmpsnap.cli.quiescing import quiesce_options
-from qmpsnap.cli.road import GuestCommand, Road
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.operations import merge, outcome
 from qmpsnap.operations.forecast import forecast_create, forecast_delete

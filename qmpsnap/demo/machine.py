@@ -41,7 +41,6 @@ VOLUME: Final = f"volume-{SERIAL}"
 START_TIMEOUT_S: Final = 30.0
 
 
-@dataclass(eq=False)
 class GuestDidNotStart(Failed):
     """QEMU ended before it answered."""
 

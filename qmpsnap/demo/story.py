@@ -8,7 +8,6 @@ believes it, and the running QEMU knows better.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final, Protocol
 
@@ -25,7 +24,6 @@ KIB: Final = 1024
 FIRST, SECOND = f"{VOLUME}.first", f"{VOLUME}.second"
 
 
-@dataclass(eq=False)
 class ContentChanged(Failed):
     """What the guest reads is not what it wrote. This must never be seen."""
 

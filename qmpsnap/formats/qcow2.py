@@ -43,7 +43,6 @@ _FORMAT_LIMIT: Final = 15
 _ENCRYPTION: Final = {0: None, 1: "aes", 2: "luks"}
 
 
-@dataclass(eq=False)
 class BadHeader(Refused):
     """A file that is stated to be qcow2 has a header that QEMU would not accept either."""
 

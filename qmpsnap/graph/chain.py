@@ -24,7 +24,6 @@ from qmpsnap.graph.nodes import Graph, Node
 from qmpsnap.graph.sources import source_name
 
 
-@dataclass(eq=False)
 class ChainLoop(Failed):
     """The graph leads back into itself; QEMU cannot have sent this."""
 

@@ -8,7 +8,6 @@ names the place. QAPI spells most keys with dashes; what it does not is named in
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Annotated, TypeVar
 
 import msgspec
@@ -19,7 +18,6 @@ from qmpsnap.graph.nodes import Edge
 T = TypeVar("T")
 
 
-@dataclass(eq=False)
 class MalformedReply(Failed):
     """QEMU (or what claims to be one) sent something that is not what QAPI says."""
 

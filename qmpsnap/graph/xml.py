@@ -21,7 +21,6 @@ _LUKS: Final = "encryption[@format='luks']"
 _INDEX: Final = re.compile(r"[0-9]{1,9}")
 
 
-@dataclass(eq=False)
 class MalformedXml(Failed):
     """The text is not a domain XML that can be read safely."""
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from qmpsnap.errors import Failed, Refused
@@ -50,7 +50,6 @@ MAX_STALL_S: Final = 0.5
 """How long a reading may stop a guest: half of what a cluster's shortest heartbeat waits for."""
 
 
-@dataclass(eq=False)
 class TornReading(Failed):
     """The graph changed each time while it was read."""
 
@@ -62,7 +61,6 @@ class TornReading(Failed):
     what: str
 
 
-@dataclass(eq=False)
 class StreamLingers(Refused):
     """A stream that has ended, or may end at any moment, makes reading dangerous."""
 
@@ -78,7 +76,6 @@ class StreamLingers(Refused):
     job: str
 
 
-@dataclass(eq=False)
 class GuestWouldStall(Refused):
     """Chains so deep that QEMU would hold up its guest while it lists their nodes."""
 

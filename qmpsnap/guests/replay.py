@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from qmpsnap.errors import Refused
 from qmpsnap.formats.from_graph import guest_from_graph
 from qmpsnap.formats.from_xml import guest_from_xml
@@ -14,7 +12,6 @@ from qmpsnap.guests.reader import Reader
 from qmpsnap.monitor.transcript import ReplayMonitor, Transcript
 
 
-@dataclass(eq=False)
 class OnlyRecorded(Refused):
     """A transcript can be read, and nothing else."""
 

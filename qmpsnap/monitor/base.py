@@ -106,7 +106,6 @@ _FORBIDDEN: Final = ("Permission conflict", "Conflicts with use", "active block 
 (qemuDomainDiskBlockJobIsActive(), qemu_domain.c) when a job is on the disk."""
 
 
-@dataclass(eq=False)
 class CommandFailed(Failed):
     """QEMU or libvirt answered with an error. By QMP's rules, and libvirt's, nothing was done."""
 
@@ -127,7 +126,6 @@ class CommandFailed(Failed):
         return any(words in self.description for words in _FORBIDDEN)
 
 
-@dataclass(eq=False)
 class ConnectionLost(Unreachable):
     """The connection was gone before the command was sent."""
 
@@ -138,7 +136,6 @@ class ConnectionLost(Unreachable):
     reason: str
 
 
-@dataclass(eq=False)
 class LostInMidCommand(Unknown):
     """The connection broke between the command and its reply."""
 
@@ -152,7 +149,6 @@ class LostInMidCommand(Unknown):
     reason: str
 
 
-@dataclass(eq=False)
 class CommandTimedOut(Unknown):
     """QEMU gave no reply in time. The command may still be carried out later."""
 
@@ -166,7 +162,6 @@ class CommandTimedOut(Unknown):
     timeout: float
 
 
-@dataclass(eq=False)
 class LostWhileReading(Unreachable):
     """The guest stopped answering while it was only looked at."""
 

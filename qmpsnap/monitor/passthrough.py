@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
 from queue import SimpleQueue
 from typing import Any, Final, TypeVar
@@ -43,7 +42,6 @@ PATIENCE_S: Final = 10.0
 stopped (SIGSTOP) never answers, and libvirt itself gives up only for the second who waits."""
 
 
-@dataclass(eq=False)
 class PassthroughOff(Unreachable):
     """QMP cannot be had through this libvirt connection; the XML still can."""
 
@@ -53,7 +51,6 @@ class PassthroughOff(Unreachable):
     reason: str
 
 
-@dataclass(eq=False)
 class MonitorBusy(PassthroughOff):
     """
     QEMU gave no answer through libvirt in time: it is stopped, or another command is under way.
@@ -62,7 +59,6 @@ class MonitorBusy(PassthroughOff):
     """
 
 
-@dataclass(eq=False)
 class GuestNotRunning(Unreachable):
     """The guest is known to libvirt and does not run, so there is no QEMU to ask."""
 

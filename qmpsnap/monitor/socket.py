@@ -19,7 +19,6 @@ import threading
 from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import suppress
-from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Final, Self, TypeVar
 
@@ -70,7 +69,6 @@ _UCRED: Final = struct.Struct("3i")
 T = TypeVar("T")
 
 
-@dataclass(eq=False)
 class CannotConnect(Unreachable):
     """The socket is not there, nobody listens on it, or it may not be opened."""
 
@@ -82,7 +80,6 @@ class CannotConnect(Unreachable):
     advice: str
 
 
-@dataclass(eq=False)
 class NotQmp(Unreachable):
     """Somebody listens, and does not speak QMP."""
 

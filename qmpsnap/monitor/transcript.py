@@ -35,7 +35,6 @@ VERSION: Final = 1
 VERSION_KEY: Final = "qmpsnap-transcript"
 
 
-@dataclass(eq=False)
 class BadTranscript(Refused):
     """A file that is not a transcript that this version understands."""
 

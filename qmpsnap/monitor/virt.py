@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import threading
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,7 +17,6 @@ from qmpsnap.errors import Unreachable
 from qmpsnap.monitor.once import once
 
 
-@dataclass(eq=False)
 class LibvirtMissing(Unreachable):
     """The Python module is not installed, so no libvirt guest can be reached."""
 
@@ -31,7 +29,6 @@ class LibvirtMissing(Unreachable):
     module: str
 
 
-@dataclass(eq=False)
 class LibvirtUnreachable(Unreachable):
     """libvirt does not answer at this URI."""
 
@@ -44,7 +41,6 @@ class LibvirtUnreachable(Unreachable):
     reason: str
 
 
-@dataclass(eq=False)
 class GuestNotFound(Unreachable):
     """There is no guest of this name or UUID."""
 

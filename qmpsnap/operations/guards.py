@@ -32,7 +32,6 @@ class Guard(StrEnum):
     SPACE = "space"
 
 
-@dataclass(eq=False)
 class WouldHarm(Refused):
     """The operation could be done, and would harm something that has no other copy."""
 
@@ -44,7 +43,6 @@ class WouldHarm(Refused):
     advice: str
 
 
-@dataclass(eq=False)
 class DiskBusy(Refused):
     """
     A block job runs on the disk, and QEMU takes nothing else meanwhile.

@@ -284,7 +284,6 @@ class Thawed:
     """What an agent said that has thawed in the end: Windows, when its ten seconds were over."""
 
 
-@dataclass(eq=False)
 class NotFlushed(Failed):
     """A merge is done, and what it copied may still be in QEMU's memory only."""
 

@@ -19,7 +19,6 @@ _SNAPSHOT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", re.ASCII)
 _VOLUME = re.compile(r"volume-(?P<id>[^.]+)")
 
 
-@dataclass(eq=False)
 class BadSnapshotName(Refused):
     """A snapshot name that would not make a safe file name."""
 
@@ -29,7 +28,6 @@ class BadSnapshotName(Refused):
     name: str
 
 
-@dataclass(eq=False)
 class SnapshotExists(Refused):
     """The file that a new snapshot would make is in a chain of the guest already."""
 
@@ -41,7 +39,6 @@ class SnapshotExists(Refused):
     disk: str
 
 
-@dataclass(eq=False)
 class SnapshotNotFound(Refused):
     """There is no snapshot of this name on the disk."""
 
@@ -58,7 +55,6 @@ class SnapshotNotFound(Refused):
         return ", ".join(self.known) or "none"
 
 
-@dataclass(eq=False)
 class SnapshotAmbiguous(Refused):
     """Two layers of the chain end in this name."""
 

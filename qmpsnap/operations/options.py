@@ -22,7 +22,6 @@ class OnError(StrEnum):
     """It pauses, and tries again when it is resumed."""
 
 
-@dataclass(eq=False)
 class BadOption(Refused):
     """A wish that no job can fulfil."""
 
@@ -33,7 +32,6 @@ class BadOption(Refused):
     reason: str
 
 
-@dataclass(eq=False)
 class PauseUnsupported(Refused):
     """Who carries the merge out cannot let its job pause on an error."""
 

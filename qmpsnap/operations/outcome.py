@@ -40,7 +40,6 @@ class Result:
     qapi/run-state.json, or `off`. None where nobody tells."""
 
 
-@dataclass(eq=False)
 class Interrupted(Unknown):
     """Ctrl-C while a job was running. The job goes on in QEMU."""
 
@@ -51,7 +50,6 @@ class Interrupted(Unknown):
     file: str
 
 
-@dataclass(eq=False)
 class TimedOut(Failed):
     """The time limit had passed, and the job was cancelled. The chain is as it was before."""
 
@@ -69,7 +67,6 @@ class TimedOut(Failed):
     chain: str
 
 
-@dataclass(eq=False)
 class StoppedByChange(Failed):
     """The chain had changed under the job, which was cancelled before it changed it as well."""
 
@@ -89,7 +86,6 @@ class StoppedByChange(Failed):
     chain: str
 
 
-@dataclass(eq=False)
 class StillRunning(Unknown):
     """The time limit has passed, and the job that was to end then has not."""
 
@@ -104,7 +100,6 @@ class StillRunning(Unknown):
     seconds: float
 
 
-@dataclass(eq=False)
 class OutcomeUnknown(Unknown):
     """After something had been changed, how it ended could not be seen."""
 
@@ -137,7 +132,6 @@ _IF_ENDED: Final = {
 }
 
 
-@dataclass(eq=False)
 class ChainUnexpected(Failed):
     """It ended without an error, and the chain is neither the old nor the new one."""
 
@@ -149,7 +143,6 @@ class ChainUnexpected(Failed):
     expected: str
 
 
-@dataclass(eq=False)
 class XmlBehind(Failed):
     """QEMU's graph has changed and libvirt's picture has not followed."""
 
@@ -163,7 +156,6 @@ class XmlBehind(Failed):
     chain: str
 
 
-@dataclass(eq=False)
 class HeaderWrong(Failed):
     """The graph is right, and the header of the layer above would mislead the next start."""
 
@@ -178,7 +170,6 @@ class HeaderWrong(Failed):
     command: str
 
 
-@dataclass(eq=False)
 class FormatUnknown(Failed):
     """The chain is as it should be, and nobody states the format of a file that was changed."""
 

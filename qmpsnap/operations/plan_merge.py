@@ -18,7 +18,6 @@ from qmpsnap.operations.requests import DeleteRequest, NamedDeleteRequest
 from qmpsnap.operations.volume import DiskUnsuitable, Volume, VolumeLayer, find_disk, usable
 
 
-@dataclass(eq=False)
 class NotInChain(Refused):
     """A file of the request is not part of the disk's chain."""
 
@@ -31,7 +30,6 @@ class NotInChain(Refused):
     chain: str
 
 
-@dataclass(eq=False)
 class ForeignLayer(Refused):
     """
     A file that would be merged, or merged into, is not in the volume's folder.
@@ -52,7 +50,6 @@ class ForeignLayer(Refused):
     folder: str
 
 
-@dataclass(eq=False)
 class WrongOrder(Refused):
     """The file to merge into does not lie below the file to merge."""
 
@@ -65,7 +62,6 @@ class WrongOrder(Refused):
     chain: str
 
 
-@dataclass(eq=False)
 class NothingToPull(Refused):
     """The active file reads through nothing that a pull would remove."""
 

@@ -23,7 +23,6 @@ from qmpsnap.operations.volume import (
 _BACKABLE: Final = frozenset({"raw", "qcow2", "qed", "vmdk", "vdi", "vhdx", "vpc", "luks"})
 
 
-@dataclass(eq=False)
 class DiskTwice(Refused):
     """Two of the disks to take a snapshot of are the same one."""
 

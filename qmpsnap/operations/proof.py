@@ -19,7 +19,6 @@ from qmpsnap.operations.run_state import OFF, STILL
 from qmpsnap.operations.volume import VolumeLayer, usable
 
 
-@dataclass(eq=False)
 class GuestMayWrite(Refused):
     """There is nothing to compare with: the content changes while it is merged."""
 
@@ -30,7 +29,6 @@ class GuestMayWrite(Refused):
     file: str
 
 
-@dataclass(eq=False)
 class ContentDiffers(Failed):
     """The merge ended without an error, and what is read is not what was read before."""
 

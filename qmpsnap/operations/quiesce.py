@@ -49,7 +49,6 @@ class Quiesce:
 NEVER: Final = Quiesce()
 
 
-@dataclass(eq=False)
 class CannotFreeze(Refused):
     """The guest's filesystems could not be frozen, and a consistent snapshot was required."""
 
@@ -64,7 +63,6 @@ class CannotFreeze(Refused):
     """Whether the agent was asked to, so that it may have begun, or may do it later."""
 
 
-@dataclass(eq=False)
 class NotThawed(Failed):
     """The guest may still be frozen: its agent did not confirm the thaw."""
 
@@ -78,7 +76,6 @@ class NotThawed(Failed):
     reason: str
 
 
-@dataclass(eq=False)
 class NotConsistent(Failed):
     """The snapshot was taken, but the freeze that was required did not hold."""
 

@@ -21,7 +21,6 @@ OVERLAY_FORMAT: Final = "qcow2"
 """The only type that Nova and Cinder know for a snapshot."""
 
 
-@dataclass(eq=False)
 class BadRequest(Refused):
     """A dictionary from Nova or Cinder that cannot be acted on."""
 
@@ -33,7 +32,6 @@ class BadRequest(Refused):
     expected: str
 
 
-@dataclass(eq=False)
 class BadFileName(Refused):
     """A name that is not the bare name of a file of this volume."""
 

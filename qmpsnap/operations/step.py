@@ -75,7 +75,6 @@ class Door(Protocol):
         """
 
 
-@dataclass(eq=False)
 class NotNow(Failed):
     """An act came too early or too late; nothing has happened, so look again."""
 

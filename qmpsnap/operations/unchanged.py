@@ -13,7 +13,6 @@ enough, since a node never changes its file but by `blockdev-reopen`, which give
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 from qmpsnap.errors import Refused
 from qmpsnap.formats.layers import Disk, Disks
@@ -21,7 +20,6 @@ from qmpsnap.operations.guest import Guest, Outline
 from qmpsnap.operations.volume import DiskNotFound, find_disk
 
 
-@dataclass(eq=False)
 class GraphChanged(Refused):
     """The graph is another one than the plan was made from; the next step was not taken."""
 

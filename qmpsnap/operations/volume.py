@@ -14,7 +14,6 @@ from qmpsnap.formats.layers import Disk, Disks, Layer
 from qmpsnap.formats.verdict import Verdict
 
 
-@dataclass(eq=False)
 class DiskNotFound(Refused):
     """The guest has no such disk."""
 
@@ -30,7 +29,6 @@ class DiskNotFound(Refused):
         return ", ".join(self.known) or "none"
 
 
-@dataclass(eq=False)
 class DiskAmbiguous(Refused):
     """Two disks answer to this name, so neither is touched."""
 
@@ -46,7 +44,6 @@ class DiskAmbiguous(Refused):
         return ", ".join(self.known)
 
 
-@dataclass(eq=False)
 class DiskUnsuitable(Refused):
     """A disk that snapshots cannot be taken of."""
 
@@ -58,7 +55,6 @@ class DiskUnsuitable(Refused):
     advice: str
 
 
-@dataclass(eq=False)
 class FormatUncertain(Refused):
     """The format of a layer is not known, or the witnesses contradict each other."""
 

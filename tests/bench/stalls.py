@@ -10,8 +10,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from qmpsnap.demo.disks import qcow2_chain
-
 from qmpsnap.graph.debug_graph import debug_graph_from
 from qmpsnap.graph.stall import Stall, stall_of
 from qmpsnap.monitor.socket import SocketMonitor

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from qmpsnap.cli.picture import picture
+from qmpsnap.cli.drawing.picture import picture
 from qmpsnap.formats.from_graph import guest_from_graph
 from qmpsnap.formats.layers import Disks
 from qmpsnap.graph import xml

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from qmpsnap.cli import graphviz
-from qmpsnap.cli.graphviz import GraphvizFailed, GraphvizMissing, svg
+from qmpsnap.cli.drawing import graphviz
+from qmpsnap.cli.drawing.graphviz import GraphvizFailed, GraphvizMissing, svg
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qmpsnap.cli.dot import NAME_LIMIT, shortened, text
-from qmpsnap.cli.picture import picture
+from qmpsnap.cli.drawing.dot import NAME_LIMIT, shortened, text
+from qmpsnap.cli.drawing.picture import picture
 from qmpsnap.formats.from_graph import guest_from_graph
 from qmpsnap.formats.from_xml import guest_from_xml
 from qmpsnap.formats.layers import Disks, Layer

@@ -17,7 +17,6 @@ import socket
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from qmpsnap.errors import Failed, Unknown, Unreachable
@@ -57,7 +56,6 @@ class Agent(Protocol):
         """
 
 
-@dataclass(eq=False)
 class AgentUnreachable(Unreachable):
     """There is no way to the guest agent."""
 
@@ -70,7 +68,6 @@ class AgentUnreachable(Unreachable):
     reason: str
 
 
-@dataclass(eq=False)
 class AgentSilent(Unknown):
     """The guest agent did not reply in time. It may still do what it was asked."""
 
@@ -82,7 +79,6 @@ class AgentSilent(Unknown):
     reason: str
 
 
-@dataclass(eq=False)
 class AgentRefused(Failed):
     """The guest agent answered with an error."""
 

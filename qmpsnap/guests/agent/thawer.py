@@ -19,7 +19,6 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final
 
 from qmpsnap.errors import QmpsnapError, Unreachable
@@ -35,7 +34,6 @@ TRY_S: Final = 10.0
 PAUSE_S: Final = 0.2
 
 
-@dataclass(eq=False)
 class NoThawer(Unreachable):
     """The helper that would thaw the guest could not be started, so it was not frozen."""
 

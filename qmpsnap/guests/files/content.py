@@ -16,7 +16,6 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
@@ -25,7 +24,6 @@ from qmpsnap.errors import Refused
 _BLOCK: Final = 1024 * 1024
 
 
-@dataclass(eq=False)
 class CannotVerify(Refused):
     """The content cannot be read, so a merge could not be proven afterwards."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import cast
 
 from qmpsnap.errors import Failed
@@ -13,7 +12,6 @@ from qmpsnap.guests.files.overlay import correct_overlay, make_overlay
 from qmpsnap.operations.step import Step
 
 
-@dataclass(eq=False)
 class FileFailed(Failed):
     """The host did not let a file be changed."""
 

@@ -11,7 +11,6 @@ import os
 import stat
 import tempfile
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final
 
 from qmpsnap.errors import Failed, Refused
@@ -27,7 +26,6 @@ _SUFFIX: Final = ".tmp"
 """How the names of overlays begin and end that are not complete yet."""
 
 
-@dataclass(eq=False)
 class OverlayUnsuitable(Refused):
     """The file that is to become the overlay is there already, and must not be used."""
 
@@ -39,7 +37,6 @@ class OverlayUnsuitable(Refused):
     advice: str = "Remove it if nobody needs it, or choose another name."
 
 
-@dataclass(eq=False)
 class CannotMake(Failed):
     """The overlay file could not be made; the guest was not touched."""
 

@@ -20,7 +20,6 @@ from qmpsnap.errors import Failed, Refused
 TIMEOUT_S: Final = 60
 
 
-@dataclass(eq=False)
 class QemuImgMissing(Refused):
     """qemu-img is needed to make overlays, and is not installed."""
 
@@ -28,7 +27,6 @@ class QemuImgMissing(Refused):
     remedy = "Install it: Debian's qemu-utils, Fedora's qemu-img."
 
 
-@dataclass(eq=False)
 class QemuImgFailed(Failed):
     """qemu-img ended with an error; the guest was not touched."""
 

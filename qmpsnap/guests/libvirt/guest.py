@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from queue import Empty
 from typing import Any, Final
 
@@ -61,7 +61,6 @@ RECONNECT_S: Final = 15.0
 """How long libvirtd may take to be there again after the connection was lost: a restart."""
 
 
-@dataclass(eq=False)
 class OnAnotherHost(Refused):
     """The guest can be looked at, but its files are not here."""
 

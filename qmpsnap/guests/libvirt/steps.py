@@ -12,7 +12,6 @@ named by their targets, not by paths as Nova does: a path may stand in two disks
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from lxml import etree
@@ -33,7 +32,6 @@ from qmpsnap.operations.step import Does, Step
 from qmpsnap.operations.volume import VolumeLayer
 
 
-@dataclass(eq=False)
 class NotByLibvirt(Refused):
     """libvirt's API has no such thing for block jobs."""
 
@@ -47,7 +45,6 @@ class NotByLibvirt(Refused):
     job: str
 
 
-@dataclass(eq=False)
 class GuestSleeps(Refused):
     """
     libvirt takes no snapshot of a guest that is suspended to RAM, though QEMU could.
@@ -61,7 +58,6 @@ class GuestSleeps(Refused):
     guest: str
 
 
-@dataclass(eq=False)
 class ActiveHeaderOnly(Refused):
     """libvirt has calls that write the header of a lower layer, but none without a merge."""
 

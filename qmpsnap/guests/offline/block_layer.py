@@ -19,7 +19,6 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -30,7 +29,6 @@ PROGRAM: Final = "qemu-system-x86_64"
 _PR_SET_PDEATHSIG: Final = 1
 
 
-@dataclass(eq=False)
 class QemuMissing(Refused):
     """There is no QEMU that could work on the disks of a guest that is off."""
 
@@ -40,7 +38,6 @@ class QemuMissing(Refused):
     program: str
 
 
-@dataclass(eq=False)
 class CannotOpen(Refused):
     """The chain cannot be opened as it is said to be, or somebody else has it open."""
 

@@ -8,7 +8,7 @@ QEMU, and in the definition.
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, cast
 
 from qmpsnap.errors import Failed, QmpsnapError, Refused
@@ -35,7 +35,6 @@ from qmpsnap.operations.run_state import OFF
 from qmpsnap.operations.step import Does, Step
 
 
-@dataclass(eq=False)
 class GuestStarted(Refused):
     """Somebody started the guest after it had been seen to be off."""
 
@@ -45,7 +44,6 @@ class GuestStarted(Refused):
     guest: str
 
 
-@dataclass(eq=False)
 class CannotRedefine(Failed):
     """libvirt did not take the changed definition; the guest would start as before."""
 

@@ -13,7 +13,7 @@ active commit the overlay that it still names reads the same through its changed
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from qmpsnap.errors import Refused
 from qmpsnap.formats.layers import Disk, Disks, Layer
@@ -33,7 +33,6 @@ from qmpsnap.operations.volume import VolumeLayer
 RELEASE = Step(does=Does.RELEASE, by="file", what="close-chain")
 
 
-@dataclass(eq=False)
 class MemorySaved(Refused):
     """
     The next start goes on from a saved memory, with the files that the guest had then.

@@ -10,8 +10,6 @@ commit nobody can, but there QEMU's own flush leaves a trace.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from qmpsnap.errors import Refused
 from qmpsnap.formats.layers import Layer
 from qmpsnap.graph.nodes import Graph
@@ -20,7 +18,6 @@ from qmpsnap.operations.guest import NotFlushed
 from qmpsnap.operations.plan_merge import MergePlan
 
 
-@dataclass(eq=False)
 class FlushUnsupported(Refused):
     """This QEMU has no human monitor (qemu-storage-daemon has none)."""
 

@@ -8,7 +8,6 @@ same command given again finds what an earlier one has left.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from qmpsnap.errors import Refused
@@ -35,7 +34,6 @@ _VERBS: Final = {
 }
 
 
-@dataclass(eq=False)
 class FormatNotRecordable(Refused):
     """
     This QEMU would write a wrong backing format into a header.
@@ -59,7 +57,6 @@ class FormatNotRecordable(Refused):
     file: str
 
 
-@dataclass(eq=False)
 class FilterInTheWay(Refused):
     """Between two layers lies a filter, which a rewrite of the header would take out."""
 

@@ -154,7 +154,6 @@ def next_for(view: JobView) -> Do:
     return _NEXT[view.status]
 
 
-@dataclass(eq=False)
 class JobFailed(Failed):
     """The block job ended without doing its work. The chain is as it was before."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from qmpsnap.errors import Failed, Refused
@@ -34,7 +34,6 @@ END_S: Final = 30.0
 """How long a cancelled job may take to end."""
 
 
-@dataclass(eq=False)
 class JobNotFound(Refused):
     """No job answers to the name."""
 
@@ -50,7 +49,6 @@ class JobNotFound(Refused):
         return ", ".join(self.known) or "none"
 
 
-@dataclass(eq=False)
 class JobAmbiguous(Refused):
     """A disk has more than one job."""
 
@@ -66,7 +64,6 @@ class JobAmbiguous(Refused):
         return ", ".join(self.known)
 
 
-@dataclass(eq=False)
 class JobUnsuitable(Refused):
     """The job is not in a state in which this can be done."""
 
@@ -78,7 +75,6 @@ class JobUnsuitable(Refused):
     verb: str
 
 
-@dataclass(eq=False)
 class JobEndedBadly(Failed):
     """The job that was waited for has ended with an error."""
 
@@ -90,7 +86,6 @@ class JobEndedBadly(Failed):
     reason: str
 
 
-@dataclass(eq=False)
 class JobWaits(Failed):
     """The job has copied everything, and waits for whoever started it to change the chain."""
 
@@ -105,7 +100,6 @@ class JobWaits(Failed):
     status: str
 
 
-@dataclass(eq=False)
 class JobGoesOn(Failed):
     """The job has not ended within the time that was to be waited."""
 

@@ -13,10 +13,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from lxml import etree
 
-from qmpsnap.cli.dot import NAME_LIMIT, shortened
-from qmpsnap.cli.graphviz import svg
+from qmpsnap.cli.drawing.dot import NAME_LIMIT, shortened
+from qmpsnap.cli.drawing.graphviz import svg
+from qmpsnap.cli.drawing.picture import picture
 from qmpsnap.cli.output import printable
-from qmpsnap.cli.picture import picture
 from qmpsnap.formats.from_graph import guest_from_graph
 from qmpsnap.graph.nodes import Device, Edge, Graph, Node
 from tests.rig import qemu_machine

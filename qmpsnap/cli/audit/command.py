@@ -11,10 +11,10 @@ from typing import Any, Final
 
 import click
 
+from qmpsnap.cli.audit.parallel import in_parallel
+from qmpsnap.cli.connection import GuestCommand, Road
 from qmpsnap.cli.findings import Audited, NotAudited, findings_output, tell
 from qmpsnap.cli.output import say
-from qmpsnap.cli.road import GuestCommand, Road
-from qmpsnap.cli.together import together
 from qmpsnap.cli.units import Seconds
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.findings import finding as rules
@@ -103,7 +103,7 @@ def audit(
         # libvirt's guests first: where one has a socket as well, libvirt's view of it counts.
         targets = [_by_libvirt(road, domain) for domain in domains if domain.running]
         targets += [_by_socket(road, path) for path in paths]
-        results = together([one.look for one in targets], threads=jobs, limit_s=timeout)
+        results = in_parallel([one.look for one in targets], threads=jobs, limit_s=timeout)
     for target, result in zip(targets, results, strict=True):
         outcome.take(target, result)
     read = [one.seen for one in outcome.audited if one.seen is not None]
@@ -209,7 +209,7 @@ def _domains(
     if road.connect is None and has_sockets:
         yield []
         return
-    (answer,) = together([lambda: _listed(road)], threads=1, limit_s=timeout)
+    (answer,) = in_parallel([lambda: _listed(road)], threads=1, limit_s=timeout)
     if isinstance(answer, Exception):
         outcome.fail(None, road.uri, answer)
         yield []

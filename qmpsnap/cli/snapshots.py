@@ -9,6 +9,7 @@ import click
 from rich.console import Group
 
 from qmpsnap.cli import documents, plans, quiescing, views
+from qmpsnap.cli.connection import GuestCommand, Road
 from qmpsnap.cli.options import (
     allow_option,
     force_option,
@@ -20,7 +21,6 @@ from qmpsnap.cli.options import (
 from qmpsnap.cli.output import output_option, printable, say, show
 from qmpsnap.cli.progress import shown
 from qmpsnap.cli.quiescing import quiesce_options
-from qmpsnap.cli.road import GuestCommand, Road
 from qmpsnap.operations import merge, outcome
 from qmpsnap.operations.forecast import forecast_create, forecast_delete
 from qmpsnap.operations.options import MergeOptions

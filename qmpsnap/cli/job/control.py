@@ -1,85 +1,19 @@
-"""`jobs`, `wait`, `cancel`, `pause`, `resume` and `set-speed`: what runs, and what to do with it."""
+"""`job cancel`, `pause`, `resume` and `set-speed`."""
 
 from __future__ import annotations
 
-import time
-from typing import Final
-
 import click
 
-from qmpsnap.cli import documents, plans, views
+from qmpsnap.cli import plans
+from qmpsnap.cli.connection import GuestCommand, Road
 from qmpsnap.cli.options import plan_as
-from qmpsnap.cli.output import output_option, say, show
-from qmpsnap.cli.progress import shown
-from qmpsnap.cli.road import GuestCommand, Road
-from qmpsnap.cli.units import BytesPerSecond, Seconds
+from qmpsnap.cli.output import say
+from qmpsnap.cli.units import BytesPerSecond
 from qmpsnap.operations.forecast import forecast_control
-from qmpsnap.operations.guest import Guest, Jobs
+from qmpsnap.operations.guest import Guest
 from qmpsnap.operations.job import verbs
-from qmpsnap.operations.job.pace import Pace, Rates
-from qmpsnap.operations.job.states import JobReport, JobStatus, Verb
+from qmpsnap.operations.job.states import Verb
 from qmpsnap.operations.space import bytes_text
-
-BETWEEN_S: Final = 0.5
-"""Seconds between the two looks that a rate takes."""
-
-
-@click.command(cls=GuestCommand)
-@click.argument("guest")
-@output_option
-@click.pass_obj
-def jobs(road: Road, guest: str | None, output: str) -> None:
-    """
-    List the block jobs of a guest, this tool's and others'.
-
-    While one runs, it looks twice, half a second apart, for the rate.
-    """
-    with road.open(guest) as host:
-        found, rates = _looked_twice(host)
-    show(documents.jobs(found, rates), output, lambda: views.jobs(found, rates))
-
-
-def _looked_twice(host: Jobs) -> tuple[tuple[JobReport, ...], dict[str, Rates]]:
-    first = host.jobs()
-    if not any(job.view.status is JobStatus.RUNNING for job in first):
-        return first, {}
-    began = time.monotonic()
-    time.sleep(BETWEEN_S)
-    second, now = host.jobs(), time.monotonic()
-    paces = {job.id: Pace().seen(job.view, began) for job in first}
-    rates = {
-        job.id: pace.rates
-        for job in second
-        if (pace := paces.get(job.id, Pace()).seen(job.view, now))
-    }
-    return second, {name: rate for name, rate in rates.items() if rate is not None}
-
-
-@click.command(cls=GuestCommand)
-@click.argument("guest")
-@click.argument("job")
-@click.option(
-    "--timeout",
-    metavar="SECONDS",
-    type=Seconds(0, min_open=True),
-    help="Stop waiting after so long; the job goes on.",
-)
-@click.pass_obj
-def wait(road: Road, guest: str | None, job: str, timeout: float | None) -> None:
-    """
-    Wait until a job has ended.
-
-    JOB is its id, or the disk when it has one job. A job of a `delete` that was interrupted stops
-    before it changes the chain; only the same `delete` command, given again, finishes it.
-    """
-    with road.open(guest) as host, shown() as screen:
-        done = verbs.wait_for(
-            host,
-            job,
-            timeout_s=timeout,
-            progress=lambda seen: screen.update(f"{seen.type} {seen.disk or seen.id}", seen.view),
-        )
-    say(f"job {done.id} has ended; `qmpsnap chain` shows the chain")
 
 
 @click.command(cls=GuestCommand)

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from qmpsnap.cli.output import complain
+from qmpsnap.cli.output import complain, say
 from qmpsnap.errors import QmpsnapError, Refused
 from qmpsnap.formats.layers import Disks
 from qmpsnap.guests.libvirt.guest import LibvirtGuest
@@ -29,7 +29,6 @@ from qmpsnap.operations.guest import Guest
 DEFAULT_URI = "qemu:///system"
 
 
-@dataclass(eq=False)
 class NoTranscript(Refused):
     """The transcript cannot be opened."""
 
@@ -186,6 +185,14 @@ def _text_of(path: str) -> str:
         raise NoTranscript(path, error.strerror or str(error)) from error
     except UnicodeDecodeError as error:
         raise NoTranscript(path, str(error)) from error
+
+
+def read_guest(road: Road, guest: str | None) -> Disks:
+    """Read a guest, and say what there is to note about the reading."""
+    report = road.read(guest)
+    for note in report.notes:
+        say(f"note: {note}")
+    return report
 
 
 class GuestCommand(click.Command):

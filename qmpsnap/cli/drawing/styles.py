@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import Final
 
-from qmpsnap.cli.dot import attributes, text
+from qmpsnap.cli.drawing.dot import attributes, text
 from qmpsnap.cli.views import size
 from qmpsnap.formats.layers import Disk, Layer
 from qmpsnap.formats.verdict import Verdict

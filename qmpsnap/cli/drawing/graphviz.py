@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-from dataclasses import dataclass
 from typing import Final
 
 from qmpsnap.errors import Failed, Refused
@@ -12,7 +11,6 @@ TIMEOUT_S: Final = 60
 """One disk of 200 layers takes 0.1 s, 8 disks of 64 layers 0.3 s."""
 
 
-@dataclass(eq=False)
 class GraphvizMissing(Refused):
     """Only `--output svg` needs Graphviz, and it is not installed."""
 
@@ -20,7 +18,6 @@ class GraphvizMissing(Refused):
     remedy = "Install it: Debian's and Fedora's graphviz. `--output dot` does without."
 
 
-@dataclass(eq=False)
 class GraphvizFailed(Failed):
     """Graphviz made no picture; the guest was only read."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qmpsnap.cli.road import Road
+from qmpsnap.cli.connection import Road
 from qmpsnap.monitor.virt import host_of
 
 

@@ -15,8 +15,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
-from qmpsnap.cli import looks
-from qmpsnap.cli.dot import Cluster, attributes, document, text
+from qmpsnap.cli.drawing import styles
+from qmpsnap.cli.drawing.dot import Cluster, attributes, document, text
 from qmpsnap.formats.layers import Disk, Disks, Layer
 from qmpsnap.formats.verdict import judge
 from qmpsnap.graph.nodes import Edge, Graph, Job
@@ -78,12 +78,12 @@ class _Picture:
 
     def _disk(self, number: int, disk: Disk) -> None:
         device = f"disk{number}"
-        self._outside.append(f"{device} {looks.device(disk)}")
+        self._outside.append(f"{device} {styles.device(disk)}")
         frame = Cluster(title=disk.disk, color=_FRAME)
         self._clusters.append(frame)
         if disk.xml_differs:
-            self._outside.append(f"conflict{number} {looks.difference(disk.xml_differs)}")
-            look = attributes(color=looks.RED, style="dashed", arrowhead="none")
+            self._outside.append(f"conflict{number} {styles.difference(disk.xml_differs)}")
+            look = attributes(color=styles.RED, style="dashed", arrowhead="none")
             self._edges.append(f"conflict{number} -> {device} {look}")
         if self._guest.graph is not None and disk.entry is not None:
             for name in self._reach[number]:
@@ -95,7 +95,7 @@ class _Picture:
             return
         above = device
         for depth, layer in enumerate(disk.layers):
-            frame.statements.append(f"{device}_{depth} {looks.layer(layer)}")
+            frame.statements.append(f"{device}_{depth} {styles.layer(layer)}")
             self._edges.append(f"{above} -> {device}_{depth} {attributes(penwidth='1.5')}")
             above = f"{device}_{depth}"
 
@@ -130,18 +130,18 @@ class _Picture:
         node = self._graph.nodes.get(name)
         jobs = [f"job {job}: {_PASSED}" for job in self._passed.get(name, ())]
         if name in self._layers:
-            look = looks.layer(self._layers[name], *jobs)
+            look = styles.layer(self._layers[name], *jobs)
         elif node is None:
-            look = looks.missing(name)
+            look = styles.missing(name)
         else:
-            look = looks.small(node, *jobs, names_file=name not in self._files)
+            look = styles.small(node, *jobs, names_file=name not in self._files)
         frame.statements.append(f"{made} {look}")
 
     def _known(self, name: str) -> str:
         """The id of a node that may be missing from the reading."""
         if name not in self._ids:
             self._ids[name] = f"node{len(self._ids)}"
-            self._outside.append(f"{self._ids[name]} {looks.missing(name)}")
+            self._outside.append(f"{self._ids[name]} {styles.missing(name)}")
         return self._ids[name]
 
     def _beside(self, names: Iterable[str], frame: Cluster) -> None:
@@ -173,13 +173,13 @@ class _Picture:
         drawn = {name: self._ids[name] for name in roles if name in self._ids}
         if roles and not drawn:
             return  # it works on another disk than the chosen one
-        self._outside.append(f"{made} {looks.job(job)}")
+        self._outside.append(f"{made} {styles.job(job)}")
         for name, node in drawn.items():
             look = attributes(
                 label=text(roles[name]),
                 style="dashed",
-                color=looks.BLUE,
-                fontcolor=looks.BLUE,
+                color=styles.BLUE,
+                fontcolor=styles.BLUE,
                 constraint="false",
             )
             self._edges.append(f"{made} -> {node} {look}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from qmpsnap.cli.together import TooSlow, together
+from qmpsnap.cli.audit.parallel import TooSlow, in_parallel
 
 NEVER = 60.0
 
@@ -28,12 +28,12 @@ def test_results_are_in_the_order_of_the_tasks() -> None:
         first_may_go.set()
         return "second"
 
-    assert together([first, second], threads=2, limit_s=NEVER) == ["first", "second"]
+    assert in_parallel([first, second], threads=2, limit_s=NEVER) == ["first", "second"]
 
 
 def test_an_error_is_a_result() -> None:
     error = ValueError("no")
-    assert together([raising(error), lambda: 2], threads=1, limit_s=NEVER) == [error, 2]
+    assert in_parallel([raising(error), lambda: 2], threads=1, limit_s=NEVER) == [error, 2]
 
 
 def test_no_more_threads_than_asked_for() -> None:
@@ -49,14 +49,14 @@ def test_no_more_threads_than_asked_for() -> None:
         with lock:
             inside -= 1
 
-    assert together([task] * 9, threads=3, limit_s=NEVER) == [None] * 9
+    assert in_parallel([task] * 9, threads=3, limit_s=NEVER) == [None] * 9
     assert most == 3
 
 
 def test_one_that_is_stuck_does_not_hold_up_the_others() -> None:
     release = threading.Event()
     try:
-        stuck, *others = together(
+        stuck, *others = in_parallel(
             [lambda: release.wait(NEVER), *[lambda: True] * 5], threads=1, limit_s=0.05
         )
         assert isinstance(stuck, TooSlow)
@@ -78,11 +78,11 @@ def test_a_late_answer_is_not_taken_for_another_task() -> None:
         released.wait(0.05)
         return "next"
 
-    late_answer, next_answer = together([late, next_], threads=1, limit_s=0.5)
+    late_answer, next_answer = in_parallel([late, next_], threads=1, limit_s=0.5)
     assert isinstance(late_answer, TooSlow)
     assert next_answer == "next"
 
 
 def test_nothing_to_do() -> None:
     empty: list[Callable[[], int]] = []
-    assert together(empty, threads=1, limit_s=NEVER) == []
+    assert in_parallel(empty, threads=1, limit_s=NEVER) == []

@@ -11,7 +11,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
@@ -20,7 +19,6 @@ from qmpsnap.errors import Unreachable
 T = TypeVar("T")
 
 
-@dataclass(eq=False)
 class TooSlow(Unreachable):
     """It did not answer within its time; whatever it waits for, others were not held up."""
 
@@ -30,7 +28,7 @@ class TooSlow(Unreachable):
     limit_s: float
 
 
-def together(
+def in_parallel(
     tasks: Sequence[Callable[[], T]], *, threads: int, limit_s: float
 ) -> list[T | Exception]:
     """

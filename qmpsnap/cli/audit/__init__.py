@@ -1,0 +1,1 @@
+"""`audit`: all guests of a host at the same time."""
