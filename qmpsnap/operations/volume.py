@@ -1,4 +1,4 @@
-"""Which disk is meant, and whether an operation on it may be thought of at all. Pure."""
+"""Whether an operation on a disk may be thought of at all. Pure."""
 
 from __future__ import annotations
 
@@ -7,39 +7,9 @@ from typing import Final
 
 from qmpsnap.errors import Refused
 from qmpsnap.formats.layers import Disk, Disks
+from qmpsnap.formats.layers import DiskAmbiguous as DiskAmbiguous
+from qmpsnap.formats.layers import DiskNotFound as DiskNotFound
 from qmpsnap.formats.verdict import Verdict
-
-
-@dataclass(eq=False)
-class DiskNotFound(Refused):
-    """The guest has no such disk."""
-
-    msg = "there is no disk {self.wanted!r}; the guest has: {self.known_text}"
-    remedy = "Name a disk by target, serial, device id or node; `qmpsnap disks` lists them."
-
-    wanted: str
-    known: tuple[str, ...]
-
-    @property
-    def known_text(self) -> str:
-        """The disks, or a word for none."""
-        return ", ".join(self.known) or "none"
-
-
-@dataclass(eq=False)
-class DiskAmbiguous(Refused):
-    """Two disks answer to this name, so neither is touched."""
-
-    msg = "{self.wanted!r} names more than one disk: {self.known_text}"
-    remedy = "Name the disk by its target or device id."
-
-    wanted: str
-    known: tuple[str, ...]
-
-    @property
-    def known_text(self) -> str:
-        """The disks."""
-        return ", ".join(self.known)
 
 
 @dataclass(eq=False)
@@ -97,27 +67,8 @@ _FLAGS: Final = {
 
 
 def find_disk(guest: Disks, wanted: str) -> Disk:
-    """
-    Find a disk by target, serial, device id or node name.
-
-    Raises:
-        DiskNotFound: None answers to it; the error names those that there are.
-        DiskAmbiguous: More than one does.
-    """
-    found = [disk for disk in guest.disks if wanted in disk.names]
-    if len(found) > 1:
-        found = [disk for disk in found if disk.disk == wanted] or found
-    if len(found) > 1:
-        raise DiskAmbiguous(wanted, tuple(disk.disk for disk in found))
-    if not found:
-        raise DiskNotFound(
-            wanted,
-            tuple(
-                disk.disk + (f" (serial {disk.serial})" if disk.serial else "")
-                for disk in guest.disks
-            ),
-        )
-    return found[0]
+    """Find a disk; see `Disks.disk`."""
+    return guest.disk(wanted)
 
 
 def usable(disk: Disk) -> Disk:
