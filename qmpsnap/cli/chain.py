@@ -9,7 +9,6 @@ from qmpsnap.cli.connection import GuestCommand, Road, read_guest
 from qmpsnap.cli.drawing.graphviz import svg
 from qmpsnap.cli.drawing.picture import picture
 from qmpsnap.cli.output import Drawing, drawing_option, show, write
-from qmpsnap.operations.volume import find_disk
 
 
 @click.command(cls=GuestCommand)
@@ -27,7 +26,7 @@ def chain(road: Road, guest: str | None, disk: str | None, output: str) -> None:
     svg needs Graphviz.
     """
     report = read_guest(road, guest)
-    chosen = (find_disk(report, disk),) if disk else report.disks
+    chosen = (report.disk(disk),) if disk else report.disks
     if output in (*Drawing,):
         drawn = picture(report, chosen)
         write(svg(drawn) if output == Drawing.SVG else drawn, nl=False)

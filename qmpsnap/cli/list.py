@@ -7,7 +7,6 @@ import click
 from qmpsnap.cli import documents, views
 from qmpsnap.cli.connection import GuestCommand, Road, read_guest
 from qmpsnap.cli.output import output_option, show
-from qmpsnap.operations.volume import find_disk
 
 
 @click.command("list", cls=GuestCommand)
@@ -18,6 +17,6 @@ from qmpsnap.operations.volume import find_disk
 def list_(road: Road, guest: str | None, disk: str | None, output: str) -> None:
     """List the snapshots of a guest's disks, newest first."""
     report = read_guest(road, guest)
-    chosen = (find_disk(report, disk),) if disk else report.disks
+    chosen = (report.disk(disk),) if disk else report.disks
     document = documents.snapshot_list(report, chosen)
     show(document, output, lambda: views.snapshot_list(chosen))

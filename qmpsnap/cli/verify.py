@@ -9,7 +9,6 @@ from qmpsnap.cli.findings import Audited, findings_output, tell
 from qmpsnap.findings.across_guests import across_guests
 from qmpsnap.findings.finding import Finding
 from qmpsnap.findings.look import look
-from qmpsnap.operations.volume import find_disk
 
 
 @click.command(cls=GuestCommand)
@@ -31,7 +30,7 @@ def verify(ctx: click.Context, guest: str | None, disk: str | None, output: str)
         seen, found = look(read, name=guest, live=road.replay is None, host=host)
     found += across_guests([seen])
     if disk is not None and (seen.report.disks or not found):  # a loop hides all disks
-        found = _only(found, find_disk(seen.report, disk).disk)
+        found = _only(found, seen.report.disk(disk).disk)
     audited = Audited(guest=seen.guest, source=road.source, seen=seen)
     ctx.exit(tell(output, [audited], found))
 

@@ -4,9 +4,40 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from qmpsnap.errors import Refused
 from qmpsnap.formats.verdict import Evidence, Verdict
 from qmpsnap.graph.files import OpenFile
 from qmpsnap.graph.nodes import Device, Graph, Job, Node
+
+
+class DiskNotFound(Refused):
+    """The guest has no such disk."""
+
+    msg = "there is no disk {self.wanted!r}; the guest has: {self.known_text}"
+    remedy = "Name a disk by target, serial, device id or node; `qmpsnap disks` lists them."
+
+    wanted: str
+    known: tuple[str, ...]
+
+    @property
+    def known_text(self) -> str:
+        """The disks, or a word for none."""
+        return ", ".join(self.known) or "none"
+
+
+class DiskAmbiguous(Refused):
+    """Two disks answer to this name, so neither is touched."""
+
+    msg = "{self.wanted!r} names more than one disk: {self.known_text}"
+    remedy = "Name the disk by its target or device id."
+
+    wanted: str
+    known: tuple[str, ...]
+
+    @property
+    def known_text(self) -> str:
+        """The disks."""
+        return ", ".join(self.known)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +131,29 @@ class Disks:
     """What could not be read, and why: for example passthrough that is off."""
     graph: Graph | None = None
     """What the disks were read from; None when only the XML was read."""
+
+    def disk(self, wanted: str) -> Disk:
+        """
+        Find a disk by target, serial, device id or node name; a target or device id comes first.
+
+        Raises:
+            DiskNotFound: None answers to it; the error names those that there are.
+            DiskAmbiguous: More than one does.
+        """
+        found = [disk for disk in self.disks if wanted in disk.names]
+        if len(found) > 1:
+            found = [disk for disk in found if disk.disk == wanted] or found
+        if len(found) > 1:
+            raise DiskAmbiguous(wanted, tuple(disk.disk for disk in found))
+        if not found:
+            raise DiskNotFound(
+                wanted,
+                tuple(
+                    disk.disk + (f" (serial {disk.serial})" if disk.serial else "")
+                    for disk in self.disks
+                ),
+            )
+        return found[0]
 
     def readable(self) -> dict[str, str]:
         """

@@ -14,7 +14,6 @@ from qmpsnap.formats.layers import Disk, Disks
 from qmpsnap.operations.guest import Guest
 from qmpsnap.operations.outcome import XmlBehind
 from qmpsnap.operations.rule import by_rule
-from qmpsnap.operations.volume import find_disk
 
 XML_LAG_S: Final = 5.0
 """libvirt's XML was seen 3 to 19 ms behind QEMU; five seconds mean that it will not follow."""
@@ -49,7 +48,7 @@ def fresh_all(
     deadline = time.monotonic() + XML_LAG_S
     while True:
         now = guest.read()
-        afters = tuple(find_disk(now, disk.disk) for disk in disks)
+        afters = tuple(now.disk(disk.disk) for disk in disks)
         lagging = [one for one in afters if one.xml_differs is not None or one.mirror is not None]
         if not lagging:
             return now, tuple(

@@ -15,7 +15,7 @@ from qmpsnap.errors import Refused
 from qmpsnap.formats.layers import Disks
 from qmpsnap.operations.names import find_snapshot, folder_of, name_of_base
 from qmpsnap.operations.requests import DeleteRequest, NamedDeleteRequest
-from qmpsnap.operations.volume import DiskUnsuitable, Volume, VolumeLayer, find_disk, usable
+from qmpsnap.operations.volume import DiskUnsuitable, Volume, VolumeLayer, usable
 
 
 class NotInChain(Refused):
@@ -133,7 +133,7 @@ def plan_delete(guest: Disks, request: DeleteRequest | NamedDeleteRequest) -> Me
         SnapshotNotFound, NotInChain, ForeignLayer, WrongOrder, NothingToPull: The chain does not
             allow what is asked for.
     """
-    disk = usable(find_disk(guest, request.disk))
+    disk = usable(guest.disk(request.disk))
     if isinstance(request, NamedDeleteRequest):
         snapshot = find_snapshot(disk, request.snapshot)
         top, base = disk.layers.index(snapshot.overlay), disk.layers.index(snapshot.data)

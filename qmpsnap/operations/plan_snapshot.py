@@ -11,14 +11,7 @@ from qmpsnap.errors import Refused
 from qmpsnap.formats.layers import Disks
 from qmpsnap.operations.names import SnapshotExists, backing_name, check_belongs, overlay_name
 from qmpsnap.operations.requests import BadFileName, CreateRequest
-from qmpsnap.operations.volume import (
-    DiskUnsuitable,
-    FormatUncertain,
-    Volume,
-    VolumeLayer,
-    find_disk,
-    usable,
-)
+from qmpsnap.operations.volume import DiskUnsuitable, FormatUncertain, Volume, VolumeLayer, usable
 
 _BACKABLE: Final = frozenset({"raw", "qcow2", "qed", "vmdk", "vdi", "vhdx", "vpc", "luks"})
 
@@ -89,7 +82,7 @@ def plan_create(guest: Disks, request: CreateRequest) -> CreatePlan:
         BadFileName, BadSnapshotName, SnapshotExists: The overlay's name is another volume's, or
             in use.
     """
-    disk = usable(find_disk(guest, request.disk))
+    disk = usable(guest.disk(request.disk))
     active = disk.layers[0]
     new_file = request.new_file or overlay_name(disk, request.snapshot)
     check_belongs(new_file, disk, tuple(other for other in guest.disks if other.disk != disk.disk))

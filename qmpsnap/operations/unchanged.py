@@ -15,9 +15,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from qmpsnap.errors import Refused
-from qmpsnap.formats.layers import Disk, Disks
+from qmpsnap.formats.layers import Disk, DiskNotFound, Disks
 from qmpsnap.operations.guest import Guest, Outline
-from qmpsnap.operations.volume import DiskNotFound, find_disk
 
 
 class GraphChanged(Refused):
@@ -75,7 +74,7 @@ def differences(planned: Disk, now: Disks) -> tuple[str, ...]:
     The root of the disk does not count, nor do filters: a job puts its own there.
     """
     try:
-        disk = find_disk(now, planned.disk)
+        disk = now.disk(planned.disk)
     except DiskNotFound:
         return (f"disk {planned.disk} is gone",)
     files = [tuple(layer.path or layer.file for layer in one.layers) for one in (planned, disk)]

@@ -1,5 +1,5 @@
 """
-Which disk is meant, and whether an operation on it may be thought of at all. Pure.
+Whether an operation on a disk may be thought of at all. Pure.
 
 What passes is a `Volume`: each of its layers has a path on this host and a format that is certain.
 """
@@ -10,38 +10,8 @@ from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from qmpsnap.errors import Refused
-from qmpsnap.formats.layers import Disk, Disks, Layer
+from qmpsnap.formats.layers import Disk, Layer
 from qmpsnap.formats.verdict import Verdict
-
-
-class DiskNotFound(Refused):
-    """The guest has no such disk."""
-
-    msg = "there is no disk {self.wanted!r}; the guest has: {self.known_text}"
-    remedy = "Name a disk by target, serial, device id or node; `qmpsnap disks` lists them."
-
-    wanted: str
-    known: tuple[str, ...]
-
-    @property
-    def known_text(self) -> str:
-        """The disks, or a word for none."""
-        return ", ".join(self.known) or "none"
-
-
-class DiskAmbiguous(Refused):
-    """Two disks answer to this name, so neither is touched."""
-
-    msg = "{self.wanted!r} names more than one disk: {self.known_text}"
-    remedy = "Name the disk by its target or device id."
-
-    wanted: str
-    known: tuple[str, ...]
-
-    @property
-    def known_text(self) -> str:
-        """The disks."""
-        return ", ".join(self.known)
 
 
 class DiskUnsuitable(Refused):
@@ -94,30 +64,6 @@ _FLAGS: Final = {
     ),
 }
 """Layers that no operation goes near: why, and what to do."""
-
-
-def find_disk(guest: Disks, wanted: str) -> Disk:
-    """
-    Find a disk by target, serial, device id or node name.
-
-    Raises:
-        DiskNotFound: None answers to it; the error names those that there are.
-        DiskAmbiguous: More than one does.
-    """
-    found = [disk for disk in guest.disks if wanted in disk.names]
-    if len(found) > 1:
-        found = [disk for disk in found if disk.disk == wanted] or found
-    if len(found) > 1:
-        raise DiskAmbiguous(wanted, tuple(disk.disk for disk in found))
-    if not found:
-        raise DiskNotFound(
-            wanted,
-            tuple(
-                disk.disk + (f" (serial {disk.serial})" if disk.serial else "")
-                for disk in guest.disks
-            ),
-        )
-    return found[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

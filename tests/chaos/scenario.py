@@ -15,7 +15,6 @@ from qmpsnap.guests.files import qemu_img
 from qmpsnap.operations.job.states import JobView
 from qmpsnap.operations.merge import delete
 from qmpsnap.operations.requests import DeleteRequest, Method, NamedDeleteRequest
-from qmpsnap.operations.volume import find_disk
 from tests.chaos import steps
 from tests.chaos.model import Content, Disk, by_headers, difference, read_file
 from tests.chaos.roads import Road, Running
@@ -256,7 +255,7 @@ class Scenario:
         verdict = Verdict.EXACT if self.road.name == "direct" else Verdict.AGREED
         for disk in self.disks:
             chain = [(layer.file, layer.format) for layer in disk.layers]
-            seen = find_disk(report, disk.id)
+            seen = report.disk(disk.id)
             assert [(layer.file, layer.format) for layer in seen.layers] == chain
             assert {layer.verdict for layer in seen.layers} == {verdict}, seen
             path = disk.path(disk.active.file)

@@ -7,16 +7,9 @@ from typing import Any
 import pytest
 
 from qmpsnap.errors import Refused
-from qmpsnap.formats.layers import Disk, Disks
+from qmpsnap.formats.layers import Disk, DiskAmbiguous, DiskNotFound, Disks
 from qmpsnap.formats.verdict import Evidence, Verdict, Witness
-from qmpsnap.operations.volume import (
-    DiskAmbiguous,
-    DiskNotFound,
-    DiskUnsuitable,
-    FormatUncertain,
-    find_disk,
-    usable,
-)
+from qmpsnap.operations.volume import DiskUnsuitable, FormatUncertain, usable
 from tests.unit import samples
 
 VDB = samples.disk(
@@ -34,33 +27,33 @@ class TestFind:
         ["vdb", "2", "disk2", "/machine/peripheral/disk2/virtio-backend", "b-node", "filter"],
     )
     def test_by_any_of_its_names(self, wanted: str) -> None:
-        assert find_disk(samples.guest(samples.disk(), VDB), wanted) is VDB
+        assert samples.guest(samples.disk(), VDB).disk(wanted) is VDB
 
     @pytest.mark.parametrize("wanted", ["vdc", "", "vd", "VDB", "/share/b", "b"])
     def test_none(self, wanted: str) -> None:
         with pytest.raises(DiskNotFound) as caught:
-            find_disk(samples.guest(samples.disk(), VDB), wanted)
+            samples.guest(samples.disk(), VDB).disk(wanted)
         assert isinstance(caught.value, Refused)
         assert caught.value.known == ("vda (serial 1)", "vdb (serial 2)")
 
     def test_guest_without_disks(self) -> None:
         with pytest.raises(DiskNotFound, match="the guest has: none"):
-            find_disk(Disks(guest=None, disks=()), "a")
+            Disks(guest=None, disks=()).disk("a")
 
     def test_disk_without_serial(self) -> None:
         with pytest.raises(DiskNotFound, match=r"has: vda$"):
-            find_disk(samples.guest(samples.disk(serial=None)), "1")
+            samples.guest(samples.disk(serial=None)).disk("1")
 
     def test_two_with_one_serial(self) -> None:
         twin = samples.disk(disk="vdb", qdev="b", root="b", layers=(samples.layer("b"),))
         with pytest.raises(DiskAmbiguous, match="more than one disk: vda, vdb") as caught:
-            find_disk(samples.guest(samples.disk(), twin), "1")
+            samples.guest(samples.disk(), twin).disk("1")
         assert isinstance(caught.value, Refused)
 
     def test_target_wins_over_a_serial_of_the_same_text(self) -> None:
         impostor = samples.disk(disk="vdz", serial="vda", qdev="z", layers=(samples.layer("z"),))
         guest = samples.guest(impostor, samples.disk())
-        assert find_disk(guest, "vda").disk == "vda"
+        assert guest.disk("vda").disk == "vda"
 
 
 class TestUsable:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from qmpsnap.errors import Refused
+from qmpsnap.formats.layers import DiskNotFound
 from qmpsnap.formats.verdict import Verdict
 from qmpsnap.operations.names import BadSnapshotName, SnapshotExists
 from qmpsnap.operations.plan_snapshot import plan_create
 from qmpsnap.operations.requests import BadFileName, CreateRequest
-from qmpsnap.operations.volume import DiskNotFound, DiskUnsuitable, FormatUncertain
+from qmpsnap.operations.volume import DiskUnsuitable, FormatUncertain
 from tests.unit import samples
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from qmpsnap.errors import Refused
-from qmpsnap.formats.layers import Disk, Layer
+from qmpsnap.formats.layers import Disk, DiskNotFound, Layer
 from qmpsnap.formats.verdict import Verdict
 from qmpsnap.operations.names import SnapshotNotFound
 from qmpsnap.operations.plan_merge import (
@@ -19,7 +19,7 @@ from qmpsnap.operations.plan_merge import (
     plan_delete,
 )
 from qmpsnap.operations.requests import DeleteRequest, Method, NamedDeleteRequest
-from qmpsnap.operations.volume import DiskNotFound, DiskUnsuitable, FormatUncertain
+from qmpsnap.operations.volume import DiskUnsuitable, FormatUncertain
 from tests.unit import samples
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from qmpsnap.errors import QmpsnapError, Unknown
-from qmpsnap.formats.layers import Disk, Disks
+from qmpsnap.formats.layers import Disk, DiskNotFound, Disks
 from qmpsnap.formats.verdict import Verdict
 from qmpsnap.guests.reader import TornReading
 from qmpsnap.monitor.base import (
@@ -36,7 +36,6 @@ from qmpsnap.operations.requests import (
     NamedDeleteRequest,
 )
 from qmpsnap.operations.unchanged import GraphChanged
-from qmpsnap.operations.volume import DiskNotFound
 from tests.unit import samples
 from tests.unit.fake_guest import CONCLUDED, FakeGuest, with_layers
 

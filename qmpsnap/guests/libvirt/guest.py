@@ -7,6 +7,7 @@ there is.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -23,6 +24,7 @@ from qmpsnap.graph import xml
 from qmpsnap.graph.nodes import Graph
 from qmpsnap.guests.agent.quiescer import DomainQuiescer
 from qmpsnap.guests.backing_names import plain_by_xml
+from qmpsnap.guests.closable import Closable
 from qmpsnap.guests.files.door import take_file
 from qmpsnap.guests.files.header import read_headers
 from qmpsnap.guests.files.looks import LocalFiles
@@ -44,12 +46,16 @@ from qmpsnap.monitor.passthrough import (
     PassthroughOff,
     in_time,
 )
-from qmpsnap.monitor.virt import LibvirtMissing, host_of, libvirt_module
+from qmpsnap.monitor.virt import LibvirtMissing, delivers_events, host_of, libvirt_module
 from qmpsnap.operations.guards import Surroundings
 from qmpsnap.operations.guest import Outline, State
 from qmpsnap.operations.job.states import Heard, JobReport, JobView
 from qmpsnap.operations.run_state import RUNNING, SUSPENDED
 from qmpsnap.operations.step import Does, Step
+
+log = logging.getLogger(__name__)
+
+log = logging.getLogger(__name__)
 
 SAFE_DEPTH: Final = 16
 """Layers up to which a nested reply is asked for: libvirt 11.3 loses the monitor at 26."""
@@ -57,6 +63,8 @@ SAFE_LAYERS: Final = 256
 """Layers of all disks up to which a nested reply stays far below libvirt's 10 MiB."""
 LIST_TIMEOUT_S: Final = 5.0
 """libvirt lists all guests or none: it waits for one that is being ended (seen for minutes)."""
+ASK_S: Final = 0.2
+"""Seconds between two looks at a job where no event is to be expected."""
 RECONNECT_S: Final = 15.0
 """How long libvirtd may take to be there again after the connection was lost: a restart."""
 
@@ -70,7 +78,7 @@ class OnAnotherHost(Refused):
     host: str
 
 
-class LibvirtGuest:
+class LibvirtGuest(Closable):
     """One running guest of an open libvirt connection."""
 
     def __init__(
@@ -80,6 +88,7 @@ class LibvirtGuest:
         passthrough: bool = True,
         connect: Callable[[], Any] | None = None,
         max_stall_s: float | None = MAX_STALL_S,
+        closes: Any = None,
     ) -> None:
         """
         Use a `virDomain`.
@@ -90,6 +99,7 @@ class LibvirtGuest:
             connect: Opens another connection to the same libvirt, when this one breaks; None when
                 there is no way to.
             max_stall_s: As `Reader` takes it; what would take longer is done with the XML.
+            closes: A connection that `close` closes; None: the domain's stays open.
 
         Raises:
             LibvirtMissing: libvirt-python is not installed.
@@ -97,8 +107,8 @@ class LibvirtGuest:
         self._domain = domain
         self._uuid: str = domain.UUIDString()
         self._connect = connect
-        self._made: list[Any] = []
-        self._follows = False
+        self._owned: list[Any] = [] if closes is None else [closes]
+        self._follows = self._hears = False
         self._libvirt = libvirt_module()
         self._monitor = PassthroughMonitor(domain)
         self._reader = Reader(self._monitor, max_stall_s=max_stall_s) if passthrough else None
@@ -108,13 +118,11 @@ class LibvirtGuest:
         self.files = LocalFiles()
         self.compose = LibvirtComposer(self._libvirt, domain.name(), passthrough=passthrough)
 
-    def close(self) -> None:
-        """Stop listening; the first connection and the guest go on."""
+    def _let_go(self) -> None:
         self._monitor.close()
-        for connection in self._made:
+        while self._owned:
             with suppress(self._libvirt.libvirtError):
-                connection.close()
-        self._made.clear()
+                self._owned.pop().close()
 
     def reconnect(self, error: QmpsnapError) -> bool:
         """See `Jobs.reconnect`: libvirtd was restarted; its jobs go on in QEMU, and it finds them."""
@@ -123,7 +131,7 @@ class LibvirtGuest:
         connection = connect_again(self._connect, RECONNECT_S)
         if connection is None:
             return False
-        self._made.append(connection)
+        self._owned.append(connection)
         try:
             self._domain = connection.lookupByUUIDString(self._uuid)
         except self._libvirt.libvirtError:
@@ -315,10 +323,28 @@ class LibvirtGuest:
         self._listen()
 
     def _listen(self) -> None:
-        self._call("virConnectDomainEventRegisterAny", self._monitor.watch)
+        """
+        Listen from now on, where the program has an event loop for libvirt.
+
+        Where it has none, or listens to the same itself, the job is asked for.
+        """
+        try:
+            self._hears = delivers_events()
+            if self._hears:
+                self._call("virConnectDomainEventRegisterAny", self._monitor.watch)
+        except CommandFailed as error:
+            self._hears = False
+            log.info("no events of %s: %s", self._domain.name(), error)
 
     def wait(self, job: str, timeout: float) -> Heard:
-        """See `Jobs.wait`: until libvirt says something about the disk's job."""
+        """
+        See `Jobs.wait`: until libvirt says something about the disk's job.
+
+        Without events nothing is waited for that could still be said about a job that is gone.
+        """
+        if not self._hears:
+            time.sleep(min(timeout, ASK_S))
+            return Heard(ended=not info_of(self._domain, job))
         deadline = time.monotonic() + timeout
         heard = Heard()
         while (left := deadline - time.monotonic()) > 0:

@@ -7,7 +7,7 @@ QEMU, and in the definition.
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import Any, cast
 
@@ -17,6 +17,7 @@ from qmpsnap.formats.from_xml import guest_from_xml
 from qmpsnap.formats.layers import Disk, Disks
 from qmpsnap.formats.qcow2 import BadHeader, Header
 from qmpsnap.graph import xml
+from qmpsnap.guests.closable import Closable
 from qmpsnap.guests.files.door import take_file
 from qmpsnap.guests.files.header import read_header
 from qmpsnap.guests.files.looks import LocalFiles
@@ -55,27 +56,38 @@ class CannotRedefine(Failed):
     reason: str
 
 
-class OfflineGuest:
+class OfflineGuest(Closable):
     """One guest that is defined and does not run."""
 
-    def __init__(self, domain: Any) -> None:
+    def __init__(self, domain: Any, *, closes: Any = None) -> None:
         """
         Use a `virDomain`.
+
+        Args:
+            domain: The guest.
+            closes: A connection that `close` closes; None: the domain's stays open.
 
         Raises:
             LibvirtMissing: libvirt-python is not installed.
         """
         self._domain = domain
         self._libvirt = libvirt_module()
+        self._owned: list[Any] = [] if closes is None else [closes]
         self._open = ExitStack()
         self._held: dict[str, QmpGuest] = {}
         self.files = LocalFiles()
         self.compose = OfflineComposer(domain.name(), self._definition)
 
-    def close(self) -> None:
+    def _release(self) -> None:
         """Let the chains go; a job that still runs is cancelled."""
         self._open.close()
         self._held.clear()
+
+    def _let_go(self) -> None:
+        self._release()
+        while self._owned:
+            with suppress(self._libvirt.libvirtError):
+                self._owned.pop().close()
 
     def reconnect(self, error: QmpsnapError) -> bool:
         """See `Jobs.reconnect`: when the QEMU of this call is gone, so is its job."""
@@ -93,7 +105,7 @@ class OfflineGuest:
             self._hold(step)
             return None
         if step.does is Does.RELEASE:
-            self.close()
+            self._release()
             return None
         if step.by == "file":
             take_file(step)
