@@ -1,7 +1,7 @@
 """
 Somebody's program that uses the library on a libvirt connection of its own.
 
-    python -m tests.support.program EVENTS URI GUEST
+    python -m tests.rig.program EVENTS URI GUEST
 
 Takes snapshots of the guest's disk and deletes them again, each way there is; prints the chain
 after each step as a JSON list, and how many threads of ours pump libvirt's events.
@@ -24,7 +24,7 @@ from qmpsnap.guests.libvirt.guest import LibvirtGuest
 from qmpsnap.operations.merge import delete
 from qmpsnap.operations.requests import CreateRequest, NamedDeleteRequest
 from qmpsnap.operations.snapshot import create
-from tests.support.rig import DISK
+from tests.rig.rig import DISK
 
 
 def _pump() -> None:

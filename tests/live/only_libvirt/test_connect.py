@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.rig.defined import defined
-from tests.rig.rig import BASE, DISK, SIZE, Rig
 
 from qmpsnap.demo import images
 from qmpsnap.formats.verdict import Verdict
@@ -17,6 +15,8 @@ from qmpsnap.guests.connect import connect, from_domain
 from qmpsnap.guests.libvirt.guest import LibvirtGuest
 from qmpsnap.guests.offline.guest import OfflineGuest
 from qmpsnap.monitor.virt import GuestNotFound, find_domain
+from tests.rig.defined import defined
+from tests.rig.rig import BASE, DISK, SIZE, Rig
 
 
 class Lent:

@@ -14,14 +14,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
-from tests.support import daemon as libvirtd
+
+from qmpsnap.demo import images
+from qmpsnap.monitor.virt import libvirt_module, open_connection
+from tests.rig import daemon as libvirtd
 from tests.rig.daemon import Daemon, DaemonMachine
 from tests.rig.program import LOOPS, OURS
 from tests.rig.rig import BASE, DISK, SERIAL, SIZE
 from tests.rig.tiers import missing
-
-from qmpsnap.demo import images
-from qmpsnap.monitor.virt import libvirt_module, open_connection
 
 _NUMBERS = itertools.count()
 _DEFINED = """

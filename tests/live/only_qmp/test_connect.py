@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
 import pytest
-from tests.rig.rig import BASE, DISK, Rig
 
 from qmpsnap.formats.verdict import Verdict
 from qmpsnap.guests.connect import connect_qmp
 from qmpsnap.monitor.base import ConnectionLost
 from qmpsnap.monitor.socket import CannotConnect
+from tests.rig.rig import BASE, DISK, Rig
 
 MakeRig = Callable[..., AbstractContextManager[Rig]]
 
