@@ -9,6 +9,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty
 from typing import Any, Final
@@ -32,6 +33,7 @@ BREATH_S: Final = 0.005
 """What a guest rests after each write: one that never does leaves the tool no processor."""
 
 
+@dataclass(eq=False)
 class Running(ABC):
     """A guest that runs, the tool pointed at it, and a second client of its QEMU."""
 
@@ -107,6 +109,7 @@ class Road(ABC):
         """Run a paused guest on these files for as long as the context is open."""
 
 
+@dataclass(eq=False)
 class DirectRunning(Running):
     """A QEMU of our own."""
 

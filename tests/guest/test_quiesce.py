@@ -22,11 +22,8 @@ import pytest
 
 from qmpsnap.guests.agent.agent import AgentSocket, DomainAgent
 from qmpsnap.guests.files import qemu_img
-from qmpsnap.guests.libvirt.guest import LibvirtRefused
-from qmpsnap.guests.qmp.guest import QmpGuest
 from qmpsnap.monitor.base import CommandFailed
 from qmpsnap.operations.guest import Guest
-from qmpsnap.operations.plan_snapshot import CreatePlan
 from qmpsnap.operations.quiesce import (
     CannotFreeze,
     NotConsistent,
@@ -36,8 +33,10 @@ from qmpsnap.operations.quiesce import (
 )
 from qmpsnap.operations.requests import CreateRequest
 from qmpsnap.operations.snapshot import create, create_all
+from qmpsnap.operations.step import Does, Step
 from tests.guest.conftest import Linux
 from tests.rig import linux
+from tests.rig.doors import at, with_door
 
 REQUIRE = Quiesce(policy=Policy.REQUIRE, limit_s=5)
 TRY = Quiesce(policy=Policy.TRY, limit_s=5)
@@ -64,35 +63,13 @@ def hooks(guest: Linux) -> list[str]:
     return guest.sh("cat /run/hooks").split()
 
 
-class Switch:
-    """Does something else in the place of the switch, or before it."""
-
-    def __init__(
-        self,
-        host: Guest,
-        act: Callable[[], object],
-        *,
-        goes_on: bool = False,
-        opened: list[CreatePlan] | None = None,
-    ) -> None:
-        self._host = host
-        self._opened = opened
-        self._act = act
-        self._goes_on = goes_on
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._host, name)
-
-    def switch(self, plans: Any) -> None:
-        if self._opened is not None:
-            self._opened += plans
-        self._act()
-        if self._goes_on:
-            self._host.switch(plans)
+def with_switch(guest: Guest, act: Callable[[Step], object]) -> Guest:
+    """Something else happens before the switch."""
+    return with_door(guest, before=at(Does.SWITCH, act))
 
 
-def act(error: BaseException) -> Callable[[], object]:
-    def fail() -> None:
+def act(error: BaseException) -> Callable[[Step], object]:
+    def fail(_step: Step) -> None:
         raise error
 
     return fail
@@ -137,7 +114,7 @@ class TestThawAfterAnError:
     def test_switch_that_fails(self, guest: Linux, error: BaseException) -> None:
         files, nodes = guest.files(), guest.nodes()
         with guest.connect() as host, pytest.raises(type(error)):
-            create_all(Switch(host, act(error)), [request(), request("vdb")], REQUIRE)
+            create_all(with_switch(host, act(error)), [request(), request("vdb")], REQUIRE)
         assert guest.status() == "thawed"
         assert hooks(guest) == ["freeze", "thaw"]
         assert (guest.files(), guest.nodes()) == (files, nodes)
@@ -146,18 +123,20 @@ class TestThawAfterAnError:
         """qmpbackup#5: all or none; a real transaction, of which one action cannot be done."""
         files, nodes = guest.files(), guest.nodes()
         with guest.connect() as host:
-            opened: list[CreatePlan] = []
+            opened: list[Step] = []
 
-            def spoil() -> None:
-                if guest.names:
-                    os.unlink(opened[1].overlay)  # libvirt opens it only now
-                else:
-                    node = cast(QmpGuest, host)._opened[opened[1].overlay]
-                    cast(QmpGuest, host)._delete_node(node)
+            def spoil(step: Step) -> None:
+                if step.does is Does.MAKE:
+                    opened.append(step)
+                if step.does is Does.SWITCH and guest.names:
+                    os.unlink(str(opened[1].arguments["path"]))  # libvirt opens it only now
+                elif step.does is Does.SWITCH:
+                    (action,) = cast(Any, step.arguments["actions"])[1:]
+                    close = {"node-name": action["data"]["overlay"]}
+                    host.take(Step(does=Does.CLOSE, by="qmp", what="blockdev-del", arguments=close))
 
-            spoiled = Switch(host, spoil, goes_on=True, opened=opened)
-            with pytest.raises((CommandFailed, LibvirtRefused)):
-                create_all(spoiled, [request(), request("vdb")], REQUIRE)
+            with pytest.raises(CommandFailed):
+                create_all(with_door(host, before=spoil), [request(), request("vdb")], REQUIRE)
         assert guest.status() == "thawed"
         assert hooks(guest) == ["freeze", "thaw"]
         assert (guest.files(), guest.nodes()) == (files, nodes)
@@ -255,7 +234,7 @@ class TestSomebodyElse:
         """Windows thaws by itself after ten seconds; here somebody does it by hand."""
         guest.sh(f"({THAW_BY_HAND}) >/dev/null 2>&1 &")
         with guest.connect() as host:
-            waits = Switch(host, lambda: _wait_written(guest), goes_on=True)
+            waits = with_switch(host, lambda _step: _wait_written(guest))
             with pytest.raises(NotConsistent, match="1 were still frozen"):
                 create(waits, request(), Quiesce(policy=Policy.REQUIRE, limit_s=20))
         assert guest.status() == "thawed"

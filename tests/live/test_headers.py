@@ -7,6 +7,7 @@ The header is spoiled behind QEMU's back, at the moment between the operation an
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,12 +18,13 @@ from qmpsnap.operations import merge, snapshot
 from qmpsnap.operations.guest import Guest
 from qmpsnap.operations.outcome import HeaderWrong, Result
 from qmpsnap.operations.requests import CreateRequest
+from qmpsnap.operations.step import Does, Step
 from tests.rig import images
+from tests.rig.doors import at, at_the_end, with_door
 from tests.rig.headers import (
     COMMIT,
     FAULTS,
     PULL,
-    Spoiled,
     deleted,
     recorded,
     with_format,
@@ -51,7 +53,7 @@ class TestHeaders:
 
         def spoiled(host: Guest, *arguments: Any, **others: Any) -> Result:
             active = rig.folder / f"{BASE}.s2"
-            return delete(Spoiled(host, "settle", active, FAULTS[fault]), *arguments, **others)
+            return delete(at_the_end(host, lambda: FAULTS[fault](active)), *arguments, **others)
 
         with make_rig("raw") as rig:
             rig.grow(3)
@@ -79,9 +81,9 @@ class TestHeaders:
             content = rig.guest.read_sha256(DISK)
             new = rig.folder / f"{BASE}.new"
             with rig.host() as host:
-                spoiled = Spoiled(host, "switch", new, with_format("raw"))
                 request = CreateRequest(disk=SERIAL, new_file=new.name, snapshot="new")
-                done = snapshot.create(spoiled, request)
+                spoil = at(Does.SWITCH, lambda _step: with_format("raw")(new))
+                done = snapshot.create(with_door(host, after=spoil), request)
             (repaired,) = done.repaired
             assert "records the format 'raw', not 'qcow2'" in repaired
             self._holds(rig, [new.name, f"{BASE}.s1", BASE], content)
@@ -107,7 +109,11 @@ class TestHeaders:
             without_format(rig.folder / f"{BASE}.s1")
             content = rig.guest.read_sha256(DISK)
             steps = rig.cli("create", DISK, "new", "--plan", "-o", "json").json["disks"][0]["steps"]
-            assert [one["what"] for one in steps if one["what"] in ("block-stream", "blockRebase")]
+            assert [
+                one["what"]
+                for one in steps
+                if one["what"] in ("block-stream", "virDomainBlockRebase")
+            ]
             assert recorded(rig.folder / f"{BASE}.s1") == (BASE, None)
             said = rig.cli("create", DISK, "new", "-o", "json")
             (repaired,) = said.json["repaired"]
@@ -133,7 +139,7 @@ class TestHeaders:
             content = rig.guest.read_sha256(DISK)
             active = rig.folder / f"{BASE}.s2"
             with rig.host() as host, pytest.raises(HeaderWrong) as caught:
-                merge.delete(Stubborn(host, "settle", active, without_format), COMMIT)
+                merge.delete(stubborn(host, active), COMMIT)
             assert caught.value.exit_code == 1
             assert rig.files() == [f"{BASE}.s2", BASE]
             rig.guest.qemu_io(DISK, "flush")
@@ -159,14 +165,11 @@ class Refuses(QmpsnapError):
     """What a host says that cannot start a job."""
 
 
-class Stubborn(Spoiled):
-    """A host that starts no second job."""
+def stubborn(guest: Guest, path: Path) -> Guest:
+    """A guest whose header is spoiled by a merge, and that starts no second job."""
+    spoiled = at_the_end(guest, lambda: without_format(path))
 
-    _started = False
+    def refuse(_step: Step) -> None:
+        raise Refuses
 
-    def start(self, *arguments: Any) -> Any:
-        """Start a job, once."""
-        if self._started:
-            raise Refuses
-        self._started = True
-        return self._host.start(*arguments)
+    return with_door(spoiled, before=at(Does.START, refuse, number=2))

@@ -8,7 +8,7 @@ itself allows no snapshot of the disk ("block device is in use by block job").
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -16,7 +16,9 @@ from qmpsnap.operations import merge
 from qmpsnap.operations.guest import Guest
 from qmpsnap.operations.requests import CreateRequest, DeleteRequest
 from qmpsnap.operations.snapshot import create
+from qmpsnap.operations.step import Does
 from qmpsnap.operations.unchanged import GraphChanged
+from tests.rig.doors import at, with_door
 from tests.rig.rig import BASE, DISK, SERIAL, Rig, assert_sound
 from tests.rig.roads import MakeRig
 
@@ -25,21 +27,21 @@ OURS = CreateRequest(disk=SERIAL, new_file=f"{BASE}.ours", snapshot="ours")
 COMMIT = DeleteRequest(disk=SERIAL, file_to_merge=f"{BASE}.s1", merge_target_file=BASE)
 
 
-class Meddled:
-    """A host on which somebody does something, once, right after one step."""
+class _AfterALook:
+    """A guest with which somebody does something, once, right after one look."""
 
-    def __init__(self, host: Guest, step: str, meddle: Callable[[Guest], object]) -> None:
-        self._host, self._step, self._meddle = host, step, meddle
+    def __init__(self, guest: Guest, look: str, meddle: Callable[[Guest], object]) -> None:
+        self._guest, self._look, self._meddle = guest, look, meddle
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self._host, name)
-        if name != self._step:
+        found = getattr(self._guest, name)
+        if name != self._look:
             return found
 
         def then(*arguments: Any) -> Any:
             returned = found(*arguments)
-            self._step = ""
-            self._meddle(self._host)
+            self._look = ""
+            self._meddle(self._guest)
             return returned
 
         return then
@@ -63,7 +65,7 @@ class TestMeddling:
             rig.grow(2)
             content = rig.guest.read_sha256(DISK)
             with rig.host() as host, pytest.raises(GraphChanged) as caught:
-                create(self.meddled(host, "prepare"), OURS)
+                create(with_door(host, after=at(Does.MAKE, lambda _step: snapshot(host))), OURS)
             assert caught.value.changed == "no"
             self.holds(rig, files("theirs", "s1"), content)
             assert not (rig.folder / f"{BASE}.ours").exists()
@@ -73,12 +75,9 @@ class TestMeddling:
             rig.grow(3)
             content = rig.guest.read_sha256(DISK)
             with rig.host() as host, pytest.raises(GraphChanged) as caught:
-                merge.delete(self.meddled(host, "surroundings"), COMMIT)
+                merge.delete(cast(Guest, _AfterALook(host, "neighbours", snapshot)), COMMIT)
             assert caught.value.changed == "no"
             self.holds(rig, files("theirs", "s2", "s1"), content)
-
-    def meddled(self, host: Guest, step: str) -> Any:
-        return Meddled(host, step, snapshot)
 
     def holds(self, rig: Rig, chain: Sequence[str], content: str) -> None:
         assert rig.files() == list(chain)

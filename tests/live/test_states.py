@@ -13,9 +13,9 @@ import pytest
 
 from qmpsnap.guests.libvirt.guest import LibvirtGuest
 from qmpsnap.guests.qmp.guest import QmpGuest
-from qmpsnap.operations.guest import Guest
-from qmpsnap.operations.plan_snapshot import CreatePlan
+from qmpsnap.operations.step import Does
 from tests.rig import images
+from tests.rig.doors import at, patch
 from tests.rig.jobs import fill, small_file_system, until
 from tests.rig.rig import BASE, DISK, SERIAL, Rig, Said, assert_sound
 from tests.rig.roads import Road, on_roads
@@ -280,8 +280,12 @@ class TestEndings:
         self, make_machine: MakeMachine, when: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with _merging(make_machine, "running") as (machine, content):
-            for host in (QmpGuest, LibvirtGuest):
-                monkeypatch.setattr(host, "switch", _ending(host.switch, machine, when))
+            ending = at(Does.SWITCH, lambda _step: machine.end())
+            for kind in (QmpGuest, LibvirtGuest):
+                if when == "before":
+                    patch(monkeypatch, kind, before=ending)
+                else:
+                    patch(monkeypatch, kind, after=ending)
             info = {"type": "qcow2", "new_file": f"{BASE}.n", "snapshot_id": "n"}
             said = machine.rig.cli("volume-snapshot-create", SERIAL, json.dumps(info))
             assert said.code == 6, said
@@ -292,18 +296,6 @@ class TestEndings:
             assert images.sha256_of(machine.rig.folder / f"{BASE}.s2", "qcow2") == content
             if (machine.rig.folder / f"{BASE}.n").exists():
                 assert images.sha256_of(machine.rig.folder / f"{BASE}.n", "qcow2") == content
-
-
-def _ending(switch: Callable[..., None], machine: Machine, when: str) -> Callable[..., None]:
-    """A switch during which the guest ends."""
-
-    def switched(host: Guest, plans: Sequence[CreatePlan]) -> None:
-        if when == "before":
-            machine.end()
-        switch(host, plans)
-        machine.end()
-
-    return switched
 
 
 def _read(rig: Rig, offset: int) -> bytes:

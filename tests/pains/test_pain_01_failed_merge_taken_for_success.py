@@ -25,15 +25,15 @@ NO_SPACE = 28
 """ENOSPC; that is what writes to the base fail with."""
 
 
-def _believe_that_it_was_done(_host: object, plan: MergePlan, *_: Any) -> Result:
+def _believe_that_it_was_done(plan: MergePlan, *_: Any, **_more: Any) -> Result:
     """The job is over, so it has done what it was started for."""
-    formats = {layer.file: layer.format or "" for layer in plan.reported}
-    dropped = tuple(layer.path or "" for layer in plan.dropped)
+    formats = {layer.file: layer.format for layer in plan.reported}
+    dropped = tuple(layer.path for layer in plan.dropped)
     return Result(disk=plan.disk, file_format=formats, dropped=dropped)
 
 
 class TestFailedMergeTakenForSuccess(Pain[Rig]):
-    guard = Guard(where="qmpsnap.operations.merge._judged", instead=_believe_that_it_was_done)
+    guard = Guard(where="qmpsnap.operations.merge.judged", instead=_believe_that_it_was_done)
 
     @pytest.fixture
     def world(self, share: Path) -> Iterator[Rig]:

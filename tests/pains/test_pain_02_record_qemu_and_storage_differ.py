@@ -19,10 +19,11 @@ from qmpsnap.formats.layers import Disk, Disks
 from qmpsnap.guests.qmp.guest import QmpGuest
 from qmpsnap.monitor.base import LostInMidCommand
 from qmpsnap.monitor.passthrough import PassthroughMonitor
-from qmpsnap.operations.plan_snapshot import CreatePlan
+from qmpsnap.operations.step import Does, Step
 from tests.pains.pain import Guard, Pain
 from tests.rig import images
 from tests.rig.defined import Defined, defined
+from tests.rig.doors import at, patch
 from tests.rig.rig import BASE, DISK, MIB, SERIAL, Rig
 from tests.rig.roads import MakeRig
 
@@ -43,13 +44,10 @@ class TestReplyLostAfterTheSwitch(Pain[Rig]):
 
     @pytest.fixture
     def world(self, make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
-        switch = QmpGuest.switch
-
-        def switches_and_loses_the_reply(host: QmpGuest, plans: Sequence[CreatePlan]) -> None:
-            switch(host, plans)
+        def lose_the_reply(_step: Step) -> None:
             raise LostInMidCommand("transaction", "the reply did not come")
 
-        monkeypatch.setattr(QmpGuest, "switch", switches_and_loses_the_reply)
+        patch(monkeypatch, QmpGuest, after=at(Does.SWITCH, lose_the_reply))
         with make_rig("raw") as rig:
             yield rig
 

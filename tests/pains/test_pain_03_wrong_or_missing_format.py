@@ -40,7 +40,8 @@ class TestFormatThatTheVolumeServiceGuessed(Pain[Rig]):
     """It looked into a raw file, where the guest had written an image header."""
 
     guard = Guard(
-        where="qmpsnap.guests.qmp.guest.prepare_overlay", instead=lambda _plan: Overlay(made=False)
+        where="qmpsnap.guests.files.looks.look_at_overlay",
+        instead=lambda _plan: Overlay(is_there=True),
     )
     second = Guard(
         where="qmpsnap.operations.snapshot.ensured", instead=lambda _host, after, *_: (after, ())
@@ -73,7 +74,7 @@ class TestFormatThatTheVolumeServiceGuessed(Pain[Rig]):
 class TestProtocolForAFormat(Pain[Rig]):
     """QEMU before 9.0 records `file`, which libvirt 9.0 takes for a licence to probe."""
 
-    guard = Guard(where="qmpsnap.guests.qmp.guest._check_recordable", instead=lambda _plan: None)
+    guard = Guard(where="qmpsnap.guests.qmp.steps._check_recordable", instead=lambda _base: None)
 
     @pytest.fixture
     def world(self, make_rig: MakeRig) -> Iterator[Rig]:
@@ -103,7 +104,7 @@ def _only_the_file(definition: str, active: Mapping[str, tuple[str, str]]) -> st
 class TestFormatInTheDefinition(Pain[Defined]):
     """A qcow2 overlay was committed into its raw base, and the definition still says qcow2."""
 
-    guard = Guard(where="qmpsnap.guests.offline.guest.pointed_to", instead=_only_the_file)
+    guard = Guard(where="qmpsnap.guests.offline.steps.pointed_to", instead=_only_the_file)
 
     @pytest.fixture
     def world(self, connection: Any, share: Path, borrowed: None) -> Iterator[Defined]:

@@ -14,8 +14,8 @@ import pytest
 
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.operations import merge
-from qmpsnap.operations.job.machine import Do, Step, Watch
-from qmpsnap.operations.job.states import JobView
+from qmpsnap.operations.job.machine import Decision, Watch
+from qmpsnap.operations.job.states import Do, JobView
 from qmpsnap.operations.options import MergeOptions
 from qmpsnap.operations.outcome import Result, TimedOut
 from qmpsnap.operations.requests import NamedDeleteRequest
@@ -72,17 +72,17 @@ class Slow:
             self.rig.guest.qmp("block-job-set-speed", {"device": job["id"], "speed": 0})
 
 
-def _pivot_at_once(_view: JobView, watch: Watch, _now: float) -> Step:
+def _pivot_at_once(_view: JobView, watch: Watch, _now: float) -> Decision:
     """The job has been started, so now the pivot; if QEMU does not want to, that was it."""
-    if watch.pivots:
-        return Step(Do.GIVE_UP, None, watch)
-    return Step(Do.PIVOT, None, replace(watch, pivots=1))
+    if watch.tries:
+        return Decision(Do.GIVE_UP, None, watch)
+    return Decision(Do.COMMIT, None, replace(watch, tries=1))
 
 
 class TestPivotThatComesTooEarly(Pain[Slow]):
     """Only the state of the job says that it is ready."""
 
-    guard = Guard(where="qmpsnap.operations.job.loop.step", instead=_pivot_at_once)
+    guard = Guard(where="qmpsnap.operations.job.loop.decide", instead=_pivot_at_once)
 
     @pytest.fixture
     def world(self, rig: Rig) -> Slow:
@@ -124,8 +124,8 @@ class Endless:
             raise WaitsForEver
 
 
-def _wait_for_ever(watch: Watch, _deadline: float, _now: float) -> Step:
-    return Step(Do.WAIT, None, watch)
+def _wait_for_ever(watch: Watch, _deadline: float, _now: float) -> Decision:
+    return Decision(Do.WAIT, None, watch)
 
 
 class TestCommitThatNeverConverges(Pain[Endless]):

@@ -14,9 +14,12 @@ from pathlib import Path
 import pytest
 
 from qmpsnap.guests.qmp.guest import QmpGuest
+from qmpsnap.operations.clear import found
+from qmpsnap.operations.step import Does
 from tests.pains.pain import Guard, Pain
 from tests.rig import images
 from tests.rig.disks import qcow2_chain
+from tests.rig.doors import at, patch
 from tests.rig.jobs import ACTIVE, TOP, make_chain, until
 from tests.rig.rig import BASE, DISK, MIB, SERIAL, Rig
 from tests.rig.roads import MakeRig, direct_rig
@@ -35,9 +38,7 @@ NODE = "qmpsnap-0-format"
 class TestJobThatAKilledCallLeft(Pain[Rig]):
     """`kill -9` in the middle of a commit; then the same command again."""
 
-    guard = Guard(
-        where="qmpsnap.guests.qmp.guest.QmpGuest.attach", instead=lambda _host, _plan: None
-    )
+    guard = Guard(where="qmpsnap.operations.merge.job_of", instead=lambda *_: None)
 
     @pytest.fixture
     def world(self, share: Path) -> Iterator[Rig]:
@@ -68,7 +69,7 @@ class TestJobThatAKilledCallLeft(Pain[Rig]):
 class TestNodeThatAKilledCallLeft(Pain[Rig]):
     """`kill -9` between the opening of an overlay and the switch: QEMU holds its lock."""
 
-    guard = Guard(where="qmpsnap.guests.qmp.guest.QmpGuest.clear", instead=lambda _host: None)
+    guard = Guard(where="qmpsnap.operations.snapshot.cleared", instead=found)
 
     @pytest.fixture
     def world(self, make_rig: MakeRig) -> Iterator[Rig]:
@@ -95,12 +96,12 @@ class TestNodeThatAKilledCallLeft(Pain[Rig]):
 class TestPullThatQemuDidNotLiveToWrite(Pain[Rig]):
     """QEMU is killed in the next moment: the header has no backing file any more, the data is lost."""
 
-    guard = Guard(where="qmpsnap.guests.qmp.guest.flush", instead=lambda _monitor, _layer: None)
+    guard = Guard(where="qmpsnap.operations.job.loop.flush_error", instead=lambda *_: None)
 
     @pytest.fixture
     def world(self, make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
         with make_rig("raw", size=16 * MIB) as rig:
-            monkeypatch.setattr(QmpGuest, "settle", lambda _host, _plan: rig.kill())
+            patch(monkeypatch, QmpGuest, before=at(Does.DISMISS, lambda _step: rig.kill()))
             monkeypatch.setattr("qmpsnap.guests.qmp.guest.RECONNECT_S", 0.1)
             rig.guest.write(DISK, 0, 16 * MIB, 7)
             rig.create("s1")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -86,23 +87,23 @@ class TestFreezeThatHangs(Pain[Freezing]):
         self.command.thread.join()
 
 
-def _freeze_switch_thaw(
-    host: Guest, quiesce: Quiesce, switch: Callable[[], None], _moment: Moment
-) -> None:
+@contextmanager
+def _freeze_switch_thaw(guest: Guest, quiesce: Quiesce, _moment: Moment) -> Iterator[None]:
     """One after the other; what if one fails is not thought of."""
-    frozen.append(host)  # a manager lives on
-    host.freeze(quiesce.limit_s)
-    switch()
-    host.thaw(quiesce.limit_s)
+    freeze, thaw = guest.compose.freeze(quiesce.limit_s)
+    frozen.append(lambda: guest.take(thaw))  # a manager lives on
+    guest.take(freeze)
+    yield
+    guest.take(thaw)
 
 
-frozen: list[Guest] = []
+frozen: list[Callable[[], object]] = []
 
 
 class TestErrorWhileItIsFrozen(Pain[Freezing]):
     """The snapshot cannot be taken, since somebody is copying the disk; and the guest stays frozen."""
 
-    guard = Guard(where="qmpsnap.operations.snapshot.held", instead=_freeze_switch_thaw)
+    guard = Guard(where="qmpsnap.operations.snapshot.frozen", instead=_freeze_switch_thaw)
 
     @pytest.fixture
     def world(
@@ -124,4 +125,4 @@ class TestErrorWhileItIsFrozen(Pain[Freezing]):
     def hurts(self, world: Freezing) -> None:
         assert world.agent.heard == ["freeze"]
         assert world.agent.frozen
-        frozen.pop().thaw(5)
+        frozen.pop()()

@@ -6,20 +6,23 @@ OpenNebula/one#5523, abbbi/qmpbackup#5, apache/cloudstack#9524.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 
-from qmpsnap.guests.qmp.guest import QmpGuest, _transaction
-from qmpsnap.operations.plan_snapshot import CreatePlan
+from qmpsnap.guests.qmp.guest import QmpGuest
+from qmpsnap.operations.step import Does, Step
 from tests.pains.pain import Guard, Pain
 from tests.rig import images, qemu_machine
 from tests.rig.disks import raw_disk
 from tests.rig.jobs import copy_begins
 from tests.rig.qemu_machine import QemuMachine
 from tests.rig.rig import MIB, Said, run_cli
+
+_TAKE = QmpGuest.take
 
 
 @dataclass
@@ -39,13 +42,16 @@ class TwoDisks:
         return [[layer["file"] for layer in disk["layers"]] for disk in disks]
 
 
-def _one_after_the_other(host: QmpGuest, plans: Sequence[CreatePlan]) -> None:
-    for plan in plans:
-        host._monitor.execute("transaction", _transaction([plan], host._opened))
+def _one_after_the_other(guest: QmpGuest, step: Step) -> object:
+    if step.does is not Does.SWITCH:
+        return _TAKE(guest, step)
+    for action in cast(list[object], step.arguments["actions"]):
+        _TAKE(guest, replace(step, arguments={"actions": [action]}))
+    return None
 
 
 class TestSeveralDisksNotAsOne(Pain[TwoDisks]):
-    guard = Guard(where="qmpsnap.guests.qmp.guest.QmpGuest.switch", instead=_one_after_the_other)
+    guard = Guard(where="qmpsnap.guests.qmp.guest.QmpGuest.take", instead=_one_after_the_other)
 
     @pytest.fixture
     def world(self, share: Path, copy_begins_unseen: None) -> Iterator[TwoDisks]:

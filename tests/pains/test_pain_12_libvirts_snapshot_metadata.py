@@ -29,8 +29,8 @@ class TestSnapshotMetadata(Pain[Defined]):
     """What there is to know of a snapshot is in the chain; libvirt keeps nothing beside it."""
 
     guard = Guard(
-        where="qmpsnap.guests.libvirt.guest.LibvirtGuest._snapshot_flags",
-        instead=lambda _host: WITH_METADATA,
+        where="qmpsnap.guests.libvirt.steps.snapshot_flags",
+        instead=lambda _libvirt: WITH_METADATA,
     )
 
     @pytest.fixture

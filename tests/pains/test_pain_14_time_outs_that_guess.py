@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from qmpsnap.operations.job.machine import Do, Step, Watch
+from qmpsnap.operations.job.machine import Decision, Watch
+from qmpsnap.operations.job.states import Do
 from tests.pains.pain import Guard, Pain
 from tests.rig.jobs import ACTIVE, TOP, make_chain, until
 from tests.rig.libvirt_machine import LibvirtDisk, LibvirtMachine
@@ -21,9 +22,9 @@ from tests.rig.rig import BASE, DISK, SERIAL, Rig
 from tests.rig.roads import libvirt_rig
 
 
-def _stop_waiting(watch: Watch, _deadline: float, _now: float) -> Step:
+def _stop_waiting(watch: Watch, _deadline: float, _now: float) -> Decision:
     """It takes too long, so it has failed."""
-    return Step(Do.GIVE_UP, None, watch)
+    return Decision(Do.GIVE_UP, None, watch)
 
 
 class TestTimeOutThatGuesses(Pain[Rig]):

@@ -5,14 +5,13 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from qmpsnap.guests.files.header import read_header
 from qmpsnap.operations import merge
-from qmpsnap.operations.guest import Guest
 from qmpsnap.operations.outcome import Result
 from qmpsnap.operations.requests import DeleteRequest
 from tests.rig import images
+from tests.rig.doors import at_the_end
 from tests.rig.rig import BASE, SERIAL, SIZE, Rig
 
 _BACKING_FORMAT = bytes.fromhex("E2792ACA")
@@ -77,29 +76,6 @@ def hand_over(new: Path, backing: str, recorded: str | None, size: int = SIZE) -
         with_format(recorded)(new)
 
 
-class Spoiled:
-    """A host under which a header is spoiled as soon as the work is done, once."""
-
-    def __init__(self, host: Guest, step: str, path: Path, spoil: Spoil) -> None:
-        self._host = host
-        self._step = step
-        self._path = path
-        self._spoil: Spoil | None = spoil
-
-    def __getattr__(self, name: str) -> Any:
-        step = getattr(self._host, name)
-        if name != self._step or self._spoil is None:
-            return step
-        spoil, self._spoil = self._spoil, None
-
-        def spoiled(*arguments: Any) -> Any:
-            result = step(*arguments)
-            spoil(self._path)
-            return result
-
-        return spoiled
-
-
 COMMIT = DeleteRequest(disk=SERIAL, file_to_merge=f"{BASE}.s1", merge_target_file=BASE)
 PULL = DeleteRequest(disk=SERIAL, file_to_merge=BASE, merge_target_file=None)
 ACTIVE_COMMIT = DeleteRequest(
@@ -111,7 +87,7 @@ FAULTS = {
 }
 
 
-def deleted(rig: Rig, request: DeleteRequest, spoiled: Path, spoil: Spoil) -> Result:
+def deleted(rig: Rig, request: DeleteRequest, path: Path, spoil: Spoil) -> Result:
     """Delete, with a header spoiled between the merge and the last look."""
     with rig.host() as host:
-        return merge.delete(Spoiled(host, "settle", spoiled, spoil), request)
+        return merge.delete(at_the_end(host, lambda: spoil(path)), request)

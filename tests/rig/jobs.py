@@ -15,9 +15,9 @@ from qmpsnap.guests.files import qemu_img
 from qmpsnap.operations import merge
 from qmpsnap.operations.guards import Guard
 from qmpsnap.operations.guest import Guest
-from qmpsnap.operations.job.loop import Progress
 from qmpsnap.operations.job.machine import Limits
 from qmpsnap.operations.job.notices import Notice
+from qmpsnap.operations.merge import Progress
 from qmpsnap.operations.options import MergeOptions
 from qmpsnap.operations.outcome import Result
 from qmpsnap.operations.requests import DeleteRequest

@@ -94,7 +94,7 @@ class Machine:
     def word(self) -> str | None:
         """The state, by the tool's own road."""
         with self.rig.host() as host:
-            return host.run_state()
+            return host.state().run
 
     def power(self, what: tuple[str, ...]) -> None:
         """Sleep or switch off, whatever the BIOS is at; it does not run meanwhile."""

@@ -123,12 +123,7 @@ class LibvirtComposer:
         """
         if state.run == SUSPENDED:
             raise GuestSleeps(self._guest)
-        flags = (
-            self._libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY
-            | self._libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA
-            | self._libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_REUSE_EXT
-            | self._libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_ATOMIC
-        )
+        flags = snapshot_flags(self._libvirt)
         arguments = {"xmlDesc": snapshot_xml(disks, plans), "flags": flags}
         return SnapshotSteps(
             make=make_steps(plans, overlays),
@@ -251,6 +246,17 @@ class LibvirtComposer:
 
     def _abort(self, does: Does, disk: str, flags: int) -> Step:
         return _call(does, "virDomainBlockJobAbort", {"disk": disk, "flags": flags})
+
+
+def snapshot_flags(libvirt: Any) -> int:
+    """All disks or none, over files that are there, and no record of it is kept."""
+    flags: int = (
+        libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY
+        | libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA
+        | libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_REUSE_EXT
+        | libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_ATOMIC
+    )
+    return flags
 
 
 def snapshot_xml(disks: Disks, plans: Sequence[CreatePlan]) -> str:

@@ -257,9 +257,7 @@ class QmpComposer:
         """How the header is to name the base."""
         if self._masks():
             return {"backing-file": name, "backing-mask-protocol": True}
-        driver = base.node_details.driver if base.node_details is not None else ""
-        if kind_of(driver) is DriverKind.PROTOCOL:
-            raise FormatNotRecordable(driver, base.file)
+        _check_recordable(base)
         return {"backing-file": name}
 
     def freeze(self, limit_s: float) -> tuple[Step, Step]:
@@ -308,6 +306,13 @@ def closable(layer: Layer) -> tuple[str, ...]:
     """
     inner = protocol_node_of(layer.node)
     return tuple(name for name in layer.nodes if not name.startswith("#") and name != inner)
+
+
+def _check_recordable(base: Layer) -> None:
+    """Refuse what would make a header name a protocol as its backing format."""
+    driver = base.node_details.driver if base.node_details is not None else ""
+    if kind_of(driver) is DriverKind.PROTOCOL:
+        raise FormatNotRecordable(driver, base.file)
 
 
 def _of_job(does: Does, what: str, job: str) -> Step:

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from qmpsnap.demo import images
 from qmpsnap.formats.verdict import Verdict
 from qmpsnap.guests.connect import connect, from_domain
 from qmpsnap.guests.libvirt.guest import LibvirtGuest
 from qmpsnap.guests.offline.guest import OfflineGuest
 from qmpsnap.monitor.virt import GuestNotFound, find_domain
+from tests.rig import images
 from tests.rig.defined import defined
 from tests.rig.rig import BASE, DISK, SIZE, Rig
 

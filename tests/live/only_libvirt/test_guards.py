@@ -42,7 +42,7 @@ def test_migration(
         if operation is not None:
             domain = host._domain  # type: ignore[attr-defined]
             monkeypatch.setattr(domain, "jobStats", lambda: {"operation": operation})
-        assert host.surroundings(host.read().disks[0]).migration == expected
+        assert host.state().migration == expected
 
 
 @pytest.mark.parametrize("names", ["the base", "an overlay on the base"])

@@ -19,10 +19,11 @@ from qmpsnap.graph import xml
 from qmpsnap.guests.files import qemu_img
 from qmpsnap.guests.offline.block_layer import CannotOpen, opened
 from qmpsnap.guests.offline.guest import OfflineGuest
-from qmpsnap.guests.qmp.guest import QmpGuest
 from qmpsnap.operations import merge
 from qmpsnap.operations.requests import DeleteRequest
+from qmpsnap.operations.step import Does, Step
 from tests.rig import images
+from tests.rig.doors import at, patch
 from tests.rig.headers import recorded, with_format
 from tests.rig.rig import BASE, DISK, MIB, SERIAL, SIZE, Rig
 from tests.rig.situations import situation
@@ -214,16 +215,13 @@ def test_guest_cannot_be_started_in_the_middle(off: Off, monkeypatch: pytest.Mon
     off.grow(3)
     content = off.content()
     started: list[str] = []
-    start = QmpGuest.start
 
-    def start_guest_too(self: Any, plan: Any, options: Any) -> str:
-        job = start(self, plan, options)
+    def start_guest_too(_step: Step) -> None:
         with pytest.raises(libvirt.libvirtError) as caught:
             off.domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
         started.append(str(caught.value))
-        return job
 
-    monkeypatch.setattr(QmpGuest, "start", start_guest_too)
+    patch(monkeypatch, OfflineGuest, after=at(Does.START, start_guest_too))
     assert off.rig.delete(f"{BASE}.s2", f"{BASE}.s1").code == 0
     assert "lock" in started[0]
     assert off.content() == content
@@ -294,7 +292,7 @@ def test_killed_in_mid_job(off: Off) -> None:
     died = subprocess.run([sys.executable, "-c", script, layers], check=False)
     assert died.returncode == -signal.SIGKILL
     host = OfflineGuest(off.domain)
-    while host.surroundings(disk).readers:  # its signal is on the way
+    while host.neighbours(disk).readers:  # its signal is on the way
         time.sleep(0.01)
     done = merge.delete(
         OfflineGuest(off.domain),
@@ -307,7 +305,7 @@ def test_killed_in_mid_job(off: Off) -> None:
 def test_definition_that_libvirt_refuses(off: Off, monkeypatch: pytest.MonkeyPatch) -> None:
     off.grow(2)
     content = off.content()
-    monkeypatch.setattr("qmpsnap.guests.offline.guest.pointed_to", lambda *_: "<domain/>")
+    monkeypatch.setattr("qmpsnap.guests.offline.steps.pointed_to", lambda *_: "<domain/>")
     said = off.rig.delete(f"{BASE}.s1", BASE)
     assert (said.code, said.status["status"]) != (0, "deleting_compute_complete")
     assert off.active() == (f"{BASE}.s1", "qcow2")

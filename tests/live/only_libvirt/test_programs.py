@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from qmpsnap.demo import images
 from qmpsnap.monitor.virt import libvirt_module, open_connection
 from tests.rig import daemon as libvirtd
+from tests.rig import images
 from tests.rig.daemon import Daemon, DaemonMachine
 from tests.rig.program import LOOPS, OURS
 from tests.rig.rig import BASE, DISK, SERIAL, SIZE

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 
 from qmpsnap.operations import snapshot
-from qmpsnap.operations.guest import Guest
 from qmpsnap.operations.requests import CreateRequest
-from tests.live.only_qmp.test_kill import Killed
+from qmpsnap.operations.step import Does
 from tests.rig import images
+from tests.rig.doors import Killed, dying_at
 from tests.rig.headers import COMMIT, deleted, recorded, with_format, without_format
 from tests.rig.rig import BASE, DISK, SERIAL, assert_sound
 from tests.rig.roads import MakeRig
@@ -50,32 +47,9 @@ def test_over_a_base_without_a_raw_node(make_rig: MakeRig) -> None:
 CREATE = CreateRequest(disk=SERIAL, new_file=f"{BASE}.new", snapshot="new")
 
 
-class Dying:
-    """A host whose process dies before or after one of its steps, once a job has been looked for."""
-
-    def __init__(self, host: Guest, step: str, when: str) -> None:
-        self._host = host
-        self._step = step
-        self._when = when
-        self._begun = False
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        step = getattr(self._host, name)
-        self._begun = self._begun or name == "attach"
-        if name != self._step or not self._begun:
-            return step  # type: ignore[no-any-return]
-
-        def last(*arguments: Any) -> Any:
-            if self._when == "after":
-                step(*arguments)
-            raise Killed
-
-        return last
-
-
 @pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("step", ["start", "settle"])
-def test_tool_that_is_killed(make_rig: MakeRig, step: str, when: str) -> None:
+@pytest.mark.parametrize("does", [Does.START, Does.FLUSH])
+def test_tool_that_is_killed(make_rig: MakeRig, does: Does, when: str) -> None:
     """Whenever: the header is the old or the new one, no job is left, and the next command goes."""
     with make_rig("raw") as rig:
         rig.grow(2)
@@ -83,7 +57,7 @@ def test_tool_that_is_killed(make_rig: MakeRig, step: str, when: str) -> None:
         without_format(path)
         content = rig.guest.read_sha256(DISK)
         with rig.host() as host, pytest.raises(Killed):
-            snapshot.create(Dying(host, step, when), CREATE)
+            snapshot.create(dying_at(host, does, when), CREATE)
         assert recorded(path) in [(BASE, None), (BASE, "raw")]
         while rig.guest.qmp("query-jobs"):
             pass

@@ -1,15 +1,14 @@
 """
 The tool dies at every step, and the same command is given again.
 
-A host that dies before or after its n-th step stands for `kill -9`: no clean-up of ours runs
-(the exception is no error that the loop handles), and a fresh connection goes on.
+A door behind which the process dies, before or after its n-th act, stands for `kill -9`; a fresh
+connection goes on.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -17,55 +16,28 @@ from qmpsnap.guests.files.header import read_header
 from qmpsnap.operations import merge, outcome, snapshot
 from qmpsnap.operations.guest import Guest
 from qmpsnap.operations.requests import CreateRequest, DeleteRequest, NamedDeleteRequest
+from qmpsnap.operations.step import Does
 from tests.rig import images
+from tests.rig.doors import Killed, dying, dying_at
 from tests.rig.rig import BASE, DISK, SERIAL, Rig, assert_sound
 from tests.rig.roads import MakeRig
 
-STEPS = 15
-"""More than any of the operations has."""
-
-
-class Killed(BaseException):
-    """The process is gone."""
-
-
-class Mortal:
-    """A host whose process dies before or after one of its steps."""
-
-    def __init__(self, host: Guest, dies_at: int, when: str) -> None:
-        self._host = host
-        self._left = dies_at
-        self._when = when
-        self.steps: list[str] = []
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        step = getattr(self._host, name)
-
-        def counted(*arguments: Any) -> Any:
-            self.steps.append(name)
-            self._left -= 1
-            if self._left == 0 and self._when == "before":
-                raise Killed
-            result = step(*arguments)
-            if self._left == 0:
-                raise Killed
-            return result
-
-        return counted
+STEPS = 9
+"""More acts than any of the operations has."""
 
 
 def _dies(rig: Rig, number: int, when: str, operation: Callable[[Guest], object]) -> bool:
     """Run an operation that dies at a step; False when it was over before."""
     with rig.host() as host:
         try:
-            operation(Mortal(host, number, when))
+            operation(dying(host, number, when))
         except Killed:
             return True
     return False
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("number", range(1, 7))
+@pytest.mark.parametrize("number", range(1, 5))
 def test_create(make_rig: MakeRig, number: int, when: str) -> None:
     request = CreateRequest(disk=SERIAL, new_file=f"{BASE}.new", snapshot="new")
     with make_rig("raw") as rig:
@@ -180,16 +152,9 @@ def test_nodes_that_a_dead_call_left_are_not_in_the_way(make_rig: MakeRig, node:
             rig.guest.qmp("blockdev-add", {**add, "file": opened})
         else:
             request = NamedDeleteRequest(disk=DISK, snapshot="s1")
-            with rig.host() as host:
-                mortal = Mortal(host, 1_000, "before")
-                mortal.settle = _die  # type: ignore[attr-defined]
-                with pytest.raises(Killed):
-                    merge.delete(mortal, request)
+            with rig.host() as host, pytest.raises(Killed):
+                merge.delete(dying_at(host, Does.CLOSE), request)
             (rig.folder / f"{BASE}.s1").unlink()
         rig.create("new")
         assert rig.cli("delete", DISK, "new").code == 0
         assert rig.guest.read_sha256(DISK) == content
-
-
-def _die(plan: object) -> None:
-    raise Killed

@@ -10,9 +10,11 @@ import pytest
 
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.operations import merge
-from tests.live.only_qmp.test_kill import Killed, Mortal
+from qmpsnap.operations.clear import cleared
+from qmpsnap.operations.step import Does
 from tests.rig import images
 from tests.rig.disks import qcow2_chain
+from tests.rig.doors import Killed, dying_at
 from tests.rig.jobs import AFTERWARDS, REQUESTS, SLOW, make_chain, merged
 from tests.rig.rig import BASE, DISK, MIB, SIZE, Rig, assert_sound
 from tests.rig.roads import direct_rig
@@ -113,16 +115,13 @@ def test_after_a_create_that_failed_all_is_as_before(folder: Path) -> None:
         assert nodes(rig) == before
 
 
-@pytest.mark.parametrize("step", ["dismiss", "settle"])
-def test_tool_that_is_killed_between_a_pivot_and_the_end(folder: Path, step: str) -> None:
+@pytest.mark.parametrize("does", [Does.CLOSE, Does.DISMISS])
+def test_tool_that_is_killed_between_a_pivot_and_the_end(folder: Path, does: Does) -> None:
     """The ended job proves which nodes were its own, though the operator has named them."""
     with named_by_the_operator(folder) as rig:
         content = rig.guest.read_sha256(DISK)
-        with rig.host() as host:
-            mortal = Mortal(host, 1_000, "before")
-            setattr(mortal, step, die)
-            with pytest.raises(Killed):
-                merge.delete(mortal, REQUESTS["active-commit"])
+        with rig.host() as host, pytest.raises(Killed):
+            merge.delete(dying_at(host, does), REQUESTS["active-commit"])
         theirs = add_their_nodes(rig)
         assert rig.cli("jobs").code == 0
         assert rig.cli("chain").code == 0  # who only looks clears nothing away
@@ -140,14 +139,11 @@ def test_tool_that_is_killed_between_a_pivot_and_the_end(folder: Path, step: str
 
 def test_no_node_of_others_is_touched(folder: Path) -> None:
     with named_by_the_operator(folder) as rig:
-        with rig.host() as host:
-            mortal = Mortal(host, 1_000, "before")
-            mortal.settle = die  # type: ignore[attr-defined]
-            with pytest.raises(Killed):
-                merge.delete(mortal, REQUESTS["active-commit"])
+        with rig.host() as host, pytest.raises(Killed):
+            merge.delete(dying_at(host, Does.CLOSE), REQUESTS["active-commit"])
         theirs = add_their_nodes(rig)
         with rig.host() as host:
-            host.clear()
+            cleared(host)
         assert nodes(rig) == in_chain(rig) | theirs
         assert rig.guest.qmp("query-jobs") == []
 
@@ -165,8 +161,3 @@ def test_node_that_is_exported_stays_and_is_told(folder: Path) -> None:
         assert said.code == 0, said
         assert f"node {middle} of {BASE}.s1 stays open" in said.err
         assert middle in nodes(rig)
-
-
-def die(*arguments: object) -> None:
-    """End as `kill -9` does."""
-    raise Killed
