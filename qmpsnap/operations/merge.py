@@ -153,11 +153,11 @@ def delete(
         ended = _run(guest, merge, loop, options, limits)
         try:
             with changing(plan.kind, plan.top.file):
-                notes = _settle(guest, loop, plan, steps, ended)
+                problems = _settle(guest, loop, plan, steps, ended)
                 now, after = loop.lasting(lambda: fresh(guest, plan.disk))
         except KeyboardInterrupt:
             raise Interrupted(plan.kind, plan.top.file) from None
-    left_open = _left_open(notes, now)
+    left_open = _left_open(plan, problems, now)
     done = judged(
         plan,
         ended,
@@ -250,11 +250,12 @@ def _flush_otherwise(
         raise NotFlushed(plan.top.file, problem) from refused
 
 
-def _left_open(problems: dict[str, str], now: Disks) -> tuple[str, ...]:
+def _left_open(plan: MergePlan, problems: dict[str, str], now: Disks) -> tuple[str, ...]:
     """Nodes that are still there; most others QEMU had closed by itself."""
     nodes = now.graph.nodes if now.graph is not None else {}
+    files = {name: layer.file for layer in plan.dropped for name in layer.nodes}
     return tuple(
-        f"node {name} of {nodes[name].filename.rpartition('/')[2]} stays open: {why}"
+        f"node {name} of {files.get(name)} stays open: {why}"
         for name, why in problems.items()
         if name in nodes
     )

@@ -7,12 +7,14 @@ A test that asks for `road`, or for `make_rig`, runs once on each. What one road
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.rig.roads import MakeRig, Road, direct_rigs, libvirt_rigs
 from tests.rig.states import MakeMachine, direct_machines, libvirt_machines
+from tests.rig.watchman import on_guard
 
 
 @pytest.fixture(
@@ -51,3 +53,10 @@ def make_machine(road: Road, request: pytest.FixtureRequest, tmp_path: Path) -> 
 def base(request: pytest.FixtureRequest) -> str:
     """Format of the guest's first file."""
     return str(request.param)
+
+
+@pytest.fixture(autouse=True)
+def guarded(tmp_path: Path) -> Iterator[None]:
+    """Nothing below the test's folder is changed but through a door of the tool, or by the test."""
+    with on_guard(str(tmp_path)):
+        yield

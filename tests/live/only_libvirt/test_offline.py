@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,11 @@ from qmpsnap.guests.offline.guest import OfflineGuest
 from qmpsnap.operations import merge
 from qmpsnap.operations.requests import DeleteRequest
 from qmpsnap.operations.step import Does, Step
+from tests.live.test_doors import assert_shown_is_sent, by_novas_names
 from tests.rig import images
 from tests.rig.doors import at, patch
 from tests.rig.headers import recorded, with_format
+from tests.rig.kills import KILLINGS, Victim, kill_at_every_act
 from tests.rig.rig import BASE, DISK, MIB, SERIAL, SIZE, Rig
 from tests.rig.situations import situation
 
@@ -82,30 +85,39 @@ class Off:
         return Path(disk.layers[0].path or "").name, str(disk.layers[0].format)
 
 
-@pytest.fixture(params=["raw", "qcow2"])
-def off(request: pytest.FixtureRequest, connection: Any, tmp_path: Path) -> Iterator[Off]:
-    folder, format_ = tmp_path / "share", str(request.param)
-    folder.mkdir()
+@contextmanager
+def defined_off(connection: Any, folder: Path, format_: str) -> Iterator[Off]:
+    """Define a guest whose disk is a new file in an empty folder."""
     make = images.create_raw if format_ == "raw" else images.create_qcow2
     make(folder / BASE, SIZE)
-    name = f"off{abs(hash(tmp_path)) % 10**9}"
-    text = DOMAIN.format(name=name, format=format_, path=folder / BASE)
-    domain = connection.defineXML(text)
+    name = f"off{abs(hash(folder)) % 10**9}"
+    domain = connection.defineXML(DOMAIN.format(name=name, format=format_, path=folder / BASE))
 
-    def connect() -> Any:
+    def kill() -> Any:
         raise NotImplementedError
 
-    class Disk(Rig):
-        def disk(self) -> Any:
-            return OfflineGuest(domain).read().disks[0]
-
-    rig = Disk(None, folder, ["--connect", connection.getURI()], [name], connect, connect)  # type: ignore[arg-type]
+    rig = Rig(
+        None,  # type: ignore[arg-type]
+        folder,
+        ["--connect", connection.getURI()],
+        [name],
+        lambda: OfflineGuest(domain),
+        kill,
+    )
     try:
         yield Off(rig, domain, folder)
     finally:
         if domain.isActive():
             domain.destroy()
         domain.undefine()
+
+
+@pytest.fixture(params=["raw", "qcow2"])
+def off(request: pytest.FixtureRequest, connection: Any, tmp_path: Path) -> Iterator[Off]:
+    folder = tmp_path / "share"
+    folder.mkdir()
+    with defined_off(connection, folder, str(request.param)) as off:
+        yield off
 
 
 def sound(off: Off) -> None:
@@ -359,3 +371,44 @@ def test_header_that_says_file_is_mended(off: Off, operation: str) -> None:
     assert recorded(below) == (BASE, "raw")
     sound(off)
     assert off.content() == content
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("create", DISK, "new"),
+        ("delete", DISK, "s1"),
+        ("delete", DISK, "s2", "--remove-file"),
+        by_novas_names(BASE),
+    ],
+    ids=["create", "commit", "active commit", "pull to a base"],
+)
+@pytest.mark.every_query
+def test_what_is_shown_is_what_is_sent(off: Off, arguments: tuple[str, ...]) -> None:
+    off.grow(3)
+    assert_shown_is_sent(off.rig, arguments)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("operation", [one for one in KILLINGS if "header" not in one])
+def test_killed_at_every_act(connection: Any, tmp_path: Path, operation: str, when: str) -> None:
+    """With the tool the QEMU ends that held the chain; the same command goes on. A header is all that tells a lower format here, so a wrong one is refused."""
+    folder = tmp_path / "share"
+    folder.mkdir()
+
+    @contextmanager
+    def victims() -> Iterator[Victim]:
+        for path in folder.glob("*"):
+            path.unlink()
+        with defined_off(connection, folder, "raw") as off:
+            off.grow(3)
+            yield Victim(
+                folder=folder,
+                connect=lambda: OfflineGuest(off.domain),
+                content=off.content,
+                sound=lambda: sound(off),
+            )
+
+    count = kill_at_every_act(victims, KILLINGS[operation], when)
+    print(f"{operation}: killed {when} each of {count} acts")
+    assert count

@@ -41,4 +41,4 @@ def test_queries_depend_on_neither_depth_nor_disks(tmp_path: Path, layers: int, 
     assert [len(disk.layers) for disk in report.disks] == [layers] * disks
     # With the schema, which is asked for once; and, by a host, the jobs that ended, the guest's
     # name, and once the serial numbers: for each device, or (QEMU 10.1) all at once.
-    assert trips == [8 + (1 if at_once else disks), 7, 6, 5]
+    assert trips == [7 + (1 if at_once else disks), 6, 6, 5]

@@ -23,7 +23,7 @@ def planned(rig: Rig, command: str, *arguments: str) -> Any:
     return said.json["disks"][0]
 
 
-class Plans:
+class TestPlans:
     """The same scenario on both roads."""
 
     @pytest.mark.parametrize(("name", "kind"), [("s1", "commit"), ("s2", "active-commit")])
@@ -63,7 +63,7 @@ class Plans:
             rig.grow(2)
             out = rig.cli("delete", DISK, "s1", "--plan").out
             assert f"afterwards: {BASE} (raw)" in out
-            assert json.dumps(DISK) in out or "block-commit" in out
+            assert "block-commit" in out or "virDomainBlockCommit" in out
 
     def test_with_novas_arguments(self, make_rig: MakeRig) -> None:
         with make_rig("raw") as rig:
@@ -83,7 +83,8 @@ class Plans:
             rig.grow(3)
             plan = planned(rig, "delete", DISK, "s1", "--remove-file")
             path = rig.folder / f"{BASE}.s1"
-            assert plan["steps"][-1]["what"] == f"remove {path}, if nobody has it open any more"
+            last = plan["steps"][-1]
+            assert (last["what"], last["arguments"]) == ("unlink", {"path": str(path)})
 
     def test_output_goes_with_plan(self, make_rig: MakeRig) -> None:
         with make_rig("raw") as rig:
