@@ -8,10 +8,11 @@ import time
 from pathlib import Path
 
 import click
-from rich.console import RenderableType
 
 from qmpsnap.cli import views
-from qmpsnap.cli.output import printable, say, show_text
+from qmpsnap.cli.command import Command
+from qmpsnap.cli.output import say, screen, show_text
+from qmpsnap.cli.text import fold, printable
 from qmpsnap.demo import libvirt_guest, qemu_guest, story
 from qmpsnap.demo.disks import raw_disk
 from qmpsnap.formats.layers import Disk
@@ -30,13 +31,13 @@ class _Shown:
     def step(self, text: str) -> None:
         self._steps += 1
         click.echo()
-        click.secho(f"{self._steps}. {printable(text)}", bold=True)
+        _headline(f"{self._steps}. {printable(text)}")
 
     def say(self, text: str) -> None:
         self._print(printable(text))
 
     def chain(self, disk: Disk) -> None:
-        self._print(views.chain((disk,)))
+        show_text(lambda here: views.chain((disk,), here))
 
     def status(self, body: dict[str, object]) -> None:
         self._print("To the volume service: " + printable(json.dumps(body)))
@@ -47,11 +48,15 @@ class _Shown:
         self._print(f"  a tool that looks into the file believes: {printable(believed)}")
         self._print(f"  qmpsnap knows:                            {base.format} (by {witnesses})")
 
-    def _print(self, what: RenderableType) -> None:
-        show_text(what)
+    def _print(self, text: str) -> None:
+        show_text(lambda here: fold(text, here.width))
 
 
-@click.command()
+def _headline(text: str) -> None:
+    click.echo(screen().paint(text, "bold"))
+
+
+@click.command(cls=Command, examples=("demo",))
 def demo() -> None:
     """
     Show the whole story on a real QEMU: create, write, forge, delete, each step shown.
@@ -60,10 +65,10 @@ def demo() -> None:
     the same under libvirt, inside this process, where libvirt is installed.
     """
     started = time.monotonic()
-    click.secho("On QEMU's own QMP socket", bold=True, underline=True)
+    _headline("On QEMU's own QMP socket")
     _directly()
     click.echo()
-    click.secho("The same under libvirt (qemu:///embed)", bold=True, underline=True)
+    _headline("The same under libvirt (qemu:///embed)")
     both = _under_libvirt()
     click.echo()
     roads = "both roads" if both else "the direct road"

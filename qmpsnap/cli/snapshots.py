@@ -7,10 +7,10 @@ import os
 from collections.abc import Sequence
 
 import click
-from rich.console import Group
 
 from qmpsnap.cli import documents, plans, quiescing, views
-from qmpsnap.cli.connection import GuestCommand, Road
+from qmpsnap.cli.command import Command
+from qmpsnap.cli.connection import Road
 from qmpsnap.cli.options import (
     allow_option,
     force_option,
@@ -19,9 +19,10 @@ from qmpsnap.cli.options import (
     plan_option,
     verify_option,
 )
-from qmpsnap.cli.output import output_option, printable, say, show
+from qmpsnap.cli.output import output_option, say, show
 from qmpsnap.cli.progress import shown
 from qmpsnap.cli.quiescing import quiesce_options
+from qmpsnap.cli.text import fold, printable
 from qmpsnap.operations import merge, outcome
 from qmpsnap.operations.forecast import forecast_create, forecast_delete
 from qmpsnap.operations.names import folder_of, tidy
@@ -30,7 +31,9 @@ from qmpsnap.operations.requests import CreateRequest, Method, NamedDeleteReques
 from qmpsnap.operations.snapshot import create_all
 
 
-@click.command(cls=GuestCommand)
+@click.command(
+    cls=Command, examples=("create web1 vda", "create web1 vda monday --also vdb --quiesce try")
+)
 @click.argument("guest")
 @click.argument("disk")
 @click.argument("name", required=False)
@@ -77,7 +80,9 @@ def create(
     )
 
 
-@click.command(cls=GuestCommand)
+@click.command(
+    cls=Command, examples=("delete web1 vda monday", "delete web1 vda monday --remove-file --plan")
+)
 @click.argument("guest")
 @click.argument("disk")
 @click.argument("name")
@@ -182,5 +187,8 @@ def _tell(headline: str, operation: str, done: Sequence[outcome.Result], output:
     show(
         documents.result(operation, done),
         output,
-        lambda: Group(printable(text), views.chain([one.disk for one in done])),
+        lambda here: (
+            *fold(printable(text), here.width),
+            *views.chain([one.disk for one in done], here),
+        ),
     )

@@ -41,6 +41,8 @@ class Forecast:
     """The chain that the plan was made from, and that every step expects to find."""
     after: tuple[tuple[str, str | None], ...]
     """(file, format) of the chain afterwards."""
+    for_all: int = 0
+    """How many of the last steps are done once for all disks; the last disk's steps have them."""
 
 
 def forecast_delete(
@@ -105,7 +107,7 @@ def forecast_create(
     plans = plan_creates(host.read(), requests)
     check_create(host.migration(), allow)
     check_idle([plan.disk for plan in plans], host.jobs())
-    last = plans[-1]
+    last, switch = plans[-1], _switch(host, plans, quiesce)
     return tuple(
         Forecast(
             disk=plan.disk.disk,
@@ -114,11 +116,12 @@ def forecast_create(
             steps=(
                 _overlay(plan),
                 *_rewritten(host, wrong_active(plan.disk.layers, plan.disk)),
-                *(_switch(host, plans, quiesce) if plan is last else ()),
+                *(switch if plan is last else ()),
             ),
             moved=Growth(moved=0, needed=0),
             before=plan.disk.layers,
             after=((plan.file, "qcow2"), *_chain(plan.disk.layers)),
+            for_all=len(switch) if plan is last and len(plans) > 1 else 0,
         )
         for plan in plans
     )

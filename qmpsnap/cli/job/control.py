@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from qmpsnap.cli import plans
-from qmpsnap.cli.connection import GuestCommand, Road
+from qmpsnap.cli.command import Command
+from qmpsnap.cli.connection import Road
 from qmpsnap.cli.options import plan_as
 from qmpsnap.cli.output import say
 from qmpsnap.cli.units import BytesPerSecond
@@ -16,7 +17,7 @@ from qmpsnap.operations.job.states import Verb
 from qmpsnap.operations.space import bytes_text
 
 
-@click.command(cls=GuestCommand)
+@click.command(cls=Command, examples=("job cancel web1 vda", "job cancel web1 vda --plan"))
 @click.argument("guest")
 @click.argument("job")
 @plan_as
@@ -35,7 +36,7 @@ def cancel(road: Road, guest: str | None, job: str, plan: str | None) -> None:
     say(f"job {done.id} was cancelled")
 
 
-@click.command(cls=GuestCommand)
+@click.command(cls=Command, examples=("--qmp /run/web1.qmp job pause vda",))
 @click.argument("guest")
 @click.argument("job")
 @plan_as
@@ -51,17 +52,17 @@ def pause(road: Road, guest: str | None, job: str, plan: str | None) -> None:
             _show_plan(host, Verb.PAUSE, job, plan)
             return
         done = verbs.pause(host, job)
-    say(f"job {done.id} is paused; it goes on after `qmpsnap resume`")
+    say(f"job {done.id} is paused; it goes on after `qmpsnap job resume`")
 
 
-@click.command(cls=GuestCommand)
+@click.command(cls=Command, examples=("--qmp /run/web1.qmp job resume vda",))
 @click.argument("guest")
 @click.argument("job")
 @plan_as
 @click.pass_obj
 def resume(road: Road, guest: str | None, job: str, plan: str | None) -> None:
     """
-    Let a job go on that was paused, or has paused itself on an error (not under libvirt).
+    Resume a job that was paused, or has paused itself on an error (not under libvirt).
 
     JOB is its id, or the disk when it has one job.
     """
@@ -73,7 +74,9 @@ def resume(road: Road, guest: str | None, job: str, plan: str | None) -> None:
     say(f"job {done.id} goes on")
 
 
-@click.command("set-speed", cls=GuestCommand)
+@click.command(
+    "set-speed", cls=Command, examples=("job set-speed web1 vda 50M", "job set-speed web1 vda 0")
+)
 @click.argument("guest")
 @click.argument("job")
 @click.argument("bandwidth", type=BytesPerSecond())
