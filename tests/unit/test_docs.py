@@ -25,12 +25,14 @@ def test_generated_pages_are_current() -> None:
 
 
 def test_check_tells_a_stale_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generate, "REFERENCE", tmp_path / "reference")
+    page = tmp_path / "reference" / "page.md"
+    monkeypatch.setattr(generate, "pages", lambda: {page: "text"})
     assert generate.main(["--check"]) == 1
     assert generate.main([]) == 0
     assert generate.main(["--check"]) == 0
-    (tmp_path / "reference" / "cli.md").write_text("old")
+    page.write_text("old")
     assert generate.main(["--check"]) == 1
+    assert page.read_text() == "old"
 
 
 def test_every_command_and_option_is_named() -> None:
