@@ -70,7 +70,7 @@ class Command(Common):
             if name in values:
                 given(ctx).setdefault(name, values[name])
         output = given(ctx).get("output")
-        if output is not None:
+        if output is not None and not ctx.resilient_parsing:
             if all(param.name != "output" for param in self.params):
                 text = f"-o does not go with `{ctx.command_path}`, which prints no result"
                 raise click.UsageError(text, ctx)

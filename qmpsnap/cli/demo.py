@@ -11,8 +11,8 @@ import click
 
 from qmpsnap.cli import views
 from qmpsnap.cli.command import Command
-from qmpsnap.cli.output import say, screen, show_text
-from qmpsnap.cli.text import fold, printable
+from qmpsnap.cli.output import say, screen, show_text, write
+from qmpsnap.cli.text import INDENT, fold, printable
 from qmpsnap.demo import libvirt_guest, qemu_guest, story
 from qmpsnap.demo.disks import raw_disk
 from qmpsnap.formats.layers import Disk
@@ -30,7 +30,7 @@ class _Shown:
 
     def step(self, text: str) -> None:
         self._steps += 1
-        click.echo()
+        write("")
         _headline(f"{self._steps}. {printable(text)}")
 
     def say(self, text: str) -> None:
@@ -45,15 +45,15 @@ class _Shown:
     def probing(self, believed: str, disk: Disk) -> None:
         base = disk.layers[-1]
         witnesses = views.witnesses(base)
-        self._print(f"  a tool that looks into the file believes: {printable(believed)}")
-        self._print(f"  qmpsnap knows:                            {base.format} (by {witnesses})")
+        self._print(f"a tool that looks into the file believes: {printable(believed)}", INDENT)
+        self._print(f"qmpsnap knows: {base.format} (by {witnesses})", INDENT)
 
-    def _print(self, text: str) -> None:
-        show_text(lambda here: fold(text, here.width))
+    def _print(self, text: str, indent: str = "") -> None:
+        show_text(lambda here: fold(text, here.width, indent))
 
 
 def _headline(text: str) -> None:
-    click.echo(screen().paint(text, "bold"))
+    write(screen().paint(text, "bold"))
 
 
 @click.command(cls=Command, examples=("demo",))
@@ -67,12 +67,12 @@ def demo() -> None:
     started = time.monotonic()
     _headline("On QEMU's own QMP socket")
     _directly()
-    click.echo()
+    write("")
     _headline("The same under libvirt (qemu:///embed)")
     both = _under_libvirt()
-    click.echo()
+    write("")
     roads = "both roads" if both else "the direct road"
-    click.echo(
+    write(
         f"Done on {roads} in {time.monotonic() - started:.1f} s. "
         "Every format was stated by the running QEMU; none was guessed."
     )
@@ -101,7 +101,7 @@ def _under_libvirt() -> bool:
         disk = libvirt_guest.LibvirtDisk(story.make_volume(folder), "raw", story.DISK, story.SERIAL)
         try:
             with libvirt_guest.embedded_connection(root) as connection:
-                click.echo("(libvirt looks at this QEMU first; that takes some seconds)")
+                write("(libvirt looks at this QEMU first; that takes some seconds)")
                 with libvirt_guest.run(connection, [disk], "demo", folder) as guest:
                     host = LibvirtGuest(guest.domain)
                     try:

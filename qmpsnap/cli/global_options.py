@@ -14,76 +14,56 @@ _GIVEN: Final = "qmpsnap.cli.given"
 _ROADS: Final = ("qmp", "connect", "replay")
 
 
-def global_options(*, hidden: bool) -> list[click.Parameter]:
-    """Make the options, for one command or group; all but `--output`, which not every one has."""
+_OPTIONS: Final[dict[tuple[str, ...], dict[str, Any]]] = {
+    ("--qmp",): {
+        "metavar": "SOCKET",
+        "help": "Talk to QEMU on its own QMP socket; leave GUEST out.",
+    },
+    ("--agent",): {
+        "metavar": "SOCKET",
+        "help": "With --qmp: the socket of the guest agent's channel, for --quiesce.",
+    },
+    ("-c", "--connect"): {
+        "metavar": "URI",
+        "help": "libvirt URI.  [default: $LIBVIRT_DEFAULT_URI or qemu:///system]",
+    },
+    ("--replay",): {
+        "metavar": "TRANSCRIPT",
+        "help": "Read a recorded guest; leave GUEST out. Reads only.",
+    },
+    ("--no-passthrough",): {
+        "is_flag": True,
+        "help": "Under libvirt, use the domain XML alone: does not taint the guest, proves less.",
+    },
+    ("--max-stall",): {
+        "metavar": "SECONDS",
+        "type": Seconds(0),
+        "help": "Read no guest that QEMU would hold up for longer, as chains of a hundred layers "
+        "make it; under libvirt, use the domain XML then.  [default: 0.5]",
+    },
+    ("-v", "--verbose"): {"count": True, "help": "Log to stderr; twice for details."},
+    ("-q", "--quiet"): {
+        "is_flag": True,
+        "help": "No progress and no notes on stderr; errors still.",
+    },
+}
+"""All but `--output`, which not every command has."""
+
+_OUTPUT: Final[dict[str, Any]] = {
+    "metavar": "FORMAT",
+    "type": click.Choice([*(one.value for one in (*Format, *Drawing)), "sarif"]),
+    "help": "How to print the result: table, json or yaml; chain can dot and svg as well, verify "
+    "and audit sarif.  [default: table]",
+}
+
+
+def global_options(*, hidden: bool, output: bool = False) -> list[click.Parameter]:
+    """Make the options, for one command or group; a group has `--output` for its commands."""
+    options = _OPTIONS | ({("-o", "--output"): _OUTPUT} if output else {})
     return [
-        _option(
-            "--qmp",
-            metavar="SOCKET",
-            help="Talk to QEMU on its own QMP socket; leave GUEST out.",
-            hidden=hidden,
-        ),
-        _option(
-            "--agent",
-            metavar="SOCKET",
-            help="With --qmp: the socket of the guest agent's channel, for --quiesce.",
-            hidden=hidden,
-        ),
-        _option(
-            "-c",
-            "--connect",
-            metavar="URI",
-            help="libvirt URI.  [default: $LIBVIRT_DEFAULT_URI or qemu:///system]",
-            hidden=hidden,
-        ),
-        _option(
-            "--replay",
-            metavar="TRANSCRIPT",
-            help="Read a recorded guest; leave GUEST out. Reads only.",
-            hidden=hidden,
-        ),
-        _option(
-            "--no-passthrough",
-            is_flag=True,
-            help="Under libvirt, use the domain XML alone: does not taint the guest, proves less.",
-            hidden=hidden,
-        ),
-        _option(
-            "--max-stall",
-            metavar="SECONDS",
-            type=Seconds(0),
-            help="Read no guest that QEMU would hold up for longer, as chains of a hundred layers make it; under libvirt, use the domain XML then.  [default: 0.5]",
-            hidden=hidden,
-        ),
-        _option(
-            "-v", "--verbose", count=True, help="Log to stderr; twice for details.", hidden=hidden
-        ),
-        _option(
-            "-q",
-            "--quiet",
-            is_flag=True,
-            help="No progress and no notes on stderr; errors still.",
-            hidden=hidden,
-        ),
+        click.Option(names, hidden=hidden, expose_value=False, callback=_take, **more)
+        for names, more in options.items()
     ]
-
-
-def for_group(*, hidden: bool) -> list[click.Parameter]:
-    """Make the options for a group: with `-o`, of which each command knows what it can do."""
-    output = _option(
-        "-o",
-        "--output",
-        metavar="FORMAT",
-        type=click.Choice([*(one.value for one in (*Format, *Drawing)), "sarif"]),
-        help="How to print the result: table, json or yaml; chain can dot and svg as well, verify "
-        "and audit sarif.  [default: table]",
-        hidden=hidden,
-    )
-    return [*global_options(hidden=hidden), output]
-
-
-def _option(*names: str, **more: Any) -> click.Option:
-    return click.Option(names, expose_value=False, callback=_take, **more)
 
 
 def given(ctx: click.Context) -> dict[str, Any]:

@@ -45,7 +45,7 @@ class LazyGroup(Common, click.Group):
         self.sections = sections
         self.hidden_commands = hidden_commands or {}
         self.shows_global_options = shows_global_options
-        self.params += global_options.for_group(hidden=not shows_global_options)
+        self.params += global_options.global_options(hidden=not shows_global_options, output=True)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of all commands but hidden ones, section by section."""

@@ -24,8 +24,10 @@ knows; with --qmp and --replay it is left out.
 
 \b
 Exit codes:
-  0 done   1 failed   2 usage   3 findings   4 refused, nothing touched
-  5 the job failed, chain intact   6 interrupted, look before acting
+  0 done   1 failed   2 usage   3 findings
+  4 refused, nothing touched
+  5 the job failed, chain intact
+  6 interrupted, resumable
   7 cannot reach the guest
 """
 
