@@ -29,6 +29,8 @@ from typing import Any, Final
 import click
 
 import qmpsnap
+from qmpsnap.cli.command import Command
+from qmpsnap.cli.group import LazyGroup
 from qmpsnap.cli.main import cli
 from qmpsnap.errors import Failed, QmpsnapError, Refused, Unknown, Unreachable
 from qmpsnap.findings.finding import RULES, Rule
@@ -83,16 +85,33 @@ def stale() -> list[Path]:
 # The command line.
 
 
+def all_commands() -> list[tuple[str, Command]]:
+    """Return every command that is not hidden, by its full name, in the order of `--help`."""
+    found: list[tuple[str, Command]] = []
+    for name, command in _commands_of(cli):
+        if isinstance(command, LazyGroup):
+            found += [(f"{name} {below}", one) for below, one in _commands_of(command)]
+        else:
+            found.append((name, command))
+    return found
+
+
+def _commands_of(group: LazyGroup) -> Iterator[tuple[str, Any]]:
+    with click.Context(group) as context:
+        for name in group.list_commands(context):
+            yield name, group.get_command(context, name)
+
+
 def command_line() -> str:
     """Render the page of all commands."""
-    with click.Context(cli, info_name="qmpsnap") as context:
-        commands = [(name, cli.commands[name]) for name in cli.list_commands(context)]
+    commands = all_commands()
     lines = [
         "# Command line",
         "",
         NOTICE,
         "",
-        "`qmpsnap [OPTIONS] COMMAND [ARGUMENTS]`: the global options stand before the command.",
+        "`qmpsnap [OPTIONS] COMMAND [ARGUMENTS]`: the global options stand before the command or "
+        "after it. One that is given twice has to have the same value.",
         "",
         "With `--qmp SOCKET` the argument GUEST is left out: a socket belongs to one guest. "
         "Without it GUEST is a name or UUID that libvirt knows.",
@@ -101,21 +120,33 @@ def command_line() -> str:
         "`qmpsnap disks` shows them.",
         "",
         "Results go to standard output; messages, notes and progress go to standard error. "
-        "The forms of `-o json` are in [JSON](json.md), "
+        "A table that does not fit the terminal becomes a block for each row; in a pipe a row "
+        "stays one line. The forms of `-o json` are in [JSON](json.md), "
         "the exit codes in [Exit codes and errors](exit-codes-and-errors.md).",
+        "",
+        "`jobs`, `wait`, `cancel`, `pause` and `set-speed` without `job` before them are the "
+        "names of an earlier version, and still understood.",
         "",
         "## Global options",
         "",
         *_options(cli),
         "",
         "## Commands",
-        "",
-        *(f"- [`{name}`](#{name}): {_summary(command)}" for name, command in commands),
     ]
+    for title, entries in cli.sections.items():
+        names = [name for name, _ in commands if name.split(" ")[0] in entries]
+        lines += ["", f"**{title}**", ""]
+        by_name = dict(commands)
+        lines += [f"- [`{name}`](#{_anchor(name)}): {_summary(by_name[name])}" for name in names]
     for name, command in commands:
         lines += ["", f"### {name}", "", "```", _usage(name, command), "```", "", *_help(command)]
+        lines += ["", "```console", *(f"$ {example}" for example in command.examples), "```"]
         lines += ["", *_options(command)]
     return "\n".join(lines) + "\n"
+
+
+def _anchor(name: str) -> str:
+    return name.replace(" ", "-")
 
 
 def _usage(name: str, command: click.Command) -> str:
@@ -150,14 +181,14 @@ def _options(command: click.Command) -> Iterator[str]:
     yield "| option | what it does |"
     yield "|---|---|"
     for option in command.params:
-        if isinstance(option, click.Option):
+        if isinstance(option, click.Option) and not option.hidden:
             yield f"| {_option_names(option)} | {_cell(_option_help(option))} |"
     yield "| `-h`, `--help` | Show the help and exit. |"
 
 
 def _option_names(option: click.Option) -> str:
     value = ""
-    if isinstance(option.type, click.Choice):
+    if isinstance(option.type, click.Choice) and not option.metavar:
         value = " " + "\\|".join(str(choice) for choice in option.type.choices)
     elif not option.is_flag and not option.count:
         value = " " + (option.metavar or (option.name or "").upper())

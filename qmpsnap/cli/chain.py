@@ -5,13 +5,19 @@ from __future__ import annotations
 import click
 
 from qmpsnap.cli import documents, views
-from qmpsnap.cli.connection import GuestCommand, Road, read_guest
-from qmpsnap.cli.drawing.graphviz import svg
-from qmpsnap.cli.drawing.picture import picture
-from qmpsnap.cli.output import Drawing, drawing_option, show, write
+from qmpsnap.cli.command import Command
+from qmpsnap.cli.connection import Road, read_guest
+from qmpsnap.cli.output import Drawing, draw, drawing_option, show
 
 
-@click.command(cls=GuestCommand)
+@click.command(
+    cls=Command,
+    examples=(
+        "chain web1",
+        "chain web1 vda -o json",
+        "--qmp /run/web1.qmp chain vda -o svg > chain.svg",
+    ),
+)
 @click.argument("guest")
 @click.argument("disk", required=False)
 @drawing_option
@@ -28,7 +34,10 @@ def chain(road: Road, guest: str | None, disk: str | None, output: str) -> None:
     report = read_guest(road, guest)
     chosen = (report.disk(disk),) if disk else report.disks
     if output in (*Drawing,):
+        from qmpsnap.cli.drawing.graphviz import svg
+        from qmpsnap.cli.drawing.picture import picture
+
         drawn = picture(report, chosen)
-        write(svg(drawn) if output == Drawing.SVG else drawn, nl=False)
+        draw(svg(drawn) if output == Drawing.SVG else drawn)
         return
-    show(documents.chain(report, chosen), output, lambda: views.chain(chosen))
+    show(documents.chain(report, chosen), output, lambda here: views.chain(chosen, here))

@@ -8,23 +8,19 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import click
-
-from qmpsnap.cli.output import complain, say
-from qmpsnap.errors import QmpsnapError, Refused
+from qmpsnap.cli.output import say
+from qmpsnap.errors import Refused
 from qmpsnap.formats.layers import Disks
-from qmpsnap.guests.libvirt.guest import LibvirtGuest
-from qmpsnap.guests.offline.guest import OfflineGuest
-from qmpsnap.guests.qmp.guest import QmpGuest
 from qmpsnap.guests.reader import MAX_STALL_S
-from qmpsnap.guests.record import record_domain, record_socket
-from qmpsnap.guests.replay import OnlyRecorded, ReplayGuest
-from qmpsnap.monitor.socket import SocketMonitor
-from qmpsnap.monitor.transcript import parse
 from qmpsnap.monitor.virt import find_domain, host_of, is_active, open_connection
-from qmpsnap.operations.guest import Guest
+
+if TYPE_CHECKING:
+    from qmpsnap.guests.libvirt.guest import LibvirtGuest
+    from qmpsnap.guests.qmp.guest import QmpGuest
+    from qmpsnap.monitor.socket import SocketMonitor
+    from qmpsnap.operations.guest import Guest
 
 DEFAULT_URI = "qemu:///system"
 
@@ -90,8 +86,13 @@ class Road:
             BadTranscript, NoTranscript: The transcript cannot be used.
         """
         if self.replay is not None:
+            from qmpsnap.guests.replay import ReplayGuest
+            from qmpsnap.monitor.transcript import parse
+
             yield ReplayGuest(parse(_text_of(self.replay), self.replay)).read, ""
         elif self.qmp is not None:
+            from qmpsnap.monitor.socket import SocketMonitor
+
             with closing(SocketMonitor.connect(self.qmp)) as monitor:
                 yield self.onlooker(monitor).read, ""
         else:
@@ -100,10 +101,14 @@ class Road:
 
     def onlooker(self, monitor: SocketMonitor) -> QmpGuest:
         """Read the guest on a socket, and do nothing else."""
+        from qmpsnap.guests.qmp.guest import QmpGuest
+
         return QmpGuest(monitor, pid=monitor.pid, max_stall_s=self.max_stall_s)
 
     def under_libvirt(self, domain: Any) -> LibvirtGuest:
         """Use a running guest of libvirt; the `connect` of its own is for a libvirtd that restarts."""
+        from qmpsnap.guests.libvirt.guest import LibvirtGuest
+
         return LibvirtGuest(
             domain,
             passthrough=self.passthrough,
@@ -128,6 +133,10 @@ class Road:
             Unreachable: The guest cannot be reached.
             NoTranscript: The file cannot be written.
         """
+        from qmpsnap.guests.record import record_domain, record_socket
+        from qmpsnap.guests.replay import OnlyRecorded
+        from qmpsnap.monitor.socket import SocketMonitor
+
         if self.replay is not None:
             raise OnlyRecorded("record")
         text = io.StringIO()
@@ -155,8 +164,13 @@ class Road:
             Unreachable: It cannot be reached; one of its subclasses says why.
         """
         if self.replay is not None:
+            from qmpsnap.guests.replay import OnlyRecorded
+
             raise OnlyRecorded("this command")
         if self.qmp is not None:
+            from qmpsnap.guests.qmp.guest import QmpGuest
+            from qmpsnap.monitor.socket import SocketMonitor
+
             socket = self.qmp
             with closing(SocketMonitor.connect(socket)) as monitor:
                 direct = QmpGuest(
@@ -171,11 +185,14 @@ class Road:
             return
         with closing(open_connection(self.uri)) as connection:
             domain = find_domain(connection, guest or "")
-            host: LibvirtGuest | OfflineGuest = (
-                self.under_libvirt(domain) if is_active(domain) else OfflineGuest(domain)
-            )
-            with closing(host):
-                yield host
+            if is_active(domain):
+                with closing(self.under_libvirt(domain)) as running:
+                    yield running
+                return
+            from qmpsnap.guests.offline.guest import OfflineGuest
+
+            with closing(OfflineGuest(domain)) as off:
+                yield off
 
 
 def _text_of(path: str) -> str:
@@ -193,24 +210,3 @@ def read_guest(road: Road, guest: str | None) -> Disks:
     for note in report.notes:
         say(f"note: {note}")
     return report
-
-
-class GuestCommand(click.Command):
-    """A command that takes GUEST first, except on the direct road, where it is left out."""
-
-    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        """Leave GUEST out of parsing and usage alike."""
-        params = super().get_params(ctx)
-        road = ctx.find_object(Road)
-        if road is not None and not road.names_guest:
-            return [param for param in params if param.name != "guest"]
-        return params
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; its errors become a message (JSON with `-o json`) and an exit code."""
-        ctx.params.setdefault("guest", None)  # callbacks take it in any case
-        try:
-            return super().invoke(ctx)
-        except QmpsnapError as error:
-            complain(error, ctx.params.get("output"))
-            return ctx.exit(error.exit_code)

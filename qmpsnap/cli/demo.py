@@ -6,10 +6,11 @@ import json
 import time
 
 import click
-from rich.console import RenderableType
 
 from qmpsnap.cli import views
-from qmpsnap.cli.output import printable, say, show_text
+from qmpsnap.cli.command import Command
+from qmpsnap.cli.output import say, screen, show_text, write
+from qmpsnap.cli.text import INDENT, fold, printable
 from qmpsnap.demo import machine, story
 from qmpsnap.formats.layers import Disk
 from qmpsnap.monitor.virt import LibvirtMissing, LibvirtUnreachable
@@ -23,14 +24,14 @@ class _Shown:
 
     def step(self, text: str) -> None:
         self._steps += 1
-        click.echo()
-        click.secho(f"{self._steps}. {printable(text)}", bold=True)
+        write("")
+        _headline(f"{self._steps}. {printable(text)}")
 
     def say(self, text: str) -> None:
         self._print(printable(text))
 
     def chain(self, disk: Disk) -> None:
-        self._print(views.chain((disk,)))
+        show_text(lambda here: views.chain((disk,), here))
 
     def status(self, body: dict[str, object]) -> None:
         self._print("To the volume service: " + printable(json.dumps(body)))
@@ -38,14 +39,18 @@ class _Shown:
     def probing(self, believed: str, disk: Disk) -> None:
         base = disk.layers[-1]
         witnesses = views.witnesses(base)
-        self._print(f"  a tool that looks into the file believes: {printable(believed)}")
-        self._print(f"  qmpsnap knows:                            {base.format} (by {witnesses})")
+        self._print(f"a tool that looks into the file believes: {printable(believed)}", INDENT)
+        self._print(f"qmpsnap knows: {base.format} (by {witnesses})", INDENT)
 
-    def _print(self, what: RenderableType) -> None:
-        show_text(what)
+    def _print(self, text: str, indent: str = "") -> None:
+        show_text(lambda here: fold(text, here.width, indent))
 
 
-@click.command()
+def _headline(text: str) -> None:
+    write(screen().paint(text, "bold"))
+
+
+@click.command(cls=Command, examples=("demo",))
 def demo() -> None:
     """
     Show the whole story on a real QEMU: create, write, forge, delete, each step shown.
@@ -54,12 +59,12 @@ def demo() -> None:
     the same under libvirt, inside this process, where libvirt is installed.
     """
     started = time.monotonic()
-    click.secho("On QEMU's own QMP socket", bold=True, underline=True)
+    _headline("On QEMU's own QMP socket")
     with machine.directly() as direct:
         story.tell(direct, _Shown())
-    click.echo()
-    click.secho("The same under libvirt (qemu:///embed)", bold=True, underline=True)
-    click.echo("(libvirt looks at this QEMU first; that takes some seconds)")
+    write("")
+    _headline("The same under libvirt (qemu:///embed)")
+    write("(libvirt looks at this QEMU first; that takes some seconds)")
     roads = "both roads"
     try:
         with machine.under_libvirt() as guest:
@@ -68,8 +73,8 @@ def demo() -> None:
         say(f"left out: {error}")
         say(error.way_out)
         roads = "the direct road"
-    click.echo()
-    click.echo(
+    write("")
+    write(
         f"Done on {roads} in {time.monotonic() - started:.1f} s. "
         "Every format was stated by the running QEMU; none was guessed."
     )

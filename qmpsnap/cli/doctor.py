@@ -14,8 +14,10 @@ from typing import Final
 
 import click
 
+from qmpsnap.cli.command import Command
 from qmpsnap.cli.connection import Road
-from qmpsnap.cli.output import output_option, show, table
+from qmpsnap.cli.output import output_option, show
+from qmpsnap.cli.tables import Table
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.monitor.passthrough import PassthroughMonitor
 from qmpsnap.monitor.schema import read_features
@@ -44,7 +46,7 @@ class Check:
     remedy: str = ""
 
 
-@click.command()
+@click.command(cls=Command, examples=("doctor", "doctor -c qemu:///system"))
 @output_option
 @click.pass_context
 def doctor(ctx: click.Context, output: str) -> None:
@@ -64,7 +66,9 @@ def doctor(ctx: click.Context, output: str) -> None:
         ],
     }
     rows = [(one.state.value, one.name, one.found, one.remedy or "") for one in checks]
-    show(document, output, lambda: table(("", "CHECK", "FOUND", "WHAT TO DO"), rows))
+    columns = ("", "CHECK", "FOUND", "WHAT TO DO")
+    shown = Table(columns, rows, heading=2, prose=columns)
+    show(document, output, lambda _: [shown])
     if any(one.state is State.PROBLEM for one in checks):
         ctx.exit(FINDINGS)
 

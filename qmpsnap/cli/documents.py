@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from qmpsnap.findings.finding import Finding, Severity
 from qmpsnap.formats.layers import Disk, Disks, Layer
-from qmpsnap.operations.job.pace import Rates
-from qmpsnap.operations.job.states import JobReport
-from qmpsnap.operations.names import snapshots
-from qmpsnap.operations.outcome import Result
+
+if TYPE_CHECKING:  # none of them for `chain`
+    from qmpsnap.findings.finding import Finding
+    from qmpsnap.operations.job.pace import Rates
+    from qmpsnap.operations.job.states import JobReport
+    from qmpsnap.operations.outcome import Result
 
 Document = dict[str, object]
 
@@ -92,6 +94,8 @@ def disks(guest: Disks) -> Document:
 
 def snapshot_list(guest: Disks, chosen: Iterable[Disk]) -> Document:
     """`qmpsnap.snapshots/1`: newest first for each disk."""
+    from qmpsnap.operations.names import snapshots
+
     return {
         "schema": "qmpsnap.snapshots/1",
         "guest": guest.guest,
@@ -163,6 +167,8 @@ def findings(
     audited: Sequence[Document], not_audited: Sequence[Document], found: Sequence[Finding]
 ) -> Document:
     """`qmpsnap.findings/1`: what `verify` and `audit` found, and where they looked."""
+    from qmpsnap.findings.finding import Severity
+
     counted = Counter(one.severity for one in found)
     return {
         "schema": "qmpsnap.findings/1",

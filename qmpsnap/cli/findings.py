@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any, Final, TypeVar
 
 import click
-from rich.console import Group, RenderableType
-from rich.padding import Padding
-from rich.text import Text
 
 from qmpsnap.cli import documents
-from qmpsnap.cli.output import Format, printable, say, show, table, write
+from qmpsnap.cli.output import Format, say, show, write
+from qmpsnap.cli.tables import Screen, Table
+from qmpsnap.cli.text import INDENT, fold, printable
 from qmpsnap.findings.facts import Seen
 from qmpsnap.findings.finding import RULES, Finding, Severity
-from qmpsnap.findings.sarif import sarif
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -67,6 +63,10 @@ def tell(
     """Print the findings, the worst first; returns the exit code."""
     ordered = sorted(found, key=lambda one: _ORDER[one.id])
     if output == SARIF:
+        from importlib.metadata import version
+
+        from qmpsnap.findings.sarif import sarif
+
         remarks = [f"{one.guest} was not audited: {one.reason}" for one in not_audited]
         document = sarif(
             ordered,
@@ -84,7 +84,7 @@ def tell(
             ],
             ordered,
         )
-        show(document, output, lambda: _view(ordered))
+        show(document, output, lambda here: _view(ordered, here))
     for line in _summary(audited, ordered, not_audited):
         say(line)
     return FINDINGS if any(one.matters for one in ordered) else 0
@@ -123,24 +123,29 @@ def _many(number: int, word: str) -> str:
     return f"{number} {word}" + ("" if number == 1 else "s")
 
 
-def _view(found: Sequence[Finding]) -> RenderableType:
+def _view(found: Sequence[Finding], here: Screen) -> Iterator[str | Table]:
     """Blocks that fit a narrow terminal; in a pipe, one line each."""
-    if sys.stdout.isatty():
+    if here.width is not None:
         if not found:
-            return "no findings"
-        return Group(*(_block(one) for one in found))
+            yield "no findings"
+        for one in found:
+            yield from _block(one, here)
+        return
     rows = [
         (one.severity.value, one.id, one.guest, one.disk, one.file, one.message, one.remedy)
         for one in found
     ]
-    return table(("SEVERITY", "FINDING", "GUEST", "DISK", "FILE", "WHAT", "WHAT TO DO"), rows)
+    columns = ("SEVERITY", "FINDING", "GUEST", "DISK", "FILE", "WHAT", "WHAT TO DO")
+    yield Table(columns, rows)
 
 
-def _block(one: Finding) -> RenderableType:
+def _block(one: Finding, here: Screen) -> Iterator[str]:
     where = " ".join(printable(name) for name in (one.guest, one.disk) if name)
-    head = Text.assemble(
-        (one.severity.value, _STYLE[one.severity]), " ", (one.id, "bold"), "  ", where
-    )
-    lines = [Text(printable(text)) for text in (one.file, one.message) if text]
-    remedy = Text(printable(one.remedy), style="dim")
-    return Group(head, Padding(Group(*lines, remedy), (0, 0, 1, 2)))
+    severity = here.paint(one.severity.value, _STYLE[one.severity])
+    yield f"{severity} {here.paint(one.id, 'bold')}  {where}".rstrip()
+    if one.file:
+        yield INDENT + printable(one.file)
+    yield from fold(printable(one.message), here.width, INDENT)
+    for line in fold(printable(one.remedy), here.width, INDENT):
+        yield here.paint(line, "dim")
+    yield ""

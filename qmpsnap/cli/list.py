@@ -5,11 +5,12 @@ from __future__ import annotations
 import click
 
 from qmpsnap.cli import documents, views
-from qmpsnap.cli.connection import GuestCommand, Road, read_guest
+from qmpsnap.cli.command import Command
+from qmpsnap.cli.connection import Road, read_guest
 from qmpsnap.cli.output import output_option, show
 
 
-@click.command("list", cls=GuestCommand)
+@click.command("list", cls=Command, examples=("list web1", "list web1 vda"))
 @click.argument("guest")
 @click.argument("disk", required=False)
 @output_option
@@ -19,4 +20,4 @@ def list_(road: Road, guest: str | None, disk: str | None, output: str) -> None:
     report = read_guest(road, guest)
     chosen = (report.disk(disk),) if disk else report.disks
     document = documents.snapshot_list(report, chosen)
-    show(document, output, lambda: views.snapshot_list(chosen))
+    show(document, output, lambda _: [views.snapshot_list(chosen)])

@@ -67,8 +67,8 @@ def merge_options(function: F) -> F:
         "--bandwidth",
         metavar="BYTES",
         type=BytesPerSecond(),
-        help="Copy at most so many bytes a second; may end in K, M or G. `set-speed` changes it "
-        "while the job runs.",
+        help="Copy at most so many bytes a second; may end in K, M or G. `job set-speed` changes "
+        "it while the job runs.",
     )
     @click.option(
         "--on-error",
@@ -76,7 +76,7 @@ def merge_options(function: F) -> F:
         default=OnError.FAIL.value,
         show_default=True,
         help="When there is no space, or on an I/O error: fail ends, the chain as it was. pause "
-        "(not under libvirt) waits for `resume`.",
+        "(not under libvirt) waits for `job resume`.",
     )
     @click.option(
         "--timeout",

@@ -7,25 +7,29 @@ JSON and YAML escape by themselves.
 
 from __future__ import annotations
 
-import json
+import errno
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
 from typing import Any, Final, TypeVar
 
 import click
-import yaml
-from rich.console import Console, RenderableType
-from rich.table import Table
 
+from qmpsnap.cli.tables import Screen, Table
+from qmpsnap.cli.text import encodes, printable
 from qmpsnap.errors import Failed, QmpsnapError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-PIPE_WIDTH: Final = 10_000
-"""Columns of a table that goes into a pipe: never folded, so that one row stays one line."""
+_DUMB: Final = ("dumb", "unknown")
+
+View = Callable[[Screen], Iterable[str | Table]]
+"""Something for people: tables, and lines that fit the screen."""
+
+QUIET: Final = "qmpsnap.cli.quiet"
+"""Key of `-q` among what a click context knows."""
 
 
 class Format(StrEnum):
@@ -77,68 +81,54 @@ class CannotPrint(Failed):
     reason: str
 
 
-def printable(text: object) -> str:
-    """
-    Escape control characters (terminal escapes, newlines) and bytes that are not UTF-8.
+def screen() -> Screen:
+    """What stdout can show."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    plain = _locale() in ("C", "POSIX") or not encodes("└", encoding)
+    if not sys.stdout.isatty():
+        return Screen(width=None, encoding=encoding, plain=plain)
+    import shutil
 
-    And the backslash, or a name with an escape written out would look like one with that byte.
-    """
-    return "".join(
-        character
-        if character.isprintable() and character != "\\"
-        else character.encode("unicode_escape", "surrogateescape").decode("ascii", "replace")
-        if not 0xDC80 <= ord(character) <= 0xDCFF
-        else f"\\x{ord(character) - 0xDC00:02x}"
-        for character in str(text)
+    return Screen(
+        width=shutil.get_terminal_size().columns,
+        encoding=encoding,
+        styled=not os.environ.get("NO_COLOR") and os.environ.get("TERM") not in _DUMB,
+        plain=plain,
     )
 
 
-def console(*, stderr: bool = False) -> Console:
-    """A console that reads no markup or `:emoji:` in names, and does not fold lines in a pipe."""
-    file = sys.stderr if stderr else sys.stdout
-    width = None if file.isatty() else PIPE_WIDTH
-    return Console(
-        file=file, width=width, markup=False, emoji=False, highlight=False, soft_wrap=False
+def _locale() -> str:
+    """The locale of characters; Python says UTF-8 in the C locale, and sets LC_CTYPE (PEP 538)."""
+    ctype = os.environ.get("LC_CTYPE", "")
+    return (
+        os.environ.get("LC_ALL")
+        or (ctype if ctype != "C.UTF-8" else "")
+        or os.environ.get("LANG", "")
     )
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> Table:
-    """A plain table, cells escaped."""
-    result = Table(
-        *columns,
-        title=printable(title) or None,
-        title_justify="left",
-        title_style="bold",
-        box=None,
-        header_style="dim",
-        pad_edge=False,
-    )
-    for column in result.columns:
-        column.overflow = "fold"
-    for row in rows:
-        result.add_row(*(printable("-" if cell is None else cell) for cell in row))
-    return result
-
-
-def show(
-    document: Mapping[str, object], output: str, as_table: Callable[[], RenderableType]
-) -> None:
+def show(document: Mapping[str, object], output: str, view: View) -> None:
     """Print a result in the format asked for."""
     match Format(output):
         case Format.JSON:
+            import json
+
             write(json.dumps(document, indent=2))
         case Format.YAML:
+            import yaml
+
             write(yaml.safe_dump(dict(document), sort_keys=False, allow_unicode=False), nl=False)
         case Format.TABLE:
-            show_text(as_table())
+            show_text(view)
 
 
-def show_text(what: RenderableType) -> None:
-    """Print something for people on stdout, without the padding at the end of lines."""
-    out = console()
-    with _writing(), out.capture() as captured:  # it writes nothing, and flushes
-        out.print(what)
-    write("\n".join(line.rstrip() for line in captured.get().splitlines()))
+def show_text(view: View) -> None:
+    """Print something for people on stdout."""
+    here = screen()
+    lines = [
+        line for one in view(here) for line in ([one] if isinstance(one, str) else one.lines(here))
+    ]
+    write("\n".join(lines))
 
 
 def write(text: str, *, nl: bool = True) -> None:
@@ -149,8 +139,20 @@ def write(text: str, *, nl: bool = True) -> None:
         CannotPrint: There is no space where it goes, or the like.
         BrokenPipeError: Nobody reads it.
     """
+    encoding = screen().encoding
     with _writing():
-        click.echo(text, nl=nl)
+        click.echo(text.encode(encoding, "backslashreplace").decode(encoding), nl=nl)
+
+
+def draw(picture: str) -> None:
+    """
+    Print a picture, which is UTF-8 whatever a terminal shows.
+
+    Raises:
+        CannotPrint, BrokenPipeError: As for `write`.
+    """
+    with _writing():
+        click.echo(picture.encode() if hasattr(sys.stdout, "buffer") else picture, nl=False)
 
 
 @contextmanager
@@ -162,17 +164,33 @@ def _writing() -> Iterator[None]:
     except OSError as error:
         # Or Python tries again at exit, and complains.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise CannotPrint(error.strerror or str(error)) from error
+        closed = error.errno == errno.EBADF
+        reason = "stdout is closed" if closed else error.strerror or str(error)
+        raise CannotPrint(reason) from error
 
 
 def say(text: str) -> None:
-    """A message for people, on stderr."""
+    """A message for people, on stderr; not with `-q`."""
+    if not is_quiet():
+        warn(text)
+
+
+def warn(text: str) -> None:
+    """A message that somebody has to see, `-q` or not."""
     click.echo(printable(text), err=True)
+
+
+def is_quiet() -> bool:
+    """Whether `-q` was given."""
+    context = click.get_current_context(silent=True)
+    return context is not None and bool(context.meta.get(QUIET))
 
 
 def complain(error: QmpsnapError, output: str | None) -> None:
     """Say what went wrong, whether anything changed, and what to do; JSON where asked for."""
     if output in (Format.JSON, Format.YAML):
+        import json
+
         problem = {
             "schema": "qmpsnap.error/1",
             "error": error.id,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from rich.console import Group, RenderableType
-
-from qmpsnap.cli.output import printable, show, table
+from qmpsnap.cli.output import show
+from qmpsnap.cli.tables import Screen, Table
+from qmpsnap.cli.text import INDENT, Safe, cells, fold, json_text, printable
 from qmpsnap.cli.views import size
 from qmpsnap.operations.forecast import Forecast
+from qmpsnap.operations.step import Step
 
 
 def show_plans(operation: str, forecasts: Sequence[Forecast], output: str) -> None:
@@ -42,14 +42,52 @@ def show_plans(operation: str, forecasts: Sequence[Forecast], output: str) -> No
             for one in forecasts
         ],
     }
-    show(document, output, lambda: Group(*(_one(operation, one) for one in forecasts)))
+    show(document, output, lambda here: _view(operation, forecasts, here))
 
 
-def _one(operation: str, forecast: Forecast) -> RenderableType:
+def _view(operation: str, forecasts: Sequence[Forecast], here: Screen) -> Iterator[str | Table]:
+    """A table a disk, and one of what is done for all of them; steps are numbered throughout."""
+    number = 1
+    for one in forecasts:
+        own = one.steps[: len(one.steps) - one.for_all]
+        why = f" ({one.why})" if one.why else ""
+        title = f"{operation} on {one.disk}: {one.kind}{why}"
+        yield from _steps(title, number, own, here)
+        number += len(own)
+        yield from fold(printable(_outcome(one)), here.width)
+    if common := [step for one in forecasts for step in one.steps[len(one.steps) - one.for_all :]]:
+        yield from _steps(f"{operation} on all disks", number, common, here)
+
+
+def _steps(title: str, first: int, steps: Sequence[Step], here: Screen) -> Iterator[str | Table]:
+    """
+    One line a step; where the longest does not fit, its arguments below, as JSON to be pasted.
+
+    A JSON that does not fit a line either has a line for each value, or the terminal would break
+    it anywhere.
+    """
     rows = [
-        (number, step.by, step.what, json.dumps(dict(step.arguments), ensure_ascii=False))
-        for number, step in enumerate(forecast.steps, start=1)
+        (number, step.by, step.what, _json(step, here)) for number, step in enumerate(steps, first)
     ]
+    table = Table(("", "BY", "STEP", "ARGUMENTS"), rows, title=title)
+    if table.fits(here):
+        yield table
+        return
+    for line in fold(printable(title), here.width):
+        yield here.paint(line, "bold")
+    for (number, by, what, arguments), step in zip(rows, steps, strict=True):
+        yield from fold(f"{number}  {by}  {printable(what)}", here.width)
+        if step.arguments and cells(INDENT + arguments) > (here.width or 0):
+            yield from (INDENT + line for line in _json(step, here, indent=2).split("\n"))
+        elif step.arguments:
+            yield INDENT + arguments
+
+
+def _json(step: Step, here: Screen, *, indent: int | None = None) -> Safe:
+    return json_text(dict(step.arguments), encoding=here.encoding, indent=indent)
+
+
+def _outcome(forecast: Forecast) -> str:
     chain = " <- ".join(f"{file} ({format_ or '?'})" for file, format_ in reversed(forecast.after))
     moved = forecast.moved
     moves = "how much it moves is not known"
@@ -58,7 +96,4 @@ def _one(operation: str, forecast: Forecast) -> RenderableType:
         moves = f"moves {size(moved.moved)} at most, {grows}"
     elif moved is not None:
         moves = "moves no data"
-    why = f" ({forecast.why})" if forecast.why else ""
-    title = f"{operation} on {forecast.disk}: {forecast.kind}{why}"
-    steps = table(("", "BY", "STEP", "ARGUMENTS"), rows, title=title)
-    return Group(steps, printable(f"{moves}; afterwards: {chain}"))
+    return f"{moves}; afterwards: {chain}"

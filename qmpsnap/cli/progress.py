@@ -13,12 +13,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
-
-from qmpsnap.cli.output import printable, say
+from qmpsnap.cli.output import is_quiet, say, warn
+from qmpsnap.cli.text import printable
 from qmpsnap.cli.units import seconds_text
-from qmpsnap.operations.job.notices import Notice
+from qmpsnap.operations.job.notices import Notice, StoppedByError
 from qmpsnap.operations.job.pace import Pace
 from qmpsnap.operations.job.states import JobView
 from qmpsnap.operations.plan_merge import MergePlan
@@ -44,10 +42,13 @@ class Shown:
 
 @contextmanager
 def shown() -> Iterator[Shown]:
-    """Show progress for the length of a block."""
-    if not sys.stderr.isatty():
-        yield Shown(_lines(), lambda notice: say(str(notice)))
+    """Show progress for the length of a block; nothing of it with `-q`."""
+    if is_quiet() or not sys.stderr.isatty():
+        yield Shown(_lines(), _tell)
         return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -72,6 +73,11 @@ def shown() -> Iterator[Shown]:
             )
 
         yield Shown(update, lambda notice: console.print(printable(notice)))
+
+
+def _tell(notice: Notice) -> None:
+    """Say it; that a job waits for somebody to make room, with `-q` as well."""
+    (warn if isinstance(notice, StoppedByError) else say)(str(notice))
 
 
 def _lines() -> Update:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import click
 
-from qmpsnap.cli.connection import GuestCommand, Road
+from qmpsnap.cli.command import Command
+from qmpsnap.cli.connection import Road
 from qmpsnap.cli.output import say
 
 
-@click.command(cls=GuestCommand)
+@click.command(cls=Command, examples=("record web1 web1.jsonl",))
 @click.argument("guest")
 @click.argument("file")
 @click.pass_obj

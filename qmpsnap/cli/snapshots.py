@@ -6,10 +6,10 @@ import datetime
 from collections.abc import Sequence
 
 import click
-from rich.console import Group
 
 from qmpsnap.cli import documents, plans, quiescing, views
-from qmpsnap.cli.connection import GuestCommand, Road
+from qmpsnap.cli.command import Command
+from qmpsnap.cli.connection import Road
 from qmpsnap.cli.options import (
     allow_option,
     force_option,
@@ -18,9 +18,10 @@ from qmpsnap.cli.options import (
     plan_option,
     verify_option,
 )
-from qmpsnap.cli.output import output_option, printable, say, show
+from qmpsnap.cli.output import output_option, say, show
 from qmpsnap.cli.progress import shown
 from qmpsnap.cli.quiescing import quiesce_options
+from qmpsnap.cli.text import fold, printable
 from qmpsnap.operations import merge, outcome
 from qmpsnap.operations.forecast import forecast_create, forecast_delete
 from qmpsnap.operations.options import MergeOptions
@@ -28,7 +29,9 @@ from qmpsnap.operations.requests import CreateRequest, Method, NamedDeleteReques
 from qmpsnap.operations.snapshot import create_all
 
 
-@click.command(cls=GuestCommand)
+@click.command(
+    cls=Command, examples=("create web1 vda", "create web1 vda monday --also vdb --quiesce try")
+)
 @click.argument("guest")
 @click.argument("disk")
 @click.argument("name", required=False)
@@ -75,7 +78,9 @@ def create(
     )
 
 
-@click.command(cls=GuestCommand)
+@click.command(
+    cls=Command, examples=("delete web1 vda monday", "delete web1 vda monday --remove-file --plan")
+)
 @click.argument("guest")
 @click.argument("disk")
 @click.argument("name")
@@ -165,5 +170,8 @@ def _tell(headline: str, operation: str, done: Sequence[outcome.Result], output:
     show(
         documents.result(operation, done),
         output,
-        lambda: Group(printable(text), views.chain([one.disk for one in done])),
+        lambda here: (
+            *fold(printable(text), here.width),
+            *views.chain([one.disk for one in done], here),
+        ),
     )

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import click
 
-from qmpsnap.cli.connection import GuestCommand, Road
+from qmpsnap.cli.command import Command
+from qmpsnap.cli.connection import Road
 from qmpsnap.cli.findings import Audited, findings_output, tell
 from qmpsnap.findings.across_guests import across_guests
 from qmpsnap.findings.finding import Finding
 from qmpsnap.findings.look import look
 
 
-@click.command(cls=GuestCommand)
+@click.command(cls=Command, examples=("verify web1", "verify web1 vda -o json"))
 @click.argument("guest")
 @click.argument("disk", required=False)
 @findings_output

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
-from rich.console import Group, RenderableType
-from rich.table import Table
-
-from qmpsnap.cli.output import printable, table
+from qmpsnap.cli.tables import Screen, Table
+from qmpsnap.cli.text import Safe, printable
 from qmpsnap.cli.units import seconds_text
 from qmpsnap.formats.layers import Disk, Disks, Layer
 from qmpsnap.graph.files import OpenFile
-from qmpsnap.operations.job.pace import Rates
-from qmpsnap.operations.job.states import IoStatus, JobReport
-from qmpsnap.operations.names import snapshots
 from qmpsnap.operations.space import bytes_text
+
+if TYPE_CHECKING:  # none of them for `chain`
+    from qmpsnap.operations.job.pace import Rates
+    from qmpsnap.operations.job.states import JobReport
 
 
 def size(value: int | None) -> str:
@@ -36,7 +36,7 @@ def disks(guest: Disks) -> Table:
         )
         for disk in guest.disks
     ]
-    return table(("DISK", "SERIAL", "FORMAT", "SIZE", "DEPTH", "ACTIVE FILE", ""), rows)
+    return Table(("DISK", "SERIAL", "FORMAT", "SIZE", "DEPTH", "ACTIVE FILE", ""), rows)
 
 
 def _kind(disk: Disk) -> list[str]:
@@ -44,15 +44,17 @@ def _kind(disk: Disk) -> list[str]:
     return [*words, "read-only"] if disk.read_only else words
 
 
-def chain(chosen: Iterable[Disk]) -> Group:
+def chain(chosen: Iterable[Disk], here: Screen) -> Iterator[str | Table]:
     """One table a disk, one row a layer, active layer first."""
-    return Group(*(_chain(disk) for disk in chosen))
+    below = "`- " if here.plain else "└ "
+    for disk in chosen:
+        yield _chain(disk, below)
 
 
-def _chain(disk: Disk) -> RenderableType:
+def _chain(disk: Disk, below: str) -> str | Table:
     rows = [
         (
-            ("" if number == 0 else "└ ") + layer.file,
+            Safe(("" if number == 0 else below) + printable(layer.file)),
             layer.format or "?",
             layer.verdict.value,
             witnesses(layer),
@@ -66,9 +68,8 @@ def _chain(disk: Disk) -> RenderableType:
     title = f"{disk.disk}{serial}"
     if not rows:
         return f"{printable(title)}: empty"
-    result = table(("FILE", "FORMAT", "VERDICT", "WITNESSES", "FLAGS"), rows, title=title)
-    result.caption = "\n".join(map(printable, remarks)) or None
-    return result
+    columns = ("FILE", "FORMAT", "VERDICT", "WITNESSES", "FLAGS")
+    return Table(columns, rows, title=title, remarks=remarks, labelled=False)
 
 
 def _why(disk: Disk, file: OpenFile) -> str:
@@ -76,32 +77,36 @@ def _why(disk: Disk, file: OpenFile) -> str:
 
 
 def witnesses(layer: Layer) -> str:
-    """Who says what, in short: `qmp,xml: raw · header: qcow2`."""
+    """Who says what, in short: `qmp,xml: raw; header: qcow2`."""
     formats: dict[str, list[str]] = {}
     for one in layer.evidence:
         formats.setdefault(one.format, []).append(one.witness.value)
     if len(formats) == 1:
         return " ".join(next(iter(formats.values())))
-    return " · ".join(f"{' '.join(who)}: {format_}" for format_, who in formats.items())
+    return "; ".join(f"{' '.join(who)}: {format_}" for format_, who in formats.items())
 
 
 def snapshot_list(chosen: Iterable[Disk]) -> Table:
     """One row a snapshot."""
+    from qmpsnap.operations.names import snapshots
+
     rows = [
         (disk.disk, one.name, one.data.file, one.data.format, one.overlay.file)
         for disk in chosen
         for one in snapshots(disk)
     ]
-    return table(("DISK", "SNAPSHOT", "DATA IN", "FORMAT", "WRITTEN SINCE IN"), rows)
+    return Table(("DISK", "SNAPSHOT", "DATA IN", "FORMAT", "WRITTEN SINCE IN"), rows, heading=2)
 
 
 def jobs(found: Iterable[JobReport], rates: Mapping[str, Rates]) -> Table:
     """One row a job."""
     rows = [_job(one, rates.get(one.id)) for one in found]
-    return table(("JOB", "TYPE", "DISK", "STATUS", "DONE", "RATE", "LEFT", "LIMIT", ""), rows)
+    return Table(("JOB", "TYPE", "DISK", "STATUS", "DONE", "RATE", "LEFT", "LIMIT", ""), rows)
 
 
 def _job(job: JobReport, rates: Rates | None) -> tuple[object, ...]:
+    from qmpsnap.operations.job.states import IoStatus
+
     view = job.view
     left = rates.left_s if rates else None
     remarks = [] if view.io_status is IoStatus.OK else [f"stopped: {view.io_status}"]

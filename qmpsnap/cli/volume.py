@@ -14,7 +14,8 @@ import click
 
 from qmpsnap import status
 from qmpsnap.cli import plans, quiescing
-from qmpsnap.cli.connection import GuestCommand, Road
+from qmpsnap.cli.command import Command
+from qmpsnap.cli.connection import Road
 from qmpsnap.cli.options import (
     allow_option,
     force_option,
@@ -48,7 +49,13 @@ dialect_option = click.option(
 )
 
 
-@click.command("volume-snapshot-create", cls=GuestCommand)
+@click.command(
+    "volume-snapshot-create",
+    cls=Command,
+    examples=(
+        'volume-snapshot-create web1 VOLUME_ID \'{"type": "qcow2", "new_file": "volume-1.snap", "snapshot_id": "1"}\'',
+    ),
+)
 @click.argument("guest")
 @click.argument("volume_id")
 @click.argument("create_info")
@@ -91,7 +98,13 @@ def volume_snapshot_create(
     _report(Operation.CREATE, dialect, work)
 
 
-@click.command("volume-snapshot-delete", cls=GuestCommand)
+@click.command(
+    "volume-snapshot-delete",
+    cls=Command,
+    examples=(
+        'volume-snapshot-delete web1 VOLUME_ID SNAPSHOT_ID \'{"type": "qcow2", "file_to_merge": "volume-1.snap", "merge_target_file": "volume-1"}\'',
+    ),
+)
 @click.argument("guest")
 @click.argument("volume_id")
 @click.argument("snapshot_id")

@@ -44,6 +44,8 @@ class Forecast:
     """The chain that the plan was made from, and that every step expects to find."""
     after: tuple[tuple[str, str | None], ...]
     """(file, format) of the chain afterwards."""
+    for_all: int = 0
+    """How many of the last steps are done once for all disks; the last disk's steps have them."""
 
 
 def forecast_delete(
@@ -97,7 +99,7 @@ def forecast_create(
     """
     seen = found(guest)
     ready = prepared_snapshot(guest, seen, requests, allow=allow)
-    last = len(ready.plans) - 1
+    last, switch = len(ready.plans) - 1, _switch(guest, ready, quiesce)
     return tuple(
         Forecast(
             disk=plan.disk.disk,
@@ -110,11 +112,12 @@ def forecast_create(
                     else ()
                 ),
                 *ready.steps.make[number],
-                *(_switch(guest, ready, quiesce) if number == last else ()),
+                *(switch if number == last else ()),
             ),
             moved=Growth(moved=0, needed=0),
             before=plan.disk.layers,
             after=((plan.file, "qcow2"), *_chain(plan.disk.layers)),
+            for_all=len(switch) if number == last and last else 0,
         )
         for number, plan in enumerate(ready.plans)
     )

@@ -52,7 +52,7 @@ class DiskBusy(Refused):
 
     msg = "{self.disk} has a job that has not ended: {self.type} {self.job!r}, {self.status}"
     remedy = (
-        "See `qmpsnap jobs`; wait for it (`qmpsnap wait`), or cancel it (`qmpsnap cancel`). A job "
+        "See `qmpsnap job list`; wait for it (`qmpsnap job wait`), or cancel it (`qmpsnap job cancel`). A job "
         "that an interrupted `delete` left is finished by the same `delete` again."
     )
 

@@ -11,16 +11,15 @@ import contextlib
 import io
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Final
 
 import jsonschema
 import yaml
 from lxml import etree
-from rich.console import RenderableType
 
 from qmpsnap.cli import documents, views
-from qmpsnap.cli.output import complain, say, show
+from qmpsnap.cli.output import View, complain, say, show
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.formats.layers import Disk, Disks, Layer
 from qmpsnap.formats.verdict import Verdict, Witness
@@ -293,12 +292,12 @@ def check_output(report: Disks, *, thorough: bool) -> str:
     document = documents.chain(report, report.disks)
     _VALIDATOR.validate(document)
     assert json.loads(json.dumps(document, allow_nan=False)) == document
-    shown: list[tuple[documents.Document, Callable[[], RenderableType]]] = [
-        (document, lambda: views.chain(report.disks)),
-        (documents.disks(report), lambda: views.disks(report)),
+    shown: list[tuple[documents.Document, View]] = [
+        (document, lambda here: views.chain(report.disks, here)),
+        (documents.disks(report), lambda _: [views.disks(report)]),
         (
             documents.snapshot_list(report, report.disks),
-            lambda: views.snapshot_list(report.disks),
+            lambda _: [views.snapshot_list(report.disks)],
         ),
     ]
     everything = []
@@ -318,7 +317,7 @@ def check_output(report: Disks, *, thorough: bool) -> str:
             assert layer.file.strip() in everything[0], "a name is shown as another one"
     if thorough:
         with _printed() as out:
-            show(document, "yaml", lambda: "")
+            show(document, "yaml", lambda _: [])
         assert out.getvalue().isascii()
         assert yaml.safe_load(out.getvalue()) == document
     with _printed() as out:

@@ -76,7 +76,7 @@ def _by_qmp(domain: Any, **_: object) -> QmpGuest:
 class TestMergeBehindLibvirtsBack(Pain[Defined]):
     """QEMU is on the base by now, the overlay is removed, and libvirt knows of nothing."""
 
-    guard = Guard(where="qmpsnap.cli.connection.LibvirtGuest", instead=_by_qmp)
+    guard = Guard(where="qmpsnap.guests.libvirt.guest.LibvirtGuest", instead=_by_qmp)
 
     @pytest.fixture
     def world(self, connection: Any, share: Path, borrowed: None) -> Iterator[Defined]:

@@ -80,7 +80,7 @@ class Rig:
 
     def cli(self, command: str, *arguments: str) -> Said:
         """Run the command line in this process."""
-        return run_cli([*self.road, command, *self.names, *arguments])
+        return run_cli([*self.road, *command.split(), *self.names, *arguments])
 
     def disk(self) -> Disk:
         """The disk, read afresh."""

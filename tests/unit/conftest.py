@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from hypothesis import HealthCheck, settings
 
 # Derandomized: the same commit gives the same result. No example database: nothing is written
@@ -11,7 +13,7 @@ settings.register_profile(
     derandomize=True,
     database=None,
     deadline=None,
-    max_examples=100,
+    max_examples=int(os.environ.get("QMPSNAP_UNIT_EXAMPLES", "40")),  # `make nightly`: 1,000
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("unit")

@@ -51,6 +51,11 @@ class Client:
         """Return a value for a command."""
         self.send({"return": value} | {key: command[key] for key in ("id",) if key in command})
 
+    def refuse(self, command: Mapping[str, object], error_class: str, description: str) -> None:
+        """Return an error for a command."""
+        error = {"class": error_class, "desc": description}
+        self.send({"error": error} | {key: command[key] for key in ("id",) if key in command})
+
 
 @contextmanager
 def serve(path: Path, talk: Callable[[Client], object]) -> Iterator[str]:

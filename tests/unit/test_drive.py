@@ -138,7 +138,7 @@ class TestNoSpace:
         assert isinstance(notice, StoppedByError)
         assert "no space left (writing volume-1, which takes 2 KiB" in str(notice)
         assert "1 KiB free on /share: up to 6 KiB more are needed" in str(notice)
-        assert "`qmpsnap resume`" in str(notice)
+        assert "`qmpsnap job resume`" in str(notice)
 
     def test_failure_says_where(self) -> None:
         with pytest.raises(JobFailed, match=r"No space left on device \(writing .* on /share\)"):

@@ -70,6 +70,7 @@ RUN = closed(
 )
 SCHEMA = closed(version={"const": "2.1.0"}, runs=several(RUN))
 SCHEMA["properties"]["$schema"] = TEXT
+VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 
 
 def run(*found: Finding, complete: bool = True, not_audited: tuple[str, ...] = ()) -> Any:
@@ -77,7 +78,7 @@ def run(*found: Finding, complete: bool = True, not_audited: tuple[str, ...] = (
     log = sarif(found, version="1.2.3", complete=complete, not_audited=not_audited)
     text = json.dumps(log)
     json.dumps(json.loads(text), ensure_ascii=False).encode()  # no lone surrogates
-    jsonschema.validate(json.loads(text), SCHEMA)
+    VALIDATOR.validate(json.loads(text))
     return json.loads(text)["runs"][0]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from qmpsnap.operations.forecast import forecast_create
@@ -37,3 +39,12 @@ def test_without_an_agent() -> None:
     assert shown(WithoutAgent, "try") == ["transaction"]
     with pytest.raises(CannotFreeze):
         shown(WithoutAgent, "require")
+
+
+def test_what_is_done_for_all_disks_is_told_apart() -> None:
+    disks = [samples.disk(2), replace(samples.disk(2), disk="vdb", serial="2")]
+    requests = [replace(CREATE, disk=one, new_file=f"{one}.new") for one in ("vda", "vdb")]
+    fake = FakeGuest(samples.guest(*disks))
+    first, last = forecast_create(fake, requests, Quiesce(policy=Policy.TRY))
+    assert (first.for_all, last.for_all) == (0, 3)
+    assert [step.what for step in last.steps[-3:]] == ["freeze", "transaction", "thaw"]

@@ -12,7 +12,8 @@ from typing import Any, Final
 import click
 
 from qmpsnap.cli.audit.parallel import in_parallel
-from qmpsnap.cli.connection import GuestCommand, Road
+from qmpsnap.cli.command import Command
+from qmpsnap.cli.connection import Road
 from qmpsnap.cli.findings import Audited, NotAudited, findings_output, tell
 from qmpsnap.cli.output import say
 from qmpsnap.cli.units import Seconds
@@ -51,7 +52,14 @@ class _Target:
     look: Callable[[], _Answer]
 
 
-@click.command(cls=GuestCommand)
+@click.command(
+    cls=Command,
+    examples=(
+        "audit",
+        "audit -c qemu+ssh://compute7/system -o sarif",
+        "audit --socket /run/a.qmp --socket /run/b.qmp",
+    ),
+)
 @click.option(
     "--socket",
     "sockets",
@@ -78,7 +86,6 @@ class _Target:
 @click.pass_context
 def audit(
     ctx: click.Context,
-    guest: str | None,
     sockets: tuple[str, ...],
     jobs: int,
     timeout: float,

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from qmpsnap.cli.output import printable
+from qmpsnap.cli.text import printable
 
 NAME_LIMIT: Final = 56
 """Characters of one line of a label; a longer one loses its middle."""

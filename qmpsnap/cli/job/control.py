@@ -5,18 +5,18 @@ from __future__ import annotations
 import click
 
 from qmpsnap.cli import plans
-from qmpsnap.cli.connection import GuestCommand, Road
+from qmpsnap.cli.command import Command
+from qmpsnap.cli.connection import Road
 from qmpsnap.cli.options import plan_as
 from qmpsnap.cli.output import say
 from qmpsnap.cli.units import BytesPerSecond
 from qmpsnap.operations.forecast import forecast_control
-from qmpsnap.operations.guest import Guest
 from qmpsnap.operations.job import verbs
-from qmpsnap.operations.job.states import Verb
+from qmpsnap.operations.job.states import JobReport, Verb
 from qmpsnap.operations.space import bytes_text
 
 
-@click.command(cls=GuestCommand)
+@click.command(cls=Command, examples=("job cancel web1 vda", "job cancel web1 vda --plan"))
 @click.argument("guest")
 @click.argument("job")
 @plan_as
@@ -27,15 +27,11 @@ def cancel(road: Road, guest: str | None, job: str, plan: str | None) -> None:
 
     JOB is its id, or the disk when it has one job.
     """
-    with road.open(guest) as host:
-        if plan is not None:
-            _show_plan(host, Verb.CANCEL, job, plan)
-            return
-        done = verbs.cancel(host, job)
-    say(f"job {done.id} was cancelled")
+    if done := _act(road, guest, Verb.CANCEL, job, plan):
+        say(f"job {done.id} was cancelled")
 
 
-@click.command(cls=GuestCommand)
+@click.command(cls=Command, examples=("--qmp /run/web1.qmp job pause vda",))
 @click.argument("guest")
 @click.argument("job")
 @plan_as
@@ -46,34 +42,28 @@ def pause(road: Road, guest: str | None, job: str, plan: str | None) -> None:
 
     JOB is its id, or the disk when it has one job.
     """
-    with road.open(guest) as host:
-        if plan is not None:
-            _show_plan(host, Verb.PAUSE, job, plan)
-            return
-        done = verbs.pause(host, job)
-    say(f"job {done.id} is paused; it goes on after `qmpsnap resume`")
+    if done := _act(road, guest, Verb.PAUSE, job, plan):
+        say(f"job {done.id} is paused; it goes on after `qmpsnap job resume`")
 
 
-@click.command(cls=GuestCommand)
+@click.command(cls=Command, examples=("--qmp /run/web1.qmp job resume vda",))
 @click.argument("guest")
 @click.argument("job")
 @plan_as
 @click.pass_obj
 def resume(road: Road, guest: str | None, job: str, plan: str | None) -> None:
     """
-    Let a job go on that was paused, or has paused itself on an error (not under libvirt).
+    Resume a job that was paused, or has paused itself on an error (not under libvirt).
 
     JOB is its id, or the disk when it has one job.
     """
-    with road.open(guest) as host:
-        if plan is not None:
-            _show_plan(host, Verb.RESUME, job, plan)
-            return
-        done = verbs.resume(host, job)
-    say(f"job {done.id} goes on")
+    if done := _act(road, guest, Verb.RESUME, job, plan):
+        say(f"job {done.id} goes on")
 
 
-@click.command("set-speed", cls=GuestCommand)
+@click.command(
+    "set-speed", cls=Command, examples=("job set-speed web1 vda 50M", "job set-speed web1 vda 0")
+)
 @click.argument("guest")
 @click.argument("job")
 @click.argument("bandwidth", type=BytesPerSecond())
@@ -85,14 +75,25 @@ def set_speed(road: Road, guest: str | None, job: str, bandwidth: int, plan: str
 
     JOB is its id, or the disk when it has one job. BANDWIDTH may end in K, M or G.
     """
+    limit = f"{bytes_text(bandwidth)}/s" if bandwidth else "any speed"
+    if done := _act(road, guest, Verb.SET_SPEED, job, plan, bandwidth):
+        say(f"job {done.id} may copy at {limit} from now on")
+
+
+def _act(
+    road: Road, guest: str | None, verb: Verb, job: str, plan: str | None, bandwidth: int = 0
+) -> JobReport | None:
+    """Do it to the job, and return what it was; or show the plan in this form."""
     with road.open(guest) as host:
         if plan is not None:
-            _show_plan(host, Verb.SET_SPEED, job, plan, bandwidth)
-            return
-        done = verbs.set_speed(host, job, bandwidth)
-    limit = f"{bytes_text(bandwidth)}/s" if bandwidth else "any speed"
-    say(f"job {done.id} may copy at {limit} from now on")
-
-
-def _show_plan(host: Guest, verb: Verb, job: str, output: str, bandwidth: int = 0) -> None:
-    plans.show_plans(verb, (forecast_control(host, verb, job, bandwidth),), output)
+            plans.show_plans(verb, (forecast_control(host, verb, job, bandwidth),), plan)
+            return None
+        match verb:
+            case Verb.CANCEL:
+                return verbs.cancel(host, job)
+            case Verb.PAUSE:
+                return verbs.pause(host, job)
+            case Verb.RESUME:
+                return verbs.resume(host, job)
+            case Verb.SET_SPEED:
+                return verbs.set_speed(host, job, bandwidth)

@@ -8,7 +8,8 @@ from typing import Final
 import click
 
 from qmpsnap.cli import documents, views
-from qmpsnap.cli.connection import GuestCommand, Road
+from qmpsnap.cli.command import Command
+from qmpsnap.cli.connection import Road
 from qmpsnap.cli.output import output_option, show
 from qmpsnap.operations.guest import Jobs
 from qmpsnap.operations.job.pace import Pace, Rates
@@ -18,11 +19,11 @@ BETWEEN_S: Final = 0.5
 """Seconds between the two looks that a rate takes."""
 
 
-@click.command(cls=GuestCommand)
+@click.command("list", cls=Command, examples=("job list web1", "job list web1 -o json"))
 @click.argument("guest")
 @output_option
 @click.pass_obj
-def jobs(road: Road, guest: str | None, output: str) -> None:
+def list_(road: Road, guest: str | None, output: str) -> None:
     """
     List the block jobs of a guest, this tool's and others'.
 
@@ -30,7 +31,7 @@ def jobs(road: Road, guest: str | None, output: str) -> None:
     """
     with road.open(guest) as host:
         found, rates = _looked_twice(host)
-    show(documents.jobs(found, rates), output, lambda: views.jobs(found, rates))
+    show(documents.jobs(found, rates), output, lambda _: [views.jobs(found, rates)])
 
 
 def _looked_twice(host: Jobs) -> tuple[tuple[JobReport, ...], dict[str, Rates]]:

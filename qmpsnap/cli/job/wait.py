@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import click
 
-from qmpsnap.cli.connection import GuestCommand, Road
+from qmpsnap.cli.command import Command
+from qmpsnap.cli.connection import Road
 from qmpsnap.cli.output import say
 from qmpsnap.cli.progress import shown
 from qmpsnap.cli.units import Seconds
 from qmpsnap.operations.job import verbs
 
 
-@click.command(cls=GuestCommand)
+@click.command(cls=Command, examples=("job wait web1 vda", "job wait web1 vda --timeout 60"))
 @click.argument("guest")
 @click.argument("job")
 @click.option(

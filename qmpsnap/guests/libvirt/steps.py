@@ -37,7 +37,7 @@ class NotByLibvirt(Refused):
 
     msg = "libvirt cannot {self.verb} the job of {self.job}"
     remedy = (
-        "Limit it (`qmpsnap set-speed`), cancel it (`qmpsnap cancel`) and delete again later, or "
+        "Limit it (`qmpsnap job set-speed`), cancel it (`qmpsnap job cancel`) and delete again later, or "
         "pause the guest (`virsh suspend`)."
     )
 

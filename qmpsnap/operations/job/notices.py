@@ -24,8 +24,8 @@ class StoppedByError:
         where = f" ({self.room.shortage(self.left)})" if self.room is not None else ""
         mend = "make room" if self.why is IoStatus.NOSPACE else "mend the storage"
         return (
-            f"job {self.job} has paused: {what}{where}; {mend}, then `qmpsnap resume`, "
-            "or give it up with `qmpsnap cancel`"
+            f"job {self.job} has paused: {what}{where}; {mend}, then `qmpsnap job resume`, "
+            "or give it up with `qmpsnap job cancel`"
         )
 
 
@@ -36,7 +36,7 @@ class PausedBySomebody:
     job: str
 
     def __str__(self) -> str:
-        return f"job {self.job} has been paused; it goes on after `qmpsnap resume`"
+        return f"job {self.job} has been paused; it goes on after `qmpsnap job resume`"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +62,7 @@ class DoesNotConverge:
         writing, copying = bytes_text(self.writing), bytes_text(self.copying)
         return (
             f"job {self.job} does not converge: the guest writes {writing}/s, and {copying}/s are "
-            "copied; raise the bandwidth (`qmpsnap set-speed`), throttle the guest's disk to less "
+            "copied; raise the bandwidth (`qmpsnap job set-speed`), throttle the guest's disk to less "
             f"than {copying}/s, or pause the guest for a while"
         )
 

@@ -38,7 +38,7 @@ class JobNotFound(Refused):
     """No job answers to the name."""
 
     msg = "there is no job {self.wanted!r}; there is: {self.known_text}"
-    remedy = "See `qmpsnap jobs`. A job that has ended is not there any more."
+    remedy = "See `qmpsnap job list`. A job that has ended is not there any more."
 
     wanted: str
     known: tuple[str, ...]
@@ -68,7 +68,7 @@ class JobUnsuitable(Refused):
     """The job is not in a state in which this can be done."""
 
     msg = "job {self.job} is {self.status}: it cannot {self.verb}"
-    remedy = "See `qmpsnap jobs`."
+    remedy = "See `qmpsnap job list`."
 
     job: str
     status: str

@@ -51,7 +51,7 @@ def rig(connection: Any, share: Path) -> Iterator[Rig]:
 
 
 def _assert_unchanged(rig: Rig, content: str) -> None:
-    assert rig.cli("jobs", "-o", "json").json["jobs"] == []
+    assert rig.cli("job list", "-o", "json").json["jobs"] == []
     assert rig.files() == [ACTIVE, TOP, BASE]
     assert_sound(rig.disk())
     assert rig.guest.read_sha256(DISK) == content
@@ -65,7 +65,7 @@ def _assert_merged(rig: Rig, kind: str, content: str) -> None:
 
 def _running(rig: Rig) -> dict[str, object]:
     while True:
-        jobs = rig.cli("jobs", "-o", "json").json["jobs"]
+        jobs = rig.cli("job list", "-o", "json").json["jobs"]
         if jobs:
             return dict(jobs[0])
 
@@ -77,7 +77,7 @@ def test_bandwidth_can_be_changed_while_it_runs(rig: Rig, kind: str) -> None:
     job = _running(rig)
     assert (job["id"], job["disk"], job["bandwidth"], job["ours"]) == (DISK, DISK, MIB, None)
     assert job["type"] == ("stream" if kind == "pull" else "commit")
-    assert rig.cli("set-speed", DISK, "0").code == 0
+    assert rig.cli("job set-speed", DISK, "0").code == 0
     merge.ends()
     _assert_merged(rig, kind, content)
 
@@ -87,10 +87,10 @@ def test_cancel(rig: Rig, kind: str) -> None:
     content = rig.guest.read_sha256(DISK)
     merge = Merge(rig, kind, SLOW)
     _running(rig)
-    shown = rig.cli("cancel", DISK, "--plan", "-o", "json").json["disks"][0]
+    shown = rig.cli("job cancel", DISK, "--plan", "-o", "json").json["disks"][0]
     assert [step["what"] for step in shown["steps"]] == ["blockJobAbort"]
-    assert rig.cli("pause", DISK, "--plan").code == 4
-    said = rig.cli("cancel", DISK)
+    assert rig.cli("job pause", DISK, "--plan").code == 4
+    said = rig.cli("job cancel", DISK)
     assert said.code == 0, said
     with pytest.raises(JobFailed, match=r"[Cc]ancel"):
         merge.ends()
@@ -100,10 +100,10 @@ def test_cancel(rig: Rig, kind: str) -> None:
 def test_wait(rig: Rig) -> None:
     merge = Merge(rig, "commit", SLOW)
     _running(rig)
-    timer = threading.Timer(0.3, lambda: rig.cli("set-speed", DISK, "0"))
+    timer = threading.Timer(0.3, lambda: rig.cli("job set-speed", DISK, "0"))
     timer.start()
-    assert rig.cli("wait", DISK, "--timeout", "0.1").code == 1
-    said = rig.cli("wait", DISK)
+    assert rig.cli("job wait", DISK, "--timeout", "0.1").code == 1
+    said = rig.cli("job wait", DISK)
     assert said.code == 0, said
     timer.join()
     merge.ends()
@@ -143,10 +143,10 @@ def test_what_libvirt_cannot_do_is_refused_before_anything_is_touched(rig: Rig) 
     merge = Merge(rig, "commit", SLOW)
     _running(rig)
     for verb in ("pause", "resume"):
-        said = rig.cli(verb, DISK)
+        said = rig.cli(f"job {verb}", DISK)
         assert said.code == 4, said
         assert f"libvirt cannot {verb}" in said.err
-    assert rig.cli("set-speed", DISK, "0").code == 0
+    assert rig.cli("job set-speed", DISK, "0").code == 0
     merge.ends()
 
 

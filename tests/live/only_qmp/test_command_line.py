@@ -91,9 +91,12 @@ def test_result_that_cannot_be_written(make_rig: MakeRig) -> None:
 def test_closed_stdout_and_stderr(make_rig: MakeRig) -> None:
     with make_rig("raw") as rig:
         line = [sys.executable, "-m", "qmpsnap", *rig.road]
-        for end, code in ((["chain"], 0), (["chain", "nosuch"], 4)):
-            shell = ["sh", "-c", 'exec "$@" >&- 2>&-', "sh", *line, *end]
-            assert subprocess.run(shell, check=False).returncode == code
+        for end, code in ((["chain"], 1), (["chain", "nosuch"], 4), (["job", "list"], 1)):
+            for closed in (">&-", ">&- 2>&-"):
+                shell = ["sh", "-c", f'exec "$@" {closed}', "sh", *line, *end]
+                done = subprocess.run(shell, check=False, stderr=subprocess.PIPE, text=True)
+                assert done.returncode == code
+                assert ("stdout is closed" in done.stderr) == (code == 1 and closed == ">&-")
 
 
 def test_ctrl_c_leaves_the_job_running_and_says_how_to_go_on(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def test_migration_that_is_under_way(make_rig: MakeRig) -> None:
     "A block job runs on the disk already",
     happens="refused: another snapshot, or another merge, before anything is touched",
     code=4,
-    then="Wait for it (`qmpsnap wait`) or cancel it (`qmpsnap cancel`).",
+    then="Wait for it (`qmpsnap job wait`) or cancel it (`qmpsnap job cancel`).",
 )
 def test_job_of_somebody_else(make_rig: MakeRig) -> None:
     with make_rig("raw") as rig:

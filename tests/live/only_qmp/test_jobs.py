@@ -138,13 +138,13 @@ class TestNoSpace:
         missing = re.search(rf" free on {share}: up to ([0-9.]+) MiB more are needed", said)
         assert missing is not None, said
         assert 8 < float(missing[1]) <= 16
-        (job,) = full.second.cli("jobs", "-o", "json").json["jobs"]
+        (job,) = full.second.cli("job list", "-o", "json").json["jobs"]
         assert (job["disk"], job["status"], job["io_status"]) == (DISK, "paused", "nospace")
         assert job["ours"] is True
-        assert full.second.cli("wait", DISK, "--timeout", "0.1").code == 1
+        assert full.second.cli("job wait", DISK, "--timeout", "0.1").code == 1
         assert full.filler is not None
         full.filler.unlink()
-        resumed = full.second.cli("resume", DISK)
+        resumed = full.second.cli("job resume", DISK)
         assert resumed.code == 0, resumed
         merge.ends()
         full.assert_merged(kind)
@@ -154,9 +154,9 @@ class TestNoSpace:
         first = merge.hears(StoppedByError)
         assert full.filler is not None
         full.filler.write_bytes(b"x" * (full.filler.stat().st_size - 4 * MIB))
-        assert full.second.cli("resume", DISK).code == 0
+        assert full.second.cli("job resume", DISK).code == 0
         assert merge.hears(StoppedByError).left < first.left
-        assert full.second.cli("cancel", DISK).code == 0
+        assert full.second.cli("job cancel", DISK).code == 0
         with pytest.raises(JobFailed, match=r"[Cc]ancel"):
             merge.ends()
         full.assert_unchanged()
@@ -181,8 +181,8 @@ class TestNoSpace:
             merged(host, "commit", PAUSE, progress=interrupt)
         assert full.filler is not None
         full.filler.unlink()
-        assert rig.cli("resume", DISK).code == 0
-        said = rig.cli("wait", DISK)
+        assert rig.cli("job resume", DISK).code == 0
+        said = rig.cli("job wait", DISK)
         assert said.code == 1, said
         assert "waits (pending) to be finished" in said.err
         assert rig.delete(TOP, BASE).code == 0
@@ -206,7 +206,7 @@ class TestNoSpace:
         with two_rigs(share, replace(plain, blockdevs=failing)) as two:
             merge = Merge(two.rig, "commit", PAUSE)
             assert "an I/O error" in str(merge.hears(StoppedByError))
-            assert two.second.cli("resume", DISK).code == 0
+            assert two.second.cli("job resume", DISK).code == 0
             merge.ends()
             two.assert_merged("commit")
 
@@ -217,23 +217,23 @@ class TestSecondCall:
         job = _running(two.second)
         assert job["bandwidth"] == MIB
         assert (job["type"], job["disk"], job["ours"]) == ("commit", DISK, True)
-        shown = two.second.cli("set-speed", DISK, "0", "--plan", "-o", "json").json
+        shown = two.second.cli("job set-speed", DISK, "0", "--plan", "-o", "json").json
         assert shown["disks"][0]["steps"][0]["what"] == "block-job-set-speed"
         assert _running(two.second)["bandwidth"] == MIB
-        assert two.second.cli("set-speed", DISK, "0").code == 0
+        assert two.second.cli("job set-speed", DISK, "0").code == 0
         merge.ends()
         two.assert_merged("commit")
 
     def test_pause_and_resume(self, two: TwoRigs) -> None:
         merge = Merge(two.rig, "commit", SLOW)
         _running(two.second)
-        assert two.second.cli("resume", DISK).code == 4  # it is not paused
-        assert two.second.cli("pause", DISK).code == 0
+        assert two.second.cli("job resume", DISK).code == 4  # it is not paused
+        assert two.second.cli("job pause", DISK).code == 0
         merge.hears(PausedBySomebody)
-        assert two.second.cli("pause", DISK).code == 4
-        assert "paused" in two.second.cli("jobs").out
-        assert two.second.cli("set-speed", DISK, "0").code == 0
-        assert two.second.cli("resume", DISK).code == 0
+        assert two.second.cli("job pause", DISK).code == 4
+        assert "paused" in two.second.cli("job list").out
+        assert two.second.cli("job set-speed", DISK, "0").code == 0
+        assert two.second.cli("job resume", DISK).code == 0
         merge.hears(GoesOn)
         merge.ends()
         two.assert_merged("commit")
@@ -242,12 +242,12 @@ class TestSecondCall:
     def test_cancel(self, two: TwoRigs, kind: str) -> None:
         merge = Merge(two.rig, kind, SLOW)
         job = _running(two.second)
-        shown = two.second.cli("cancel", DISK, "--plan", "-o", "json").json["disks"][0]
+        shown = two.second.cli("job cancel", DISK, "--plan", "-o", "json").json["disks"][0]
         (step,) = shown["steps"]
         assert (step["what"], step["arguments"]) == ("job-cancel", {"id": job["id"]})
         assert [one["file"] for one in shown["after"]] == [ACTIVE, TOP, BASE]
-        assert two.second.cli("jobs", "-o", "json").json["jobs"]  # it was only shown
-        said = two.second.cli("cancel", DISK)
+        assert two.second.cli("job list", "-o", "json").json["jobs"]  # it was only shown
+        said = two.second.cli("job cancel", DISK)
         assert said.code == 0, said
         with pytest.raises(JobFailed, match=r"[Cc]ancel"):
             merge.ends()
@@ -256,7 +256,7 @@ class TestSecondCall:
     def test_cancel_of_a_ready_mirror(self, two: TwoRigs) -> None:
         def on_ready(_plan: object, view: JobView) -> None:
             if view.status == "ready":
-                assert two.second.cli("cancel", DISK).code == 0
+                assert two.second.cli("job cancel", DISK).code == 0
 
         with two.rig.host() as host, pytest.raises(JobFailed, match="Operation canceled"):
             merged(host, "active-commit", DEFAULT_OPTIONS, progress=on_ready)
@@ -268,27 +268,27 @@ class TestSecondCall:
         guest.qmp("block-stream", theirs)
         job = _running(two.second)
         assert (job["id"], job["type"], job["ours"]) == ("theirs", "stream", False)
-        timer = threading.Timer(0.3, lambda: two.rig.cli("set-speed", "theirs", "0"))
+        timer = threading.Timer(0.3, lambda: two.rig.cli("job set-speed", "theirs", "0"))
         timer.start()
-        said = two.second.cli("wait", "theirs")
+        said = two.second.cli("job wait", "theirs")
         timer.join()
         assert said.code == 0, said
-        assert two.second.cli("wait", "theirs").code == 4  # it is not there any more
+        assert two.second.cli("job wait", "theirs").code == 4  # it is not there any more
         assert two.second.files() == [ACTIVE]
 
     def test_a_job_that_nobody_knows(self, two: TwoRigs) -> None:
-        assert two.second.cli("jobs", "-o", "json").json["jobs"] == []
+        assert two.second.cli("job list", "-o", "json").json["jobs"] == []
         for verb in ("wait", "cancel", "pause", "resume"):
-            said = two.second.cli(verb, "nope")
+            said = two.second.cli(f"job {verb}", "nope")
             assert said.code == 4
             assert "there is: none" in said.err
-        assert two.second.cli("set-speed", "nope", "quick").code == 2
+        assert two.second.cli("job set-speed", "nope", "quick").code == 2
 
 
 def _running(rig: Rig) -> dict[str, object]:
     """The one job, once it is there."""
     while True:
-        jobs = rig.cli("jobs", "-o", "json").json["jobs"]
+        jobs = rig.cli("job list", "-o", "json").json["jobs"]
         if jobs and jobs[0]["status"] == "running":
             return dict(jobs[0])
 
@@ -378,7 +378,7 @@ def test_a_guest_that_writes_too_fast_is_said_and_more_bandwidth_helps(share: Pa
                 merge = Merge(two.rig, "active-commit", wishes, limits=Limits(window_s=1.0))
                 notice = merge.hears(DoesNotConverge)
                 assert notice.writing >= notice.copying > 0
-                assert two.second.cli("set-speed", DISK, "0").code == 0
+                assert two.second.cli("job set-speed", DISK, "0").code == 0
                 merge.ends()
                 stop.set()
                 writer.join()

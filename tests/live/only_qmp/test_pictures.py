@@ -16,7 +16,7 @@ from lxml import etree
 from qmpsnap.cli.drawing.dot import NAME_LIMIT, shortened
 from qmpsnap.cli.drawing.graphviz import svg
 from qmpsnap.cli.drawing.picture import picture
-from qmpsnap.cli.output import printable
+from qmpsnap.cli.text import printable
 from qmpsnap.formats.from_graph import guest_from_graph
 from qmpsnap.graph.nodes import Device, Edge, Graph, Node
 from tests.rig import qemu_machine

@@ -1,0 +1,60 @@
+"""The commands, as `--help` shows them; none is imported before it is called."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from qmpsnap.cli.group import Entry
+
+COMMANDS: Final[Mapping[str, Mapping[str, Entry]]] = {
+    "Look": {
+        "disks": Entry("qmpsnap.cli.disks:disks", "Disks of a guest: active file, format, depth."),
+        "chain": Entry(
+            "qmpsnap.cli.chain:chain", "Every layer with format, witnesses and verdict."
+        ),
+        "list": Entry("qmpsnap.cli.list:list_", "Snapshots of a guest's disks."),
+    },
+    "Snapshots": {
+        "create": Entry("qmpsnap.cli.snapshots:create", "Take a snapshot of one or more disks."),
+        "delete": Entry(
+            "qmpsnap.cli.snapshots:delete", "Delete one; the guest keeps what it sees."
+        ),
+    },
+    "Nova and Cinder": {
+        "volume-snapshot-create": Entry(
+            "qmpsnap.cli.volume:volume_snapshot_create", "Create, with Nova's arguments."
+        ),
+        "volume-snapshot-delete": Entry(
+            "qmpsnap.cli.volume:volume_snapshot_delete", "Delete, with Nova's arguments."
+        ),
+    },
+    "Jobs": {
+        "job": Entry("qmpsnap.cli.job.group:job", "List, wait for, cancel or limit block jobs."),
+    },
+    "Checks": {
+        "verify": Entry("qmpsnap.cli.verify:verify", "Compare all witnesses for a guest's disks."),
+        "audit": Entry(
+            "qmpsnap.cli.audit.command:audit", "The same for every running guest of a host."
+        ),
+        "doctor": Entry(
+            "qmpsnap.cli.doctor:doctor", "What is installed, reachable and allowed here."
+        ),
+    },
+    "Other": {
+        "record": Entry(
+            "qmpsnap.cli.record:record", "Write a transcript of a guest, for --replay."
+        ),
+        "demo": Entry("qmpsnap.cli.demo:demo", "The whole story, on a throw-away QEMU."),
+    },
+}
+
+HIDDEN: Final[Mapping[str, Entry]] = {
+    "jobs": Entry("qmpsnap.cli.job.list:list_", "Now `job list`."),
+    "wait": Entry("qmpsnap.cli.job.wait:wait", "Now `job wait`."),
+    "cancel": Entry("qmpsnap.cli.job.control:cancel", "Now `job cancel`."),
+    "pause": Entry("qmpsnap.cli.job.control:pause", "Now `job pause`."),
+    "set-speed": Entry("qmpsnap.cli.job.control:set_speed", "Now `job set-speed`."),
+    "resume": Entry("qmpsnap.cli.resume:resume", "For interrupted operations."),
+}
+"""Names from before `job`, and what is not there yet."""
