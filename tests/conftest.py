@@ -7,6 +7,7 @@ And libvirt's driver: one for all tests, as a process can have one only.
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from importlib.util import find_spec
@@ -91,6 +92,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--libvirt-uri", help="libvirt for the tests; without it the driver in this process"
     )
+
+
+@pytest.fixture(autouse=True)
+def _no_libvirt(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide libvirt-python, which every tier's `.venv` has, from the tiers that do without it."""
+    tier = request.path.relative_to(request.config.rootpath / "tests").parts[0]
+    if tier in {"unit", "replay", "fuzz"}:
+        monkeypatch.setitem(sys.modules, "libvirt", None)
+        monkeypatch.setitem(sys.modules, "libvirt_qemu", None)
 
 
 _SCHEMAS: dict[object, Features] = {}

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
+
+if TYPE_CHECKING:
+    IntParamType = click.ParamType[int]
+else:
+    IntParamType = click.ParamType  # generic since click 8.4; Debian 12 and 13 have 8.1
 
 _AMOUNT: Final = re.compile(r"([0-9]{1,20})([KMGT]?)(?:i?B)?(?:/s)?", re.IGNORECASE)
 _POWERS: Final = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
-class BytesPerSecond(click.ParamType[int]):
+class BytesPerSecond(IntParamType):
     """`8388608`, `8M` or `8MiB/s`, all the same; 0 for no limit."""
 
     name = "bytes"

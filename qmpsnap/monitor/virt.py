@@ -23,8 +23,9 @@ class LibvirtMissing(Unreachable):
 
     msg = "the Python module {self.module} is not installed, so libvirt guests cannot be reached"
     remedy = (
-        "Install it with `pip install 'qmpsnap[libvirt]'` (or Debian's python3-libvirt), or talk "
-        "to QEMU itself with `--qmp SOCKET`."
+        "Install it where qmpsnap is: `pip install libvirt-python` (it compiles: gcc, pkg-config, "
+        "libvirt-dev), or Debian's python3-libvirt where that environment sees the system's "
+        "packages. Or talk to QEMU itself with `--qmp SOCKET`."
     )
 
     module: str
