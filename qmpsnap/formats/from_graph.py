@@ -27,7 +27,6 @@ from qmpsnap.graph.nodes import Device, Graph, Node
 from qmpsnap.graph.xml import XmlDisk, XmlDomain, XmlLayer
 
 _LIBVIRT: Final = re.compile(r"libvirt-([0-9]{1,9})-")
-_PARTIAL: Final = "an image is corrupt; the other disks are as `query-block` tells"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +79,7 @@ def guest_from_graph(
     ]
     paths = (host_path(node.filename) for node in graph.nodes.values())
     if graph.incomplete is not None:
-        notes = (*notes, f"QEMU cannot list its nodes ({graph.incomplete}): {_PARTIAL}")
+        notes = (*notes, graph.incomplete)
     return Disks(
         guest=guest,
         disks=tuple(disks),

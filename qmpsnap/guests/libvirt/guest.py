@@ -32,12 +32,14 @@ from qmpsnap.guests.files.content import digest_of_layers
 from qmpsnap.guests.files.header import read_headers, synced
 from qmpsnap.guests.files.neighbours import layer_paths, other_users, room_of, space_of
 from qmpsnap.guests.files.overlay import discard_overlay, prepare_overlay
+from qmpsnap.guests.libvirt.process import pid_of
 from qmpsnap.guests.libvirt.snapshots import recorded_snapshots
 from qmpsnap.guests.qmp.flush import FlushUnsupported, check_closed, flush
 from qmpsnap.guests.reader import MAX_STALL_S, GuestWouldStall, Reader, StreamLingers
 from qmpsnap.guests.reconnect import connect_again
 from qmpsnap.guests.settled import settled
 from qmpsnap.monitor.base import CommandFailed, Event, reading
+from qmpsnap.monitor.memory import qemu_process
 from qmpsnap.monitor.passthrough import (
     GuestNotRunning,
     MonitorBusy,
@@ -183,7 +185,11 @@ class LibvirtGuest:
         self._followed: str | None = None
         self._libvirt = libvirt_module()
         self._monitor = PassthroughMonitor(domain)
-        self._reader = Reader(self._monitor, max_stall_s=max_stall_s) if passthrough else None
+        self._reader = (
+            Reader(self._monitor, max_stall_s=max_stall_s, process=qemu_process(pid_of(domain)))
+            if passthrough
+            else None
+        )
         self._remote = host_of(domain.connect().getURI())
         self._off = "passthrough is switched off (--no-passthrough)"
         self._ended: JobView | None = None

@@ -31,6 +31,7 @@ from qmpsnap.guests.qmp.jobs import OURS, io_status_of, job_reports
 from qmpsnap.guests.reader import MAX_STALL_S, Reader
 from qmpsnap.guests.reconnect import connect_again
 from qmpsnap.guests.settled import settled
+from qmpsnap.monitor.abilities import Ability
 from qmpsnap.monitor.base import (
     CONNECTION_LOST,
     CommandFailed,
@@ -40,6 +41,7 @@ from qmpsnap.monitor.base import (
     Monitor,
     reading,
 )
+from qmpsnap.monitor.memory import qemu_process
 from qmpsnap.operations.guards import Surroundings
 from qmpsnap.operations.guest import NotFlushed, Overlay, Thawed
 from qmpsnap.operations.job.states import (
@@ -145,7 +147,12 @@ class QmpGuest:
         self._probed = probed_files(_command_line(pid)) if pid else frozenset()
         self._quiescer = SocketQuiescer(agent)
         self._opened: dict[str, str] = {}
-        self._reader = Reader(monitor, max_stall_s=max_stall_s)
+        self._reader = Reader(
+            monitor,
+            max_stall_s=max_stall_s,
+            process=qemu_process(pid),
+            partly=not collects,
+        )
         self._flushed = False
         self._flush_error: str | None = None
         self._collected: dict[str, JobView] = {}
@@ -181,14 +188,13 @@ class QmpGuest:
 
     def _read(self, notes: tuple[str, ...]) -> Disks:
         graph = self._graph()
-        serials = self._reader.serials(graph)
-        types = self._reader.types(graph)
-        bare = guest_from_graph(graph, serials=serials, types=types, probed=self._probed)
+        known = self._reader.details(graph)
+        bare = guest_from_graph(graph, probed=self._probed)
         return guest_from_graph(
             graph,
-            guest=self._reader.guest_name(),
-            serials=serials,
-            types=types,
+            guest=known.name,
+            serials=known.serials,
+            types=known.types,
             headers=read_headers(bare.readable()),
             probed=self._probed,
             notes=notes,
@@ -378,7 +384,10 @@ class QmpGuest:
     def _merge(self, plan: MergePlan, options: MergeOptions) -> tuple[str, dict[str, object]]:
         """Return the command of a merge and its arguments."""
         command = "block-stream" if plan.kind == "pull" else "block-commit"
-        masks = self._reader.features.has(command, "backing-mask-protocol")
+        is_pull = plan.kind == "pull"
+        masks = self._reader.abilities.has(
+            Ability.MASKED_STREAM if is_pull else Ability.MASKED_COMMIT
+        )
         if not masks:
             _check_recordable(plan)
         if plan.rewrites_only and plan.base and plan.base.top_node != plan.base.node:
