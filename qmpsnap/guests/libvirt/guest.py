@@ -19,8 +19,7 @@ from lxml import etree
 from lxml.builder import E  # type: ignore[import-not-found]
 
 from qmpsnap.errors import Failed, QmpsnapError, Refused, Unknown
-from qmpsnap.formats.from_graph import guest_from_graph
-from qmpsnap.formats.from_xml import guest_from_xml
+from qmpsnap.formats import from_graph, from_xml
 from qmpsnap.formats.layers import Disk, Disks, Layer
 from qmpsnap.formats.qcow2 import Header
 from qmpsnap.graph import xml
@@ -232,11 +231,13 @@ class LibvirtGuest:
             except CommandFailed as error:
                 self._off = f"QEMU cannot list its nodes ({error.description})"
             else:
-                bare = guest_from_graph(graph, guest=domain.name, domain=domain)
-                headers = self._headers(bare)
-                return guest_from_graph(graph, guest=domain.name, domain=domain, headers=headers)
-        headers = self._headers(guest_from_xml(domain))
-        report = guest_from_xml(
+                chains = from_graph.disk_chains(graph, domain)
+                headers = self._headers(from_graph.headers_to_read(chains))
+                return from_graph.guest_from_graph(
+                    graph, chains=chains, guest=domain.name, domain=domain, headers=headers
+                )
+        headers = self._headers(from_xml.headers_to_read(domain))
+        report = from_xml.guest_from_xml(
             domain, headers=headers, notes=(f"formats by XML alone: {self._off}",)
         )
         if not answers:
@@ -249,9 +250,9 @@ class LibvirtGuest:
             names_are_plain=lambda: not self._remote and plain_by_xml(domain),
         )
 
-    def _headers(self, bare: Disks) -> dict[str, Header]:
+    def _headers(self, paths: Mapping[str, str]) -> dict[str, Header]:
         """Of a guest on another host, the file of the same name here is another file."""
-        return {} if self._remote else read_headers(bare.readable())
+        return {} if self._remote else read_headers(paths)
 
     def _with_size(self, disk: Disk) -> Disk:
         """Without QMP only libvirt knows the size of a raw active file."""
@@ -305,7 +306,7 @@ class LibvirtGuest:
                 domain = xml.parse(other.XMLDesc(0))
             except (self._libvirt.libvirtError, xml.MalformedXml):
                 continue  # undefined meanwhile
-            report = guest_from_xml(domain)
+            report = from_xml.guest_from_xml(domain)
             headers = read_headers(report.stated())
             for path in report.open_files:
                 yield domain.name, path

@@ -13,7 +13,7 @@ from queue import Empty
 from typing import Final
 
 from qmpsnap.errors import QmpsnapError, Refused
-from qmpsnap.formats.from_graph import guest_from_graph
+from qmpsnap.formats.from_graph import disk_chains, guest_from_graph, headers_to_read
 from qmpsnap.formats.layers import Disk, Disks, Layer
 from qmpsnap.graph.chain import chain
 from qmpsnap.graph.command_line import probed_files
@@ -189,13 +189,14 @@ class QmpGuest:
     def _read(self, notes: tuple[str, ...]) -> Disks:
         graph = self._graph()
         known = self._reader.details(graph)
-        bare = guest_from_graph(graph, probed=self._probed)
+        chains = disk_chains(graph)
         return guest_from_graph(
             graph,
+            chains=chains,
             guest=known.name,
             serials=known.serials,
             types=known.types,
-            headers=read_headers(bare.readable()),
+            headers=read_headers(headers_to_read(chains, self._probed)),
             probed=self._probed,
             notes=notes,
         )
