@@ -21,8 +21,6 @@ import pytest
 from qmpsnap.cli.main import run
 from qmpsnap.demo.embed import embedded_connection
 from qmpsnap.monitor import virt
-from qmpsnap.monitor.base import Monitor
-from qmpsnap.monitor.schema import Features, read_features
 from tests.rig import linux
 from tests.rig.daemon import which
 from tests.rig.embedded import embed_root
@@ -74,10 +72,6 @@ _TIER_OF_FOLDER = {
 """By the folder in `tests`. Elsewhere in `live`, a test is marked by its road."""
 
 
-_ONE_SCHEMA = ("live", "guest", "security", "pains", "chaos")
-"""Folders whose QEMUs are all the one that is installed."""
-
-
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Options for `fixtures/`; `tox -e record` gives both."""
     group = parser.getgroup("qmpsnap", "recordings of real guests, in fixtures/")
@@ -103,27 +97,14 @@ def _no_libvirt(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setitem(sys.modules, "libvirt_qemu", None)
 
 
-_SCHEMAS: dict[object, Features] = {}
-
-
-@pytest.fixture(autouse=True)
-def _schema_read_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    Ask each kind of QEMU for its schema once a session, where a test does not look at the queries.
-
-    It takes 50 ms of processor, more than all else that a connection does.
-    """
-    folder = request.path.relative_to(request.config.rootpath / "tests").parts[0]
-    if folder not in _ONE_SCHEMA or request.node.get_closest_marker("every_query"):
-        return
-
-    def read(monitor: Monitor) -> Features:
-        kind = repr(monitor.execute("query-commands"))
-        if kind not in _SCHEMAS:
-            _SCHEMAS[kind] = read_features(monitor)
-        return _SCHEMAS[kind]
-
-    monkeypatch.setattr("qmpsnap.guests.reader.read_features", read)
+@pytest.fixture(autouse=True, scope="session")
+def _run_time_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is remembered of a QEMU is remembered for this session only."""
+    folder = tmp_path_factory.mktemp("run")
+    folder.chmod(0o700)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(folder))
+        yield
 
 
 @pytest.fixture(autouse=True)

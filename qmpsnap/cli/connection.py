@@ -103,7 +103,7 @@ class Road:
         """Read the guest on a socket, and do nothing else."""
         from qmpsnap.guests.qmp.guest import QmpGuest
 
-        return QmpGuest(monitor, pid=monitor.pid, max_stall_s=self.max_stall_s)
+        return QmpGuest(monitor, pid=monitor.pid, max_stall_s=self.max_stall_s, partly=True)
 
     def under_libvirt(self, domain: Any) -> LibvirtGuest:
         """Use a running guest of libvirt; the `connect` of its own is for a libvirtd that restarts."""

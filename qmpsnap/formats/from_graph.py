@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -27,7 +27,6 @@ from qmpsnap.graph.nodes import Device, Graph, Node
 from qmpsnap.graph.xml import XmlDisk, XmlDomain, XmlLayer
 
 _LIBVIRT: Final = re.compile(r"libvirt-([0-9]{1,9})-")
-_PARTIAL: Final = "an image is corrupt; the other disks are as `query-block` tells"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,9 +39,77 @@ class _Marks:
     """Files that QEMU was started with without a format."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiskChain:
+    """One disk of a guest, not judged yet."""
+
+    device: Device
+    xml: XmlDisk | None
+    links: tuple[ChainLink, ...]
+    sources: tuple[XmlLayer | None, ...]
+    """What the domain XML has in the place of each link."""
+    differs: str | None
+    """Why libvirt's chain is another one than QEMU's, if it is."""
+
+    def paths(self) -> Iterator[tuple[ChainLink, str | None]]:
+        """Each link with its host file; where QEMU has no name for it, libvirt's."""
+        for link, source in zip(self.links, self.sources, strict=True):
+            named = link.path
+            if named is None and source is not None and _nameless(link):
+                named = source.path
+            yield link, named
+
+
+def disk_chains(graph: Graph, domain: XmlDomain | None = None) -> tuple[DiskChain, ...]:
+    """
+    Find the disks in a graph, and their chains.
+
+    Args:
+        graph: The block graph.
+        domain: The domain XML, under libvirt; it then also says which disks there are.
+    """
+    found = []
+    for device in graph.devices:
+        xml = _xml_disk(domain, device)
+        if domain is not None and xml is None:
+            continue  # pflash, and what else QEMU counts as a block device
+        if domain is None and not device.name:
+            continue  # a backend that no device uses
+        links = chain(graph, device.root) if device.root else ()
+        sources, differs = _paired(links, xml)
+        found.append(
+            DiskChain(device=device, xml=xml, links=links, sources=sources, differs=differs)
+        )
+    return tuple(found)
+
+
+def headers_to_read(chains: Iterable[DiskChain], probed: Collection[str] = ()) -> dict[str, str]:
+    """
+    Format by host path, of the layers whose headers are witnesses: those that run as qcow2.
+
+    Not of those below a layer that QEMU opened by guessing: the guest may have written the header
+    that names them.
+
+    Args:
+        chains: The disks.
+        probed: Files that QEMU was started with without a format.
+    """
+    found = {}
+    for disk in chains:
+        above: ChainLink | None = None
+        for link, path in disk.paths():
+            if path is not None and link.node.driver == "qcow2":
+                found[path] = link.node.driver
+            if _probed(link, above, probed):
+                break
+            above = link
+    return found
+
+
 def guest_from_graph(
     graph: Graph,
     *,
+    chains: Sequence[DiskChain] | None = None,
     guest: str | None = None,
     serials: Mapping[str, str] | None = None,
     types: Mapping[str, str] | None = None,
@@ -56,6 +123,7 @@ def guest_from_graph(
 
     Args:
         graph: The block graph.
+        chains: Its disks, where they were asked for already (`disk_chains`).
         guest: Name to show.
         serials: Serial by device id, on the direct road.
         types: QOM type by device id, on the direct road, of devices that are no plain disks.
@@ -66,21 +134,16 @@ def guest_from_graph(
     """
     marks = _Marks(shared=_shared(graph), probed=frozenset(probed))
     disks = []
-    for device in graph.devices:
-        xml = _xml_disk(domain, device)
-        if domain is not None and xml is None:
-            continue  # pflash, and what else QEMU counts as a block device
-        if domain is None and not device.name:
-            continue  # a backend that no device uses
-        kind = xml.device if xml else _kind(device, (types or {}).get(device.name))
-        disks.append(_disk(graph, device, xml, kind, serials or {}, headers or {}, marks))
+    for one in disk_chains(graph, domain) if chains is None else chains:
+        kind = one.xml.device if one.xml else _kind(one.device, (types or {}).get(one.device.name))
+        disks.append(_disk(graph, one, kind, serials or {}, headers or {}, marks))
     known = {disk.disk for disk in disks}
     disks += [
         disk_from_xml(xml) for xml in (domain.disks if domain else ()) if xml.target not in known
     ]
     paths = (host_path(node.filename) for node in graph.nodes.values())
     if graph.incomplete is not None:
-        notes = (*notes, f"QEMU cannot list its nodes ({graph.incomplete}): {_PARTIAL}")
+        notes = (*notes, graph.incomplete)
     return Disks(
         guest=guest,
         disks=tuple(disks),
@@ -110,20 +173,18 @@ def _kind(device: Device, type_: str | None) -> str:
 
 def _disk(
     graph: Graph,
-    device: Device,
-    xml: XmlDisk | None,
+    disk: DiskChain,
     kind: str,
     serials: Mapping[str, str],
     headers: Mapping[str, Header],
     marks: _Marks,
 ) -> Disk:
-    layers = chain(graph, device.root) if device.root else ()
+    device, xml, layers = disk.device, disk.xml, disk.links
     name = device.name
-    pairs, differs = _paired(layers, xml)
     reports: list[Layer] = []
     above: ChainLink | None = None
-    for layer, xml_layer in zip(layers, pairs, strict=True):
-        report = _layer(layer, xml_layer, above, headers, marks)
+    for (layer, path), source in zip(disk.paths(), disk.sources, strict=True):
+        report = _layer(layer, path, source, above, headers, marks)
         reports.append(replace(report, nodes=nodes_of(graph, layer)))
         above = layer
     return Disk(
@@ -135,7 +196,7 @@ def _disk(
         read_only=xml.read_only if xml else bool(layers) and layers[0].node.read_only,
         root=device.root,
         entry=device.entry or device.root,
-        xml_differs=differs,
+        xml_differs=disk.differs,
         mirror=xml.mirror if xml else None,
         files=files_of(graph, layers),
         nodes=_reachable(graph, device),
@@ -169,18 +230,18 @@ def _is_filter(graph: Graph, name: str) -> bool:
 
 def _paired(
     layers: tuple[ChainLink, ...], xml: XmlDisk | None
-) -> tuple[list[XmlLayer | None], str | None]:
+) -> tuple[tuple[XmlLayer | None, ...], str | None]:
     """Find each layer's XML source, and say if the chains differ."""
     if xml is None:
-        return [None] * len(layers), None
+        return (None,) * len(layers), None
     by_index = {layer.index: layer for layer in xml.layers if layer.index is not None}
     if by_index:
-        pairs = [by_index.get(_libvirt_index(layer) or 0) for layer in layers]
+        pairs = tuple(by_index.get(_libvirt_index(layer) or 0) for layer in layers)
     else:
         # Before libvirt 5.10 sources carry no number; then the order is all there is.
-        pairs = [xml.layers[n] if n < len(xml.layers) else None for n in range(len(layers))]
+        pairs = tuple(xml.layers[n] if n < len(xml.layers) else None for n in range(len(layers)))
     # The XML may end early (nbd, after a pull on libvirt 7.0), so only what it has must fit.
-    same = pairs[: len(xml.layers)] == list(xml.layers)
+    same = pairs[: len(xml.layers)] == xml.layers
     if same or xml.mirror is not None:
         return pairs, None
     return pairs, (
@@ -189,8 +250,8 @@ def _paired(
     )
 
 
-def _names(names: object) -> str:
-    return " <- ".join(str(name).rpartition("/")[2] for name in names) or "nothing"  # type: ignore[attr-defined]
+def _names(names: Iterable[str]) -> str:
+    return " <- ".join(name.rpartition("/")[2] for name in names) or "nothing"
 
 
 def _libvirt_index(layer: ChainLink) -> int | None:
@@ -201,15 +262,13 @@ def _libvirt_index(layer: ChainLink) -> int | None:
 
 def _layer(
     layer: ChainLink,
+    path: str | None,
     xml: XmlLayer | None,
     above: ChainLink | None,
     headers: Mapping[str, Header],
     marks: _Marks,
 ) -> Layer:
     node, protocol = layer.node, layer.protocol
-    path = layer.path
-    if path is None and xml is not None and _nameless(layer):
-        path = xml.path
     header = headers.get(path) if path and node.driver == "qcow2" else None
     by_xml = xml_says(xml)
     evidence = (node_says(node), by_xml, layer_above_says(above, headers, xml=by_xml))
@@ -256,7 +315,7 @@ def _flags(
         "encrypted": node.encrypted or node.driver == "luks" or (header and header.encryption),
         "data-file": node.data_file is not None or (header and header.data_file is not None),
         "slice": any(_is_slice(one) for one in (node, *layer.between)),
-        "probed": _probed(layer, above, marks),
+        "probed": _probed(layer, above, marks.probed),
         "shared-base": any(one.name in marks.shared for one in nodes),
         "detect-zeroes": node.detect_zeroes,
         "implicit-filter": layer.filters and _implicit(layer),
@@ -267,7 +326,7 @@ def _flags(
     return tuple(flag for flag, holds in flags.items() if holds)
 
 
-def _probed(layer: ChainLink, above: ChainLink | None, marks: _Marks) -> bool:
+def _probed(layer: ChainLink, above: ChainLink | None, probed: Collection[str]) -> bool:
     """
     Nobody told QEMU the format: no option did, nor the header that names the file.
 
@@ -276,7 +335,7 @@ def _probed(layer: ChainLink, above: ChainLink | None, marks: _Marks) -> bool:
     """
     if not layer.node.name.startswith("#"):
         return False
-    if layer.path in marks.probed:
+    if layer.path in probed:
         return True
     return above is not None and above.node.recorded is not None and not above.node.recorded.format
 

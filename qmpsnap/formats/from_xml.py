@@ -26,6 +26,16 @@ def guest_from_xml(
     )
 
 
+def headers_to_read(domain: XmlDomain) -> dict[str, str]:
+    """Format by host path, of the layers that the XML states a format of."""
+    return {
+        layer.path: layer.format
+        for disk in domain.disks
+        for layer in disk.layers
+        if layer.path is not None and layer.format is not None
+    }
+
+
 def disk_from_xml(disk: XmlDisk, headers: Mapping[str, Header] | None = None) -> Disk:
     layers = []
     above: Header | None = None

@@ -43,6 +43,19 @@ class DebugGraph:
         """Devices and their roots, for hosts where a nested `query-block` is dangerous."""
         return tuple(Device(device="", qdev=name or None, root=root) for name, root in self.roots)
 
+    def has_bare(self, job: str) -> bool:
+        """
+        Whether a job holds a filter that it has taken out of its chain, so that it has no child.
+
+        A stream of QEMU 7.2 does so between its end and its dismissal; in 10.0 the filter keeps
+        its child.
+        """
+        parents = {edge.parent for edge in self.edges}
+        return any(
+            edge.parent == job and edge.role == "main node" and edge.child not in parents
+            for edge in self.job_edges
+        )
+
     def with_entries(self, devices: Iterable[Device]) -> tuple[Device, ...]:
         """Tell each device's entry."""
         roots = dict(self.roots)

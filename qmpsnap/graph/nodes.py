@@ -151,7 +151,7 @@ class Graph:
     edges: tuple[Edge, ...]
     jobs: tuple[Job, ...] = ()
     incomplete: str | None = None
-    """QEMU's words when it could not list its nodes: then some have no driver here."""
+    """Why QEMU did not list its nodes, in words: then some have no driver here."""
     job_edges: tuple[Edge, ...] = ()
     """From a job's id to the nodes that it works on; empty where QEMU was not asked."""
     _below: Mapping[str, tuple[Edge, ...]] = field(init=False, repr=False, compare=False)

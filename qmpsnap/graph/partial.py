@@ -41,7 +41,7 @@ def partial_graph(
         debug: From `x-debug-query-block-graph`.
         stats: Reply to `query-blockstats`.
         jobs: Jobs at that moment.
-        why: QEMU's words for the failure; kept in `Graph.incomplete`.
+        why: What the failure was; kept in `Graph.incomplete`.
 
     Raises:
         MalformedReply: A reply is not as QAPI defines it.

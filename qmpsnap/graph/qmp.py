@@ -176,7 +176,7 @@ def jobs_from(reply: object) -> tuple[Job, ...]:
 
 def lingering_streams(reply: object) -> tuple[str, ...]:
     """
-    Parse `query-block-jobs`: ids of streams that stay, or may stay, behind when they have ended.
+    Parse `query-block-jobs`: ids of streams that may end at any moment, and stay behind then.
 
     Until such a job is dismissed, its filter node is listed without a child, and
     `query-named-block-nodes` makes QEMU 7.2 crash in `bdrv_refresh_filename()` (12 times of 12).
@@ -188,8 +188,9 @@ def lingering_streams(reply: object) -> tuple[str, ...]:
         info.device
         for info in parse("query-block-jobs", reply, list[BlockJobInfo])
         if info.type == "stream"
+        and info.status != "concluded"
+        and info.auto_finalize
         and not info.auto_dismiss
-        and (info.status == "concluded" or info.auto_finalize)
     )
 
 

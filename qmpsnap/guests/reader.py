@@ -1,51 +1,64 @@
 """
-One reading of a guest through its monitor: a constant number of queries, one consistent graph.
+One reading of a guest through its monitor: five queries in two hops, one consistent graph.
 
     query-jobs
     x-debug-query-block-graph edges: flat, a few milliseconds for hundreds of layers, in every
                               version from 4.0 on; query-blockstats (stable, nested) where it has
                               been taken out. Tells how long the next one would take
+    ─────
     query-named-block-nodes   flat; edges from `children` (QEMU 10.1 and later)
     query-block               the devices and their root nodes
     query-jobs                again: a job that changed in between may have torn the reading
 
 All of them run in QEMU's main loop, where the guest waits too: for a chain so deep that it would
-stand still for long (`graph/stall.py`), the second half is not asked. Through libvirt a nested
+stand still for long (`graph/stall.py`), the second hop is not taken. Through libvirt a nested
 reply that is too large (10 MiB) or too deep (26 layers on libvirt 11.3) breaks the guest's monitor
 for good, so what nests is only asked for when the domain XML shows that it stays small
 (`nested_ok`).
+
+The first reading has a probe beside (`monitor/abilities.py`), and a third hop for what stays as it
+is while a device is there: names and serial numbers.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 from qmpsnap.errors import Failed, Refused
 from qmpsnap.graph import debug_graph
 from qmpsnap.graph.blockstats import edges_from_blockstats
-from qmpsnap.graph.debug_graph import DebugGraph
-from qmpsnap.graph.nodes import Device, Edge, Graph, Job
+from qmpsnap.graph.debug_graph import DebugGraph, debug_graph_from
+from qmpsnap.graph.nodes import Edge, Graph, Job, Node
 from qmpsnap.graph.partial import partial_graph
 from qmpsnap.graph.qmp import (
     devices_from,
     jobs_from,
     lingering_streams,
     nodes_from,
-    serials_from,
 )
 from qmpsnap.graph.stall import stall_of
-from qmpsnap.monitor.base import CommandFailed, Monitor
-from qmpsnap.monitor.schema import Features, read_features
+from qmpsnap.guests.details import Details, DetailsReader
+from qmpsnap.monitor.abilities import PROBES, Abilities, Ability, is_unexpected
+from qmpsnap.monitor.base import CommandFailed, Monitor, Query
+from qmpsnap.monitor.memory import Process
 
 TRIES: Final = 10
-_ASKED_FOR: Final = "/machine/peripheral"
-"""Where QEMU puts the devices of `-device`, and not those that a board has by itself."""
 _NODES: Final = "query-named-block-nodes"
 _DEBUG: Final = debug_graph.QUERY
+_BLOCK: Final = "query-block"
+_STATS: Final = "query-blockstats"
+_JOBS: Final = "query-jobs"
+_CORRUPT: Final = (
+    "QEMU cannot list its nodes ({}): an image is corrupt; "
+    "the other disks are as `query-block` tells"
+)
+_UNLISTED: Final = (
+    "QEMU was not asked for its nodes, which could crash it while the stream job {} "
+    "has ended or may end; the disks are as `query-block` tells"
+)
 MAX_STALL_S: Final = 0.5
 """How long a reading may stop a guest: half of what a cluster's shortest heartbeat waits for."""
 
@@ -103,30 +116,51 @@ class GuestWouldStall(Refused):
         return math.ceil(self.seconds)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    """What the first hop told."""
+
+    jobs: tuple[Job, ...]
+    debug: DebugGraph | None = None
+    by_stats: tuple[Edge, ...] | None = None
+
+    @property
+    def edges(self) -> tuple[Edge, ...] | None:
+        return self.by_stats if self.debug is None else self.debug.edges
+
+
 class Reader:
     """Reads graphs from one monitor, and remembers what does not change while a QEMU runs."""
 
-    def __init__(self, monitor: Monitor, *, max_stall_s: float | None = MAX_STALL_S) -> None:
+    def __init__(
+        self,
+        monitor: Monitor,
+        *,
+        max_stall_s: float | None = MAX_STALL_S,
+        process: Process | None = None,
+        partly: bool = False,
+        crashes: bool = True,
+    ) -> None:
         """
         Ask nothing yet.
 
         Args:
             monitor: The guest's.
             max_stall_s: How long the first reading may stop the guest, by estimate; None for
-                however long it takes. Later ones are not refused: whoever has begun to change a
-                chain must see what came of it.
+                however long it takes. Later ones are not refused: a chain that has begun to change
+                must be seen.
+            process: The QEMU, where it is known: what it can do is remembered by it.
+            partly: Whether a graph without the details of its nodes will do, where listing them
+                could crash the QEMU. Enough for a look, and not for a change.
+            crashes: False for a recording, which cannot.
         """
         self._monitor = monitor
         self._max_stall_s = max_stall_s
-        self._features: Features | None = None
-        self._properties: dict[tuple[str, str], str] = {}
-
-    @property
-    def features(self) -> Features:
-        """What this QEMU can do; asked once."""
-        if self._features is None:
-            self._features = read_features(self._monitor)
-        return self._features
+        self._partly = partly
+        self._crashes = crashes
+        self._has_read = False
+        self.abilities: Final = Abilities(monitor, process)
+        self._details = DetailsReader(monitor, self.abilities)
 
     def read(
         self, *, nested_ok: bool = True, names_are_plain: Callable[[], bool] = lambda: False
@@ -148,178 +182,145 @@ class Reader:
         """
         what = ""
         for _ in range(TRIES):
-            before = self._jobs()
-            self._check_streams(before)
-            reply = self._try(_DEBUG)
-            debug = None if reply is None else debug_graph.debug_graph_from(reply)
-            if debug is None and not nested_ok:
-                raise CommandFailed(_DEBUG, "CommandNotFound", "no flat way to the edges")
-            stats = self._try("query-blockstats") if debug is None else None
-            self._check_stall(debug, stats, names_are_plain)
-            graph = self._graph(nested_ok, before, debug, stats)
-            what = _torn(graph, debug)
-            if not what and _states(before) != _states(self._jobs()):
+            seen = self._edges_and_jobs(nested_ok)
+            self._check_stall(seen, names_are_plain)
+            lingering = self._lingering_stream(seen)
+            if lingering is None:
+                graph, jobs = self._nodes(seen, nested_ok)
+            elif self._partly and nested_ok and seen.debug is not None:
+                graph, jobs = self._partial(seen, seen.debug, _UNLISTED.format(lingering))
+            else:
+                raise StreamLingers(lingering)
+            what = _torn(graph, seen.debug)
+            if not what and _states(seen.jobs) != _states(jobs):
                 what = "a job changed its state"
             if not what:
-                self._max_stall_s = None
+                self._has_read = True
                 return graph
         raise TornReading(TRIES, what)
 
-    def _check_stall(
-        self, debug: DebugGraph | None, stats: object, names_are_plain: Callable[[], bool]
-    ) -> None:
-        if self._max_stall_s is None:
+    def _edges_and_jobs(self, nested_ok: bool) -> _Seen:
+        """The first hop: what takes QEMU no time, and tells how dangerous the second one is."""
+        is_new = self.abilities.knows(Ability.FLAT_DEVICES) is None
+        probes = [Ability.FLAT_DEVICES] if is_new else []
+        jobs, debug, *answers = self._monitor.execute_all(
+            [(_JOBS, {}), (_DEBUG, {}), *(PROBES[probe] for probe in probes)]
+        )
+        self.abilities.learn(probes, answers)
+        if not isinstance(debug, CommandFailed):
+            return _Seen(jobs=_jobs(jobs), debug=debug_graph_from(debug))
+        if not nested_ok:
+            raise CommandFailed(_DEBUG, "CommandNotFound", "no flat way to the edges")
+        (stats,) = self._monitor.execute_all([(_STATS, {})])
+        told = None if isinstance(stats, CommandFailed) else edges_from_blockstats(stats)
+        return _Seen(jobs=_jobs(jobs), by_stats=told)
+
+    def _check_stall(self, seen: _Seen, names_are_plain: Callable[[], bool]) -> None:
+        if self._max_stall_s is None or self._has_read:
             return
-        stall = stall_of(_edges(debug, stats))
+        stall = stall_of(seen.edges or ())
         if stall.nested_s <= self._max_stall_s:
             return
         seconds = stall.plain_s if names_are_plain() else stall.nested_s
         if seconds > self._max_stall_s:
             raise GuestWouldStall(stall.depth, seconds, self._max_stall_s)
 
-    def _check_streams(self, jobs: tuple[Job, ...]) -> None:
-        if not any(job.type == "stream" for job in jobs):
-            return
-        try:
-            reply = self._monitor.execute("query-block-jobs")
-        except CommandFailed:
-            return
-        lingering = lingering_streams(reply)
-        if lingering:
-            raise StreamLingers(lingering[0])
+    def _lingering_stream(self, seen: _Seen) -> str | None:
+        """Id of a stream that makes it dangerous to list all nodes; see `StreamLingers`."""
+        streams = [job for job in seen.jobs if job.type == "stream"]
+        if not streams or not self._crashes:
+            return None
+        for job in streams:
+            if job.status == "concluded" and (seen.debug is None or seen.debug.has_bare(job.id)):
+                return job.id
+        if all(job.status == "concluded" for job in streams):
+            return None
+        (details,) = self._monitor.execute_all([("query-block-jobs", {})])
+        if isinstance(details, CommandFailed):
+            return None
+        return next(iter(lingering_streams(details)), None)
 
-    def _jobs(self) -> tuple[Job, ...]:
-        try:
-            return jobs_from(self._monitor.execute("query-jobs"))
-        except CommandFailed as error:
-            if error.error_class == "CommandNotFound":
-                return ()
-            raise
-
-    def _graph(
-        self, nested_ok: bool, jobs: tuple[Job, ...], debug: DebugGraph | None, stats: object
-    ) -> Graph:
-        try:
-            reply = self._monitor.execute(_NODES, {"flat": True})
-        except CommandFailed as error:
-            if not nested_ok:
-                raise
-            if self.features.has(_NODES, "flat"):
-                return self._partial(error, jobs, debug)
+    def _nodes(self, seen: _Seen, nested_ok: bool) -> tuple[Graph, tuple[Job, ...]]:
+        """The second hop: nodes and devices; and the jobs as they are after it."""
+        flat = bool(self.abilities.knows(Ability.FLAT_DEVICES))
+        ask_devices: list[Query] = [(_BLOCK, {"flat": True} if flat else {})]
+        if not (flat or nested_ok):
+            ask_devices = []  # the debug graph has them
+        listed, *blocks, jobs = self._monitor.execute_all(
+            [(_NODES, {"flat": True}), *ask_devices, (_JOBS, {})]
+        )
+        if is_unexpected(listed, "flat") and nested_ok:  # before 5.0
+            listed, jobs = self._monitor.execute_all([(_NODES, {}), (_JOBS, {})])
+        if isinstance(listed, CommandFailed):
+            if not nested_ok or seen.debug is None:
+                raise listed
             try:
-                reply = self._monitor.execute(_NODES)
+                return self._partial(seen, seen.debug, _CORRUPT.format(listed.description))
             except CommandFailed:
-                return self._partial(error, jobs, debug)
-        nodes, edges = nodes_from(reply)
-        if debug is not None:
-            away = debug.inactive_roots
-            nodes = tuple(
-                replace(node, active=False) if node.name in away else node for node in nodes
-            )
-        if edges is None:
-            if debug is None and stats is None:
-                raise CommandFailed(_DEBUG, "CommandNotFound", "no way to the edges")
-            edges = _edges(debug, stats)
+                raise listed from None
+        nodes, edges = nodes_from(listed)
+        return _graph(seen, nodes, edges, blocks), _jobs(jobs)
+
+    def _partial(self, seen: _Seen, debug: DebugGraph, note: str) -> tuple[Graph, tuple[Job, ...]]:
+        """What can be known without a list of all nodes."""
+        blocks, stats, jobs = self._monitor.execute_all([(_BLOCK, {}), (_STATS, {}), (_JOBS, {})])
+        for reply in blocks, stats:
+            if isinstance(reply, CommandFailed):
+                raise reply
+        return partial_graph(blocks, debug, stats, jobs=seen.jobs, why=note), _jobs(jobs)
+
+    def details(self, graph: Graph) -> Details:
+        """See `DetailsReader.read`."""
+        return self._details.read(graph)
+
+
+def _jobs(reply: object) -> tuple[Job, ...]:
+    if isinstance(reply, CommandFailed):
+        if reply.error_class == "CommandNotFound":
+            return ()
+        raise reply
+    return jobs_from(reply)
+
+
+def _graph(
+    seen: _Seen, nodes: Sequence[Node], edges: tuple[Edge, ...] | None, blocks: Sequence[object]
+) -> Graph:
+    """
+    Put the replies together.
+
+    Args:
+        seen: The first hop.
+        nodes: Listed in the second one.
+        edges: Those that came with them; None where QEMU does not tell them so.
+        blocks: Reply to `query-block`, if it was asked.
+    """
+    debug = seen.debug
+    if edges is None:
+        if seen.edges is None:
+            raise CommandFailed(_DEBUG, "CommandNotFound", "no way to the edges")
+        edges = seen.edges
+        if debug is None:
             # query-blockstats tells a qcow2's data file in the place of its own.
             external = {node.name for node in nodes if node.data_file is not None}
-            if debug is None:
-                edges = tuple(e for e in edges if e.role != "file" or e.parent not in external)
-        devices = self._devices(debug, nested_ok)
-        return Graph(
-            devices=devices if debug is None else debug.with_entries(devices),
-            nodes={node.name: node for node in nodes},
-            edges=edges,
-            jobs=jobs,
-            job_edges=debug.job_edges if debug is not None else (),
-        )
-
-    def _partial(
-        self, why: CommandFailed, jobs: tuple[Job, ...], debug: DebugGraph | None
-    ) -> Graph:
-        """One corrupt node makes the query fail for all; what can be known without it."""
-        stats = self._try("query-blockstats")
-        if debug is None or stats is None:
-            raise why
-        blocks = self._monitor.execute("query-block")
-        return partial_graph(blocks, debug, stats, jobs=jobs, why=why.description)
-
-    def _devices(self, debug: DebugGraph | None, nested_ok: bool) -> tuple[Device, ...]:
-        if self.features.has("query-block", "flat"):
-            return devices_from(self._monitor.execute("query-block", {"flat": True}))
-        if nested_ok:
-            return devices_from(self._monitor.execute("query-block"))
-        if debug is None:
-            raise CommandFailed("query-block", "CommandNotFound", "no flat way to the devices")
-        return debug.devices
-
-    def _try(self, command: str) -> object | None:
-        try:
-            return self._monitor.execute(command)
-        except CommandFailed:
-            return None
-
-    def guest_name(self) -> str | None:
-        """The name given by `-name`; None without one."""
-        reply = self._try("query-name")
-        name = reply.get("name") if isinstance(reply, dict) else None
-        return name if isinstance(name, str) else None
-
-    def serials(self, graph: Graph) -> dict[str, str]:
-        """
-        Serial numbers by device name, of the devices that have one: where Nova puts the volume id.
-
-        They cannot change while the device is there, so each is asked for once: all with one
-        query where QEMU has `qom-list-get` (10.1), else one by one.
-
-        Source: qom-list-get and qom-get, qapi/qom.json; property `serial` of the block devices.
-        """
-        paths = {device.name: _qom_path(device.qdev) for device in graph.devices if device.qdev}
-        new = [path for path in paths.values() if (path, "serial") not in self._properties]
-        if len(new) > 1 and self.features.has("qom-list-get"):
-            with suppress(CommandFailed):  # a device that was unplugged just now
-                replies = self._monitor.execute("qom-list-get", {"paths": new})
-                for path, serial in zip(new, serials_from(replies, len(new)), strict=True):
-                    self._properties[path, "serial"] = serial
-        found = {name: self._property(path, "serial") for name, path in paths.items()}
-        return {name: serial for name, serial in found.items() if serial}
-
-    def types(self, graph: Graph) -> dict[str, str]:
-        """
-        QOM type by device name (`floppy`, `scsi-cd`, …), of the devices that are no plain disks.
-
-        Those with a removable medium, and those that the board has by itself (flash memory).
-        """
-        found = {
-            device.name: self._property(_qom_path(device.qdev), "type")
-            for device in graph.devices
-            if device.qdev and not _plain(device)
-        }
-        return {name: type_ for name, type_ in found.items() if type_}
-
-    def _property(self, path: str, name: str) -> str:
-        if (path, name) not in self._properties:
-            value = None
-            with suppress(CommandFailed):  # not every device has this property
-                value = self._monitor.execute("qom-get", {"path": path, "property": name})
-            self._properties[path, name] = value if isinstance(value, str) else ""
-        return self._properties[path, name]
-
-
-def _plain(device: Device) -> bool:
-    """Whether it is a disk by all that is seen: it was asked for, and its medium stays."""
-    path = device.qdev or ""
-    return not device.removable and (not path.startswith("/") or path.startswith(_ASKED_FOR))
-
-
-def _qom_path(qdev: str) -> str:
-    return qdev if qdev.startswith("/") else f"/machine/peripheral/{qdev}"
-
-
-def _edges(debug: DebugGraph | None, stats: object) -> tuple[Edge, ...]:
-    """By the debug graph, or `query-blockstats` without it; none where there is neither."""
-    if debug is not None:
-        return debug.edges
-    return () if stats is None else edges_from_blockstats(stats)
+            edges = tuple(e for e in edges if e.role != "file" or e.parent not in external)
+    for reply in blocks:
+        if isinstance(reply, CommandFailed):
+            raise reply
+    if debug is None:
+        devices = devices_from(blocks[0])
+        job_edges: tuple[Edge, ...] = ()
+    else:
+        devices = debug.with_entries(devices_from(blocks[0]) if blocks else debug.devices)
+        job_edges = debug.job_edges
+        away = debug.inactive_roots
+        nodes = [replace(node, active=False) if node.name in away else node for node in nodes]
+    return Graph(
+        devices=devices,
+        nodes={node.name: node for node in nodes},
+        edges=edges,
+        jobs=seen.jobs,
+        job_edges=job_edges,
+    )
 
 
 def _torn(graph: Graph, debug: DebugGraph | None) -> str:

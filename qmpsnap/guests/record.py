@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, TextIO
 
 from qmpsnap.graph import xml
 from qmpsnap.guests.libvirt.guest import stays_small
 from qmpsnap.guests.reader import MAX_STALL_S, Reader
-from qmpsnap.monitor.base import Monitor, reading
+from qmpsnap.monitor.base import CommandFailed, Monitor, reading
 from qmpsnap.monitor.passthrough import PassthroughMonitor
 from qmpsnap.monitor.transcript import Recorder
 
@@ -23,11 +24,9 @@ def record_socket(
     """
     with reading():
         recorder = Recorder(monitor, file, qemu=_version(monitor), libvirt=None)
+        _record_schema(recorder)
         reader = Reader(recorder, max_stall_s=max_stall_s)
-        reader.guest_name()
-        graph = reader.read()
-        reader.serials(graph)
-        reader.types(graph)
+        reader.details(reader.read())
 
 
 def record_domain(domain: Any, file: TextIO, *, max_stall_s: float | None = MAX_STALL_S) -> None:
@@ -45,7 +44,14 @@ def record_domain(domain: Any, file: TextIO, *, max_stall_s: float | None = MAX_
         recorder = Recorder(monitor, file, qemu=_version(monitor), libvirt=libvirt)
         text = domain.XMLDesc(0)
         recorder.xml(text)
+        _record_schema(recorder)
         Reader(recorder, max_stall_s=max_stall_s).read(nested_ok=stays_small(xml.parse(text)))
+
+
+def _record_schema(recorder: Recorder) -> None:
+    """No reading needs it; whoever looks into a bug may."""
+    with suppress(CommandFailed):
+        recorder.execute("query-qmp-schema")
 
 
 def _version(monitor: Monitor) -> str | None:

@@ -27,7 +27,7 @@ class ReplayGuest:
     def __init__(self, transcript: Transcript) -> None:
         """Use a parsed transcript."""
         self._transcript = transcript
-        self._reader = Reader(ReplayMonitor(transcript), max_stall_s=None)
+        self._reader = Reader(ReplayMonitor(transcript), max_stall_s=None, crashes=False)
 
     def read(self) -> Disks:
         """
@@ -38,10 +38,10 @@ class ReplayGuest:
         """
         if not self._transcript.xml:
             graph = self._reader.read()
-            serials = self._reader.serials(graph)
-            types = self._reader.types(graph)
-            name = self._reader.guest_name()
-            return guest_from_graph(graph, guest=name, serials=serials, types=types)
+            known = self._reader.details(graph)
+            return guest_from_graph(
+                graph, guest=known.name, serials=known.serials, types=known.types
+            )
         domain = xml.parse(self._transcript.xml[-1])
         if not self._transcript.exchanges:
             return guest_from_xml(domain, notes=("formats by XML alone: no QMP was recorded",))

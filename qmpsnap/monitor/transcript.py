@@ -9,7 +9,8 @@ Transcripts: what was said to and by one QEMU, as JSON lines, to be recorded and
 
 A replayed query is answered by the first unused line with the same command and arguments, and by
 the last used one when none is left. A command of which the transcript holds no exchange at all
-is answered as by a QEMU that lacks it (`CommandNotFound`).
+is answered as by a QEMU that lacks it (`CommandNotFound`), and so is an argument that no exchange
+of this command has (`Parameter '…' is unexpected`).
 """
 
 from __future__ import annotations
@@ -162,9 +163,7 @@ class ReplayMonitor:
         wanted = (command, dict(arguments or {}))
         exchange = self._next(wanted)
         if exchange is None:
-            raise CommandFailed(
-                command, "GenericError", "the transcript has it with other arguments only"
-            )
+            raise CommandFailed(command, "GenericError", self._why_not(*wanted))
         if exchange.error is not None:
             raise CommandFailed(command, *exchange.error)
         return exchange.value
@@ -185,6 +184,17 @@ class ReplayMonitor:
             if (exchange.command, dict(exchange.arguments)) == wanted:
                 return exchange
         return None
+
+    def _why_not(self, command: str, arguments: Mapping[str, object]) -> str:
+        known = [
+            exchange.arguments
+            for exchange in (*self._unused, *self._used)
+            if exchange.command == command
+        ]
+        for name in arguments:
+            if not any(name in given for given in known):
+                return f"Parameter '{name}' is unexpected"
+        return "the transcript has it with other arguments only"
 
     def close(self) -> None:
         """Nothing is open."""

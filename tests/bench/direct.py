@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from qmpsnap.guests.files import qemu_img
 from qmpsnap.guests.qmp.guest import QmpGuest
 from qmpsnap.guests.reader import Reader
+from qmpsnap.monitor.abilities import Ability
 from qmpsnap.monitor.socket import SocketMonitor
 from tests.bench.measure import Case, Cost, cost, median
 from tests.rig import qemu_machine
@@ -69,7 +70,7 @@ def measure(folder: Path, case: Case, rounds: int) -> Direct:
                     monitor.weighs = True
                     reader.read()
                     largest = monitor.largest
-                    at_once = reader.features.has("qom-list-get")
+                    at_once = bool(reader.abilities.knows(Ability.MANY_PROPERTIES))
                 take("qemu_img", cost(lambda: _ask_qemu_img(chains)))
     return Direct(
         case=case,

@@ -142,7 +142,8 @@ def _read_vanishing(transcript: Transcript, rng: random.Random) -> Disks:
     with reading():
         reader = Reader(Vanishing(transcript, rng.randrange(7), error))
         graph = reader.read()
-        return guest_from_graph(graph, guest=reader.guest_name(), serials=reader.serials(graph))
+        known = reader.details(graph)
+        return guest_from_graph(graph, guest=known.name, serials=known.serials)
 
 
 def check_header(data: bytes, rng: random.Random, figures: Figures) -> str:

@@ -20,8 +20,6 @@ from tests.rig.rig import BASE, DISK, SERIAL, Rig
 from tests.rig.roads import MakeRig
 from tests.rig.wire import Act, overheard, planned
 
-pytestmark = pytest.mark.every_query
-
 
 def wrong_header(rig: Rig) -> None:
     without_format(rig.folder / f"{BASE}.s2")

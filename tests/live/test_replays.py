@@ -5,13 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
-
 from tests.rig.rig import DISK, Rig, Said
 from tests.rig.roads import MakeRig
 
 
-@pytest.mark.every_query
 class TestReplays:
     def _replay(self, rig: Rig, file: Path, command: str, *arguments: str) -> Said:
         away = Rig(rig.guest, rig.folder, ["--replay", str(file)], [], rig.connect, rig.kill)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from queue import SimpleQueue
 
-from qmpsnap.monitor.base import DEFAULT_TIMEOUT_S, Event, Monitor, Query
+from qmpsnap.monitor.base import DEFAULT_TIMEOUT_S, CommandFailed, Event, Monitor, Query
 
 
 class Counting:
@@ -16,11 +16,19 @@ class Counting:
         self._monitor = monitor
         self.sent: list[str] = []
         """Names of all commands, in order."""
+        self.refused: list[str] = []
+        """Names of those that were sent together with others and that QEMU refused."""
+        self._taken = 0
         self.hops = 0
         """How often somebody waited: commands that were sent together count once."""
         self.largest = 0
         """Bytes of the largest reply, as JSON; only while `weighs`."""
         self.weighs = False
+
+    def taken(self) -> list[str]:
+        """Names of the commands since the last time, in order."""
+        taken, self._taken = self.sent[self._taken :], len(self.sent)
+        return taken
 
     @property
     def trips(self) -> int:
@@ -49,7 +57,9 @@ class Counting:
         """See `Monitor.execute_all`."""
         self.sent += [command for command, _ in queries]
         self.hops += 1
-        return [self._weighed(reply) for reply in self._monitor.execute_all(queries, timeout)]
+        replies = self._monitor.execute_all(queries, timeout)
+        self.refused += [reply.command for reply in replies if isinstance(reply, CommandFailed)]
+        return [self._weighed(reply) for reply in replies]
 
     def _weighed(self, reply: object) -> object:
         if self.weighs and not isinstance(reply, Exception):

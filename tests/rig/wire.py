@@ -16,6 +16,8 @@ from typing import Any, Final
 import pytest
 from qemu.qmp import QMPClient
 
+from qmpsnap.monitor.abilities import PROBES
+
 Act = tuple[str, str, list[Any]]
 """By whom, what, and with which arguments: values of libvirt's, name and value pairs of QMP's."""
 
@@ -29,7 +31,6 @@ LOOKS: Final = frozenset(
         "query-migrate",
         "query-name",
         "query-named-block-nodes",
-        "query-qmp-schema",
         "query-status",
         "qom-get",
         "qom-list-get",
@@ -66,7 +67,7 @@ LOOKS: Final = frozenset(
         "virResetLastError",
     }
 )
-"""All that the tool may ask, in any operation and for any plan."""
+"""All that the tool may ask, in any operation and for any plan, but for the probes."""
 _HOLDING: Final = ("nbd-server-start", "block-export-add")
 """What locks a chain that was opened for a guest that is off; part of the act `open-chain`."""
 
@@ -95,7 +96,8 @@ def overheard() -> Iterator[list[Act]]:
     acts: list[Act] = []
 
     def qmp(command: str, arguments: Mapping[str, Any] | None) -> None:
-        if command not in LOOKS and command not in _HOLDING:
+        is_probe = (command, dict(arguments or {})) in PROBES.values()
+        if command not in LOOKS and command not in _HOLDING and not is_probe:
             acts.append(("qmp", command, [*(arguments or {}).items()]))
 
     execute = QMPClient.execute

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from queue import SimpleQueue
 
+from qmpsnap.monitor.abilities import PROBES, Ability
 from qmpsnap.monitor.base import DEFAULT_TIMEOUT_S, CommandFailed, Event, Query, one_by_one
 
 Arguments = Mapping[str, object]
@@ -25,11 +26,17 @@ class ScriptedMonitor:
     Answers each command from a table.
 
     An answer is a value, an exception to raise, a function of the arguments, or `Each`. A command
-    that is not in the table is one that this QEMU does not know.
+    that is not in the table is one that this QEMU does not know. Probes of what it can do are
+    answered by themselves, as QEMU does.
     """
 
-    def __init__(self, answers: Mapping[str, object]) -> None:
+    def __init__(
+        self, answers: Mapping[str, object], *, can: Collection[Ability] = frozenset()
+    ) -> None:
         self.answers = dict(answers)
+        self.can = can
+        self.probes: list[Ability] = []
+        """What was probed for, in order."""
         self.sent: list[tuple[str, dict[str, object]]] = []
         self.hops: list[list[str]] = []
         """Names of what was sent together, hop by hop."""
@@ -42,6 +49,10 @@ class ScriptedMonitor:
         timeout: float = DEFAULT_TIMEOUT_S,
     ) -> object:
         given = dict(arguments or {})
+        for ability, probe in PROBES.items():
+            if (command, given) == probe:
+                self.probes.append(ability)
+                raise self._about(ability)
         self.sent.append((command, given))
         if command not in self.answers:
             raise not_found(command)
@@ -53,6 +64,13 @@ class ScriptedMonitor:
         if isinstance(answer, BaseException):
             raise answer
         return answer
+
+    def _about(self, ability: Ability) -> CommandFailed:
+        command, arguments = PROBES[ability]
+        *_, name = arguments
+        if ability in self.can:
+            return refused(command, f"Invalid parameter type for '{name}', expected: boolean")
+        return refused(command, f"Parameter '{name}' is unexpected")
 
     def execute_all(
         self, queries: Sequence[Query], timeout: float = DEFAULT_TIMEOUT_S

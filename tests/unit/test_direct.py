@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 import pytest
@@ -11,6 +11,7 @@ import pytest
 from qmpsnap.formats.layers import Disk
 from qmpsnap.graph.nodes import Cache, Node
 from qmpsnap.guests.qmp.guest import FilterInTheWay, FormatNotRecordable, QmpGuest, job_id
+from qmpsnap.monitor.abilities import Ability
 from qmpsnap.monitor.base import (
     CONNECTION_LOST,
     CommandFailed,
@@ -28,14 +29,16 @@ from qmpsnap.operations.plan_merge import MergePlan, plan_delete
 from qmpsnap.operations.plan_snapshot import CreatePlan, plan_create
 from qmpsnap.operations.requests import CreateRequest, DeleteRequest
 from tests.unit import recordings, samples
-from tests.unit.scripted import Each, ScriptedMonitor, not_found, refused, schema
+from tests.unit.scripted import Each, ScriptedMonitor, not_found, refused
 
 JOBS = "query-jobs"
-MASK = schema(block_commit=("backing_mask_protocol",), block_stream=("backing_mask_protocol",))
+MASK = frozenset({Ability.MASKED_COMMIT, Ability.MASKED_STREAM})
 READS = ("query-", "x-debug-", "qom-get")
 
 
-def qemu(disk: Disk | None = None, **changes: object) -> ScriptedMonitor:
+def qemu(
+    disk: Disk | None = None, can: Collection[Ability] = frozenset(), **changes: object
+) -> ScriptedMonitor:
     """A QEMU with this disk, that takes every command; changes by command, with underscores."""
     disk = disk or samples.disk(3)
     nodes: list[dict[str, object]] = []
@@ -51,7 +54,6 @@ def qemu(disk: Disk | None = None, **changes: object) -> ScriptedMonitor:
             edges.append((above, "backing", layer.node))
         above = layer.node
     answers: dict[str, object] = {
-        "query-qmp-schema": [],
         "query-named-block-nodes": nodes,
         "query-block": [{"qdev": disk.qdev, "inserted": {"node-name": disk.root}}],
         "x-debug-query-block-graph": debug_graph(nodes, edges),
@@ -77,7 +79,7 @@ def qemu(disk: Disk | None = None, **changes: object) -> ScriptedMonitor:
     renamed = {
         name if name in answers else name.replace("_", "-"): a for name, a in changes.items()
     }
-    return ScriptedMonitor(answers | renamed)
+    return ScriptedMonitor(answers | renamed, can=can)
 
 
 def debug_graph(
@@ -159,9 +161,9 @@ class TestJobId:
 
 
 class TestStart:
-    @pytest.mark.parametrize("features", [[], MASK])
-    def test_commit(self, features: object) -> None:
-        monitor = qemu(query_qmp_schema=features)
+    @pytest.mark.parametrize("can", [frozenset(), MASK])
+    def test_commit(self, can: frozenset[Ability]) -> None:
+        monitor = qemu(can=can)
         assert QmpGuest(monitor).start(COMMIT) == job_id(COMMIT)
         expected: dict[str, object] = {
             "job-id": job_id(COMMIT),
@@ -172,13 +174,13 @@ class TestStart:
             "auto-finalize": False,
             "auto-dismiss": False,
         }
-        if features:
+        if can:
             expected["backing-mask-protocol"] = True
         assert changes(monitor) == [("block-commit", expected)]
 
-    @pytest.mark.parametrize("features", [[], MASK])
-    def test_active_commit_changes_no_header(self, features: object) -> None:
-        monitor = qemu(query_qmp_schema=features)
+    @pytest.mark.parametrize("can", [frozenset(), MASK])
+    def test_active_commit_changes_no_header(self, can: frozenset[Ability]) -> None:
+        monitor = qemu(can=can)
         QmpGuest(monitor).start(ACTIVE)
         expected = {
             "job-id": job_id(ACTIVE),
@@ -191,7 +193,7 @@ class TestStart:
         assert changes(monitor) == [("block-commit", expected)]
 
     def test_pull_of_everything(self) -> None:
-        monitor = qemu(query_qmp_schema=MASK)
+        monitor = qemu(can=MASK)
         QmpGuest(monitor).start(PULL)
         expected = {
             "job-id": job_id(PULL),
@@ -201,9 +203,9 @@ class TestStart:
         }
         assert changes(monitor) == [("block-stream", expected)]
 
-    @pytest.mark.parametrize("features", [[], MASK])
-    def test_pull_down_to_a_base(self, features: object) -> None:
-        monitor = qemu(query_qmp_schema=features)
+    @pytest.mark.parametrize("can", [frozenset(), MASK])
+    def test_pull_down_to_a_base(self, can: frozenset[Ability]) -> None:
+        monitor = qemu(can=can)
         QmpGuest(monitor).start(PULL_TO)
         expected: dict[str, object] = {
             "job-id": job_id(PULL_TO),
@@ -213,13 +215,12 @@ class TestStart:
             "auto-finalize": False,
             "auto-dismiss": False,
         }
-        if features:
+        if can:
             expected["backing-mask-protocol"] = True
         assert changes(monitor) == [("block-stream", expected)]
 
     def test_argument_is_asked_for_of_the_very_command(self) -> None:
-        only_stream = schema(block_commit=(), block_stream=("backing_mask_protocol",))
-        monitor = qemu(query_qmp_schema=only_stream)
+        monitor = qemu(can={Ability.MASKED_STREAM})
         QmpGuest(monitor).start(COMMIT)
         assert "backing-mask-protocol" not in monitor.arguments_of("block-commit")[0]
 
@@ -259,7 +260,7 @@ class TestRawNode:
     """Before QEMU 9.0 the driver's name would go into a header over a base without a raw node."""
 
     def test_not_needed_with_backing_mask_protocol(self) -> None:
-        monitor = qemu(over_protocol(), query_qmp_schema=MASK)
+        monitor = qemu(over_protocol(), can=MASK)
         QmpGuest(monitor).start(plan("volume-1.s1", "volume-1", over_protocol()))
         assert [command for command, _ in changes(monitor)] == ["block-commit"]
         assert monitor.arguments_of("block-commit")[0]["base-node"] == "volume-1-node"
@@ -320,7 +321,7 @@ class TestRewrite:
     @pytest.mark.parametrize("masks", [True, False])
     @pytest.mark.parametrize("position", [0, 1])
     def test_one_job_that_goes_by_itself(self, position: int, masks: bool) -> None:
-        monitor = qemu(query_qmp_schema=MASK if masks else [])
+        monitor = qemu(can=MASK if masks else ())
         plan = self.plan(position)
         job = QmpGuest(monitor).start(plan)
         (sent,) = monitor.arguments_of("block-stream")
@@ -718,7 +719,7 @@ class TestSwitch:
 class TestRead:
     def recorded(self, name: str, **more: object) -> ScriptedMonitor:
         replies = recordings.replies(name)
-        return ScriptedMonitor({**replies, "query-qmp-schema": [], **more})
+        return ScriptedMonitor({**replies, **more})
 
     def test_name_and_serials(self) -> None:
         monitor = self.recorded(

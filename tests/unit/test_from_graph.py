@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from qmpsnap.formats.from_graph import guest_from_graph
-from qmpsnap.formats.layers import Disk, Layer
+from qmpsnap.formats import from_xml
+from qmpsnap.formats.from_graph import disk_chains, guest_from_graph, headers_to_read
+from qmpsnap.formats.layers import Disk, Disks, Layer
 from qmpsnap.formats.qcow2 import Header
 from qmpsnap.formats.verdict import Verdict, Witness
 from qmpsnap.graph.nodes import Device, Edge, Graph, Node, Recorded
@@ -455,3 +456,46 @@ class TestLibvirt:
             ),
         )
         assert guest_from_graph(made).disks[0].layers[0].flags == ("data-file",)
+
+
+def of_qcow2(report: Disks) -> dict[str, str]:
+    return {path: format for path, format in report.readable().items() if format == "qcow2"}
+
+
+class TestHeadersToRead:
+    """Of what is open as qcow2, before anything is judged."""
+
+    @pytest.mark.parametrize("name", recordings.NAMES)
+    def test_the_same_as_of_the_report(self, name: str) -> None:
+        made = recordings.graph(name)
+        assert headers_to_read(disk_chains(made)) == of_qcow2(guest_from_graph(made))
+
+    @pytest.mark.parametrize("name", ["libvirt-running", "libvirt-mirror"])
+    def test_under_libvirt(self, name: str) -> None:
+        made, domain = recordings.graph(name), parse(recordings.xml(name))
+        found = headers_to_read(disk_chains(made, domain))
+        assert found == of_qcow2(guest_from_graph(made, domain=domain))
+        assert found
+
+    def test_nothing_below_a_layer_that_was_guessed(self) -> None:
+        """The guest may have written the header that names it."""
+        chains = disk_chains(recordings.graph("drive"))
+        assert [*headers_to_read(chains)] == ["/share/top", "/share/mid"]
+        assert [*headers_to_read(chains, {"/share/top"})] == ["/share/top"]
+
+    def test_a_passed_descriptor_by_its_name_in_the_xml(self) -> None:
+        layer = XmlLayer(path="/share/secret", name="/share/secret", format="qcow2", index=None)
+        xml = XmlDisk(
+            target="vda", serial=None, alias="vda", device="disk", read_only=False, layers=(layer,)
+        )
+        domain = XmlDomain(name="a", disks=(xml,))
+        made = recordings.graph("fdset")
+        node = replace(made.nodes[made.devices[0].root or ""], driver="qcow2")
+        made = replace(made, nodes={**made.nodes, node.name: node})
+        assert headers_to_read(disk_chains(made)) == {}
+        assert headers_to_read(disk_chains(made, domain)) == {"/share/secret": "qcow2"}
+
+    @pytest.mark.parametrize("name", ["libvirt-running", "libvirt-mirror"])
+    def test_by_the_xml_alone(self, name: str) -> None:
+        domain = parse(recordings.xml(name))
+        assert from_xml.headers_to_read(domain) == from_xml.guest_from_xml(domain).readable()

@@ -263,7 +263,7 @@ class TestJobs:
             ({"auto-dismiss": True}, False),
             ({"type": "commit"}, False),
             ({"auto-finalize": False}, False),
-            ({"auto-finalize": False, "status": "concluded"}, True),
+            ({"status": "concluded"}, False),
             ({"auto-finalize": False, "status": "pending"}, False),
         ],
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -18,9 +20,10 @@ from qmpsnap.guests.reader import (
     StreamLingers,
     TornReading,
 )
+from qmpsnap.monitor.abilities import Ability
 from qmpsnap.monitor.base import CommandFailed, ConnectionLost
 from tests.unit import recordings
-from tests.unit.scripted import Each, ScriptedMonitor, refused, schema
+from tests.unit.scripted import Each, ScriptedMonitor, not_found, refused
 from tests.unit.test_graph_qmp import without_permissions
 
 NODES, BLOCK, STATS, DEBUG, JOBS = (
@@ -36,8 +39,7 @@ def qemu(recording: str = "qcow2-chain", **changes: object) -> ScriptedMonitor:
     """QEMU 7.2 with the recorded graph; changes by command, spelled with underscores."""
     recorded = recordings.replies(recording)
     answers: dict[str, object] = {
-        "query-qmp-schema": schema(query_block=()),
-        **{command: recorded[command] for command in (NODES, BLOCK, STATS, DEBUG, JOBS)},
+        command: recorded[command] for command in (NODES, BLOCK, STATS, DEBUG, JOBS)
     }
     return ScriptedMonitor(answers | {name.replace("_", "-"): a for name, a in changes.items()})
 
@@ -57,11 +59,9 @@ def later_qemu() -> ScriptedMonitor:
     """QEMU 11.1: `children`, and a flat `query-block`."""
     nodes = recordings.with_children(recordings.replies("qcow2-chain"))
     devices = recordings.replies("qcow2-chain")[BLOCK]
-    return qemu(
-        query_qmp_schema=schema(query_block=("flat",)),
-        query_named_block_nodes=flat_only(nodes),
-        query_block=flat_only(devices),
-    )
+    monitor = qemu(query_named_block_nodes=flat_only(nodes), query_block=flat_only(devices))
+    monitor.can = {Ability.FLAT_DEVICES}
+    return monitor
 
 
 @pytest.mark.parametrize("reply", [{}, "", 0, None, False])
@@ -95,7 +95,8 @@ def test_types_are_asked_of_what_is_no_plain_disk() -> None:
     ]
 
     def answer(arguments: Any) -> object:
-        assert arguments["property"] == "type"
+        if arguments["property"] != "type":
+            return refused("qom-get")
         paths = {"/machine/peripheral/fd0": "floppy", "/machine/virt.flash0": "cfi.pflash01"}
         return paths.get(arguments["path"]) or refused("qom-get")
 
@@ -103,11 +104,16 @@ def test_types_are_asked_of_what_is_no_plain_disk() -> None:
     reader = Reader(monitor)
     graph = reader.read()
     # By what to call the disk on this road, as the serials are.
-    assert reader.types(graph) == {"fd0": "floppy", "pflash0": "cfi.pflash01"}
-    asked = [arguments["path"] for arguments in monitor.arguments_of("qom-get")]
+    assert reader.details(graph).types == {"fd0": "floppy", "pflash0": "cfi.pflash01"}
+    asked = [
+        arguments["path"]
+        for arguments in monitor.arguments_of("qom-get")
+        if arguments["property"] == "type"
+    ]
     assert asked == ["/machine/peripheral/fd0", "/machine/virt.flash0", "/machine/peripheral/cd0"]
-    reader.types(graph)
-    assert len(monitor.arguments_of("qom-get")) == 3
+    monitor.sent.clear()
+    reader.details(graph)
+    assert monitor.sent == []
 
 
 def names(reader: Reader, *, nested_ok: bool = True) -> list[str]:
@@ -122,17 +128,18 @@ class TestQueries:
     def test_qemu_7_2(self) -> None:
         monitor = qemu()
         assert names(Reader(monitor)) == ["top", "mid", "base"]
-        assert sorted(monitor.commands()) == sorted(
-            [JOBS, NODES, DEBUG, "query-qmp-schema", BLOCK, JOBS]
-        )
+        assert monitor.hops == [[JOBS, DEBUG, BLOCK], [NODES, BLOCK, JOBS]]
+        assert monitor.probes == [Ability.FLAT_DEVICES]
         assert monitor.arguments_of(NODES) == [{"flat": True}]
         assert monitor.arguments_of(BLOCK) == [{}]
 
-    def test_jobs_are_asked_for_first_and_last(self) -> None:
+    def test_later_readings_are_five_queries_in_two_hops(self) -> None:
         monitor = qemu()
-        Reader(monitor).read()
-        commands = monitor.commands()
-        assert (commands[0], commands[-1], commands.count(JOBS)) == (JOBS, JOBS, 2)
+        reader = Reader(monitor)
+        reader.read()
+        monitor.hops.clear()
+        reader.read()
+        assert monitor.hops == [[JOBS, DEBUG], [NODES, BLOCK, JOBS]]
 
     def test_later_qemu_tells_the_edges_itself(self) -> None:
         # The debug graph tells how deep it is, and has to lead to the same roots.
@@ -145,13 +152,6 @@ class TestQueries:
         assert STATS not in monitor.commands()
         assert monitor.arguments_of(BLOCK) == [{"flat": True}]
 
-    def test_schema_is_asked_for_once(self) -> None:
-        monitor = qemu()
-        reader = Reader(monitor)
-        reader.read()
-        reader.read()
-        assert monitor.commands().count("query-qmp-schema") == 1
-
     @pytest.mark.parametrize("make", [qemu, later_qemu])
     @pytest.mark.parametrize("depth", [1, 8, 64])
     def test_number_of_queries_does_not_depend_on_the_depth(self, depth: int, make: Any) -> None:
@@ -162,14 +162,16 @@ class TestQueries:
         monitor.answers[DEBUG] = _debug(deep)
         monitor.answers[BLOCK] = [{"qdev": "vda", "inserted": {"node-name": "n0"}}]
         assert names(Reader(monitor)) == [f"n{number}" for number in range(depth)]
-        assert len(monitor.sent) == 6
+        assert len(monitor.sent) == 5
 
 
 class TestFallbacks:
     def test_flat_that_is_refused(self) -> None:
         recorded = recordings.replies("qcow2-chain")[NODES]
         monitor = qemu(
-            query_named_block_nodes=lambda a: refused(NODES) if a.get("flat") else recorded
+            query_named_block_nodes=lambda a: (
+                refused(NODES, "Parameter 'flat' is unexpected") if a.get("flat") else recorded
+            )
         )
         assert names(Reader(monitor)) == ["top", "mid", "base"]
         assert monitor.arguments_of(NODES) == [{"flat": True}, {}]
@@ -188,9 +190,6 @@ class TestFallbacks:
         graph = Reader(without(qemu(), JOBS)).read()
         assert graph.jobs == ()
 
-    def test_qemu_without_a_schema(self) -> None:
-        assert names(Reader(without(qemu(), "query-qmp-schema"))) == ["top", "mid", "base"]
-
     def test_blockstats_do_not_take_a_data_file_for_the_file(self) -> None:
         by_debug = chain(Reader(qemu("data-file")).read(), "disk")
         assert by_debug[0].path == "/share/disk"
@@ -203,7 +202,8 @@ class TestFallbacks:
 
     def test_nodes_that_cannot_be_listed(self) -> None:
         refuses = qemu(query_named_block_nodes=refused(NODES, "Block device x is ejected"))
-        assert Reader(refuses).read().incomplete == "Block device x is ejected"
+        assert "(Block device x is ejected)" in (Reader(refuses).read().incomplete or "")
+        assert refuses.arguments_of(NODES) == [{"flat": True}]
 
     @pytest.mark.parametrize("missing", [DEBUG, STATS])
     def test_nodes_that_cannot_be_listed_and_nothing_else_to_tell_them(self, missing: str) -> None:
@@ -241,9 +241,7 @@ class TestThroughLibvirt:
         assert names(Reader(monitor), nested_ok=False) == ["top", "mid", "base"]
         assert self.sent_nested(monitor) == []
 
-    @pytest.mark.parametrize(
-        "missing", [(DEBUG,), (NODES,), (BLOCK, DEBUG), ("query-qmp-schema", DEBUG)]
-    )
+    @pytest.mark.parametrize("missing", [(DEBUG,), (NODES,), (BLOCK, DEBUG)])
     def test_rather_no_reading(self, missing: tuple[str, ...]) -> None:
         monitor = without(qemu(), *missing)
         with pytest.raises(CommandFailed):
@@ -327,14 +325,6 @@ class TestStall:
         with pytest.raises(GuestWouldStall, match="200 layers"):
             Reader(monitor).read()
         assert monitor.commands() == [JOBS, DEBUG, STATS]
-
-    def test_nothing_that_nests_is_tried_where_flat_is_known(self) -> None:
-        monitor = qemu(
-            query_qmp_schema=schema(query_named_block_nodes=("flat",)),
-            query_named_block_nodes=refused(NODES, "Block device x is ejected"),
-        )
-        assert Reader(monitor).read().incomplete == "Block device x is ejected"
-        assert monitor.arguments_of(NODES) == [{"flat": True}]
 
 
 class TestTorn:
@@ -425,25 +415,97 @@ class TestTorn:
 class TestStreamThatLingers:
     """QEMU 7.2 crashes when its nodes are read while a finished stream waits to be dismissed."""
 
-    def monitor(self, **changes: object) -> ScriptedMonitor:
+    def monitor(
+        self,
+        status: str,
+        *,
+        bare: bool = False,
+        details: Mapping[str, object] = MappingProxyType({}),
+    ) -> ScriptedMonitor:
+        """A stream started as libvirt does: it ends by itself, and waits to be dismissed."""
         told = {
             "device": "pull",
             "type": "stream",
-            "status": "concluded",
-            "auto-finalize": False,
+            "status": status,
+            "auto-finalize": True,
             "auto-dismiss": False,
         }
-        job = {"id": "pull", "type": "stream", "status": "concluded"}
-        return qemu(query_jobs=[job], query_block_jobs=[told | changes])
+        debug = recordings.replies("qcow2-chain")[DEBUG]
+        filter_ = {"id": 1000, "type": "block-driver", "name": "#block9"}
+        debug["nodes"] += [filter_, {"id": 1001, "type": "block-job", "name": "pull"}]
+        debug["edges"] += [{"parent": 1001, "child": 1000, "name": "main node"}]
+        top = _id_of({DEBUG: debug}, "top")
+        if not bare:
+            debug["edges"] += [{"parent": 1000, "child": top, "name": "file"}]
+        nodes = recordings.replies("qcow2-chain")[NODES]
+        nodes += [{"node-name": "#block9", "drv": "copy-on-read"}]
+        return qemu(
+            query_jobs=[{"id": "pull", "type": "stream", "status": status}],
+            query_block_jobs=[{**told, **details}],
+            x_debug_query_block_graph=debug,
+            query_named_block_nodes=nodes,
+        )
 
-    def test_nodes_are_not_asked_for(self) -> None:
-        monitor = self.monitor()
+    @pytest.mark.parametrize("status", ["created", "running", "paused", "ready"])
+    def test_one_that_may_end_by_itself(self, status: str) -> None:
+        monitor = self.monitor(status)
         with pytest.raises(StreamLingers, match="pull"):
             Reader(monitor).read()
         assert NODES not in monitor.commands()
 
-    def test_stream_that_will_be_dismissed_by_itself(self) -> None:
-        assert Reader(self.monitor(**{"auto-dismiss": True})).read().jobs[0].id == "pull"
+    def test_one_that_has_ended_and_left_its_filter_bare(self) -> None:
+        monitor = self.monitor("concluded", bare=True)
+        with pytest.raises(StreamLingers, match="pull"):
+            Reader(monitor).read()
+        assert NODES not in monitor.commands()
+
+    def test_one_that_has_ended_on_a_qemu_without_the_fault(self) -> None:
+        monitor = self.monitor("concluded")
+        assert "#block9" in Reader(monitor).read().nodes
+        assert "query-block-jobs" not in monitor.commands()
+
+    def test_one_that_has_ended_and_nothing_shows_its_filter(self) -> None:
+        monitor = without(self.monitor("concluded"), DEBUG)
+        with pytest.raises(StreamLingers):
+            Reader(monitor).read()
+        assert NODES not in monitor.commands()
+
+    @pytest.mark.parametrize("details", [{"auto-dismiss": True}, {"auto-finalize": False}])
+    def test_one_that_will_not_be_left_behind(self, details: dict[str, object]) -> None:
+        assert Reader(self.monitor("running", details=details)).read().incomplete is None
+
+    def test_details_that_are_not_told(self) -> None:
+        monitor = self.monitor("running")
+        monitor.answers["query-block-jobs"] = refused("query-block-jobs")
+        assert Reader(monitor).read().incomplete is None
+
+    @pytest.mark.parametrize(("status", "bare"), [("running", False), ("concluded", True)])
+    def test_a_look_is_content_with_the_devices(self, status: str, bare: bool) -> None:
+        monitor = self.monitor(status, bare=bare)
+        images: dict[str, object] | None = None
+        for name, format_ in (("base", "raw"), ("mid", "qcow2"), ("top", "qcow2")):
+            below = {"backing-image": images} if images else {}
+            images = {"filename": f"/share/{name}", "format": format_, **below}
+        blocks = recordings.replies("qcow2-chain")[BLOCK]
+        blocks[0]["inserted"]["image"] = images
+        monitor.answers[BLOCK] = blocks
+        graph = Reader(monitor, partly=True).read()
+        assert "stream job pull" in (graph.incomplete or "")
+        assert NODES not in monitor.commands()
+        (device,) = graph.devices
+        assert device.root == "top"
+        drivers = [layer.node.driver for layer in chain(graph, "top")]
+        assert drivers == ["qcow2", "qcow2", "raw"]
+
+    def test_a_look_where_nothing_may_nest(self) -> None:
+        monitor = self.monitor("running")
+        with pytest.raises(StreamLingers):
+            Reader(monitor, partly=True).read(nested_ok=False)
+        assert BLOCK not in monitor.commands()
+
+    def test_a_recording_does_not_crash(self) -> None:
+        monitor = self.monitor("concluded", bare=True)
+        assert "#block9" in Reader(monitor, crashes=False).read().nodes
 
     def test_other_jobs_cost_no_query(self) -> None:
         monitor = qemu("commit-running")
@@ -451,15 +513,22 @@ class TestStreamThatLingers:
         assert "query-block-jobs" not in monitor.commands()
 
 
-class TestGuest:
+class TestDetails:
     @pytest.mark.parametrize(
-        ("reply", "name"), [({"name": "web1"}, "web1"), ({}, None), ({"name": 7}, None), (7, None)]
+        ("reply", "name"),
+        [
+            ({"name": "web1"}, "web1"),
+            ({}, None),
+            ({"name": 7}, None),
+            (7, None),
+            (refused("query-name"), None),
+        ],
     )
-    def test_name(self, reply: object, name: str | None) -> None:
-        assert Reader(ScriptedMonitor({"query-name": reply})).guest_name() == name
-
-    def test_name_that_cannot_be_told(self) -> None:
-        assert Reader(ScriptedMonitor({})).guest_name() is None
+    def test_name_is_asked_for_once(self, reply: object, name: str | None) -> None:
+        monitor = ScriptedMonitor({"query-name": reply})
+        reader = Reader(monitor)
+        assert [reader.details(devices()).name for _ in range(2)] == [name] * 2
+        assert monitor.commands() == ["query-name"]
 
     @pytest.mark.parametrize(
         ("qdev", "path"),
@@ -475,20 +544,28 @@ class TestGuest:
         monitor = ScriptedMonitor({"qom-get": "1234"})
         reader, found = Reader(monitor), devices(qdev)
         name = found.devices[0].name
-        assert [reader.serials(found), reader.serials(found)] == [{name: "1234"}] * 2
+        assert [reader.details(found).serials for _ in range(2)] == [{name: "1234"}] * 2
         assert monitor.arguments_of("qom-get") == [{"path": path, "property": "serial"}]
+        assert monitor.hops == [["query-name", "qom-get"]]
 
     @pytest.mark.parametrize("answer", [refused("qom-get"), "", None, 7])
     def test_device_without_a_serial_is_asked_once_too(self, answer: object) -> None:
         monitor = ScriptedMonitor({"qom-get": answer})
         reader = Reader(monitor)
-        assert [reader.serials(devices("vda")), reader.serials(devices("vda"))] == [{}, {}]
-        assert len(monitor.sent) == 1
+        assert [reader.details(devices("vda")).serials for _ in range(2)] == [{}, {}]
+        assert len(monitor.arguments_of("qom-get")) == 1
+
+    def test_device_that_was_away(self) -> None:
+        """Another one may have come under its name."""
+        monitor = ScriptedMonitor({"qom-get": Each("1", "2")})
+        reader = Reader(monitor)
+        found = [reader.details(devices(*names)).serials for names in (["a"], [], ["a"])]
+        assert found == [{"a": "1"}, {}, {"a": "2"}]
 
     def test_backend_without_a_device_is_not_asked(self) -> None:
         monitor = ScriptedMonitor({})
-        assert Reader(monitor).serials(devices(None)) == {}
-        assert monitor.sent == []
+        assert Reader(monitor).details(devices(None)).serials == {}
+        assert monitor.commands() == ["query-name"]
 
 
 class TestAllSerialsAtOnce:
@@ -497,7 +574,6 @@ class TestAllSerialsAtOnce:
     def monitor(self, answer: object) -> ScriptedMonitor:
         return ScriptedMonitor(
             {
-                "query-qmp-schema": schema(qom_list_get=("paths",)),
                 "qom-list-get": answer,
                 "qom-get": lambda arguments: arguments["path"].rpartition("/")[2],
             }
@@ -513,27 +589,36 @@ class TestAllSerialsAtOnce:
         monitor = self.monitor(told)
         reader = Reader(monitor)
         for _ in range(2):
-            assert reader.serials(devices("a", "b", "c", "d")) == {"a": "1", "d": "4"}
+            found = reader.details(devices("a", "b", "c", "d"))
+            assert found.serials == {"a": "1", "d": "4"}
         paths = [f"/machine/peripheral/{name}" for name in "abcd"]
         assert monitor.arguments_of("qom-list-get") == [{"paths": paths}]
         assert "qom-get" not in monitor.commands()
 
+    def test_qemu_that_lacks_it_is_asked_once(self) -> None:
+        monitor = self.monitor(not_found("qom-list-get"))
+        reader = Reader(monitor)
+        assert reader.details(devices("a", "b")).serials == {"a": "a", "b": "b"}
+        assert len(reader.details(devices("a", "b", "c", "d")).serials) == 4
+        assert monitor.commands().count("qom-list-get") == 1
+        assert monitor.hops[1] == ["query-name", "qom-get", "qom-get"]
+
     def test_device_that_was_unplugged(self) -> None:
         monitor = self.monitor(refused("qom-list-get", "Device 'b' not found"))
-        assert Reader(monitor).serials(devices("a", "b")) == {"a": "a", "b": "b"}
+        assert Reader(monitor).details(devices("a", "b")).serials == {"a": "a", "b": "b"}
         assert monitor.commands().count("qom-list-get") == 1
 
     def test_only_new_devices_are_asked_about(self) -> None:
         monitor = self.monitor([_properties(serial="1"), _properties(serial="2")])
         reader = Reader(monitor)
-        reader.serials(devices("a", "b"))
-        assert reader.serials(devices("a", "b", "c")) == {"a": "1", "b": "2", "c": "c"}
+        reader.details(devices("a", "b"))
+        assert reader.details(devices("a", "b", "c")).serials == {"a": "1", "b": "2", "c": "c"}
         assert monitor.commands().count("qom-list-get") == 1
 
     @pytest.mark.parametrize("answer", [[], [{"properties": []}], {}, [{"properties": 7}] * 2])
     def test_reply_that_is_not_one(self, answer: object) -> None:
         with pytest.raises(MalformedReply, match="qom-list-get"):
-            Reader(self.monitor(answer)).serials(devices("a", "b"))
+            Reader(self.monitor(answer)).details(devices("a", "b"))
 
 
 def devices(*qdevs: str | None) -> Graph:

@@ -1,21 +1,25 @@
 """
 Who else on this host uses the files of a chain.
 
-Files are compared by device and inode: the same file may have many names. What is read are the
-descriptors of running processes (`/proc`), so a guest that is off is not seen.
+Files are compared by device and inode: the same file may have many names. Block devices are
+compared by what they stand for: libvirt makes nodes of its own in a private `/dev`. What is read
+are the descriptors of running processes (`/proc`), so a guest that is off is not seen.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Collection, Iterator
-from pathlib import Path
+from collections.abc import Collection
+from typing import Final
 
 from qmpsnap.formats.layers import Disk
 from qmpsnap.operations.space import Room
 
-_PROC = Path("/proc")
+_PROC: Final = "/proc"
+
+Identity = tuple[int, int, int]
+"""Kind (`S_IFREG` or `S_IFBLK`), then device and inode of a file, or the device that a node is."""
 
 
 def other_users(
@@ -37,15 +41,17 @@ def other_users(
     own = _identity(active)
     found: dict[str, list[str]] = {}
     hidden = 0
-    for pid in _processes():
+    for pid in os.listdir(_PROC):
+        if not pid.isdecimal():
+            continue
         try:
-            opened = set(_open_files(pid))
+            opened = _opened(f"{_PROC}/{pid}/fd")
         except PermissionError:
             hidden += 1
             continue
         except OSError:
-            continue  # it has ended meanwhile
-        if own in opened or pid == os.getpid():
+            continue  # it has ended
+        if own in opened or int(pid) == os.getpid():
             continue
         for key in opened & wanted.keys():
             found.setdefault(wanted[key], []).append(_description(pid))
@@ -93,30 +99,45 @@ def room_of(path: str | None) -> Room | None:
     return Room(file=path, mount=mount, free=free[path], allocated=allocated[path])
 
 
-def _identity(path: str | Path) -> tuple[int, int] | None:
+def _identity(path: str) -> Identity | None:
+    """None for what is not there, and for what no image can be."""
     try:
         status = os.stat(path)
     except OSError:
         return None
-    return status.st_dev, status.st_ino
+    if stat.S_ISREG(status.st_mode):
+        return stat.S_IFREG, status.st_dev, status.st_ino
+    if stat.S_ISBLK(status.st_mode):
+        return stat.S_IFBLK, status.st_rdev, 0
+    return None
 
 
-def _processes() -> Iterator[int]:
-    for entry in _PROC.iterdir():
-        if entry.name.isdecimal():
-            yield int(entry.name)
+def _opened(folder: str) -> set[Identity]:
+    """
+    Files that a process has open.
+
+    Most descriptors are sockets, pipes and the like, whose names do not begin with a slash. To
+    read a name takes a fifth of a `stat`; a file that was deleted keeps its old name, with a
+    word behind it.
+    """
+    found = set()
+    for number in os.listdir(folder):
+        path = f"{folder}/{number}"
+        try:
+            name = os.readlink(path)
+        except FileNotFoundError:
+            continue  # closed
+        except OSError:
+            break  # all of this process is kept from us, even from root in some containers
+        if name.startswith("/") and (key := _identity(path)) is not None:
+            found.add(key)
+    return found
 
 
-def _open_files(pid: int) -> Iterator[tuple[int, int]]:
-    for descriptor in (_PROC / str(pid) / "fd").iterdir():
-        key = _identity(descriptor)
-        if key is not None:
-            yield key
-
-
-def _description(pid: int) -> str:
+def _description(pid: str) -> str:
     try:
-        name = (_PROC / str(pid) / "comm").read_text(errors="replace").strip()
+        with open(f"{_PROC}/{pid}/comm", errors="replace") as file:
+            name = file.read().strip()
     except OSError:
         name = "a process that has ended"
     return f"{name} (pid {pid})"

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from queue import Empty
 from typing import Any, Final
 
 from qmpsnap.errors import QmpsnapError, Refused
-from qmpsnap.formats.from_graph import guest_from_graph
-from qmpsnap.formats.from_xml import guest_from_xml
+from qmpsnap.formats import from_graph, from_xml
 from qmpsnap.formats.layers import Disk, Disks
 from qmpsnap.formats.qcow2 import Header
 from qmpsnap.graph import xml
@@ -32,6 +31,7 @@ from qmpsnap.guests.files.neighbours import layer_paths, other_users, space_of
 from qmpsnap.guests.libvirt import door
 from qmpsnap.guests.libvirt.jobs import heard_in, info_of, may_be_ready, reports_of, view_of
 from qmpsnap.guests.libvirt.neighbours import of_guests_that_are_off
+from qmpsnap.guests.libvirt.process import pid_of
 from qmpsnap.guests.libvirt.snapshots import recorded_snapshots
 from qmpsnap.guests.libvirt.steps import LibvirtComposer
 from qmpsnap.guests.qmp.outline import outline
@@ -39,6 +39,7 @@ from qmpsnap.guests.reader import MAX_STALL_S, GuestWouldStall, Reader, StreamLi
 from qmpsnap.guests.reconnect import connect_again
 from qmpsnap.guests.settled import settled
 from qmpsnap.monitor.base import CommandFailed, reading
+from qmpsnap.monitor.memory import qemu_process
 from qmpsnap.monitor.passthrough import (
     GuestNotRunning,
     MonitorBusy,
@@ -111,7 +112,11 @@ class LibvirtGuest(Closable):
         self._follows = self._hears = False
         self._libvirt = libvirt_module()
         self._monitor = PassthroughMonitor(domain)
-        self._reader = Reader(self._monitor, max_stall_s=max_stall_s) if passthrough else None
+        self._reader = (
+            Reader(self._monitor, max_stall_s=max_stall_s, process=qemu_process(pid_of(domain)))
+            if passthrough
+            else None
+        )
         self._remote = host_of(domain.connect().getURI())
         self._off = "passthrough is switched off (--no-passthrough)"
         self._quiescer = DomainQuiescer(domain)
@@ -192,11 +197,13 @@ class LibvirtGuest(Closable):
             except CommandFailed as error:
                 self._off = f"QEMU cannot list its nodes ({error.description})"
             else:
-                bare = guest_from_graph(graph, guest=domain.name, domain=domain)
-                headers = self._headers(bare)
-                return guest_from_graph(graph, guest=domain.name, domain=domain, headers=headers)
-        headers = self._headers(guest_from_xml(domain))
-        report = guest_from_xml(
+                chains = from_graph.disk_chains(graph, domain)
+                headers = self._headers(from_graph.headers_to_read(chains))
+                return from_graph.guest_from_graph(
+                    graph, chains=chains, guest=domain.name, domain=domain, headers=headers
+                )
+        headers = self._headers(from_xml.headers_to_read(domain))
+        report = from_xml.guest_from_xml(
             domain, headers=headers, notes=(f"formats by XML alone: {self._off}",)
         )
         if not answers:
@@ -212,9 +219,9 @@ class LibvirtGuest(Closable):
             names_are_plain=lambda: not self._remote and plain_by_xml(domain),
         )
 
-    def _headers(self, bare: Disks) -> dict[str, Header]:
+    def _headers(self, paths: Mapping[str, str]) -> dict[str, Header]:
         """Of a guest on another host, the file of the same name here is another file."""
-        return {} if self._remote else read_headers(bare.readable())
+        return {} if self._remote else read_headers(paths)
 
     def _with_size(self, disk: Disk) -> Disk:
         """Without QMP only libvirt knows the size of a raw active file."""

@@ -64,7 +64,7 @@ class OfflineComposer:
         self._guest = guest
         self._definition = definition
         # Each layer is opened with its own driver, so every base has a node that tells its format.
-        self._qmp = QmpComposer(lambda: False)
+        self._qmp = QmpComposer(lambda _command: False)
 
     def verb(self, verb: Verb, job: str, bandwidth: int = 0) -> Step:
         """See `Composer.verb`."""

@@ -9,7 +9,7 @@ from queue import Empty
 from typing import Final
 
 from qmpsnap.errors import QmpsnapError
-from qmpsnap.formats.from_graph import guest_from_graph
+from qmpsnap.formats.from_graph import disk_chains, guest_from_graph, headers_to_read
 from qmpsnap.formats.layers import Disk, Disks
 from qmpsnap.graph.command_line import probed_files
 from qmpsnap.graph.nodes import Graph
@@ -27,6 +27,7 @@ from qmpsnap.guests.qmp.steps import QmpComposer
 from qmpsnap.guests.reader import MAX_STALL_S, Reader
 from qmpsnap.guests.reconnect import connect_again
 from qmpsnap.guests.settled import settled
+from qmpsnap.monitor.abilities import Ability
 from qmpsnap.monitor.base import (
     CONNECTION_LOST,
     CommandFailed,
@@ -36,6 +37,7 @@ from qmpsnap.monitor.base import (
     Monitor,
     reading,
 )
+from qmpsnap.monitor.memory import qemu_process
 from qmpsnap.operations.guards import Surroundings
 from qmpsnap.operations.guest import Outline, State
 from qmpsnap.operations.job.states import (
@@ -73,6 +75,7 @@ class QmpGuest(Closable):
         connect: Callable[[], Monitor] | None = None,
         max_stall_s: float | None = MAX_STALL_S,
         owns: bool = False,
+        partly: bool = False,
     ) -> None:
         """
         Use a connected monitor.
@@ -86,6 +89,7 @@ class QmpGuest(Closable):
                 there is no way to.
             max_stall_s: As `Reader` takes it.
             owns: Whether `close` closes the monitor; else that stays with the caller.
+            partly: As `Reader` takes it: enough for who only looks.
         """
         self._pid = pid
         self._monitor = monitor
@@ -94,7 +98,9 @@ class QmpGuest(Closable):
         self._reconnects = 0
         self._probed = probed_files(_command_line(pid)) if pid else frozenset()
         self._quiescer = SocketQuiescer(agent)
-        self._reader = Reader(monitor, max_stall_s=max_stall_s)
+        self._reader = Reader(
+            monitor, max_stall_s=max_stall_s, process=qemu_process(pid), partly=partly
+        )
         self.files = LocalFiles()
         self.compose = QmpComposer(self._masks, has_agent=agent is not None)
 
@@ -139,23 +145,24 @@ class QmpGuest(Closable):
 
     def _read(self) -> Disks:
         graph = self._graph()
-        serials = self._reader.serials(graph)
-        types = self._reader.types(graph)
-        bare = guest_from_graph(graph, serials=serials, types=types, probed=self._probed)
+        known = self._reader.details(graph)
+        chains = disk_chains(graph)
         return guest_from_graph(
             graph,
-            guest=self._reader.guest_name(),
-            serials=serials,
-            types=types,
-            headers=read_headers(bare.readable()),
+            chains=chains,
+            guest=known.name,
+            serials=known.serials,
+            types=known.types,
+            headers=read_headers(headers_to_read(chains, self._probed)),
             probed=self._probed,
         )
 
     def _graph(self) -> Graph:
         return self._reader.read(names_are_plain=self._names_are_plain)
 
-    def _masks(self) -> bool:
-        return self._reader.features.has("block-commit", "backing-mask-protocol")
+    def _masks(self, command: str) -> bool:
+        pull = command == "block-stream"
+        return self._reader.abilities.has(Ability.MASKED_STREAM if pull else Ability.MASKED_COMMIT)
 
     def _names_are_plain(self) -> bool:
         return self._pid is not None and plain_by_process(self._pid)

@@ -70,12 +70,12 @@ class FilterInTheWay(Refused):
 class QmpComposer:
     """Puts QMP together for one QEMU."""
 
-    def __init__(self, masks: Callable[[], bool], *, has_agent: bool = False) -> None:
+    def __init__(self, masks: Callable[[str], bool], *, has_agent: bool = False) -> None:
         """
         Ask nothing yet.
 
         Args:
-            masks: Whether this QEMU takes `backing-mask-protocol`.
+            masks: Whether a command of this QEMU takes `backing-mask-protocol`.
             has_agent: Whether the way to the guest agent is known.
         """
         self._masks = masks
@@ -193,6 +193,7 @@ class QmpComposer:
 
     def _start(self, plan: MergePlan, options: MergeOptions, job: str) -> Step:
         active = plan.kind == "active-commit"
+        command = "block-stream" if plan.kind == "pull" else "block-commit"
         arguments: dict[str, object] = {
             "job-id": job,
             "auto-finalize": active,
@@ -204,7 +205,7 @@ class QmpComposer:
             # Not `enospc`: an input/output error is to pause it as well.
             arguments["on-error"] = "stop"
         if plan.above is not None and plan.base is not None:
-            arguments |= self._backing(plan.backing_name, plan.base)
+            arguments |= self._backing(command, plan.backing_name, plan.base)
         if plan.kind == "pull":
             arguments["device"] = plan.top.node
             if plan.base is not None:
@@ -213,7 +214,6 @@ class QmpComposer:
             arguments["device"] = plan.disk.root
             arguments["top-node"] = plan.top.node
             arguments["base-node"] = plan.base.node if plan.base else None
-        command = "block-stream" if plan.kind == "pull" else "block-commit"
         return Step(does=Does.START, by="qmp", what=command, arguments=arguments, again=False)
 
     def header(self, plan: HeaderPlan) -> HeaderSteps:
@@ -227,7 +227,7 @@ class QmpComposer:
             FilterInTheWay: The stream would take a filter out.
             FormatNotRecordable: The header would get a wrong format.
         """
-        backing = self._backing(plan.name, plan.base)
+        backing = self._backing("block-stream", plan.name, plan.base)
         if plan.base.top_node != plan.base.node:
             raise FilterInTheWay(plan.base.top_node or "", plan.base.file)
         job = job_id("header", plan.disk.disk, plan.top, plan.base)
@@ -253,9 +253,9 @@ class QmpComposer:
             settle=tuple(settle),
         )
 
-    def _backing(self, name: str | None, base: Layer) -> dict[str, object]:
+    def _backing(self, command: str, name: str | None, base: Layer) -> dict[str, object]:
         """How the header is to name the base."""
-        if self._masks():
+        if self._masks(command):
             return {"backing-file": name, "backing-mask-protocol": True}
         _check_recordable(base)
         return {"backing-file": name}

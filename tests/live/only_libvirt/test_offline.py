@@ -383,7 +383,6 @@ def test_header_that_says_file_is_mended(off: Off, operation: str) -> None:
     ],
     ids=["create", "commit", "active commit", "pull to a base"],
 )
-@pytest.mark.every_query
 def test_what_is_shown_is_what_is_sent(off: Off, arguments: tuple[str, ...]) -> None:
     off.grow(3)
     assert_shown_is_sent(off.rig, arguments)

@@ -1,0 +1,57 @@
+"""A stream of somebody else that has ended and is not dismissed: a look never costs the guest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from qmpsnap.graph.debug_graph import QUERY, debug_graph_from
+from qmpsnap.guests.qmp.guest import QmpGuest
+from qmpsnap.guests.reader import StreamLingers
+from qmpsnap.monitor.base import Monitor
+from qmpsnap.monitor.socket import SocketMonitor
+from tests.rig import qemu_machine
+from tests.rig.chains import make_chain
+from tests.rig.disks import qcow2_chain
+from tests.rig.qemu_machine import QemuMachine
+
+
+@pytest.fixture
+def guest(tmp_path: Path) -> Iterator[QemuMachine]:
+    """Two disks of three layers."""
+    disks = [qcow2_chain(make_chain(tmp_path, name, 3), name) for name in ("a", "b")]
+    with qemu_machine.run(disks, directory=tmp_path) as made:
+        yield made
+
+
+def stream(guest: QemuMachine, monitor: Monitor) -> bool:
+    """Stream everything into disk `a`; whether this QEMU leaves the filter bare (7.2 does)."""
+    arguments = {"job-id": "pull", "device": "a-0-fmt", "auto-dismiss": False}
+    monitor.execute("block-stream", arguments)
+    while monitor.events.get().data.get("status") != "concluded":
+        pass
+    return debug_graph_from(guest.qmp(QUERY)).has_bare("pull")
+
+
+def test_a_look_answers_and_the_guest_lives(guest: QemuMachine) -> None:
+    with closing(SocketMonitor.connect(guest.qmp_path)) as monitor:
+        bare = stream(guest, monitor)
+        report = QmpGuest(monitor).read()
+    formats = {disk.disk: [layer.format for layer in disk.layers] for disk in report.disks}
+    assert formats == {"a": ["qcow2"], "b": ["qcow2", "qcow2", "raw"]}
+    assert any("stream job pull" in note for note in report.notes) is bare
+    assert guest.qmp("query-status")
+
+
+def test_no_operation_begins_before_it_is_dismissed(guest: QemuMachine) -> None:
+    with closing(SocketMonitor.connect(guest.qmp_path)) as monitor:
+        host = QmpGuest(monitor)
+        if stream(guest, monitor):
+            with pytest.raises(StreamLingers, match="pull"):
+                host.read()
+        monitor.execute("job-dismiss", {"id": "pull"})
+        assert host.read().notes == ()
+    assert guest.qmp("query-status")

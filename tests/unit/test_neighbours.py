@@ -1,0 +1,122 @@
+"""Who has a file open: by what it is, not by what it is called."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from qmpsnap.guests.files import neighbours
+from qmpsnap.guests.files.neighbours import other_users
+
+Hold = Callable[[Path], int]
+
+
+@pytest.fixture
+def hold() -> Iterator[Hold]:
+    """Have another process open a file; returns its pid."""
+    with ExitStack() as stack:
+
+        def hold(path: Path) -> int:
+            with path.open("rb") as file:
+                process = stack.enter_context(
+                    subprocess.Popen(["cat"], stdin=subprocess.PIPE, stderr=file)
+                )
+            return process.pid
+
+        yield hold
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path, Path]:
+    made = [tmp_path / name for name in ("top", "base", "other")]
+    for path in made:
+        path.write_bytes(b"x")
+    return made[0], made[1], made[2]
+
+
+def users_of(*paths: Path, active: Path | None = None) -> dict[str, tuple[str, ...]]:
+    users, _ = other_users([str(path) for path in paths], str(active or ""))
+    return users
+
+
+def test_another_process(files: tuple[Path, ...], hold: Hold) -> None:
+    top, base, _ = files
+    pid = hold(base)
+    assert users_of(top, base) == {str(base): (f"cat (pid {pid})",)}
+
+
+@pytest.mark.parametrize("how", ["hard link", "symbolic link", "unlinked"])
+def test_under_another_name(files: tuple[Path, ...], hold: Hold, how: str) -> None:
+    _, base, _ = files
+    there = base.with_name("there")
+    match how:
+        case "hard link":
+            there.hardlink_to(base)
+        case "symbolic link":
+            there.symlink_to(base)
+        case _:
+            there.hardlink_to(base)
+    pid = hold(there)
+    if how == "unlinked":
+        there.unlink()
+    assert users_of(base) == {str(base): (f"cat (pid {pid})",)}
+
+
+def test_another_file_of_the_same_name(files: tuple[Path, ...], hold: Hold) -> None:
+    _, base, other = files
+    hold(base)
+    other.replace(base)
+    assert users_of(base) == {}
+
+
+def test_the_guests_own_process_and_this_one(files: tuple[Path, ...]) -> None:
+    top, base, _ = files
+    with top.open("rb") as active, base.open("rb") as lower:
+        qemu = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=lower, stderr=active)
+        with qemu:
+            assert users_of(top, base, active=top) == {}
+            assert users_of(base) == {str(base): (f"cat (pid {qemu.pid})",)}
+
+
+def test_what_is_no_image(tmp_path: Path, hold: Hold) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    keep = os.open(fifo, os.O_RDWR)
+    hold(fifo)
+    assert users_of(fifo, Path("/dev/null"), tmp_path, tmp_path / "gone") == {}
+    os.close(keep)
+
+
+def test_only_what_can_be_an_image_is_looked_at(
+    files: tuple[Path, ...], hold: Hold, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, base, _ = files
+    pid = hold(base)
+    looked: list[str] = []
+    stat = os.stat
+
+    def noting(path: str) -> os.stat_result:
+        looked.append(path)
+        return stat(path)
+
+    monkeypatch.setattr("qmpsnap.guests.files.neighbours.os.stat", noting)
+    neighbours._opened(f"/proc/{pid}/fd")
+    assert {os.readlink(path).partition(":")[0] for path in looked}.isdisjoint({"pipe", "socket"})
+    assert any(os.readlink(path) == str(base) for path in looked)
+
+
+def test_processes_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    def kept_from_us(folder: str) -> set[object]:
+        if folder != f"/proc/{os.getpid()}/fd":
+            raise PermissionError(folder)
+        return set()
+
+    monkeypatch.setattr(neighbours, "_opened", kept_from_us)
+    users, (note,) = other_users(["/share/base"], "")
+    assert users == {}
+    assert "processes of other users could not be looked at" in note
