@@ -8,6 +8,7 @@ without it. It carries no types, so what leaves this module is `Any` until it is
 from __future__ import annotations
 
 import importlib
+import sys
 import threading
 from dataclasses import dataclass
 from functools import cache
@@ -74,15 +75,42 @@ def libvirt_module(name: str = "libvirt") -> Any:
         raise LibvirtMissing(name) from error
 
 
+def delivers_events() -> bool:
+    """
+    Whether an event loop is registered with libvirt that any thread may use; who runs it is unknown.
+
+    libvirtaio's may be touched by its own thread alone (it calls asyncio's `call_soon`, which in
+    debug mode raises elsewhere), and that thread must not wait for an event: so it counts as none.
+    libvirt has no question for the others, but a timer can be added only where there is one
+    (virEventAddTimeout(), virevent.c).
+    """
+    libvirt = libvirt_module()
+    if _uses_libvirtaio():
+        return False
+    try:
+        timer = libvirt.virEventAddTimeout(-1, lambda *_: None, None)
+    except libvirt.libvirtError:
+        return False
+    libvirt.virEventRemoveTimeout(timer)
+    return True
+
+
+def _uses_libvirtaio() -> bool:
+    module = sys.modules.get("libvirtaio")
+    return module is not None and module.getCurrentImpl() is not None
+
+
 @cache
 def start_event_pump() -> None:
     """
     Register libvirt's own event loop and run it on one thread, once a process.
 
     libvirtaio delivered block-job events half a second late when mixed with worker threads; a
-    thread in `virEventRunDefaultImpl()` delivers them 0.6 ms after they happened. A program that
-    has registered an event loop of its own (Nova) must not call this.
+    thread in `virEventRunDefaultImpl()` delivers them 0.6 ms after they happened. In a program that
+    has registered an event loop of its own (Nova) that one delivers them, and nothing is done here.
     """
+    if _uses_libvirtaio() or delivers_events():
+        return
     libvirt = libvirt_module()
     libvirt.virEventRegisterDefaultImpl()
 
@@ -102,7 +130,7 @@ def open_connection(uri: str, *, pump_events: bool = True, read_only: bool = Fal
     Args:
         uri: For example `qemu:///system`, or `qemu:///embed?root=DIR` for libvirt's driver inside
             this process.
-        pump_events: False when the program already runs an event loop for libvirt.
+        pump_events: Whether to see to an event loop for libvirt, where the program has none.
         read_only: Open for reading only; libvirt then refuses passthrough.
 
     Raises:

@@ -7,6 +7,7 @@ behind its back leaves its XML wrong for ever, and the next start opens the old 
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,6 +29,7 @@ from qmpsnap.graph.chain import host_path
 from qmpsnap.graph.nodes import Graph
 from qmpsnap.guests.agent.quiescer import DomainQuiescer
 from qmpsnap.guests.backing_names import plain_by_xml
+from qmpsnap.guests.closable import Closable
 from qmpsnap.guests.files.content import digest_of_layers
 from qmpsnap.guests.files.header import read_headers, synced
 from qmpsnap.guests.files.neighbours import layer_paths, other_users, room_of, space_of
@@ -46,7 +48,7 @@ from qmpsnap.monitor.passthrough import (
     in_time,
 )
 from qmpsnap.monitor.subscription import LIBVIRT_BLOCK_JOB
-from qmpsnap.monitor.virt import LibvirtMissing, host_of, libvirt_module
+from qmpsnap.monitor.virt import LibvirtMissing, delivers_events, host_of, libvirt_module
 from qmpsnap.operations.guards import Surroundings
 from qmpsnap.operations.guest import NotFlushed, Overlay, Thawed
 from qmpsnap.operations.job.states import JobReport, JobStatus, JobView, Verb
@@ -63,6 +65,8 @@ from qmpsnap.operations.run_state import RUNNING, STILL, SUSPENDED, why_silent
 from qmpsnap.operations.space import Room
 from qmpsnap.operations.step import Step
 
+log = logging.getLogger(__name__)
+
 SAFE_DEPTH: Final = 16
 """Layers up to which a nested reply is asked for: libvirt 11.3 loses the monitor at 26."""
 SAFE_LAYERS: Final = 256
@@ -71,6 +75,8 @@ LIST_TIMEOUT_S: Final = 5.0
 """libvirt lists all guests or none: it waits for one that is being ended (seen for minutes)."""
 LOST_EVENT_S: Final = 2.0
 """How long after a job has vanished its event may still come."""
+ASK_S: Final = 0.2
+"""Seconds between two looks at a job where no event is to be expected."""
 RECONNECT_S: Final = 15.0
 """How long libvirtd may take to be there again after the connection was lost: a restart."""
 _MONITOR_BROKEN: Final = (
@@ -152,7 +158,7 @@ class ActiveHeaderOnly(Refused):
     file: str
 
 
-class LibvirtGuest:
+class LibvirtGuest(Closable):
     """One running guest of an open libvirt connection."""
 
     def __init__(
@@ -162,6 +168,7 @@ class LibvirtGuest:
         passthrough: bool = True,
         connect: Callable[[], Any] | None = None,
         max_stall_s: float | None = MAX_STALL_S,
+        closes: Any = None,
     ) -> None:
         """
         Use a `virDomain`.
@@ -172,6 +179,7 @@ class LibvirtGuest:
             connect: Opens another connection to the same libvirt, when this one breaks; None when
                 there is no way to.
             max_stall_s: As `Reader` takes it; what would take longer is done with the XML.
+            closes: A connection that `close` closes; None: the domain's stays open.
 
         Raises:
             LibvirtMissing: libvirt-python is not installed.
@@ -179,8 +187,9 @@ class LibvirtGuest:
         self._domain = domain
         self._uuid: str = domain.UUIDString()
         self._connect = connect
-        self._made: list[Any] = []
+        self._owned: list[Any] = [] if closes is None else [closes]
         self._followed: str | None = None
+        self._hears = False
         self._libvirt = libvirt_module()
         self._monitor = PassthroughMonitor(domain)
         self._reader = Reader(self._monitor, max_stall_s=max_stall_s) if passthrough else None
@@ -457,13 +466,20 @@ class LibvirtGuest:
         self._watch()
 
     def _watch(self) -> None:
-        """Listen from now on; what was said before now is read."""
+        """
+        Listen from now on, where the program has an event loop for libvirt.
+
+        Where it has none, or listens to the same itself, the job is asked for.
+        """
         self._monitor.close()
-        self._call("domainEventRegisterAny", self._monitor.watch)
-        # The event that told that the mirror is ready may be long gone.
-        self._ready = any(
-            disk.target == self._followed and disk.mirror_ready for disk in self._xml().disks
-        )
+        self._ready = False
+        try:
+            self._hears = delivers_events()
+            if self._hears:
+                self._call("domainEventRegisterAny", self._monitor.watch)
+        except LibvirtRefused as error:
+            self._hears = False
+            log.info("no events of %s: %s", self._domain.name(), error)
 
     def start(self, plan: MergePlan, options: MergeOptions = DEFAULT_OPTIONS) -> str:
         """
@@ -545,17 +561,24 @@ class LibvirtGuest:
         See `Guest.view`: libvirt's events say how a job ended, its job info how far it is.
 
         A job that vanished without an event (lost, or over before we listened) is ended without
-        an error of its own; the graph decides.
+        an error of its own; the graph decides. That a mirror is ready is read where no event has
+        told it: there may be none, or the connection was opened before there was an event loop
+        and hears of its events only when it is used.
         """
         if self._ended is not None:
             return replace(self._ended, error=self._reason if self._ended.error else None)
         info = self._info(job)
         if info:
             self._vanished = None
+            active = self._libvirt.VIR_DOMAIN_BLOCK_JOB_TYPE_ACTIVE_COMMIT
+            if not self._ready and info.get("type") == active:
+                disks = self._xml().disks
+                self._ready = any(disk.target == job and disk.mirror_ready for disk in disks)
             status = JobStatus.READY if self._ready else JobStatus.RUNNING
             return JobView(status=status, current=info.get("cur", 0), total=info.get("end", 0))
         self._vanished = self._vanished or time.monotonic()
-        if time.monotonic() - self._vanished > LOST_EVENT_S:
+        patience = LOST_EVENT_S if self._hears else 0
+        if time.monotonic() - self._vanished > patience:
             return JobView(status=JobStatus.NULL)
         return JobView(status=JobStatus.UNDEFINED)
 
@@ -657,7 +680,7 @@ class LibvirtGuest:
         connection = connect_again(self._connect, RECONNECT_S)
         if connection is None:
             return False
-        self._made.append(connection)
+        self._owned.append(connection)
         try:
             self._domain = connection.lookupByUUIDString(self._uuid)
         except self._libvirt.libvirtError:
@@ -679,8 +702,8 @@ class LibvirtGuest:
 
     def wait(self, job: str, timeout: float) -> None:
         """See `Guest.wait`: until libvirt says something about the disk's job."""
-        if self._vanished is not None:
-            timeout = min(timeout, 0.2)
+        if self._vanished is not None or not self._hears:
+            timeout = min(timeout, ASK_S)
         deadline = time.monotonic() + timeout
         while (left := deadline - time.monotonic()) > 0:
             try:
@@ -786,13 +809,11 @@ class LibvirtGuest:
         if problem is not None:
             raise NotFlushed(layer.file, problem) from refused
 
-    def close(self) -> None:
-        """Stop listening; the first connection and the guest go on."""
+    def _let_go(self) -> None:
         self._monitor.close()
-        for connection in self._made:
+        while self._owned:
             with suppress(self._libvirt.libvirtError):
-                connection.close()
-        self._made.clear()
+                self._owned.pop().close()
 
     def _call(self, name: str, call: Callable[[], Any]) -> Any:
         try:

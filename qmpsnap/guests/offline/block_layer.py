@@ -75,7 +75,7 @@ def opened(layers: Sequence[tuple[str, str]]) -> Iterator[SocketMonitor]:
     program = shutil.which(PROGRAM)
     if program is None:
         raise QemuMissing(PROGRAM)
-    with tempfile.TemporaryDirectory(prefix="qmpsnap-") as folder:
+    with _folder() as folder:
         path = f"{folder}/qmp"
         with socket.socket(socket.AF_UNIX) as listening:
             listening.bind(path)
@@ -109,6 +109,21 @@ def opened(layers: Sequence[tuple[str, str]]) -> Iterator[SocketMonitor]:
         finally:
             process.terminate()
             process.wait()
+
+
+@contextmanager
+def _folder() -> Iterator[str]:
+    """
+    Make a folder for the length of a block.
+
+    Not a TemporaryDirectory: where a program ends without `close`, that one is removed before the
+    chain is let go, and warns.
+    """
+    folder = tempfile.mkdtemp(prefix="qmpsnap-")
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _hold(monitor: SocketMonitor, path: str) -> None:

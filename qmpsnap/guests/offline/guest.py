@@ -13,7 +13,7 @@ still names reads the same through its changed base.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,6 +25,7 @@ from qmpsnap.formats.from_xml import guest_from_xml
 from qmpsnap.formats.layers import Disk, Disks, Layer
 from qmpsnap.formats.qcow2 import BadHeader, Header
 from qmpsnap.graph import xml
+from qmpsnap.guests.closable import Closable
 from qmpsnap.guests.files.content import digest_of_layers
 from qmpsnap.guests.files.header import read_header
 from qmpsnap.guests.files.neighbours import layer_paths, other_users, room_of, space_of
@@ -89,18 +90,23 @@ class CannotRedefine(Failed):
     reason: str
 
 
-class OfflineGuest:
+class OfflineGuest(Closable):
     """One guest that is defined and does not run."""
 
-    def __init__(self, domain: Any) -> None:
+    def __init__(self, domain: Any, *, closes: Any = None) -> None:
         """
         Use a `virDomain`.
+
+        Args:
+            domain: The guest.
+            closes: A connection that `close` closes; None: the domain's stays open.
 
         Raises:
             LibvirtMissing: libvirt-python is not installed.
         """
         self._domain = domain
         self._libvirt = libvirt_module()
+        self._owned: list[Any] = [] if closes is None else [closes]
         self._open = ExitStack()
         self._locked: dict[str, QmpGuest] = {}
         self._direct: QmpGuest | None = None
@@ -196,11 +202,11 @@ class OfflineGuest:
             CannotRedefine: libvirt did not take it.
         """
         self._point_to({plan.disk.disk: (plan.overlay, "qcow2") for plan in plans})
-        self.close()
+        self._unlock()
 
     def retract(self, plans: Sequence[CreatePlan]) -> None:
         """See `Guest.retract`: let the chains go."""
-        self.close()
+        self._unlock()
 
     def freeze(self, limit_s: float) -> int:
         """
@@ -276,7 +282,7 @@ class OfflineGuest:
         try:
             steps = self._lock(plan.disk).steps_of_merge(plan, options)
         finally:
-            self.close()
+            self._unlock()
         if plan.kind != "active-commit" or plan.base is None:
             return steps
         active = {plan.disk.disk: plan.base.path}
@@ -351,7 +357,7 @@ class OfflineGuest:
             return notes  # in the middle of an operation, which lets the chain go
         if plan.kind == "active-commit" and plan.base is not None:
             self._point_to({plan.disk.disk: (plan.base.path or "", plan.base.format or "")})
-        self.close()
+        self._unlock()
         return notes
 
     def _point_to(self, active: Mapping[str, tuple[str, str]]) -> None:
@@ -361,11 +367,17 @@ class OfflineGuest:
         except self._libvirt.libvirtError as error:
             raise CannotRedefine(self._domain.name(), str(error)) from error
 
-    def close(self) -> None:
+    def _unlock(self) -> None:
         """Let the chain go; a job that still runs is cancelled."""
         self._open.close()
         self._locked.clear()
         self._direct = None
+
+    def _let_go(self) -> None:
+        self._unlock()
+        while self._owned:
+            with suppress(self._libvirt.libvirtError):
+                self._owned.pop().close()
 
 
 def pointed_to(definition: str, active: Mapping[str, tuple[str, str]]) -> str:

@@ -22,6 +22,7 @@ from qmpsnap.graph.nodes import Graph, Node
 from qmpsnap.graph.qmp import block_jobs_from, jobs_from
 from qmpsnap.guests.agent.quiescer import SocketQuiescer
 from qmpsnap.guests.backing_names import plain_by_process
+from qmpsnap.guests.closable import Closable
 from qmpsnap.guests.files.content import digest_of_layers
 from qmpsnap.guests.files.header import read_headers, synced
 from qmpsnap.guests.files.neighbours import layer_paths, other_users, room_of, space_of
@@ -110,7 +111,7 @@ class FilterInTheWay(Refused):
     file: str
 
 
-class QmpGuest:
+class QmpGuest(Closable):
     """One QEMU over its own QMP socket."""
 
     def __init__(
@@ -122,9 +123,10 @@ class QmpGuest:
         collects: bool = True,
         connect: Callable[[], Monitor] | None = None,
         max_stall_s: float | None = MAX_STALL_S,
+        owns: bool = False,
     ) -> None:
         """
-        Use a connected monitor; closing it stays with the caller.
+        Use a connected monitor.
 
         Args:
             monitor: The guest's.
@@ -136,12 +138,14 @@ class QmpGuest:
             connect: Makes another connection to the same QEMU, when this one breaks; None when
                 there is no way to.
             max_stall_s: As `Reader` takes it.
+            owns: Whether `close` closes the monitor; else that stays with the caller.
         """
         self._collects = collects
         self._pid = pid
         self._monitor = monitor
         self._connect = connect
-        self._made: list[Monitor] = []
+        self._owned: list[Monitor] = [monitor] if owns else []
+        self._reconnects = 0
         self._probed = probed_files(_command_line(pid)) if pid else frozenset()
         self._quiescer = SocketQuiescer(agent)
         self._opened: dict[str, str] = {}
@@ -152,23 +156,22 @@ class QmpGuest:
         self._last_words: dict[str, str] = {}
         self._undismissed: str | None = None
 
-    def close(self) -> None:
-        """End the connections that were made here, after the first one was lost."""
-        for monitor in self._made:
-            monitor.close()
-        self._made.clear()
+    def _let_go(self) -> None:
+        while self._owned:
+            self._owned.pop().close()
 
     def reconnect(self, error: QmpsnapError) -> bool:
         """See `Guest.reconnect`."""
         cause = error.__cause__ if isinstance(error, LostWhileReading) else error
         if self._connect is None or not isinstance(cause, (ConnectionLost, LostInMidCommand)):
             return False
-        if len(self._made) >= RECONNECTS:
+        if self._reconnects >= RECONNECTS:
             return False
         monitor = connect_again(self._connect, RECONNECT_S)
         if monitor is None:
             return False
-        self._made.append(monitor)
+        self._reconnects += 1
+        self._owned.append(monitor)
         # Somebody waits to hear what became of a change.
         self._monitor, self._reader = monitor, Reader(monitor, max_stall_s=None)
         return True
