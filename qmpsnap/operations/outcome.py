@@ -33,7 +33,9 @@ class Result:
     """Format by bare name of every changed file."""
     dropped: tuple[str, ...] = ()
     """Paths of files that left the chain, and that nobody on this host has open any more. They are
-    still there; another host may read them."""
+    still there, but for those in `removed`; another host may read them."""
+    removed: tuple[str, ...] = ()
+    """Paths of those that were removed, where that was asked for."""
     held: tuple[str, ...] = ()
     """Paths of files that left the chain, and that this guest or somebody else reads, or may."""
     repaired: tuple[str, ...] = ()
