@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Final
 
 ACTION: Final = "os-update_snapshot_status"
@@ -39,7 +40,10 @@ _FAILED: Final = {Operation.CREATE: "error", Operation.DELETE: "error_deleting"}
 
 
 def success(
-    operation: Operation, file_format: Mapping[str, str], dialect: Dialect = Dialect.SPEC
+    operation: Operation,
+    file_format: Mapping[str, str],
+    dialect: Dialect = Dialect.SPEC,
+    token: str | None = None,
 ) -> dict[str, object]:
     """
     Body for an operation that compute has finished.
@@ -47,29 +51,40 @@ def success(
     Args:
         operation: What was done.
         file_format: Format by bare file name, of every file that changed.
-        dialect: The legacy one cannot carry formats.
+        dialect: The legacy one can carry neither formats nor a token.
+        token: The caller's name for this operation; None where it gave none.
     """
     status = _RUNNING[operation]
     if dialect is Dialect.LEGACY:
         return _body(status, DONE)
-    return {
-        ACTION: {
-            "status": f"{status}_compute_complete",
-            "progress": DONE,
-            "file_format": dict(file_format),
-        }
-    }
+    formats: dict[str, object] = {"file_format": dict(file_format)}
+    return _body(f"{status}_compute_complete", DONE, formats | _named(token))
 
 
-def failure(operation: Operation) -> dict[str, object]:
-    """Body for an operation that was refused or failed; the same in both dialects."""
-    return _body(_FAILED[operation], NOT_DONE)
+def failure(
+    operation: Operation, dialect: Dialect = Dialect.SPEC, token: str | None = None
+) -> dict[str, object]:
+    """Body for an operation that was refused or failed; the dialects differ in the token alone."""
+    return _body(_FAILED[operation], NOT_DONE, _named(token) if dialect is Dialect.SPEC else {})
 
 
-def running(operation: Operation) -> dict[str, object]:
-    """Body for an operation that goes on after its tool was interrupted; both dialects."""
-    return _body(_RUNNING[operation], NOT_DONE)
+def running(
+    operation: Operation, dialect: Dialect = Dialect.SPEC, token: str | None = None
+) -> dict[str, object]:
+    """
+    Body for an operation whose end is not known: it goes on, or may have been carried out.
+
+    The guest may write to the new files already; a failure would make the volume service forget
+    them.
+    """
+    return _body(_RUNNING[operation], NOT_DONE, _named(token) if dialect is Dialect.SPEC else {})
 
 
-def _body(status: str, progress: str) -> dict[str, object]:
-    return {ACTION: {"status": status, "progress": progress}}
+def _named(token: str | None) -> dict[str, object]:
+    return {} if token is None else {"operation": token}
+
+
+def _body(
+    status: str, progress: str, more: Mapping[str, object] = MappingProxyType({})
+) -> dict[str, object]:
+    return {ACTION: {"status": status, "progress": progress, **more}}

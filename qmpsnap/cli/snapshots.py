@@ -148,7 +148,8 @@ def delete(
     for path in done.removed:
         say(f"removed {path}")
     for path in done.dropped:
-        say(f"{path} is no longer used by this guest; it was kept")
+        if path not in done.removed:
+            say(f"{path} is no longer used by this guest; it was kept")
     for path in done.held:
         say(f"{path} left the chain, but it is still in use; it was kept")
 

@@ -8,20 +8,24 @@ The way to a guest: its QMP socket, or libvirt, where it may be off.
 Every guest is a context manager. One that is not closed is closed at the end of the program. Each
 may be used by one thread at a time; several guests may be used by several threads at once, also
 those of one libvirt connection.
+
+The roads are imported when they are taken: a command that talks to one socket does without libvirt.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from qmpsnap.guests.libvirt.guest import LibvirtGuest
-from qmpsnap.guests.offline.guest import OfflineGuest
-from qmpsnap.guests.qmp.guest import QmpGuest
 from qmpsnap.guests.reader import MAX_STALL_S
-from qmpsnap.monitor.socket import SocketMonitor
 from qmpsnap.monitor.virt import find_domain, is_active, open_connection
+
+if TYPE_CHECKING:
+    from qmpsnap.guests.libvirt.guest import LibvirtGuest
+    from qmpsnap.guests.offline.guest import OfflineGuest
+    from qmpsnap.guests.qmp.guest import QmpGuest
+    from qmpsnap.monitor.socket import SocketMonitor
 
 DEFAULT_URI: Final = "qemu:///system"
 
@@ -112,7 +116,11 @@ def _guest_of(
     closes: Any = None,
 ) -> LibvirtGuest | OfflineGuest:
     if not is_active(domain):
+        from qmpsnap.guests.offline.guest import OfflineGuest
+
         return OfflineGuest(domain, closes=closes).close_at_exit()
+    from qmpsnap.guests.libvirt.guest import LibvirtGuest
+
     running = LibvirtGuest(
         domain, passthrough=passthrough, max_stall_s=max_stall_s, connect=connect, closes=closes
     )
@@ -140,6 +148,8 @@ def connect_qmp(
         CannotConnect: Nobody listens there, or another client has the place.
         NotQmp: What answers is no QMP server.
     """
+    from qmpsnap.guests.qmp.guest import QmpGuest
+    from qmpsnap.monitor.socket import SocketMonitor
 
     def again() -> SocketMonitor:
         return SocketMonitor.connect(path)

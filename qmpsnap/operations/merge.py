@@ -168,7 +168,9 @@ def delete(
         notes=(*notes_of(found.jobs, steps.job), *left_open),
     )
     done = _with_right_headers(guest, plan, done)
-    done = removed(guest, steps.remove, _kept_for_others(guest, plan, done))
+    done = _kept_for_others(guest, plan, done)
+    if remove:
+        done = removed(guest, plan, steps.remove, done)
     done = _with_state(guest, done)
     if not verify:
         return done

@@ -23,11 +23,11 @@ class Result:
     """Format by bare name of every changed file."""
     dropped: tuple[str, ...] = ()
     """Paths of files that left the chain, and that nobody on this host has open any more. They are
-    still there; another host may read them."""
+    still there, but for those in `removed`; another host may read them."""
+    removed: tuple[str, ...] = ()
+    """Paths of those that were removed, where that was asked for."""
     held: tuple[str, ...] = ()
     """Paths of files that left the chain, and that this guest or somebody else reads, or may."""
-    removed: tuple[str, ...] = ()
-    """Paths of files that left the chain and were removed, as asked for."""
     repaired: tuple[str, ...] = ()
     """Headers that were wrong and have been written anew, in words."""
     notes: tuple[str, ...] = ()

@@ -48,6 +48,19 @@ class Quiesce:
 
 NEVER: Final = Quiesce()
 
+Word = Literal["never", "try", "require"]
+"""A policy as callers may write it."""
+
+
+def quiesce_as(asked: Quiesce | Word) -> Quiesce:
+    """
+    Return what is asked for, which may be a policy alone.
+
+    Raises:
+        ValueError: There is no such policy.
+    """
+    return asked if isinstance(asked, Quiesce) else Quiesce(policy=Policy(asked))
+
 
 class CannotFreeze(Refused):
     """The guest's filesystems could not be frozen, and a consistent snapshot was required."""

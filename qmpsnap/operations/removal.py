@@ -37,8 +37,13 @@ def is_own(plan: MergePlan, path: str) -> bool:
     return tidy(os.path.dirname(path)) == folder_of(plan.disk.layers[0])
 
 
-def removed(door: Door, steps: Sequence[Step], done: Result) -> Result:
-    """Remove what the merge has released and nothing else; a file that cannot be removed stays."""
+def removed(door: Door, plan: MergePlan, steps: Sequence[Step], done: Result) -> Result:
+    """
+    Remove what the merge has released and nothing else.
+
+    Returns:
+        The result with `removed`, and with a note for each file that was kept.
+    """
     gone: list[str] = []
     notes: list[str] = []
     for step in steps:
@@ -48,12 +53,13 @@ def removed(door: Door, steps: Sequence[Step], done: Result) -> Result:
         try:
             door.take(step)
         except QmpsnapError as error:
-            notes.append(f"{path} is no longer used by this guest, but it stays: {error}")
+            notes.append(f"{path} was not removed: {error}")
         else:
             gone.append(path)
-    return replace(
-        done,
-        dropped=tuple(path for path in done.dropped if path not in gone),
-        removed=tuple(gone),
-        notes=(*done.notes, *notes),
-    )
+    folder = folder_of(plan.disk.layers[0])
+    notes += [
+        f"{path} was not removed: it is not in {folder}"
+        for path in done.dropped
+        if not is_own(plan, path)
+    ]
+    return replace(done, removed=tuple(gone), notes=(*done.notes, *notes))

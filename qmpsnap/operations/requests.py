@@ -4,6 +4,9 @@ What is asked for: Nova's dictionaries, parsed once.
     create_info = {"type": "qcow2", "new_file": NAME, "snapshot_id": ID}
     delete_info = {"type": "qcow2", "file_to_merge": NAME | null, "merge_target_file": NAME | null}
 
+Both may name the operation, for the update that it ends in: `id` in the first, `operation` in the
+second.
+
 Source: nova/virt/libvirt/driver.py (volume_snapshot_create, volume_snapshot_delete) and
 cinder/volume/drivers/remotefs.py (_create_snapshot_online, _delete_snapshot_online).
 """
@@ -85,6 +88,32 @@ _HALF: Final = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 """Surrogates that stand for no byte (surrogateescape); JSON can hold them, a file name cannot."""
 _CREATE_EXPECTED: Final = '{"type": "qcow2", "new_file": …, "snapshot_id": …}'
 _DELETE_EXPECTED: Final = '{"type": "qcow2", "file_to_merge": …, "merge_target_file": …}'
+
+
+def create_token(create_info: Mapping[str, object]) -> str | None:
+    """
+    Return the caller's name for a create; None where it gave none.
+
+    Raises:
+        BadRequest: It is not a text, or empty; or `create_info` is not a dictionary.
+    """
+    return _token("create_info", create_info, "id")
+
+
+def delete_token(delete_info: Mapping[str, object]) -> str | None:
+    """
+    Return the caller's name for a delete; see `create_token`.
+
+    Raises:
+        BadRequest: As there.
+    """
+    return _token("delete_info", delete_info, "operation")
+
+
+def _token(where: str, info: Mapping[str, object], key: str) -> str | None:
+    if not isinstance(info, Mapping):
+        raise BadRequest(where, "it is not a dictionary", "a dictionary")
+    return _text(where, info, key, f'"{key}": a text, or no such key') if key in info else None
 
 
 def create_request(volume_id: str, create_info: Mapping[str, object]) -> CreateRequest:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from qmpsnap.guests import closable
@@ -25,6 +28,20 @@ def test_uri(
     if environment is not None:
         monkeypatch.setenv("LIBVIRT_DEFAULT_URI", environment)
     assert libvirt_uri(given) == meant
+
+
+def test_a_road_is_loaded_when_it_is_taken() -> None:
+    code = """
+import sys
+from qmpsnap.guests.connect import connect_qmp
+from qmpsnap.errors import Unreachable
+try:
+    connect_qmp("/no/such/socket")
+except Unreachable:
+    print(*sorted(name for name in sys.modules if name.endswith(".guest")))
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.split() == ["qmpsnap.guests.qmp.guest", "qmpsnap.operations.guest"]
 
 
 class Door(Closable):

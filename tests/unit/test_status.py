@@ -59,6 +59,21 @@ def test_work_that_goes_on() -> None:
     assert running(DELETE) == body(status="deleting", progress="0%")
 
 
+@pytest.mark.parametrize("operation", Operation)
+def test_token(operation: Operation) -> None:
+    """Only in the dialect that has a place for it, and only where there is one."""
+    for told in (
+        success(operation, {}, token="t"),
+        failure(operation, token="t"),
+        running(operation, token="t"),
+    ):
+        assert told["os-update_snapshot_status"]["operation"] == "t"  # type: ignore[index]
+    legacy = Dialect.LEGACY
+    assert success(operation, {}, legacy, "t") == success(operation, {}, legacy)
+    assert failure(operation, legacy, "t") == failure(operation)
+    assert running(operation, legacy, "t") == running(operation)
+
+
 def test_body_is_a_copy() -> None:
     formats = {"a": "raw"}
     told = success(CREATE, formats)

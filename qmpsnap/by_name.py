@@ -1,0 +1,137 @@
+"""Snapshots by the names that people give them: `create` and `delete`."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Collection, Sequence
+from typing import overload
+
+from qmpsnap.operations import merge
+from qmpsnap.operations.guards import Guard
+from qmpsnap.operations.guest import Guest
+from qmpsnap.operations.job.loop import Tell as Notices
+from qmpsnap.operations.merge import Progress
+from qmpsnap.operations.options import DEFAULT_OPTIONS, MergeOptions
+from qmpsnap.operations.outcome import Result
+from qmpsnap.operations.quiesce import Quiesce, Word, quiesce_as
+from qmpsnap.operations.requests import CreateRequest, Method, NamedDeleteRequest
+from qmpsnap.operations.snapshot import create_all
+
+
+@overload
+def create(
+    guest: Guest,
+    disk: str,
+    snapshot: str | None = ...,
+    *,
+    quiesce: Quiesce | Word = ...,
+    allow: Collection[Guard] = ...,
+) -> Result: ...
+
+
+@overload
+def create(
+    guest: Guest,
+    disk: str,
+    snapshot: str | None = ...,
+    *,
+    also: Sequence[str],
+    quiesce: Quiesce | Word = ...,
+    allow: Collection[Guard] = ...,
+) -> tuple[Result, ...]: ...
+
+
+def create(
+    guest: Guest,
+    disk: str,
+    snapshot: str | None = None,
+    *,
+    also: Sequence[str] | None = None,
+    quiesce: Quiesce | Word = "never",
+    allow: Collection[Guard] = (),
+) -> Result | tuple[Result, ...]:
+    """
+    Take a snapshot of a disk, or of several at one moment.
+
+    What the guest writes from now on goes to a new file beside the active one,
+    `<volume>.<snapshot>`.
+
+    Args:
+        guest: From `connect`, `connect_qmp` or `from_domain`.
+        disk: Target (`vda`), serial, device id or node name.
+        snapshot: Its name; None: the time of day (`default_name`).
+        also: More disks: all of them, or none.
+        quiesce: Whether to freeze the guest's filesystems for the moment: `never`; `try`, which
+            without an agent makes do with a crash-consistent snapshot and says so in `notes`;
+            `require`, which then takes none. A `Quiesce` says how long that may take as well.
+        allow: Guards that do not count.
+
+    Returns:
+        What was done. With `also`, one result for each disk, `disk` first.
+
+    Raises:
+        Refused: Nothing was touched.
+        Failed: It could not be done, and every chain is as it was; or the snapshot is there, and is
+            not as it was asked for (`NotConsistent`, `NotThawed`).
+        Unknown: The connection broke before the outcome could be seen.
+    """
+    name = snapshot or default_name()
+    requests = [
+        CreateRequest(disk=one, new_file=None, snapshot=name) for one in (disk, *(also or ()))
+    ]
+    done = create_all(guest, requests, quiesce_as(quiesce), allow=allow)
+    return done[0] if also is None else done
+
+
+def delete(
+    guest: Guest,
+    disk: str,
+    snapshot: str,
+    *,
+    method: Method = "auto",
+    remove_file: bool = False,
+    options: MergeOptions = DEFAULT_OPTIONS,
+    allow: Collection[Guard] = (),
+    verify: bool = False,
+    progress: Progress | None = None,
+    notices: Notices | None = None,
+) -> Result:
+    """
+    Delete a snapshot of a disk. The guest keeps what it sees.
+
+    Args:
+        guest: From `connect`, `connect_qmp` or `from_domain`.
+        disk: Target (`vda`), serial, device id or node name.
+        snapshot: Its name.
+        method: `commit`: the newer data goes down into the older file. `pull` (newest snapshot
+            only): the older data comes up into the active file. `auto`: commit, unless a pull
+            moves much less.
+        remove_file: Whether to remove the files that left the chain, as far as they lie in the
+            active file's folder and nobody uses them.
+        options: Bandwidth, time limit, and what the job does on an error.
+        allow: Guards that do not count.
+        verify: Whether to compare what is read before and after.
+        progress: Called at every look at the job.
+        notices: Called with what is worth saying while the job runs.
+
+    Raises:
+        Refused: Nothing was touched.
+        Failed: The job failed, and the chain is as it was; or the chain is not as it should be.
+        Unknown: Ctrl-C (`Interrupted`) or a lost connection: the job goes on, and the same call
+            takes it up.
+    """
+    return merge.delete(
+        guest,
+        NamedDeleteRequest(disk=disk, snapshot=snapshot, method=method),
+        progress,
+        options=options,
+        tell=notices,
+        allow=allow,
+        verify=verify,
+        remove=remove_file,
+    )
+
+
+def default_name() -> str:
+    """A name from the clock (UTC), sortable: `20261122-231500`."""
+    return datetime.datetime.now(tz=datetime.UTC).strftime("%Y%m%d-%H%M%S")

@@ -1,0 +1,233 @@
+"""
+Nova's two calls, for whoever has to tell the volume service: each ends in exactly one update.
+
+    outcome                                     create          delete            progress
+    done                                        creating_…      deleting_…        90%
+    refused, failed, the guest not reached      error           error_deleting    0%
+    not known (`Unknown`, an unforeseen error   creating        deleting          0%
+    after the work had begun)
+
+A guest that cannot be reached is a failure, since nothing was sent to it; a connection that breaks
+later is an `Unknown`. That one is never told as an error: a create may have been carried out, and a
+volume service that takes it for failed would go on with the old file, while the guest writes to the
+new one. It is settled by the same call, given again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+
+from qmpsnap import status
+from qmpsnap.errors import QmpsnapError, Unknown
+from qmpsnap.operations import merge, snapshot
+from qmpsnap.operations.guards import Guard
+from qmpsnap.operations.guest import Guest
+from qmpsnap.operations.job.loop import Tell as Notices
+from qmpsnap.operations.merge import Progress
+from qmpsnap.operations.options import DEFAULT_OPTIONS, MergeOptions
+from qmpsnap.operations.outcome import Result
+from qmpsnap.operations.quiesce import Quiesce, Word, quiesce_as
+from qmpsnap.operations.requests import (
+    BadRequest,
+    DeleteRequest,
+    create_request,
+    create_token,
+    delete_request,
+    delete_token,
+)
+from qmpsnap.status import Dialect, Operation
+
+log = logging.getLogger(__name__)
+
+GuestOrOpener = Guest | Callable[[], AbstractContextManager[Guest]]
+"""A guest; or what opens one for the length of the call, so that a guest that cannot be reached is
+told of as well."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Update:
+    """What the volume service is to be told of one operation."""
+
+    body: Mapping[str, object]
+    """Of the request `POST /snapshots/ID/action`: `{"os-update_snapshot_status": {…}}`."""
+    result: Result | None = None
+    """What was done; None where it was not, or is not known to be."""
+    error: BaseException | None = None
+    """Why there is no result."""
+
+
+Tell = Callable[[Update], object]
+
+
+def volume_snapshot_create(
+    guest: GuestOrOpener,
+    volume_id: str,
+    create_info: Mapping[str, object],
+    *,
+    quiesce: Quiesce | Word = "never",
+    allow: Collection[Guard] = (),
+    dialect: Dialect | str = Dialect.SPEC,
+    tell: Tell | None = None,
+) -> Update:
+    """
+    Take a snapshot with Nova's arguments.
+
+    Args:
+        guest: The guest, or what opens it.
+        volume_id: Serial of the disk, which is where Nova puts it; or another of its names.
+        create_info: `{"type": "qcow2", "new_file": NAME, "snapshot_id": ID}`, with `"id"` the
+            caller's token for this operation.
+        quiesce: Whether to freeze the guest's filesystems for the moment; `never`, `try`, `require`, or
+            a `Quiesce`.
+        allow: Guards that do not count.
+        dialect: `spec` or `legacy`.
+        tell: Called with the update, exactly once, before this returns or raises.
+
+    Returns:
+        The update, of a failure as well: its `error` says why. Errors are not raised.
+
+    Raises:
+        BaseException: Ctrl-C, or what else is to end the thread (`SystemExit`, `GreenletExit`), as
+            itself or as the `Unknown` that was made of it. `tell` has had the update.
+    """
+
+    def work(call: _Call) -> None:
+        call.token = create_token(create_info)
+        request, quiescence = create_request(volume_id, create_info), quiesce_as(quiesce)
+        with call.opened(guest) as host:
+            call.result = snapshot.create(host, request, quiescence, allow=allow)
+
+    return _told(Operation.CREATE, dialect, work, tell)
+
+
+def volume_snapshot_delete(
+    guest: GuestOrOpener,
+    volume_id: str,
+    snapshot_id: str,
+    delete_info: Mapping[str, object],
+    *,
+    options: MergeOptions = DEFAULT_OPTIONS,
+    allow: Collection[Guard] = (),
+    verify: bool = False,
+    dialect: Dialect | str = Dialect.SPEC,
+    tell: Tell | None = None,
+    progress: Progress | None = None,
+    notices: Notices | None = None,
+) -> Update:
+    """
+    Delete a snapshot with Nova's arguments. No file is removed: the volume service does that.
+
+    Args:
+        guest: The guest, or what opens it.
+        volume_id: Serial of the disk, which is where Nova puts it; or another of its names.
+        snapshot_id: Not empty; it is used for nothing else.
+        delete_info: `{"type": "qcow2", "file_to_merge": NAME | None, "merge_target_file": NAME |
+            None}`, with `"operation"` the caller's token.
+        options: Bandwidth, time limit, and what the job does on an error.
+        allow: Guards that do not count.
+        verify: Whether to compare what is read before and after.
+        dialect: `spec` or `legacy`.
+        tell: Called with the update, exactly once, before this returns or raises.
+        progress: Called at every look at the job.
+        notices: Called with what is worth saying while the job runs.
+
+    Returns:
+        The update, of a failure as well: its `error` says why. Errors are not raised.
+
+    Raises:
+        BaseException: As `volume_snapshot_create`. The job goes on in QEMU.
+    """
+
+    def work(call: _Call) -> None:
+        call.token = delete_token(delete_info)
+        request = delete_asked(volume_id, snapshot_id, delete_info)
+        with call.opened(guest) as host:
+            call.result = merge.delete(
+                host,
+                request,
+                progress,
+                options=options,
+                tell=notices,
+                allow=allow,
+                verify=verify,
+            )
+
+    return _told(Operation.DELETE, dialect, work, tell)
+
+
+def delete_asked(
+    volume_id: str, snapshot_id: str, delete_info: Mapping[str, object]
+) -> DeleteRequest:
+    """
+    Parse the arguments of `volume_snapshot_delete`.
+
+    Raises:
+        BadRequest, BadFileName: See `delete_request`; or the snapshot's id is empty.
+    """
+    request = delete_request(volume_id, delete_info)
+    if not snapshot_id:
+        raise BadRequest("volume-snapshot-delete", "the snapshot id is empty", "an id")
+    return request
+
+
+class _Call:
+    """How far a call has come."""
+
+    def __init__(self) -> None:
+        self.token: str | None = None
+        self.began = False
+        """Whether anything may have been sent to the guest."""
+        self.result: Result | None = None
+
+    @contextmanager
+    def opened(self, guest: GuestOrOpener) -> Iterator[Guest]:
+        """Use the guest, and see to its end where it is opened here."""
+        with guest() if callable(guest) else nullcontext(guest) as opened:
+            self.began = True
+            yield opened
+
+
+def _told(
+    operation: Operation,
+    dialect: Dialect | str,
+    work: Callable[[_Call], None],
+    tell: Tell | None,
+) -> Update:
+    """Do the work, and tell what came of it, whatever that is."""
+    call, spoken = _Call(), Dialect.LEGACY
+    problem: BaseException | None = None
+    try:
+        spoken = Dialect(dialect)
+        work(call)
+    except BaseException as error:
+        problem = error
+        if not isinstance(error, (QmpsnapError, KeyboardInterrupt)):
+            log.exception("unforeseen, in a %s", operation)
+    if call.result is not None:  # what came after it changes nothing any more
+        body = status.success(operation, call.result.file_format, spoken, call.token)
+    elif problem is not None and call.began and _leaves_it_unknown(problem):
+        body = status.running(operation, spoken, call.token)
+    else:
+        body = status.failure(operation, spoken, call.token)
+    update = Update(
+        body=body, result=call.result, error=None if call.result is not None else problem
+    )
+    if tell is not None:
+        tell(update)
+    if problem is not None and _ends_more_than_the_call(problem):
+        raise problem
+    return update
+
+
+def _leaves_it_unknown(error: BaseException) -> bool:
+    """Ctrl-C as such comes through before anything was begun; later it is made an `Unknown`."""
+    return isinstance(error, Unknown) or not isinstance(error, (QmpsnapError, KeyboardInterrupt))
+
+
+def _ends_more_than_the_call(error: BaseException) -> bool:
+    """Whether it is Ctrl-C or the like, or an `Unknown` that stands for one."""
+    ends = (error, error.__cause__, error.__context__)
+    return any(one is not None and not isinstance(one, Exception) for one in ends)
