@@ -96,7 +96,7 @@ def test_only_queries_are_sent(name: str) -> None:
     monitor = ScriptedMonitor(
         {"query-qmp-schema": schema(query_block=()), "query-name": {"name": "web1"}} | recorded
     )
-    QmpGuest(monitor, collects=False).read()
+    QmpGuest(monitor).read()
     assert "query-jobs" in monitor.commands()
     for command in monitor.commands():
         assert command.startswith(("query-", "x-debug-query-", "qom-get")), command

@@ -1,15 +1,18 @@
-"""What the direct road reads and sends about jobs, by scripted replies."""
+"""A guest over its own QMP socket: what it asks, hears and takes, by scripted replies."""
 
 from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.guests.files.neighbours import room_of
-from qmpsnap.guests.qmp import guest
-from qmpsnap.guests.qmp.guest import QmpGuest
+from qmpsnap.guests.qmp.guest import RECONNECTS, QmpGuest
 from qmpsnap.guests.qmp.jobs import job_reports
 from qmpsnap.monitor.base import (
+    CONNECTION_LOST,
     CommandFailed,
     CommandTimedOut,
     ConnectionLost,
@@ -19,7 +22,11 @@ from qmpsnap.monitor.base import (
     reading,
 )
 from qmpsnap.monitor.socket import CannotConnect
-from qmpsnap.operations.job.states import IoStatus, JobReport, JobStatus, JobView
+from qmpsnap.operations.guest import Guest, State
+from qmpsnap.operations.job.states import Heard, IoStatus, JobReport, JobStatus, JobView
+from qmpsnap.operations.quiesce import CannotFreeze
+from qmpsnap.operations.step import Does, NotNow, Step
+from tests.unit import recordings
 from tests.unit.scripted import Each, ScriptedMonitor, not_found, refused
 
 JOB = {
@@ -65,6 +72,11 @@ def qemu(**answers: object) -> ScriptedMonitor:
         "x-debug-query-block-graph": GRAPH,
     }
     return ScriptedMonitor(given | {name.replace("_", "-"): a for name, a in answers.items()})
+
+
+def test_it_is_a_guest() -> None:
+    guest: Guest = QmpGuest(qemu())
+    assert guest.jobs() == job_reports(qemu())
 
 
 class TestReports:
@@ -122,54 +134,159 @@ class TestView:
         QmpGuest(monitor).view("qmpsnap-commit-1")
         assert monitor.commands() == ["query-jobs"]
 
+    @pytest.mark.parametrize("status", JobStatus)
+    def test_status_and_progress(self, status: JobStatus) -> None:
+        found = QmpGuest(qemu(query_jobs=[{**JOB, "status": status}])).view("qmpsnap-commit-1")
+        assert (found.status, found.current, found.total) == (status, 3, 9)
+
     @pytest.mark.parametrize(
-        ("event", "error"),
+        ("status", "error"), [("concluded", "no"), ("null", "no"), ("running", None)]
+    )
+    def test_error(self, status: str, error: str | None) -> None:
+        told = {**JOB, "status": status, "error": "no"}
+        assert QmpGuest(qemu(query_jobs=[told])).view("qmpsnap-commit-1").error == error
+
+    def test_of_a_job_that_is_gone(self) -> None:
+        assert QmpGuest(qemu()).view("job0") == JobView(status=JobStatus.NULL)
+
+
+class TestWait:
+    @pytest.mark.parametrize(
+        ("event", "heard"),
         [
-            (Event("BLOCK_JOB_COMPLETED", {"device": "a", "error": "No space"}), "No space"),
-            (Event("BLOCK_JOB_COMPLETED", {"device": "a"}), None),
-            (Event("BLOCK_JOB_COMPLETED", {"device": "b", "error": "No space"}), None),
-            (Event("BLOCK_JOB_CANCELLED", {"device": "a"}), "it was cancelled"),
+            (Event("JOB_STATUS_CHANGE", {"id": "a", "status": "ready"}), Heard()),
+            (Event("BLOCK_JOB_COMPLETED", {"device": "a"}), Heard(ended=True)),
+            (
+                Event("BLOCK_JOB_COMPLETED", {"device": "a", "error": "No space"}),
+                Heard(ended=True, failed=True, reason="No space"),
+            ),
+            (
+                Event("BLOCK_JOB_CANCELLED", {"device": "a"}),
+                Heard(ended=True, failed=True, reason="it was cancelled"),
+            ),
         ],
     )
-    def test_of_a_job_that_is_gone_tells_what_was_heard_of_it(
-        self, event: Event, error: str | None
-    ) -> None:
-        monitor = qemu(query_jobs=[])
-        monitor.events.put(event)
-        host = QmpGuest(monitor)
-        host.wait("a", 0.01)
-        assert host.view("a") == JobView(status=JobStatus.NULL, error=error)
+    def test_what_an_event_of_the_job_says(self, event: Event, heard: Heard) -> None:
+        monitor = qemu()
+        for one in (
+            Event("JOB_STATUS_CHANGE", {"id": "other"}),
+            Event("BLOCK_JOB_COMPLETED", {"device": "other", "error": "No space"}),
+            Event("SHUTDOWN"),
+            event,
+            event,
+        ):
+            monitor.events.put(one)
+        assert QmpGuest(monitor).wait("a", 30) == heard
+        assert monitor.events.qsize() == 1
+
+    @pytest.mark.parametrize("timeout", [0, 0.01])
+    def test_nothing_is_heard(self, timeout: float) -> None:
+        assert QmpGuest(qemu()).wait("a", timeout) == Heard()
+
+    def test_connection_that_is_lost(self) -> None:
+        monitor = qemu()
+        monitor.events.put(Event(CONNECTION_LOST))
+        with pytest.raises(ConnectionLost):
+            QmpGuest(monitor).wait("a", 30)
+
+    def test_what_was_said_before_is_not_about_this_job(self) -> None:
+        """The same merge tried again has the same id."""
+        monitor = qemu()
+        monitor.events.put(Event("BLOCK_JOB_CANCELLED", {"device": "a"}))
+        guest = QmpGuest(monitor)
+        guest.follow("a")
+        assert guest.wait("a", 0.01) == Heard()
 
 
-class TestCommands:
-    def test_what_is_sent(self) -> None:
-        answers: dict[str, object] = {
-            "job_cancel": {},
-            "job_pause": {},
-            "job_resume": {},
-            "block_job_set_speed": {},
-        }
-        monitor = qemu(**answers)
-        host = QmpGuest(monitor)
-        assert host.cancel("a")
-        host.pause("a")
-        host.resume("a")
-        host.set_speed("a", 8)
-        assert monitor.sent == [
-            ("job-cancel", {"id": "a"}),
-            ("job-pause", {"id": "a"}),
-            ("job-resume", {"id": "a"}),
-            ("block-job-set-speed", {"device": "a", "speed": 8}),
-        ]
+class TestTake:
+    STEP = Step(does=Does.START, by="qmp", what="block-commit", arguments={"job-id": "a"})
 
-    @pytest.mark.parametrize("status", ["aborting", "concluded"])
-    def test_cancel_that_comes_too_late(self, status: str) -> None:
-        monitor = qemu(job_cancel=refused("job-cancel"), query_jobs=[{**JOB, "status": status}])
-        assert not QmpGuest(monitor).cancel("qmpsnap-commit-1")
+    def test_sends_the_step_and_returns_the_answer(self) -> None:
+        monitor = qemu(block_commit={"x": 1})
+        assert QmpGuest(monitor).take(self.STEP) == {"x": 1}
+        assert monitor.sent == [("block-commit", {"job-id": "a"})]
 
-    def test_cancel_that_is_refused(self) -> None:
+    @pytest.mark.parametrize("does", [Does.COMMIT, Does.CANCEL, Does.DISMISS])
+    @pytest.mark.parametrize("error", [refused("block-commit"), not_found("block-commit")])
+    def test_what_a_job_is_not_in_the_state_for(self, does: Does, error: CommandFailed) -> None:
+        guest = QmpGuest(qemu(block_commit=error))
+        with pytest.raises(NotNow, match="block-commit was not possible now") as caught:
+            guest.take(replace(self.STEP, does=does))
+        assert caught.value.changed == "no"
+
+    @pytest.mark.parametrize("does", [Does.START, Does.FLUSH, Does.CLOSE, Does.SPEED, Does.PAUSE])
+    def test_what_is_refused(self, does: Does) -> None:
+        guest = QmpGuest(qemu(block_commit=refused("block-commit")))
         with pytest.raises(CommandFailed):
-            QmpGuest(qemu(job_cancel=refused("job-cancel"))).cancel("qmpsnap-commit-1")
+            guest.take(replace(self.STEP, does=does))
+
+    def test_what_is_lost_is_lost(self) -> None:
+        guest = QmpGuest(qemu(block_commit=LostInMidCommand("block-commit", "gone")))
+        with pytest.raises(LostInMidCommand):
+            guest.take(replace(self.STEP, does=Does.COMMIT))
+
+    def test_files_and_the_agent_are_no_business_of_qemu(self, tmp_path: Path) -> None:
+        monitor, file = qemu(), tmp_path / "file"
+        file.touch()
+        guest = QmpGuest(monitor)
+        path: dict[str, object] = {"path": str(file)}
+        guest.take(Step(does=Does.REMOVE, by="file", what="unlink", arguments=path))
+        assert not file.exists()
+        limit: dict[str, object] = {"limit_s": 1.0}
+        with pytest.raises(CannotFreeze):
+            guest.take(Step(does=Does.FREEZE, by="agent", what="x", arguments=limit))
+        assert monitor.sent == []
+
+
+class TestState:
+    """Source: MigrationStatus, qapi/migration.json; RunState, qapi/run-state.json."""
+
+    @pytest.mark.parametrize(
+        ("run", "migration", "told"),
+        [
+            ("running", None, None),
+            ("running", "none", None),
+            ("running", "completed", None),
+            ("running", "failed", None),
+            ("running", "active", "active"),
+            ("paused", "pre-switchover", "pre-switchover"),
+            ("inmigrate", None, "inmigrate"),
+            ("inmigrate", "none", "inmigrate"),
+            ("postmigrate", "completed", "postmigrate"),
+            ("finish-migrate", "device", "device"),
+        ],
+    )
+    def test_migration(self, run: str, migration: str | None, told: str | None) -> None:
+        monitor = qemu(
+            query_status={"status": run},
+            query_migrate={} if migration is None else {"status": migration},
+        )
+        assert QmpGuest(monitor).state() == State(run=run, migration=told)
+
+    def test_a_daemon_that_has_neither(self) -> None:
+        assert QmpGuest(qemu()).state() == State(run=None)
+
+
+class TestRead:
+    def recorded(self, name: str, **more: object) -> ScriptedMonitor:
+        return ScriptedMonitor({**recordings.replies(name), "query-qmp-schema": [], **more})
+
+    def test_name_and_serials(self) -> None:
+        answers = {"query-name": {"name": "web1"}, "qom-get": lambda given: given["path"]}
+        found = QmpGuest(self.recorded("two-disks", **answers)).read()
+        assert found.guest == "web1"
+        assert {disk.disk: disk.serial for disk in found.disks} == {
+            "vda": "/machine/peripheral/vda/virtio-backend",
+            "sda": "/machine/peripheral/sda",
+        }
+
+    @pytest.mark.parametrize(
+        "error", [LostInMidCommand("query-block", "gone"), CommandTimedOut("query-block", 30)]
+    )
+    def test_guest_that_stops_answering(self, error: Exception) -> None:
+        with pytest.raises(LostWhileReading) as caught:
+            QmpGuest(self.recorded("raw-node", **{"query-block": error})).read()
+        assert (caught.value.exit_code, caught.value.changed) == (7, "no")
 
 
 def lost_while_reading() -> QmpsnapError:
@@ -186,17 +303,17 @@ class TestReconnect:
     )
     def test_goes_on_with_another_monitor(self, error: QmpsnapError) -> None:
         first, second = qemu(), qemu(query_jobs=[])
-        host = QmpGuest(first, connect=lambda: second)
-        assert host.reconnect(error)
-        host.view("a")
+        guest = QmpGuest(first, connect=lambda: second)
+        assert guest.reconnect(error)
+        guest.view("a")
         assert (first.sent, second.commands()) == ([], ["query-jobs"])
 
     @pytest.mark.parametrize(
         "error", [CommandTimedOut("a", 30), CommandFailed("a", "b", "c"), LostWhileReading("x")]
     )
     def test_is_for_lost_connections_only(self, error: QmpsnapError) -> None:
-        host = QmpGuest(qemu(), connect=qemu)
-        assert not host.reconnect(error)
+        guest = QmpGuest(qemu(), connect=qemu)
+        assert not guest.reconnect(error)
 
     def test_needs_a_way_to_connect(self) -> None:
         assert not QmpGuest(qemu()).reconnect(ConnectionLost("a", "b"))
@@ -223,9 +340,9 @@ class TestReconnect:
         assert not QmpGuest(qemu(), connect=connect).reconnect(ConnectionLost("a", "b"))
 
     def test_has_a_bound(self) -> None:
-        host = QmpGuest(qemu(), connect=qemu)
-        tries = [host.reconnect(ConnectionLost("a", "b")) for _ in range(guest.RECONNECTS + 1)]
-        assert tries == [True] * guest.RECONNECTS + [False]
+        guest = QmpGuest(qemu(), connect=qemu)
+        tries = [guest.reconnect(ConnectionLost("a", "b")) for _ in range(RECONNECTS + 1)]
+        assert tries == [True] * RECONNECTS + [False]
 
     def test_close_ends_what_was_made_here(self) -> None:
         class Closable(ScriptedMonitor):
@@ -235,9 +352,9 @@ class TestReconnect:
                 self.closed = True
 
         first, second = Closable({}), Closable({})
-        host = QmpGuest(first, connect=lambda: second)
-        host.reconnect(ConnectionLost("a", "b"))
-        host.close()
+        guest = QmpGuest(first, connect=lambda: second)
+        guest.reconnect(ConnectionLost("a", "b"))
+        guest.close()
         assert (first.closed, second.closed) == (False, True)
 
 

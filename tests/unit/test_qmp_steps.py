@@ -1,108 +1,42 @@
-"""The direct road: exactly which QMP commands carry each step out."""
+"""The direct road: exactly which QMP commands each operation is made of."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from qmpsnap.formats.layers import Disk
+from qmpsnap.formats.layers import Disk, Disks
 from qmpsnap.graph.nodes import Cache, Node
-from qmpsnap.guests.qmp.guest import FilterInTheWay, FormatNotRecordable, QmpGuest, job_id
-from qmpsnap.monitor.base import (
-    CONNECTION_LOST,
-    CommandFailed,
-    CommandTimedOut,
-    ConnectionLost,
-    Event,
-    LostInMidCommand,
-    LostWhileReading,
-)
-from qmpsnap.operations.guest import Guest, NotFlushed
-from qmpsnap.operations.job.states import JobStatus, JobView
-from qmpsnap.operations.options import MergeOptions, OnError
-from qmpsnap.operations.plan_header import rewrite
+from qmpsnap.guests.qmp.names import job_id, named, protocol_node_of
+from qmpsnap.guests.qmp.steps import FilterInTheWay, FormatNotRecordable, QmpComposer
+from qmpsnap.operations.guest import MergeSteps, Overlay, SnapshotSteps, State
+from qmpsnap.operations.job.states import JobReport, JobStatus, JobView, Verb
+from qmpsnap.operations.options import DEFAULT_OPTIONS, MergeOptions, OnError
+from qmpsnap.operations.plan_header import HeaderPlan, rewrite
 from qmpsnap.operations.plan_merge import MergePlan, plan_delete
 from qmpsnap.operations.plan_snapshot import CreatePlan, plan_create
 from qmpsnap.operations.requests import CreateRequest, DeleteRequest
-from tests.unit import recordings, samples
-from tests.unit.scripted import Each, ScriptedMonitor, not_found, refused, schema
+from qmpsnap.operations.step import Does, Step
+from tests.unit import samples
 
-JOBS = "query-jobs"
-MASK = schema(block_commit=("backing_mask_protocol",), block_stream=("backing_mask_protocol",))
-READS = ("query-", "x-debug-", "qom-get")
-
-
-def qemu(disk: Disk | None = None, **changes: object) -> ScriptedMonitor:
-    """A QEMU with this disk, that takes every command; changes by command, with underscores."""
-    disk = disk or samples.disk(3)
-    nodes: list[dict[str, object]] = []
-    edges: list[tuple[str, str, str]] = []
-    above: str | None = None
-    for layer in disk.layers:
-        assert layer.node is not None
-        nodes.append({"node-name": layer.node, "drv": layer.format, "file": layer.path})
-        if layer.protocol_node is not None:
-            nodes.append({"node-name": layer.protocol_node, "drv": "file", "file": layer.path})
-            edges.append((layer.node, "file", layer.protocol_node))
-        if above is not None:
-            edges.append((above, "backing", layer.node))
-        above = layer.node
-    answers: dict[str, object] = {
-        "query-qmp-schema": [],
-        "query-named-block-nodes": nodes,
-        "query-block": [{"qdev": disk.qdev, "inserted": {"node-name": disk.root}}],
-        "x-debug-query-block-graph": debug_graph(nodes, edges),
-        JOBS: [],
-        "query-block-jobs": [],
-        "human-monitor-command": "",
-    }
-    for command in (
-        "block-commit",
-        "block-stream",
-        "block_resize",
-        "blockdev-add",
-        "blockdev-del",
-        "blockdev-reopen",
-        "x-blockdev-reopen",
-        "job-cancel",
-        "job-complete",
-        "job-dismiss",
-        "job-finalize",
-        "transaction",
-    ):
-        answers[command] = {}
-    renamed = {
-        name if name in answers else name.replace("_", "-"): a for name, a in changes.items()
-    }
-    return ScriptedMonitor(answers | renamed)
+STATE = State(run="running")
+MASKS, MASKS_NOT = QmpComposer(lambda: True), QmpComposer(lambda: False)
+BOTH = pytest.mark.parametrize("masks", [True, False])
 
 
-def debug_graph(
-    nodes: list[dict[str, object]], edges: list[tuple[str, str, str]]
-) -> dict[str, object]:
-    numbers = {node["node-name"]: number for number, node in enumerate(nodes)}
-    return {
-        "nodes": [
-            {"id": number, "type": "block-driver", "name": name} for name, number in numbers.items()
-        ],
-        "edges": [
-            {"parent": numbers[parent], "child": numbers[child], "name": role}
-            for parent, role, child in edges
-        ],
-    }
-
-
-def changes(monitor: ScriptedMonitor) -> list[tuple[str, dict[str, object]]]:
-    """What was sent apart from queries."""
-    return [sent for sent in monitor.sent if not sent[0].startswith(READS)]
+def with_nodes(disk: Disk) -> Disk:
+    """Each layer with the nodes that `-blockdev` gives it."""
+    layers = (replace(one, nodes=(one.node or "", one.protocol_node or "")) for one in disk.layers)
+    return replace(disk, layers=tuple(layers))
 
 
 def plan(merge: str | None, target: str | None, disk: Disk | None = None) -> MergePlan:
     request = DeleteRequest(disk="vda", file_to_merge=merge, merge_target_file=target)
-    return plan_delete(samples.guest(disk or samples.disk(3)), request)
+    return plan_delete(samples.guest(disk or with_nodes(samples.disk(3))), request)
 
 
 COMMIT = plan("volume-1.s1", "volume-1")
@@ -112,515 +46,296 @@ PULL_TO = plan("volume-1", None)
 PLANS = (COMMIT, ACTIVE, PULL, PULL_TO)
 
 
-def job(plan: MergePlan, status: str, **more: object) -> dict[str, object]:
-    return {"id": job_id(plan), "type": "commit", "status": status, **more}
+def id_of(plan: MergePlan) -> str:
+    return job_id(plan.kind, plan.disk.disk, plan.top, plan.base)
 
 
-def test_it_is_a_host() -> None:
-    host: Guest = QmpGuest(qemu())
-    assert samples.files(host.read().disks[0]) == ["volume-1.s2", "volume-1.s1", "volume-1"]
+def composed(
+    plan: MergePlan,
+    options: MergeOptions = DEFAULT_OPTIONS,
+    *,
+    masks: bool = False,
+) -> MergeSteps:
+    return QmpComposer(lambda: masks).merge(plan, options, STATE)
 
 
-class TestJobId:
+def started(plan: MergePlan, options: MergeOptions = DEFAULT_OPTIONS) -> dict[str, Any]:
+    return dict(composed(plan, options).start.arguments)
+
+
+def sent(*steps: Step | None) -> list[tuple[str, dict[str, object]]]:
+    return [(step.what, dict(step.arguments)) for step in steps if step is not None]
+
+
+class TestNames:
     @pytest.mark.parametrize("merge", PLANS)
-    def test_is_one_that_qemu_accepts(self, merge: MergePlan) -> None:
+    def test_id_is_one_that_qemu_accepts(self, merge: MergePlan) -> None:
         # util/id.c: begins with a letter; letters, digits, '-', '.', '_'
-        assert re.fullmatch(r"[A-Za-z][A-Za-z0-9._-]*", job_id(merge))
-        assert len(job_id(merge)) < 60
+        assert re.fullmatch(r"[A-Za-z][A-Za-z0-9._-]*", id_of(merge))
+        assert len(id_of(merge)) < 60
 
     def test_hostile_names_make_no_difference_to_that(self) -> None:
-        disk = samples.changed_layer(samples.disk(2), 0, path='/share/"\n\udcff; quit')
-        assert re.fullmatch(r"qmpsnap-[a-z-]+-[0-9a-f]{12}", job_id(plan(None, None, disk)))
+        hostile = '/share/"\n\udcff; quit'
+        disk = samples.changed_layer(samples.disk(2), 0, path=hostile)
+        assert re.fullmatch(r"qmpsnap-[a-z-]+-[0-9a-f]{12}", id_of(plan(None, None, disk)))
+        assert re.fullmatch(r"qmpsnap-[0-9a-f]{12}", named(hostile, None))
 
-    def test_same_merge_same_id(self) -> None:
-        assert [job_id(one) for one in PLANS] == [
-            job_id(plan("volume-1.s1", "volume-1")),
-            job_id(plan("volume-1.s2", "volume-1")),
-            job_id(plan(None, None)),
-            job_id(plan("volume-1", None)),
-        ]
-
-    def test_stays_the_same_from_release_to_release(self) -> None:
-        """A job that an older qmpsnap left running must be found by a newer one."""
-        assert job_id(COMMIT) == "qmpsnap-commit-9afe65cfe0c3"
+    def test_stay_the_same_from_release_to_release(self) -> None:
+        """What an older qmpsnap left must be found by a newer one."""
+        assert id_of(COMMIT) == "qmpsnap-commit-9afe65cfe0c3"
+        assert named("/share/volume-1.new", "volume-1-node") == "qmpsnap-385beca33b4e"
 
     def test_other_merges_have_other_ids(self) -> None:
         other = samples.disk(3, disk="vdb")
-        merges = [
-            *PLANS,
-            plan("volume-1.s2", "volume-1.s1"),
-            plan("volume-1.s1", "volume-1", other),
-        ]
-        assert len({job_id(one) for one in merges}) == len(merges)
+        lower = plan("volume-1.s2", "volume-1.s1")
+        merges = [*PLANS, lower, plan("volume-1.s1", "volume-1", other)]
+        assert len({id_of(one) for one in merges}) == len(merges)
 
-    def test_sizes_and_node_names_do_not_count(self) -> None:
+    def test_sizes_and_node_names_do_not_count_for_a_job(self) -> None:
         disk = samples.changed_layer(samples.disk(3), 1, node="#block1", virtual_size=7)
-        assert job_id(plan("volume-1.s1", "volume-1", disk)) == job_id(COMMIT)
+        assert id_of(plan("volume-1.s1", "volume-1", disk)) == id_of(COMMIT)
+
+    def test_of_nodes_follow_from_path_and_active_node(self) -> None:
+        assert named("/share/a", "node") == named("/share/a", "node")
+        assert len({named("/share/a", "x"), named("/share/b", "x"), named("/share/a", "y")}) == 3
+        assert len(f"{named('/share/a', 'node')}-format") < 32  # BlockDriverState.node_name
+
+    @pytest.mark.parametrize(
+        ("node", "inner"),
+        [("qmpsnap-1-format", "qmpsnap-1-file"), ("libvirt-1-format", None), (None, None)],
+    )
+    def test_of_the_protocol_node_of_an_overlay_of_ours(
+        self, node: str | None, inner: str | None
+    ) -> None:
+        assert protocol_node_of(node) == inner
 
 
 class TestStart:
-    @pytest.mark.parametrize("features", [[], MASK])
-    def test_commit(self, features: object) -> None:
-        monitor = qemu(query_qmp_schema=features)
-        assert QmpGuest(monitor).start(COMMIT) == job_id(COMMIT)
+    @BOTH
+    def test_commit(self, masks: bool) -> None:
         expected: dict[str, object] = {
-            "job-id": job_id(COMMIT),
+            "job-id": id_of(COMMIT),
             "device": "volume-1.s2-node",
             "top-node": "volume-1.s1-node",
             "base-node": "volume-1-node",
             "backing-file": "volume-1",
             "auto-finalize": False,
             "auto-dismiss": False,
-        }
-        if features:
-            expected["backing-mask-protocol"] = True
-        assert changes(monitor) == [("block-commit", expected)]
+        } | ({"backing-mask-protocol": True} if masks else {})
+        assert sent(composed(COMMIT, masks=masks).start) == [("block-commit", expected)]
 
-    @pytest.mark.parametrize("features", [[], MASK])
-    def test_active_commit_changes_no_header(self, features: object) -> None:
-        monitor = qemu(query_qmp_schema=features)
-        QmpGuest(monitor).start(ACTIVE)
-        expected = {
-            "job-id": job_id(ACTIVE),
+    @BOTH
+    def test_active_commit_changes_no_header(self, masks: bool) -> None:
+        expected: dict[str, object] = {
+            "job-id": id_of(ACTIVE),
             "device": "volume-1.s2-node",
             "top-node": "volume-1.s2-node",
             "base-node": "volume-1-node",
             "auto-finalize": True,
             "auto-dismiss": False,
         }
-        assert changes(monitor) == [("block-commit", expected)]
+        assert sent(composed(ACTIVE, masks=masks).start) == [("block-commit", expected)]
 
     def test_pull_of_everything(self) -> None:
-        monitor = qemu(query_qmp_schema=MASK)
-        QmpGuest(monitor).start(PULL)
-        expected = {
-            "job-id": job_id(PULL),
+        expected: dict[str, object] = {
+            "job-id": id_of(PULL),
             "device": "volume-1.s2-node",
             "auto-finalize": False,
             "auto-dismiss": False,
         }
-        assert changes(monitor) == [("block-stream", expected)]
+        assert sent(composed(PULL, masks=True).start) == [("block-stream", expected)]
 
-    @pytest.mark.parametrize("features", [[], MASK])
-    def test_pull_down_to_a_base(self, features: object) -> None:
-        monitor = qemu(query_qmp_schema=features)
-        QmpGuest(monitor).start(PULL_TO)
+    @BOTH
+    def test_pull_down_to_a_base(self, masks: bool) -> None:
         expected: dict[str, object] = {
-            "job-id": job_id(PULL_TO),
+            "job-id": id_of(PULL_TO),
             "device": "volume-1.s2-node",
             "base-node": "volume-1-node",
             "backing-file": "volume-1",
             "auto-finalize": False,
             "auto-dismiss": False,
-        }
-        if features:
-            expected["backing-mask-protocol"] = True
-        assert changes(monitor) == [("block-stream", expected)]
-
-    def test_argument_is_asked_for_of_the_very_command(self) -> None:
-        only_stream = schema(block_commit=(), block_stream=("backing_mask_protocol",))
-        monitor = qemu(query_qmp_schema=only_stream)
-        QmpGuest(monitor).start(COMMIT)
-        assert "backing-mask-protocol" not in monitor.arguments_of("block-commit")[0]
+        } | ({"backing-mask-protocol": True} if masks else {})
+        assert sent(composed(PULL_TO, masks=masks).start) == [("block-stream", expected)]
 
     def test_filter_on_top_is_the_device(self) -> None:
         disk = samples.disk(3, root="throttle0")
-        monitor = qemu()
-        QmpGuest(monitor).start(plan("volume-1.s1", "volume-1", disk))
-        assert monitor.arguments_of("block-commit")[0]["device"] == "throttle0"
+        assert started(plan("volume-1.s1", "volume-1", disk))["device"] == "throttle0"
 
     def test_absolute_backing_name_stays_absolute(self) -> None:
         disk = samples.changed_layer(samples.disk(3), 0, backing_name="/share/volume-1.s1")
-        monitor = qemu()
-        QmpGuest(monitor).start(plan("volume-1.s1", "volume-1", disk))
-        assert monitor.arguments_of("block-commit")[0]["backing-file"] == "/share/volume-1"
+        given = started(plan("volume-1.s1", "volume-1", disk))
+        assert given["backing-file"] == "/share/volume-1"
 
-    def test_qemu_that_refuses(self) -> None:
-        with pytest.raises(CommandFailed, match="Need a root block node"):
-            QmpGuest(qemu(block_commit=refused("block-commit", "Need a root block node"))).start(
-                COMMIT
-            )
+    @pytest.mark.parametrize("plan_", PLANS)
+    def test_wishes_are_given_to_qemu(self, plan_: MergePlan) -> None:
+        given = started(plan_, MergeOptions(bandwidth=8, on_error=OnError.PAUSE, timeout_s=60))
+        assert (given["speed"], given["on-error"]) == (8, "stop")
+        assert started(plan_, MergeOptions(bandwidth=0))["speed"] == 0
+        assert not {"speed", "on-error"} & started(plan_).keys()
+
+    @pytest.mark.parametrize("plan_", PLANS)
+    def test_is_not_sent_twice(self, plan_: MergePlan) -> None:
+        assert not composed(plan_).start.again
+
+
+class TestMerge:
+    @pytest.mark.parametrize(
+        ("merge", "node"),
+        [(COMMIT, "volume-1-node"), (PULL, "volume-1.s2-node"), (PULL_TO, "volume-1.s2-node")],
+    )
+    def test_what_was_written_is_flushed_before_the_chain_changes(
+        self, merge: MergePlan, node: str
+    ) -> None:
+        steps = composed(merge)
+        assert sent(steps.flush, steps.commit) == [
+            ("human-monitor-command", {"command-line": f"qemu-io {node} flush"}),
+            ("job-finalize", {"id": id_of(merge)}),
+        ]
+
+    def test_a_mirror_flushes_by_itself(self) -> None:
+        steps = composed(ACTIVE)
+        assert sent(steps.flush, steps.commit) == [("job-complete", {"id": id_of(ACTIVE)})]
+
+    @pytest.mark.parametrize("merge", PLANS)
+    def test_cancel_and_dismiss(self, merge: MergePlan) -> None:
+        steps = composed(merge)
+        job = {"id": id_of(merge)}
+        assert steps.job == id_of(merge)
+        assert sent(steps.cancel, steps.dismiss) == [("job-cancel", job), ("job-dismiss", job)]
+
+    def test_pull_is_flushed_by_a_resize_to_the_same_size(self) -> None:
+        steps = composed(PULL)
+        assert sent(*steps.settle)[:2] == [
+            ("job-dismiss", {"id": id_of(PULL)}),
+            ("block_resize", {"node-name": "volume-1.s2-node", "size": samples.MIB}),
+        ]
+        assert steps.otherwise == steps.flush
+
+    @pytest.mark.parametrize("merge", [COMMIT, ACTIVE])
+    def test_commit_is_not(self, merge: MergePlan) -> None:
+        steps = composed(merge)
+        assert Does.FLUSH not in {step.does for step in steps.settle}
+        assert steps.otherwise is None
+
+    @pytest.mark.parametrize(
+        ("merge", "files"),
+        [
+            (COMMIT, ["s1"]),
+            (ACTIVE, ["s2", "s1"]),
+            (PULL, ["s1", ""]),
+            (PULL_TO, ["s1"]),
+        ],
+    )
+    def test_nodes_that_leave_the_chain_are_closed_upper_ones_first(
+        self, merge: MergePlan, files: Sequence[str]
+    ) -> None:
+        closed = [s.arguments["node-name"] for s in composed(merge).settle if s.does is Does.CLOSE]
+        names = [f"volume-1.{file}".rstrip(".") for file in files]
+        assert closed == [f"{name}-{what}" for name in names for what in ("node", "file")]
+
+    def test_job_of_a_mirror_is_dismissed_last(self) -> None:
+        """As long as it is there, it tells whose the nodes are that are to be closed."""
+        assert [composed(one).settle[-1].does is Does.DISMISS for one in PLANS] == [
+            one is ACTIVE for one in PLANS
+        ]
+
+    def test_nodes_that_go_by_themselves_are_not_closed(self) -> None:
+        nodes = ("qmpsnap-1-format", "#block7", "qmpsnap-1-file")
+        disk = samples.changed_layer(samples.disk(3), 1, node="qmpsnap-1-format", nodes=nodes)
+        steps = composed(plan("volume-1.s1", "volume-1", disk)).settle
+        assert sent(*steps)[1:] == [("blockdev-del", {"node-name": "qmpsnap-1-format"})]
+
+    @pytest.mark.parametrize("merge", PLANS)
+    def test_all_in_order(self, merge: MergePlan) -> None:
+        steps = composed(merge)
+        flush = () if steps.flush is None else (steps.flush,)
+        assert steps.all == (steps.start, *flush, steps.commit, *steps.settle)
 
 
 def over_protocol() -> Disk:
     """A raw base that is open without a raw node."""
-    node = Node(
-        name="volume-1-node",
-        driver="file",
-        filename="/share/volume-1",
-        detect_zeroes=True,
-        cache=Cache(direct=True),
-    )
-    disk = samples.disk(3)
-    return samples.changed_layer(disk, 2, node_details=node, protocol_node=None)
+    node = Node(name="volume-1-node", driver="file", filename="/share/volume-1")
+    return samples.changed_layer(samples.disk(3), 2, node_details=node, protocol_node=None)
 
 
 class TestRawNode:
     """Before QEMU 9.0 the driver's name would go into a header over a base without a raw node."""
 
     def test_not_needed_with_backing_mask_protocol(self) -> None:
-        monitor = qemu(over_protocol(), query_qmp_schema=MASK)
-        QmpGuest(monitor).start(plan("volume-1.s1", "volume-1", over_protocol()))
-        assert [command for command, _ in changes(monitor)] == ["block-commit"]
-        assert monitor.arguments_of("block-commit")[0]["base-node"] == "volume-1-node"
+        start = composed(plan("volume-1.s1", "volume-1", over_protocol()), masks=True).start
+        assert start.arguments["base-node"] == "volume-1-node"
 
     def test_not_needed_where_no_header_changes(self) -> None:
-        monitor = qemu(over_protocol())
-        QmpGuest(monitor).start(plan("volume-1.s2", "volume-1", over_protocol()))
-        assert [command for command, _ in changes(monitor)] == ["block-commit"]
+        assert started(plan("volume-1.s2", "volume-1", over_protocol()))
 
     @pytest.mark.parametrize(("merge", "target"), [("volume-1.s1", "volume-1"), ("volume-1", None)])
-    def test_refused_before_anything_is_sent(self, merge: str, target: str | None) -> None:
-        monitor = qemu(over_protocol())
+    def test_refused(self, merge: str, target: str | None) -> None:
         with pytest.raises(FormatNotRecordable, match="'file' as the format of volume-1") as caught:
-            QmpGuest(monitor).start(plan(merge, target, over_protocol()))
+            composed(plan(merge, target, over_protocol()))
         assert caught.value.exit_code == 4
-        assert changes(monitor) == []
 
 
-class TestStrays:
-    def test_own_nodes_that_nothing_reads_are_cleared_away_first(self) -> None:
-        monitor = qemu()
-        graph = monitor.answers["x-debug-query-block-graph"]
-        nodes = monitor.answers["query-named-block-nodes"]
-        assert isinstance(graph, dict)
-        assert isinstance(nodes, list)
-        nodes += [
-            {"node-name": "qmpsnap-1-format", "drv": "qcow2"},
-            {"node-name": "qmpsnap-1-file", "drv": "file"},
-            {"node-name": "other-format", "drv": "qcow2"},
-        ]
-        names = ("qmpsnap-1-format", "qmpsnap-1-file", "other-format")
-        graph["nodes"] += [
-            {"id": 100 + number, "type": "block-driver", "name": name}
-            for number, name in enumerate(names)
-        ]
-        graph["edges"] += [{"parent": 100, "child": 101, "name": "file"}]
-        QmpGuest(monitor).clear()
-        assert monitor.arguments_of("blockdev-del") == [{"node-name": "qmpsnap-1-format"}]
+class TestHeader:
+    """A header that is written again, by a stream that copies nothing."""
 
-    def test_own_nodes_that_are_in_use_stay(self) -> None:
-        disk = samples.disk(1, root="qmpsnap-1-format")
-        disk = samples.changed_layer(
-            disk, 0, node="qmpsnap-1-format", protocol_node="qmpsnap-1-file"
-        )
-        monitor = qemu(disk)
-        QmpGuest(monitor).clear()
-        assert "blockdev-del" not in monitor.commands()
-
-
-class TestRewrite:
-    """A header that is written anew, by a stream that copies nothing."""
-
-    def plan(self, position: int = 0, disk: Disk | None = None) -> MergePlan:
-        disk = disk or samples.disk(3)
+    def plan(
+        self, position: int = 0, disk: Disk | None = None, *, read_only: bool = False
+    ) -> HeaderPlan:
+        disk = disk or with_nodes(samples.disk(3))
+        node = disk.layers[position].node_details
+        assert node is not None
+        node = replace(node, read_only=read_only, cache=Cache(direct=True), detect_zeroes=True)
+        disk = samples.changed_layer(disk, position, node_details=node)
         upper, lower = disk.layers[position : position + 2]
         return rewrite(disk, upper, lower, lower.file)
 
-    @pytest.mark.parametrize("masks", [True, False])
+    @BOTH
     @pytest.mark.parametrize("position", [0, 1])
     def test_one_job_that_goes_by_itself(self, position: int, masks: bool) -> None:
-        monitor = qemu(query_qmp_schema=MASK if masks else [])
         plan = self.plan(position)
-        job = QmpGuest(monitor).start(plan)
-        (sent,) = monitor.arguments_of("block-stream")
-        assert sent == {
-            "job-id": job,
+        steps = QmpComposer(lambda: masks).header(plan)
+        expected: dict[str, object] = {
+            "job-id": steps.job,
             "device": plan.top.node,
-            "base-node": plan.base and plan.base.node,
-            "backing-file": plan.backing_name,
+            "base-node": plan.base.node,
+            "backing-file": plan.name,
             "auto-finalize": True,
             "auto-dismiss": True,
             **({"backing-mask-protocol": True} if masks else {}),
         }
-        assert job.startswith("qmpsnap-header-")
+        assert sent(*steps.all, steps.cancel) == [
+            ("block-stream", expected),
+            ("fsync", {"path": plan.top.path}),
+            ("job-cancel", {"id": steps.job}),
+        ]
+        assert steps.job.startswith("qmpsnap-header-")
 
     def test_filter_that_it_would_take_out(self) -> None:
         disk = samples.changed_layer(samples.disk(2), 1, top_node="throttle0")
-        monitor = qemu(disk)
         with pytest.raises(FilterInTheWay, match="throttle0"):
-            QmpGuest(monitor).start(self.plan(0, disk))
-        assert changes(monitor) == []
+            MASKS.header(self.plan(0, disk))
 
     def test_header_that_would_say_file(self) -> None:
-        monitor = qemu(over_protocol())
         with pytest.raises(FormatNotRecordable):
-            QmpGuest(monitor).start(self.plan(1, over_protocol()))
+            MASKS_NOT.header(self.plan(1, over_protocol()))
 
-    def test_layer_that_stays_open_for_writing_is_opened_again(self) -> None:
-        disk = samples.disk(3)
-        plan = self.plan(1, disk)
-        node = plan.top.node_details
-        assert node is not None
-        plan = replace(plan, top=replace(plan.top, node_details=replace(node, read_only=True)))
-        monitor = qemu(disk, blockdev_reopen={})
-        QmpGuest(monitor).settle(plan)
-        (sent,) = monitor.arguments_of("blockdev-reopen")
-        options = sent["options"]
-        assert isinstance(options, list)
-        assert options[0] == {
+    def test_layer_that_would_stay_open_for_writing_is_opened_again(self) -> None:
+        steps = MASKS.header(self.plan(1, read_only=True))
+        options = {
             "driver": "qcow2",
             "node-name": "volume-1.s1-node",
             "read-only": True,
-            "cache": {"direct": False, "no-flush": False},
-            "detect-zeroes": "off",
+            "cache": {"direct": True, "no-flush": False},
+            "detect-zeroes": "on",
             "file": "volume-1.s1-file",
             "backing": "volume-1-node",
         }
-
-    def test_layer_that_nobody_can_open_again_is_told(self) -> None:
-        plan = self.plan(1)
-        node = plan.top.node_details
-        assert node is not None
-        plan = replace(plan, top=replace(plan.top, node_details=replace(node, read_only=True)))
-        monitor = qemu(blockdev_reopen=not_found("blockdev-reopen"))
-        *_, note = QmpGuest(monitor).settle(plan)
-        assert "volume-1.s1 stays open for writing" in note
+        assert sent(steps.settle[-1]) == [("blockdev-reopen", {"options": [options]})]
+        assert steps.settle[-1].does is Does.REOPEN
 
 
-class TestOptions:
-    @pytest.mark.parametrize("plan_", PLANS)
-    def test_are_given_to_qemu(self, plan_: MergePlan) -> None:
-        monitor = qemu()
-        wishes = MergeOptions(bandwidth=8, on_error=OnError.PAUSE, timeout_s=60)
-        QmpGuest(monitor).start(plan_, wishes)
-        command = "block-stream" if plan_.kind == "pull" else "block-commit"
-        (sent,) = monitor.arguments_of(command)
-        assert (sent["speed"], sent["on-error"]) == (8, "stop")
-
-    def test_that_are_not_given_are_not_sent(self) -> None:
-        monitor = qemu()
-        QmpGuest(monitor).start(COMMIT)
-        (sent,) = monitor.arguments_of("block-commit")
-        assert not {"speed", "on-error"} & sent.keys()
-
-
-class TestAttach:
-    @pytest.mark.parametrize("status", ["running", "ready", "pending", "aborting", "concluded"])
-    def test_job_of_this_very_plan(self, status: str) -> None:
-        jobs = [{"id": "other", "type": "backup", "status": "running"}, job(COMMIT, status)]
-        assert QmpGuest(qemu(query_jobs=jobs)).attach(COMMIT) == job_id(COMMIT)
-
-    def test_no_job(self) -> None:
-        assert QmpGuest(qemu()).attach(COMMIT) is None
-
-    def test_job_of_another_plan(self) -> None:
-        assert QmpGuest(qemu(query_jobs=[job(PULL_TO, "running")])).attach(COMMIT) is None
-
-
-class TestView:
-    @pytest.mark.parametrize("status", JobStatus)
-    def test_status_and_progress(self, status: JobStatus) -> None:
-        told = job(COMMIT, status, **{"current-progress": 3, "total-progress": 9})
-        found = QmpGuest(qemu(query_jobs=[told])).view(job_id(COMMIT))
-        assert found == JobView(status=status, current=3, total=9)
-
-    def test_status_of_a_later_qemu_is_one_to_wait_through(self) -> None:
-        found = QmpGuest(qemu(query_jobs=[job(COMMIT, "dreaming")])).view(job_id(COMMIT))
-        assert found.status is JobStatus.UNDEFINED
-
-    def test_job_that_is_gone(self) -> None:
-        assert QmpGuest(qemu()).view("job0") == JobView(status=JobStatus.NULL)
-
-    @pytest.mark.parametrize("status", ["concluded", "null"])
-    def test_error(self, status: str) -> None:
-        told = job(COMMIT, status, error="No space left on device")
-        found = QmpGuest(qemu(query_jobs=[told])).view(job_id(COMMIT))
-        assert found.error == "No space left on device"
-
-
-class TestWait:
-    @pytest.mark.parametrize(
-        "event",
-        [
-            Event("JOB_STATUS_CHANGE", {"id": "job0", "status": "ready"}),
-            Event("BLOCK_JOB_COMPLETED", {"device": "job0"}),
-        ],
-    )
-    def test_event_of_the_job(self, event: Event) -> None:
-        monitor = qemu()
-        monitor.events.put(Event("JOB_STATUS_CHANGE", {"id": "other"}))
-        monitor.events.put(Event("SHUTDOWN"))
-        monitor.events.put(event)
-        monitor.events.put(event)
-        QmpGuest(monitor).wait("job0", 30)
-        assert monitor.events.qsize() == 1
-
-    def test_no_event_and_no_time(self) -> None:
-        QmpGuest(qemu()).wait("job0", 0)
-
-    def test_connection_that_is_lost(self) -> None:
-        monitor = qemu()
-        monitor.events.put(Event(CONNECTION_LOST))
-        with pytest.raises(ConnectionLost):
-            QmpGuest(monitor).wait("job0", 30)
-
-
-class TestPivot:
-    def test_ready(self) -> None:
-        monitor = qemu()
-        assert QmpGuest(monitor).pivot("job0")
-        assert changes(monitor) == [("job-complete", {"id": "job0"})]
-
-    def test_not_ready_after_all(self) -> None:
-        monitor = qemu(job_complete=refused("job-complete"), query_jobs=[job(ACTIVE, "standby")])
-        assert not QmpGuest(monitor).pivot(job_id(ACTIVE))
-
-    def test_cancelled_by_somebody_else(self) -> None:
-        assert not QmpGuest(qemu(job_complete=not_found("job-complete"))).pivot("job0")
-
-    def test_refused_while_ready(self) -> None:
-        monitor = qemu(job_complete=refused("job-complete"), query_jobs=[job(ACTIVE, "ready")])
-        assert not QmpGuest(monitor).pivot(job_id(ACTIVE))
-
-
-class TestFinalize:
-    @pytest.mark.parametrize(
-        ("merge", "node"),
-        [
-            (COMMIT, "volume-1-node"),
-            (PULL, "volume-1.s2-node"),
-            (PULL_TO, "volume-1.s2-node"),
-        ],
-    )
-    def test_what_was_written_is_flushed_first(self, merge: MergePlan, node: str) -> None:
-        monitor = qemu()
-        QmpGuest(monitor).finalize(merge, job_id(merge))
-        assert changes(monitor) == [
-            ("human-monitor-command", {"command-line": f"qemu-io {node} flush"}),
-            ("job-finalize", {"id": job_id(merge)}),
-        ]
-
-    @pytest.mark.parametrize(
-        "answer", ["flush failed: Input/output error\r\n", refused("human-monitor-command", "bad")]
-    )
-    def test_flush_that_fails_cancels_the_job(self, answer: object) -> None:
-        told = job(PULL, "concluded", error="Operation canceled")
-        monitor = qemu(human_monitor_command=answer, query_jobs=[told])
-        host = QmpGuest(monitor)
-        host.finalize(PULL, job_id(PULL))
-        assert changes(monitor)[1:] == [("job-cancel", {"id": job_id(PULL)})]
-        error = host.view(job_id(PULL)).error
-        assert error is not None
-        assert error.startswith("flush of volume-1.s2: ")
-
-    def test_flush_error_is_told_even_when_the_job_is_gone(self) -> None:
-        host = QmpGuest(qemu(human_monitor_command="no"))
-        host.finalize(PULL, job_id(PULL))
-        assert host.view(job_id(PULL)).error == "flush of volume-1.s2: no"
-
-    def test_qemu_without_a_human_monitor(self) -> None:
-        monitor = qemu(human_monitor_command=not_found("human-monitor-command"))
-        QmpGuest(monitor).finalize(PULL, job_id(PULL))
-        assert changes(monitor)[1:] == [("job-finalize", {"id": job_id(PULL)})]
-
-    def test_job_that_was_cancelled_just_now(self) -> None:
-        monitor = qemu(job_finalize=refused("job-finalize"), query_jobs=[job(PULL, "aborting")])
-        QmpGuest(monitor).finalize(PULL, job_id(PULL))
-
-    def test_finalize_that_is_refused(self) -> None:
-        monitor = qemu(job_finalize=refused("job-finalize"), query_jobs=[job(PULL, "pending")])
-        with pytest.raises(CommandFailed):
-            QmpGuest(monitor).finalize(PULL, job_id(PULL))
-
-
-class TestDismiss:
-    def test_concluded(self) -> None:
-        monitor = qemu()
-        QmpGuest(monitor).dismiss("job0")
-        assert changes(monitor) == [("job-dismiss", {"id": "job0"})]
-
-    def test_gone_already(self) -> None:
-        QmpGuest(qemu(job_dismiss=not_found("job-dismiss"))).dismiss("job0")
-
-
-class TestSettle:
-    def test_pull_is_flushed_by_a_resize_to_the_same_size(self) -> None:
-        monitor = qemu(samples.disk(3))
-        assert QmpGuest(monitor).settle(PULL) == ()
-        sent = {"node-name": "volume-1.s2-node", "size": samples.MIB}
-        assert monitor.arguments_of("block_resize") == [sent]
-
-    @pytest.mark.parametrize("merge", [COMMIT, ACTIVE])
-    def test_commit_is_not(self, merge: MergePlan) -> None:
-        monitor = qemu()
-        QmpGuest(monitor).settle(merge)
-        assert "block_resize" not in monitor.commands()
-
-    FORBIDDEN = "Permission conflict on node 'a': 'resize'"
-
-    def test_resize_that_another_user_forbids_after_a_flush(self) -> None:
-        host = QmpGuest(qemu(block_resize=refused("block_resize", self.FORBIDDEN)))
-        host.finalize(PULL, job_id(PULL))
-        assert host.settle(PULL) == ()
-
-    @pytest.mark.parametrize(
-        ("flush", "description"),
-        [(None, FORBIDDEN), ("", "Input/output error"), (None, "Input/output error")],
-    )
-    def test_flush_that_is_not_certain(self, flush: str | None, description: str) -> None:
-        hmp = not_found("human-monitor-command") if flush is None else flush
-        host = QmpGuest(
-            qemu(block_resize=refused("block_resize", description), human_monitor_command=hmp)
-        )
-        host.finalize(PULL, job_id(PULL))
-        with pytest.raises(NotFlushed, match=r"volume-1\.s2 holds all data"):
-            host.settle(PULL)
-
-    def test_nodes_that_left_the_chain_are_removed_upper_ones_first(self) -> None:
-        monitor = qemu(samples.disk(3))
-        remove_from_chain(monitor, "volume-1.s2-node", "volume-1.s1-node")
-        monitor.answers["blockdev-del"] = lambda given: delete_node(monitor, given)
-        assert QmpGuest(monitor).settle(PULL) == ()
-        assert [one["node-name"] for one in monitor.arguments_of("blockdev-del")] == [
-            "volume-1.s1-node",
-            "volume-1.s1-file",
-            "volume-1-node",
-            "volume-1-file",
-        ]
-
-    def test_nodes_that_something_still_reads_stay(self) -> None:
-        monitor = qemu(samples.disk(3))
-        assert QmpGuest(monitor).settle(COMMIT) == ()
-        assert "blockdev-del" not in monitor.commands()
-
-    def test_node_that_qemu_does_not_let_go_is_told_once(self) -> None:
-        monitor = qemu(samples.disk(3), blockdev_del=refused("blockdev-del", "Node is in use"))
-        remove_from_chain(monitor, "volume-1.s2-node", "volume-1.s1-node")
-        notes = QmpGuest(monitor).settle(PULL)
-        assert notes == ("node volume-1.s1-node of volume-1.s1 stays open: Node is in use",)
-
-
-def remove_from_chain(monitor: ScriptedMonitor, parent: str, child: str) -> None:
-    """The edge between two nodes goes; the nodes stay, as they do with `-blockdev`."""
-    graph = monitor.answers["x-debug-query-block-graph"]
-    assert isinstance(graph, dict)
-    numbers = {node["name"]: node["id"] for node in graph["nodes"]}
-    graph["edges"] = [
-        edge
-        for edge in graph["edges"]
-        if (edge["parent"], edge["child"]) != (numbers[parent], numbers[child])
-    ]
-
-
-def delete_node(monitor: ScriptedMonitor, given: Mapping[str, object]) -> object:
-    """`blockdev-del`: the node goes, with the edges to what it read."""
-    nodes, graph = (
-        monitor.answers[command]
-        for command in ("query-named-block-nodes", "x-debug-query-block-graph")
-    )
-    assert isinstance(nodes, list)
-    assert isinstance(graph, dict)
-    (number,) = (node["id"] for node in graph["nodes"] if node["name"] == given["node-name"])
-    assert number not in {edge["child"] for edge in graph["edges"]}, "it is in use"
-    nodes[:] = [node for node in nodes if node["node-name"] != given["node-name"]]
-    graph["nodes"] = [node for node in graph["nodes"] if node["id"] != number]
-    graph["edges"] = [edge for edge in graph["edges"] if edge["parent"] != number]
-    return {}
-
-
-class TestSwitch:
-    def make(self, **cache: bool) -> CreatePlan:
+class TestSnapshot:
+    def plan(self, **cache: bool) -> CreatePlan:
         request = CreateRequest(disk="vda", new_file="volume-1.new", snapshot="new")
         made = plan_create(samples.guest(samples.disk(2)), request)
         node = made.active.node_details
@@ -628,147 +343,91 @@ class TestSwitch:
         node = replace(node, cache=Cache(**cache), detect_zeroes=bool(cache))
         return replace(made, active=replace(made.active, node_details=node))
 
-    def switched(self, host: QmpGuest, *plans: CreatePlan) -> None:
-        host.open(plans)
-        host.switch(plans)
+    def steps(self, *plans: CreatePlan) -> SnapshotSteps:
+        overlays = [Overlay(is_there=False) for _ in plans]
+        return MASKS_NOT.snapshot(samples.guest(), plans, overlays, STATE)
 
     @pytest.mark.parametrize(
         ("cache", "zeroes"),
         [({}, "off"), ({"direct": True}, "on"), ({"no_flush": True}, "on")],
     )
     def test_one_transaction(self, cache: dict[str, bool], zeroes: str) -> None:
-        monitor = qemu()
-        self.switched(QmpGuest(monitor), self.make(**cache))
-        (add, added), (transaction, actions) = changes(monitor)
-        name = str(added["node-name"])
-        expected_cache = {"direct": cache.get("direct", False), "no-flush": "no_flush" in cache}
-        assert (add, transaction) == ("blockdev-add", "transaction")
-        assert added == {
+        steps = self.steps(self.plan(**cache))
+        name = named("/share/volume-1.new", "volume-1.s1-node")
+        given = {"direct": cache.get("direct", False), "no-flush": "no_flush" in cache}
+        added = {
             "driver": "qcow2",
-            "node-name": name,
-            "cache": expected_cache,
+            "node-name": f"{name}-format",
+            "cache": given,
             "detect-zeroes": zeroes,
             "backing": None,
             "file": {
                 "driver": "file",
-                "node-name": name.replace("-format", "-file"),
+                "node-name": f"{name}-file",
                 "filename": "/share/volume-1.new",
-                "cache": expected_cache,
+                "cache": given,
             },
         }
-        data = {"node": "volume-1.s1-node", "overlay": name}
-        assert actions == {"actions": [{"type": "blockdev-snapshot", "data": data}]}
+        data = {"node": "volume-1.s1-node", "overlay": f"{name}-format"}
+        actions = [{"type": "blockdev-snapshot", "data": data}]
+        assert sent(*steps.open, steps.switch, *steps.close) == [
+            ("blockdev-add", added),
+            ("transaction", {"actions": actions}),
+            ("blockdev-del", {"node-name": f"{name}-format"}),
+        ]
+        assert [step.again for step in (*steps.open, steps.switch)] == [False, False]
+        assert [step.what for made in steps.make for step in made] == ["make-overlay"]
 
     def test_several_disks_are_one_transaction(self) -> None:
-        monitor = qemu()
-        plans = [self.make(), replace(self.make(), overlay="/share/volume-2.new")]
-        self.switched(QmpGuest(monitor), *plans)
-        first, second = monitor.arguments_of("blockdev-add")
-        (transaction,) = monitor.arguments_of("transaction")
-        actions = transaction["actions"]
+        steps = self.steps(self.plan(), replace(self.plan(), overlay="/share/volume-2.new"))
+        actions = steps.switch.arguments["actions"]
         assert isinstance(actions, list)
-        assert [one["data"]["overlay"] for one in actions] == [
-            first["node-name"],
-            second["node-name"],
+        opened = [step.arguments["node-name"] for step in steps.open]
+        assert [one["data"]["overlay"] for one in actions] == opened
+        assert [step.arguments["node-name"] for step in steps.close] == opened
+        assert len({*opened}) == len(steps.make) == len(steps.discard) == 2
+
+
+@pytest.mark.parametrize(
+    ("verb", "step"),
+    [
+        (Verb.CANCEL, ("job-cancel", {"id": "a"})),
+        (Verb.PAUSE, ("job-pause", {"id": "a"})),
+        (Verb.RESUME, ("job-resume", {"id": "a"})),
+        (Verb.SET_SPEED, ("block-job-set-speed", {"device": "a", "speed": 8})),
+    ],
+)
+def test_verbs(verb: Verb, step: tuple[str, dict[str, object]]) -> None:
+    composed = MASKS_NOT.verb(verb, "a", 8)
+    assert sent(composed) == [step]
+    assert composed.does == ("speed" if verb is Verb.SET_SPEED else verb)
+
+
+class TestEndedJobs:
+    def job(self, status: str, type_: str = "commit", *, ours: bool = True) -> JobReport:
+        view = JobView(status=JobStatus(status))
+        id_ = f"{type_}-{status}"
+        return JobReport(id=id_, type=type_, disk="vda", view=view, bandwidth=0, ours=ours)
+
+    def test_streams_that_make_a_reading_dangerous_are_dismissed_before_it(self) -> None:
+        jobs = [
+            self.job("concluded", "stream"),
+            self.job("concluded"),
+            self.job("pending", "stream"),
+            self.job("concluded", "stream", ours=False),
         ]
+        assert sent(*MASKS.unsafe(jobs)) == [("job-dismiss", {"id": "stream-concluded"})]
 
-    def test_node_names_are_new_each_time(self) -> None:
-        monitor = qemu()
-        host = QmpGuest(monitor)
-        self.switched(host, self.make())
-        self.switched(host, self.make())
-        first, second = monitor.arguments_of("blockdev-add")
-        assert first["node-name"] != second["node-name"]
-        assert len(str(first["node-name"])) < 32  # QEMU's limit for node names
+    @pytest.mark.parametrize("status", sorted(set(JobStatus) - {JobStatus.CONCLUDED}))
+    def test_that_have_not_ended_are_left_alone(self, status: str) -> None:
+        jobs = [self.job(status), self.job(status, "stream")]
+        assert MASKS.unsafe(jobs) + MASKS.leftovers(samples.guest(), jobs) == ()
 
-    def test_transaction_that_fails_leaves_no_node_behind(self) -> None:
-        monitor = qemu(transaction=refused("transaction", "no"))
-        host = QmpGuest(monitor)
-        with pytest.raises(CommandFailed, match="no"):
-            self.switched(host, self.make())
-        host.retract([self.make()])
-        (added,) = monitor.arguments_of("blockdev-add")
-        assert monitor.arguments_of("blockdev-del") == [{"node-name": added["node-name"]}]
-
-    def test_overlay_that_cannot_be_opened(self) -> None:
-        monitor = qemu(blockdev_add=refused("blockdev-add", "Could not open"))
-        with pytest.raises(CommandFailed, match="Could not open"):
-            self.switched(QmpGuest(monitor), self.make())
-        assert "transaction" not in monitor.commands()
-
-    def test_second_overlay_that_cannot_be_opened_leaves_no_node_behind(self) -> None:
-        opened: list[object] = []
-
-        def add(given: Mapping[str, object]) -> object:
-            opened.append(given["node-name"])
-            if len(opened) == 2:
-                raise CommandFailed("blockdev-add", "GenericError", "no")
-            return {}
-
-        monitor = qemu(blockdev_add=add)
-        host = QmpGuest(monitor)
-        plans = [self.make(), replace(self.make(), overlay="/share/volume-2.new")]
-        with pytest.raises(CommandFailed):
-            self.switched(host, *plans)
-        host.retract(plans)
-        deleted = [one["node-name"] for one in monitor.arguments_of("blockdev-del")]
-        assert set(opened) <= set(deleted)
-
-
-class TestRead:
-    def recorded(self, name: str, **more: object) -> ScriptedMonitor:
-        replies = recordings.replies(name)
-        return ScriptedMonitor({**replies, "query-qmp-schema": [], **more})
-
-    def test_name_and_serials(self) -> None:
-        monitor = self.recorded(
-            "two-disks", **{"query-name": {"name": "web1"}, "qom-get": lambda given: given["path"]}
-        )
-        guest = QmpGuest(monitor).read()
-        assert guest.guest == "web1"
-        assert {disk.disk: disk.serial for disk in guest.disks} == {
-            "vda": "/machine/peripheral/vda/virtio-backend",
-            "sda": "/machine/peripheral/sda",
-        }
-
-    def test_reading_changes_nothing(self) -> None:
-        monitor = self.recorded("commit-running")
-        QmpGuest(monitor).read()
-        assert changes(monitor) == []
-
-    @pytest.mark.parametrize(
-        "error", [LostInMidCommand("query-block", "gone"), CommandTimedOut("query-block", 30)]
-    )
-    def test_guest_that_stops_answering(self, error: Exception) -> None:
-        monitor = self.recorded("raw-node", **{"query-block": error})
-        with pytest.raises(LostWhileReading) as caught:
-            QmpGuest(monitor).read()
-        assert (caught.value.exit_code, caught.value.changed) == (7, "no")
-
-    @pytest.mark.parametrize("error", [None, "No space left on device"])
-    def test_own_job_that_ended_while_nobody_watched(self, error: str | None) -> None:
-        told = job(PULL, "concluded") | ({"error": error} if error else {}) | {"type": "stream"}
-        monitor = self.recorded("qcow2-chain", **{JOBS: Each([told], []), "job-dismiss": {}})
-        host = QmpGuest(monitor)
-        (note,) = host.read().notes
-        assert job_id(PULL) in note
-        assert (error or "without an error") in note
-        assert monitor.arguments_of("job-dismiss") == [{"id": job_id(PULL)}]
-        assert host.attach(PULL) == job_id(PULL)
-        assert host.view(job_id(PULL)) == JobView(status=JobStatus.CONCLUDED, error=error)
-        host.dismiss(job_id(PULL))
-        assert host.attach(PULL) is None
-        assert len(monitor.arguments_of("job-dismiss")) == 1
-
-    @pytest.mark.parametrize(
-        "told",
-        [
-            {"id": "backup0", "type": "backup", "status": "concluded"},
-            job(COMMIT, "running"),
-            job(COMMIT, "pending"),
-        ],
-    )
-    def test_other_jobs_are_left_alone(self, told: dict[str, object]) -> None:
-        monitor = self.recorded("qcow2-chain", **{JOBS: [told]})
-        assert QmpGuest(monitor).read().notes == ()
-        assert "job-dismiss" not in monitor.commands()
+    def test_others_are_dismissed_after_it(self) -> None:
+        jobs = [
+            self.job("concluded", "stream"),
+            self.job("concluded"),
+            self.job("concluded", "backup", ours=False),
+        ]
+        guest: Disks = samples.guest()
+        assert sent(*MASKS.leftovers(guest, jobs)) == [("job-dismiss", {"id": "commit-concluded"})]

@@ -7,8 +7,10 @@ from dataclasses import replace
 import pytest
 
 from qmpsnap.formats.layers import Disk, Disks
-from qmpsnap.operations.unchanged import GraphChanged, check_unchanged, differences
+from qmpsnap.operations.guest import Outline
+from qmpsnap.operations.unchanged import GraphChanged, changes, check_unchanged, differences
 from tests.unit import samples
+from tests.unit.fake_guest import FakeGuest
 
 DISK = samples.disk(3)
 
@@ -73,5 +75,62 @@ def test_all_differences_are_said() -> None:
         samples.changed_layer(samples.changed_layer(DISK, 2, format="qcow2"), 0, node="n")
     )
     with pytest.raises(GraphChanged, match=r"node n, .*; volume-1 is qcow2") as caught:
-        check_unchanged([DISK], now)
+        check_unchanged(FakeGuest(now), [DISK])
     assert (caught.value.exit_code, caught.value.changed) == (4, "no")
+
+
+class Outlined(FakeGuest):
+    """A guest that can be looked at cheaply."""
+
+    now: Outline | None = None
+
+    def outline(self, disk: Disk) -> Outline | None:
+        self.calls.append("outline")
+        return self.now
+
+
+class TestOutline:
+    """Names of nodes are enough: a node never changes its file."""
+
+    ORDER = tuple(layer.node or "" for layer in DISK.layers)
+    NODES = frozenset({*ORDER, *(f"{layer.file}-file" for layer in DISK.layers)})
+    KNOWN = replace(DISK, nodes=NODES)
+
+    def changes(self, disk: Disk, now: Outline | None) -> tuple[tuple[str, ...], list[str]]:
+        guest = Outlined(samples.guest(DISK))
+        guest.now = now
+        return changes(guest, [disk]), guest.calls
+
+    def test_same(self) -> None:
+        now = Outline(nodes=self.NODES, order=self.ORDER)
+        assert self.changes(self.KNOWN, now) == ((), ["outline"])
+
+    @pytest.mark.parametrize(
+        ("now", "what"),
+        [
+            (Outline(nodes=NODES | {"x", "a"}, order=("x", *ORDER)), "a, x came"),
+            (
+                Outline(nodes=NODES - {ORDER[1]}, order=(ORDER[0], ORDER[2])),
+                "volume-1.s1-node went",
+            ),
+            (Outline(nodes=NODES - {ORDER[1]} | {"x"}, order=()), "x came; volume-1.s1-node went"),
+            (Outline(nodes=frozenset(NODES), order=ORDER[::-1]), "have changed places"),
+        ],
+    )
+    def test_another_one(self, now: Outline, what: str) -> None:
+        (said,), calls = self.changes(self.KNOWN, now)
+        assert said.startswith(f"the chain of vda was {DISK.chain_text}: ")
+        assert said.endswith(what)
+        assert calls == ["outline"]
+
+    def test_reading_where_there_is_none(self) -> None:
+        assert self.changes(self.KNOWN, None) == ((), ["outline", "read"])
+
+    def test_reading_where_the_plan_knew_no_nodes(self) -> None:
+        now = Outline(nodes=frozenset(), order=())
+        assert self.changes(DISK, now) == ((), ["read"])
+
+    def test_one_reading_for_all_disks(self) -> None:
+        fake = FakeGuest(samples.guest(DISK))
+        assert changes(fake, [DISK, replace(DISK, disk="vdb")]) == ("disk vdb is gone",)
+        assert fake.calls == ["read"]
