@@ -61,7 +61,9 @@ class FakeGuest:
         self.found = MADE
         """How the file that is to become an overlay is found."""
         self.left_running = False
-        """Whether an earlier call left the job of the plan running."""
+        """Whether an earlier call left the job of the plan."""
+        self.left_as = JobView(status=JobStatus.RUNNING)
+        """How that one is when all jobs are listed."""
         self.is_merged = True
         """Whether the job does its work when it concludes without an error."""
         self.pivots = [True]
@@ -127,10 +129,14 @@ class FakeGuest:
             self.guest = self.meanwhile.pop(name)
 
     def _look(self, name: str) -> None:
-        """A look that may be interrupted."""
+        """A look that is not in `calls`, and that may be interrupted."""
         self._looks[name] = self._looks.get(name, 0) + 1
         if self._looks[name] == self.fails_at_look.get(name):
             raise KeyboardInterrupt
+        if name in self.fails:
+            raise self.fails[name]
+        if name in self.meanwhile:
+            self.guest = self.meanwhile.pop(name)
 
     # --- looks
 
@@ -148,8 +154,7 @@ class FakeGuest:
         return self.around
 
     def state(self) -> State:
-        if "state" in self.fails:
-            raise self.fails["state"]
+        self._look("state")
         return State(run=self.run, migration=self.migration)
 
     def overlay(self, plan: CreatePlan) -> Overlay:
@@ -167,7 +172,8 @@ class FakeGuest:
     def jobs(self) -> tuple[JobReport, ...]:
         found = self.reports.pop(0) if len(self.reports) > 1 else self.reports[0]
         if self.left_running:
-            found = (*found, report(type_="commit"), report(type_="stream"))
+            left = [report(type_=type_, view=self.left_as) for type_ in ("commit", "stream")]
+            found = (*found, *left)
         return found
 
     def follow(self, job: str) -> None:
@@ -179,8 +185,8 @@ class FakeGuest:
         self._call("view")
         view = self.views.pop(0) if len(self.views) > 1 else self.views[0]
         ended = view.status in (JobStatus.CONCLUDED, JobStatus.NULL)
-        if ended and view.error is None and self.is_merged and isinstance(self.plan, MergePlan):
-            self.becomes(samples.linked(self.plan.remaining))
+        if ended and view.error is None and self.is_merged:
+            self._do_the_work()
         if ended:
             self.calls.append("settled")
         return view
@@ -302,14 +308,26 @@ class FakeGuest:
             self.guest = with_layers(self.guest, layers, plan.disk.disk)
             self.nodes.remove(plan.overlay)
 
+    def _do_the_work(self) -> None:
+        plan = self.plan
+        if isinstance(plan, MergePlan):
+            self.becomes(samples.linked(plan.remaining))
+        elif plan is not None:
+            now = [
+                replace(one, backing_name=plan.name, backing_format=plan.base.format)
+                if one.path == plan.top.path
+                else one
+                for one in self.guest.disk(plan.disk.disk).layers
+            ]
+            self.guest = with_layers(self.guest, now, plan.disk.disk)
+
     def becomes(self, layers: Iterable[Layer]) -> None:
         """The first disk has other layers from now on."""
         self.guest = with_layers(self.guest, layers)
 
 
-def report(*, type_: str = "commit", status: JobStatus = JobStatus.RUNNING) -> JobReport:
+def report(*, type_: str, view: JobView) -> JobReport:
     """A job of this tool on the first disk."""
-    view = JobView(status=status)
     return JobReport(id=JOB, type=type_, disk="vda", view=view, bandwidth=0, ours=True)
 
 

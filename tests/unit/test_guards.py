@@ -36,12 +36,14 @@ def plan(disk: Disk, merge: tuple[str | None, str | None]) -> MergePlan:
     return plan_delete(samples.guest(disk), request)
 
 
-def guards(made: MergePlan, around: Surroundings | None = None) -> list[Guard]:
+def guards(
+    made: MergePlan, around: Surroundings | None = None, migration: str | None = None
+) -> list[Guard]:
     """All guards that hold, found by allowing one after the other."""
     found: list[Guard] = []
     while True:
         try:
-            check_merge(made, around or Surroundings(), found)
+            check_merge(made, around or Surroundings(), found, migration=migration)
         except WouldHarm as error:
             found.append(error.guard)
         else:
@@ -145,53 +147,52 @@ def test_base_that_is_smaller(merge: Any, expected: list[Guard]) -> None:
 
 
 class TestMigration:
-    AROUND = Surroundings(migration="active")
-
     def test_of_a_merge(self) -> None:
-        assert guards(plan(samples.disk(3), PULL), self.AROUND) == [Guard.MIGRATION]
+        assert guards(plan(samples.disk(3), PULL), migration="active") == [Guard.MIGRATION]
 
     def test_of_a_create(self) -> None:
         with pytest.raises(WouldHarm, match="migrated"):
-            check_create(self.AROUND.migration, ())
-        check_create(self.AROUND.migration, (Guard.MIGRATION,))
+            check_create("active", ())
+        check_create("active", (Guard.MIGRATION,))
+        check_create(None, ())
 
 
 class TestInTheLoop:
     """Nothing is sent before the guards have been asked."""
 
-    def host(self) -> FakeGuest:
+    def guest(self) -> FakeGuest:
         fake = FakeGuest(samples.guest(samples.disk(3)))
-        fake.around = Surroundings(migration="active")
+        fake.migration = "active"
         return fake
 
     def test_delete(self) -> None:
-        fake = self.host()
+        fake = self.guest()
         request = DeleteRequest(disk="1", file_to_merge=None, merge_target_file=None)
         with pytest.raises(WouldHarm):
             merge.delete(fake, request, poll_s=0)
-        assert not {"start", "settle"} & {*fake.calls}
+        assert not {"start", "close"} & {*fake.calls}
         merge.delete(fake, request, allow={Guard.MIGRATION}, poll_s=0)
 
     def test_delete_that_takes_up_a_running_job(self) -> None:
-        fake = self.host()
+        fake = self.guest()
         fake.left_running = True
         request = DeleteRequest(disk="1", file_to_merge=None, merge_target_file=None)
         merge.delete(fake, request, poll_s=0)
 
     def test_create(self) -> None:
-        fake = self.host()
+        fake = self.guest()
         request = CreateRequest(disk="1", new_file="volume-1.new", snapshot="new")
         with pytest.raises(WouldHarm):
             snapshot.create(fake, request)
-        assert not {"prepare", "switch"} & {*fake.calls}
+        assert not {"make", "switch"} & {*fake.calls}
         snapshot.create(fake, request, allow={Guard.MIGRATION})
 
 
 class TestFilesThatLeft:
     def deleted(self, around: Surroundings | QmpsnapError) -> Result:
         class Crowded(FakeGuest):
-            def surroundings(self, disk: Disk) -> Surroundings:
-                if "settle" not in self.calls:
+            def neighbours(self, disk: Disk) -> Surroundings:
+                if "close" not in self.calls:
                     return Surroundings()
                 if isinstance(around, QmpsnapError):
                     raise around

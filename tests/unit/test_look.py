@@ -94,7 +94,7 @@ def test_only_queries_are_sent(name: str) -> None:
     recorded = recordings.replies(name)
     recorded["query-jobs"] = [{"id": "qmpsnap-1", "type": "commit", "status": "concluded"}]
     monitor = ScriptedMonitor({"query-name": {"name": "web1"}} | recorded)
-    QmpGuest(monitor, collects=False).read()
+    QmpGuest(monitor).read()
     assert "query-jobs" in monitor.commands()
     for command in monitor.commands():
         assert command.startswith(("query-", "x-debug-query-", "qom-get", "qom-list-get")), command

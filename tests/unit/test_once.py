@@ -16,7 +16,11 @@ RACE = f"""
 import sys, threading, types
 sys.setswitchinterval(1e-6)
 calls = []
+def has_no_loop(*_):
+    raise OSError
 sys.modules["libvirt"] = types.SimpleNamespace(
+    libvirtError=OSError,
+    virEventAddTimeout=has_no_loop,
     virEventRegisterDefaultImpl=lambda: calls.append(1),
     virEventRunDefaultImpl=threading.Event().wait,
     registerErrorHandler=lambda *_: None,

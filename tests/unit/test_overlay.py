@@ -10,14 +10,15 @@ from typing import Any
 import pytest
 
 from qmpsnap.errors import Refused
-from qmpsnap.guests.files.overlay import (
-    CannotMake,
-    OverlayUnsuitable,
-    discard_overlay,
-    prepare_overlay,
-)
+from qmpsnap.guests.files import qemu_img
+from qmpsnap.guests.files.door import FileFailed, take_file
+from qmpsnap.guests.files.overlay import CannotMake, OverlayUnsuitable, look_at_overlay
+from qmpsnap.guests.files.qemu_img import QemuImgFailed
+from qmpsnap.guests.files.steps import discard_steps, make_steps
+from qmpsnap.operations.guest import Overlay
 from qmpsnap.operations.plan_snapshot import CreatePlan, plan_create
 from qmpsnap.operations.requests import CreateRequest
+from qmpsnap.operations.step import Does, Step
 from tests.unit import samples
 from tests.unit.qcow2_header import MIB, header
 
@@ -56,7 +57,7 @@ def test_header_that_does_not_fit(plan: CreatePlan, content: dict[str, Any], rea
     data = header(**content)
     Path(plan.overlay).write_bytes(data)
     with pytest.raises(OverlayUnsuitable, match=reason) as caught:
-        prepare_overlay(plan)
+        look_at_overlay(plan)
     assert isinstance(caught.value, Refused)
     assert caught.value.way_out
     assert Path(plan.overlay).read_bytes() == data
@@ -66,7 +67,7 @@ def test_name_that_qemu_would_take_for_a_protocol(plan: CreatePlan, tmp_path: Pa
     active = replace(plan.active, path=str(tmp_path / "nbd:volume"), file="nbd:volume")
     Path(plan.overlay).write_bytes(header(size=MIB, backing=b"nbd:volume"))
     with pytest.raises(OverlayUnsuitable, match="backed by 'nbd:volume'"):
-        prepare_overlay(replace(plan, active=active))
+        look_at_overlay(replace(plan, active=active))
 
 
 @pytest.mark.parametrize("kind", ["folder", "fifo", "link", "link to nothing"])
@@ -81,7 +82,7 @@ def test_what_is_no_regular_file(plan: CreatePlan, kind: str) -> None:
     if kind == "link":
         target.write_bytes(header(size=MIB, backing=b"volume-1"))
     with pytest.raises(OverlayUnsuitable, match="not a regular file"):
-        prepare_overlay(plan)
+        look_at_overlay(plan)
 
 
 def test_a_file_with_a_second_name(plan: CreatePlan, tmp_path: Path) -> None:
@@ -89,7 +90,7 @@ def test_a_file_with_a_second_name(plan: CreatePlan, tmp_path: Path) -> None:
     Path(plan.overlay).write_bytes(b"no header")
     (tmp_path / ".other.tmp").hardlink_to(plan.overlay)
     with pytest.raises(OverlayUnsuitable, match="has another name"):
-        prepare_overlay(plan)
+        look_at_overlay(plan)
     assert Path(plan.overlay).stat().st_nlink == 2
 
 
@@ -98,47 +99,128 @@ def test_the_second_name_that_a_killed_call_left(plan: CreatePlan, tmp_path: Pat
     (tmp_path / ".qmpsnap-1.tmp").hardlink_to(plan.overlay)
     (tmp_path / ".qmpsnap-2.tmp").write_bytes(b"of another call")
     with pytest.raises(OverlayUnsuitable, match="not qcow2"):
-        prepare_overlay(plan)
-    assert {path.name for path in tmp_path.iterdir()} == {"volume-1.new", ".qmpsnap-2.tmp"}
+        look_at_overlay(plan)
+    assert len(list(tmp_path.iterdir())) == 3  # looking changes nothing
 
 
 def test_empty_file(plan: CreatePlan) -> None:
     Path(plan.overlay).touch()
     with pytest.raises(OverlayUnsuitable, match="it ends after 0 bytes"):
-        prepare_overlay(plan)
+        look_at_overlay(plan)
 
 
-def test_discard(plan: CreatePlan) -> None:
-    Path(plan.overlay).touch()
-    discard_overlay(plan)
-    assert not os.path.exists(plan.overlay)
-    discard_overlay(plan)
+RAW = (0xE2792ACA, b"raw")
+"""The header extension that records the backing format."""
+NOT_THERE = Overlay(is_there=False)
 
 
-def test_discard_touches_the_link_and_not_its_target(plan: CreatePlan, tmp_path: Path) -> None:
-    target = tmp_path / "target"
-    target.touch()
-    os.symlink(target, plan.overlay)
-    discard_overlay(plan)
-    assert target.exists()
+def take(*steps: Step | None) -> None:
+    for step in steps:
+        assert step is not None
+        take_file(step)
 
 
-@pytest.mark.parametrize("error", [OSError("no space left"), KeyboardInterrupt()])
-def test_overlay_whose_folder_cannot_be_synced_does_not_stay(
-    plan: CreatePlan, monkeypatch: pytest.MonkeyPatch, error: BaseException
-) -> None:
-    """`OpenNebula#4653`: a failed try left a file that stood in the way of the next one."""
+class TestDoor:
+    """What the steps of a snapshot do to files, and how they are taken back."""
 
-    def make(path: str, **_given: object) -> None:
-        Path(path).write_bytes(b"")
+    def test_make(self, plan: CreatePlan, monkeypatch: pytest.MonkeyPatch) -> None:
+        given: dict[str, object] = {}
+        monkeypatch.setattr(qemu_img, "create_overlay", lambda path, **more: given.update(more))
+        Path(plan.active.path).touch(mode=0o640)
+        ((step,),) = make_steps([plan], [NOT_THERE])
+        assert (step.what, step.arguments) == (
+            "make-overlay",
+            {
+                "path": plan.overlay,
+                "format": "qcow2",
+                "size": MIB,
+                "backing": "volume-1",
+                "backing-format": "raw",
+                "like": plan.active.path,
+            },
+        )
+        take(step)
+        assert given == {"backing_name": "volume-1", "backing_format": "raw", "size": MIB}
+        assert Path(plan.overlay).stat().st_mode & 0o777 == 0o640
+        assert len(os.listdir(os.path.dirname(plan.overlay))) == 2
+        with pytest.raises(OverlayUnsuitable, match="there already"):
+            take(step)
 
-    def fail(_folder: str) -> None:
-        assert os.path.exists(plan.overlay)
-        raise error
+    @pytest.mark.parametrize("error", [OSError("no space left"), KeyboardInterrupt()])
+    def test_make_in_a_folder_that_cannot_be_synced_leaves_nothing(
+        self, plan: CreatePlan, monkeypatch: pytest.MonkeyPatch, error: BaseException
+    ) -> None:
+        """`OpenNebula#4653`: a failed try left a file that stood in the way of the next one."""
 
-    Path(plan.active.path or "").touch()
-    monkeypatch.setattr("qmpsnap.guests.files.qemu_img.create_overlay", make)
-    monkeypatch.setattr("qmpsnap.guests.files.overlay._sync_folder", fail)
-    with pytest.raises((CannotMake, KeyboardInterrupt)):
-        prepare_overlay(plan)
-    assert [path.name for path in Path(plan.overlay).parent.iterdir()] == ["volume-1"]
+        def fail(_folder: str) -> None:
+            assert os.path.exists(plan.overlay)
+            raise error
+
+        Path(plan.active.path).touch()
+        monkeypatch.setattr(qemu_img, "create_overlay", lambda path, **_given: None)
+        monkeypatch.setattr("qmpsnap.guests.files.overlay._sync_folder", fail)
+        with pytest.raises((CannotMake, KeyboardInterrupt)):
+            take(*make_steps([plan], [NOT_THERE])[0])
+        assert os.listdir(os.path.dirname(plan.overlay)) == ["volume-1"]
+
+    @pytest.mark.parametrize("recorded", ["raw", "qcow2", None])
+    @pytest.mark.parametrize("spare", [None, "/share/.qmpsnap-1.tmp"])
+    def test_what_is_corrected_of_one_that_is_there(
+        self, plan: CreatePlan, recorded: str | None, spare: str | None
+    ) -> None:
+        """The name stays as the volume service has written it; only the format is ours to know."""
+        there = Overlay(is_there=True, recorded=("/share/volume-1", recorded), spare=spare)
+        (steps,) = make_steps([plan], [there])
+        correct = {
+            "path": plan.overlay,
+            "backing": "/share/volume-1",
+            "backing-format": "raw",
+        }
+        expected = [("unlink", {"path": spare})] if spare else []
+        expected += [("record-backing", correct)] if recorded != "raw" else []
+        assert [(step.what, step.arguments) for step in steps] == expected
+        assert discard_steps([plan], [there]) == (None,)
+
+    @pytest.mark.parametrize("written", [b"volume-1", b"volume-2"])
+    def test_correct(
+        self, plan: CreatePlan, monkeypatch: pytest.MonkeyPatch, written: bytes
+    ) -> None:
+        def record(path: str, *, backing_name: str, backing_format: str) -> None:
+            Path(path).write_bytes(header(size=MIB, backing=written, extensions=[RAW]))
+
+        monkeypatch.setattr(qemu_img, "record_backing", record)
+        there = Overlay(is_there=True, recorded=("volume-1", None))
+        (steps,) = make_steps([plan], [there])
+        if written == b"volume-1":
+            take(*steps)
+        else:
+            with pytest.raises(QemuImgFailed, match="still wrong"):
+                take(*steps)
+
+    def test_discard_touches_the_link_and_not_its_target(
+        self, plan: CreatePlan, tmp_path: Path
+    ) -> None:
+        target = tmp_path / "target"
+        target.touch()
+        os.symlink(target, plan.overlay)
+        take(*discard_steps([plan], [NOT_THERE]) * 2)  # a second time there is nothing to do
+        assert os.listdir(tmp_path) == ["target"]
+
+    @pytest.mark.parametrize("what", ["unlink", "fsync"])
+    def test_what_the_host_does_not_allow(self, what: str, tmp_path: Path) -> None:
+        path = str(tmp_path) if what == "unlink" else str(tmp_path / "gone")
+        with pytest.raises(FileFailed, match=f"{path}: ") as caught:
+            take_file(Step(does=Does.REMOVE, by="file", what=what, arguments={"path": path}))
+        assert caught.value.changed == "no"
+
+    def test_sync(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        synced: list[int] = []
+        monkeypatch.setattr("os.fsync", lambda file: synced.append(os.fstat(file).st_ino))
+        path = tmp_path / "file"
+        path.touch()
+        take_file(Step(does=Does.FLUSH, by="file", what="fsync", arguments={"path": str(path)}))
+        assert synced == [path.stat().st_ino]
+
+    def test_nothing_else(self) -> None:
+        with pytest.raises(AssertionError):
+            take_file(Step(does=Does.MAKE, by="file", what="x", arguments={"path": "/x"}))

@@ -26,8 +26,7 @@ class TestPlan:
     def test_overlay_lies_beside_the_active_file(self, depth: int, base: str) -> None:
         disk = samples.disk(depth, base=base)
         plan = plan_create(samples.guest(disk), request())
-        assert plan.disk is disk
-        assert plan.active is disk.layers[0]
+        assert plan.active is plan.disk.layers[0]
         assert (plan.overlay, plan.file) == ("/share/volume-1.new", "volume-1.new")
         assert plan.backing_name == samples.names(depth)[0]
         assert plan.backing_format == ("qcow2" if depth > 1 else base)

@@ -51,9 +51,10 @@ class TestCommit:
         disk, names = samples.disk(depth), samples.names(depth)
         plan = planned(disk, names[top], names[base])
         assert plan.kind == ("commit" if top else "active-commit")
-        assert plan.disk is disk
-        assert (plan.top, plan.base) == (disk.layers[top], disk.layers[base])
-        assert plan.above == (disk.layers[top - 1] if top else None)
+        layers = plan.disk.layers
+        assert files(layers) == names
+        assert (plan.top, plan.base) == (layers[top], layers[base])
+        assert plan.above == (layers[top - 1] if top else None)
         assert plan.backing_name == (names[base] if top else None)
         assert files(plan.dropped) == names[top:base]
         assert files(plan.remaining) == names[:top] + names[base:]
@@ -81,8 +82,8 @@ class TestPull:
     def test_whole_chain(self, depth: int) -> None:
         disk, names = samples.disk(depth), samples.names(depth)
         plan = planned(disk, None, None)
-        assert (plan.kind, plan.top, plan.base) == ("pull", disk.layers[0], None)
-        assert (plan.above, plan.backing_name) == (disk.layers[0], None)
+        assert (plan.kind, plan.top, plan.base) == ("pull", plan.disk.layers[0], None)
+        assert (plan.above, plan.backing_name) == (plan.top, None)
         assert files(plan.dropped) == names[1:]
         assert files(plan.remaining) == names[:1]
         assert plan.written is plan.top
@@ -94,8 +95,9 @@ class TestPull:
     def test_down_to_a_base(self, depth: int, base: int) -> None:
         disk, names = samples.disk(depth), samples.names(depth)
         plan = planned(disk, names[base], None)
-        assert (plan.kind, plan.top, plan.base) == ("pull", disk.layers[0], disk.layers[base])
-        assert (plan.above, plan.backing_name) == (disk.layers[0], names[base])
+        layers = plan.disk.layers
+        assert (plan.kind, plan.top, plan.base) == ("pull", layers[0], layers[base])
+        assert (plan.above, plan.backing_name) == (layers[0], names[base])
         assert files(plan.dropped) == names[1:base]
         assert files(plan.remaining) == [names[0], *names[base:]]
         assert plan.written is plan.top
@@ -170,11 +172,11 @@ class TestRefuses:
 
     def test_pull_from_another_folder(self) -> None:
         disk = samples.changed_layer(samples.disk(2), 1, path="/template/volume-1")
-        assert named(disk, "s1", "pull").written == disk.layers[0]
+        assert named(disk, "s1", "pull").written.file == "volume-1.s1"
 
     def test_the_same_folder_in_other_words(self) -> None:
         disk = samples.changed_layer(samples.disk(3), 2, path="/share//./volume-1")
-        assert planned(disk, "volume-1.s1", "volume-1").base == disk.layers[2]
+        assert planned(disk, "volume-1.s1", "volume-1").written.path == "/share//./volume-1"
 
     def test_unknown_disk(self) -> None:
         with pytest.raises(DiskNotFound):

@@ -11,11 +11,14 @@ from qmpsnap.cli.plans import show_plans
 from qmpsnap.cli.tables import Screen
 from qmpsnap.operations.forecast import Forecast
 from qmpsnap.operations.space import Growth
-from qmpsnap.operations.step import Step
+from qmpsnap.operations.step import Does, Step
 from tests.unit import samples
 
-OVERLAY = Step(by="file", what="make /share/volume-1.new", arguments={"format": "qcow2"})
+OVERLAY = Step(
+    does=Does.START, by="file", what="make /share/volume-1.new", arguments={"format": "qcow2"}
+)
 OPENING = Step(
+    does=Does.OPEN,
     by="qmp",
     what="blockdev-add",
     arguments={
@@ -24,8 +27,8 @@ OPENING = Step(
         "file": {"driver": "file", "filename": "/share/a name with blanks, é, \\ and \u202e.qcow2"},
     },
 )
-SWITCH = Step(by="qmp", what="transaction", arguments={"actions": []})
-FREEZE = Step(by="agent", what="guest-fsfreeze-freeze")
+SWITCH = Step(does=Does.START, by="qmp", what="transaction", arguments={"actions": []})
+FREEZE = Step(does=Does.START, by="agent", what="guest-fsfreeze-freeze")
 
 
 def forecast(disk: str, *steps: Step, for_all: int = 0, why: str = "") -> Forecast:

@@ -16,8 +16,9 @@ from qmpsnap.guests.agent import thawer
 from qmpsnap.guests.agent.agent import Agent, AgentRefused, AgentSilent, AgentUnreachable
 from qmpsnap.guests.agent.quiescer import Quiescer, SocketQuiescer
 from qmpsnap.guests.agent.thawer import DONE, NoThawer, Thawer, watch
+from qmpsnap.guests.qmp.steps import QmpComposer
+from qmpsnap.operations.guest import Thawed
 from qmpsnap.operations.quiesce import CannotFreeze, NotThawed
-from qmpsnap.operations.step import Step
 from tests.unit.test_agent import good
 
 ERRORS = [AgentUnreachable("x"), AgentSilent("x"), AgentRefused("x")]
@@ -83,14 +84,14 @@ class Quiesces(Quiescer):
     def _hang_up(self) -> None:
         self.connected = False
 
-    def steps(self) -> tuple[Step, Step]:
-        return Step(by="agent", what="freeze"), Step(by="agent", what="thaw")
 
-
-def test_frozen_and_thawed() -> None:
+def test_frozen_and_thawed_by_the_steps_of_a_guest_with_an_agent() -> None:
     quiescer = Quiesces(FakeAgent())
-    assert quiescer.freeze(1) == 2
-    thawed = quiescer.thaw(1)
+    freeze, thaw = QmpComposer(lambda _command: False, has_agent=True).freeze(1)
+    assert (freeze.what, thaw.what) == ("guest-fsfreeze-freeze", "guest-fsfreeze-thaw")
+    assert quiescer.take(freeze) == 2
+    thawed = quiescer.take(thaw)
+    assert isinstance(thawed, Thawed)
     assert (thawed.count, thawed.problem) == (2, None)
     assert thawed.frozen_s is not None
     assert quiescer.fake.calls == ["check", "freeze", "thaw", "check"]
@@ -272,10 +273,8 @@ def test_options_that_make_no_sense(arguments: list[str]) -> None:
     assert run(arguments) == 2
 
 
-def test_steps_of_an_agent_whose_socket_was_not_given() -> None:
+def test_agent_whose_socket_was_not_given() -> None:
     with pytest.raises(CannotFreeze, match="its socket was not given"):
-        SocketQuiescer(None).steps()
-    assert [one.what for one in SocketQuiescer("/agent").steps()] == [
-        "guest-fsfreeze-freeze",
-        "guest-fsfreeze-thaw",
-    ]
+        QmpComposer(lambda _command: False).freeze(1)
+    with pytest.raises(CannotFreeze, match="its socket was not given"):
+        SocketQuiescer(None).freeze(1)

@@ -7,8 +7,9 @@ import pytest
 from qmpsnap.guests.qmp.guest import QmpGuest
 from qmpsnap.monitor.base import CommandTimedOut, LostWhileReading
 from qmpsnap.operations.guards import Guard
+from qmpsnap.operations.guest import State
 from qmpsnap.operations.merge import delete
-from qmpsnap.operations.quiesce import CannotFreeze
+from qmpsnap.operations.quiesce import CannotFreeze, Moment, Policy, Quiesce, frozen
 from qmpsnap.operations.requests import CreateRequest, NamedDeleteRequest
 from qmpsnap.operations.run_state import STILL, remarks, why_silent
 from qmpsnap.operations.snapshot import create
@@ -49,30 +50,35 @@ def test_a_state_that_nobody_tells_says_nothing() -> None:
     assert (remarks(None), why_silent(None)) == ((), None)
 
 
+def freeze(guest: QmpGuest) -> None:
+    with frozen(guest, Quiesce(policy=Policy.REQUIRE), Moment()):
+        raise AssertionError("it was frozen")
+
+
 @pytest.mark.parametrize("state", [state for state in STATES if state != "running"])
 def test_nobody_waits_for_the_agent_of_a_guest_that_does_not_run(state: str) -> None:
     monitor = ScriptedMonitor({"query-status": {"status": state, "running": False}})
     with pytest.raises(CannotFreeze, match="does not run") as caught:
-        QmpGuest(monitor, agent="/nowhere").freeze(10)
+        freeze(QmpGuest(monitor, agent="/nowhere"))
     assert state in str(caught.value)
 
 
 def test_agent_of_a_guest_that_runs_is_asked() -> None:
     monitor = ScriptedMonitor({"query-status": {"status": "running", "running": True}})
     with pytest.raises(CannotFreeze, match="/nowhere"):
-        QmpGuest(monitor, agent="/nowhere").freeze(10)
+        freeze(QmpGuest(monitor, agent="/nowhere"))
 
 
 def test_a_query_that_is_not_answered_has_changed_nothing() -> None:
     monitor = ScriptedMonitor({"query-status": CommandTimedOut("query-status", 30)})
     with pytest.raises(LostWhileReading):
-        QmpGuest(monitor).run_state()
+        QmpGuest(monitor).state()
 
 
 class TestResults:
     def test_of_a_create(self) -> None:
         fake = FakeGuest(samples.guest(samples.disk()))
-        fake.state = "internal-error"
+        fake.run = "internal-error"
         result = create(fake, CREATE)
         assert result.guest_state == "internal-error"
         assert result.notes == (
@@ -81,7 +87,7 @@ class TestResults:
 
     def test_of_a_delete_by_its_end(self) -> None:
         fake = FakeGuest(samples.guest(samples.disk(2)))
-        fake.state = "guest-panicked"
+        fake.run = "guest-panicked"
         result = delete(fake, NamedDeleteRequest(disk="vda", snapshot="s1"))
         assert (result.guest_state, result.notes[-1]) == (
             "guest-panicked",
@@ -89,8 +95,13 @@ class TestResults:
         )
 
     def test_of_a_delete_after_which_the_guest_has_ended(self) -> None:
-        fake = FakeGuest(samples.guest(samples.disk(2)))
-        fake.fails["run_state"] = LostWhileReading("it is gone")
+        class Gone(FakeGuest):
+            def state(self) -> State:
+                if "settled" in self.calls:
+                    raise LostWhileReading("it is gone")
+                return super().state()
+
+        fake = Gone(samples.guest(samples.disk(2)))
         assert delete(fake, NamedDeleteRequest(disk="vda", snapshot="s1")).guest_state is None
 
 

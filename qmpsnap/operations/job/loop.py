@@ -99,10 +99,10 @@ class Loop:
                 if self.progress is not None:
                     self.progress(view)
                 decided = decide(view, state, time.monotonic())
-                state = decided.watch
                 if decided.do is Do.END:
-                    return _ended(view, state)
+                    return _ended(view, decided.watch)
                 self._say(decided.say)
+                # What was decided counts when it was done: a cancel that was lost is sent again.
                 state = self._act(decided, view)
                 state = state.hears(self.guest.wait(self.job, self._nap(state)))
             except QmpsnapError as error:

@@ -326,7 +326,7 @@ class TestTimeLimit:
 
 
 def test_a_mirror_that_is_paused_when_it_is_ready_pivots_all_the_same(two: TwoRigs) -> None:
-    """QEMU 7.2 takes the pivot of a mirror in standby; tests/unit/test_drive.py has one declined."""
+    """QEMU 7.2 takes the pivot of a mirror in standby; tests/unit/test_loop.py has one declined."""
     steps: list[str] = []
 
     def progress(_plan: object, view: JobView) -> None:

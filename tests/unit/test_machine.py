@@ -1,4 +1,4 @@
-"""The machine that decides about a running job: no host, no clock."""
+"""The machine that decides about a running job: no guest, no clock."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qmpsnap.operations.job.machine import Do, Limits, Step, Watch, Why, step, watch
+from qmpsnap.operations.job.machine import Decision, Limits, Watch, Why, decide, watch
 from qmpsnap.operations.job.notices import (
     DoesNotConverge,
     GoesOn,
@@ -18,10 +18,11 @@ from qmpsnap.operations.job.notices import (
     StoppedByError,
     TimeIsUp,
 )
-from qmpsnap.operations.job.states import IoStatus, JobStatus, JobView
+from qmpsnap.operations.job.states import Do, Heard, IoStatus, JobStatus, JobView
 
-LIMITS = Limits(grace_s=30, pivot_tries=3, window_s=10, again_s=60)
+LIMITS = Limits(grace_s=30, tries=3, window_s=10, again_s=60)
 MIB = 1024 * 1024
+READY, PENDING = JobStatus.READY, JobStatus.PENDING
 
 
 def begin(timeout_s: float | None = None) -> Watch:
@@ -32,18 +33,18 @@ def look(status: str, current: int = 0, total: int = 0, io: str = "ok") -> JobVi
     return JobView(status=JobStatus(status), current=current, total=total, io_status=IoStatus(io))
 
 
-def after(state: Watch, *looks: tuple[float, JobView]) -> Step:
+def after(state: Watch, *looks: tuple[float, JobView]) -> Decision:
     """The last of several steps."""
-    decided = Step(Do.WAIT, None, state)
+    decided = Decision(Do.WAIT, None, state)
     for now, view in looks:
-        decided = step(view, decided.watch, now)
+        decided = decide(view, decided.watch, now)
     return decided
 
 
 def said(state: Watch, looks: Iterable[tuple[float, JobView]]) -> list[Notice]:
     notices = []
     for now, view in looks:
-        decided = step(view, state, now)
+        decided = decide(view, state, now)
         state = decided.watch
         if decided.say is not None:
             notices.append(decided.say)
@@ -58,34 +59,79 @@ class TestTable:
             ("created", Do.WAIT),
             ("running", Do.WAIT),
             ("paused", Do.WAIT),
-            ("ready", Do.PIVOT),
+            ("ready", Do.COMMIT),
             ("standby", Do.WAIT),
             ("waiting", Do.WAIT),
-            ("pending", Do.FINALIZE),
+            ("pending", Do.COMMIT),
             ("aborting", Do.WAIT),
             ("concluded", Do.END),
             ("null", Do.END),
         ],
     )
     def test_every_state(self, status: str, do: Do) -> None:
-        assert step(look(status), begin(), 0).do is do
-        assert step(look(status), begin(60), 59).do is do
+        for state in (begin(), begin(60)):
+            state = state.hears(Heard(ended=True))
+            assert decide(look(status), state, 59).do is do
 
     @pytest.mark.parametrize("status", ["ready", "pending"])
     def test_what_was_taken_is_not_sent_again(self, status: str) -> None:
-        state = begin().sent(Do.PIVOT if status == "ready" else Do.FINALIZE, 1)
-        assert step(look(status), state, 2).do is Do.WAIT
+        state = begin().told(JobStatus(status), 1)
+        assert decide(look(status), state, 2).do is Do.WAIT
 
 
-class TestPivot:
+class TestCommit:
     def test_is_tried_again_while_the_mirror_is_not_ready_after_all(self) -> None:
         tried = [after(begin(), *[(n, look("ready")) for n in range(k)]).do for k in (1, 2, 3)]
-        assert tried == [Do.PIVOT] * 3
+        assert tried == [Do.COMMIT] * 3
 
     def test_has_a_bound_and_then_the_chain_stays_as_it_was(self) -> None:
         given_up = after(begin(), *[(n, look("ready")) for n in range(4)])
         assert given_up.do is Do.CANCEL
-        assert given_up.watch.cancelled == (Why.PIVOT, 3)
+        assert given_up.watch.cancelled == (Why.NOT_READY, 3)
+
+
+class TestGone:
+    """A job that is not there any more has ended; how, only an event says, and that may be lost."""
+
+    def test_its_event_is_waited_for(self) -> None:
+        gone = decide(look("null"), begin(), 5)
+        assert (gone.do, gone.watch.gone_since) == (Do.WAIT, 5)
+        assert decide(look("null"), gone.watch, 6.9).do is Do.WAIT
+
+    def test_an_event_that_was_lost_is_not_waited_for_longer(self) -> None:
+        assert after(begin(), (5, look("null")), (7, look("null"))).do is Do.END
+
+    @pytest.mark.parametrize("failed", [False, True])
+    def test_with_its_event_it_has_ended(self, failed: bool) -> None:
+        heard = begin().hears(Heard(ended=True, failed=failed))
+        assert decide(look("null"), heard, 0).do is Do.END
+
+    def test_a_reason_alone_is_not_the_end(self) -> None:
+        """Of a failure QEMU's own event comes first, and libvirt's says that it was one."""
+        assert decide(look("null"), begin().hears(Heard(reason="no space")), 0).do is Do.WAIT
+
+    def test_its_own_error_is_enough(self) -> None:
+        view = JobView(status=JobStatus.NULL, error="no space")
+        assert decide(view, begin(), 0).do is Do.END
+
+    def test_one_that_is_there_again_was_not_gone(self) -> None:
+        again = after(begin(), (5, look("null")), (6, look("running")))
+        assert again.watch.gone_since is None
+
+    @pytest.mark.parametrize(
+        ("heard", "error"),
+        [
+            ((Heard(ended=True),), None),
+            ((Heard(reason="no space"), Heard(ended=True, failed=True)), "no space"),
+            ((Heard(ended=True, failed=True), Heard()), "nobody says why"),
+            ((Heard(reason="a"), Heard(ended=True, failed=True, reason="b")), "a"),
+        ],
+    )
+    def test_what_was_heard_of_its_end(self, heard: tuple[Heard, ...], error: str | None) -> None:
+        state = begin()
+        for one in heard:
+            state = state.hears(one)
+        assert (state.heard.ended, state.heard.error) == (True, error)
 
 
 class TestTimeLimit:
@@ -94,45 +140,46 @@ class TestTimeLimit:
         ["undefined", "created", "running", "paused", "standby", "ready", "waiting", "pending"],
     )
     def test_cancels_what_has_not_begun_to_change_the_chain(self, status: str) -> None:
-        late = step(look(status), begin(10), 10)
+        late = decide(look(status), begin(10), 10)
         assert late.do is Do.CANCEL
         assert late.say == TimeIsUp(job="job0", cancelled=True)
         assert late.watch.cancelled == (Why.TIMEOUT, 10)
 
     @pytest.mark.parametrize("status", ["concluded", "null"])
     def test_is_nothing_to_a_job_that_has_ended(self, status: str) -> None:
-        assert step(look(status), begin(10), 99).do is Do.END
+        state = begin(10).hears(Heard(ended=True))
+        assert decide(look(status), state, 99).do is Do.END
 
     def test_is_nothing_to_a_job_that_aborts_by_itself(self) -> None:
-        assert step(look("aborting"), begin(10), 11).do is Do.WAIT
+        assert decide(look("aborting"), begin(10), 11).do is Do.WAIT
 
     def test_cancels_once_and_gives_up_after_a_while(self) -> None:
-        state = step(look("running"), begin(10), 10).watch
-        assert step(look("aborting"), state, 11).do is Do.WAIT
-        assert step(look("running"), state, 40).do is Do.WAIT
-        assert step(look("running"), state, 40.1).do is Do.GIVE_UP
-        assert step(look("concluded"), state, 99).do is Do.END
+        state = decide(look("running"), begin(10), 10).watch
+        assert decide(look("aborting"), state, 11).do is Do.WAIT
+        assert decide(look("running"), state, 40).do is Do.WAIT
+        assert decide(look("running"), state, 40.1).do is Do.GIVE_UP
+        assert decide(look("concluded"), state, 99).do is Do.END
 
     def test_lets_a_finalize_end(self) -> None:
-        state = begin(10).sent(Do.FINALIZE, 9)
-        late = step(look("pending"), state, 11)
+        state = begin(10).told(PENDING, 9)
+        late = decide(look("pending"), state, 11)
         assert (late.do, late.say) == (Do.WAIT, TimeIsUp(job="job0", cancelled=False))
-        assert step(look("pending"), late.watch, 12) == Step(Do.WAIT, None, late.watch)
-        assert step(look("pending"), late.watch, 40).do is Do.WAIT
-        assert step(look("pending"), late.watch, 40.1).do is Do.GIVE_UP
+        assert decide(look("pending"), late.watch, 12) == Decision(Do.WAIT, None, late.watch)
+        assert decide(look("pending"), late.watch, 40).do is Do.WAIT
+        assert decide(look("pending"), late.watch, 40.1).do is Do.GIVE_UP
 
     def test_lets_a_pivot_end_and_then_cancels_it(self) -> None:
-        state = begin(10).sent(Do.PIVOT, 9)
-        late = step(look("ready"), state, 11)
+        state = begin(10).told(READY, 9)
+        late = decide(look("ready"), state, 11)
         assert late.do is Do.WAIT
-        cancelled = step(look("ready"), late.watch, 40.1)
+        cancelled = decide(look("ready"), late.watch, 40.1)
         assert cancelled.do is Do.CANCEL
-        assert step(look("ready"), cancelled.watch, 70).do is Do.WAIT
-        assert step(look("ready"), cancelled.watch, 70.2).do is Do.GIVE_UP
+        assert decide(look("ready"), cancelled.watch, 70).do is Do.WAIT
+        assert decide(look("ready"), cancelled.watch, 70.2).do is Do.GIVE_UP
 
     def test_counts_the_grace_of_a_pivot_that_came_late_from_the_pivot(self) -> None:
-        state = begin(10).sent(Do.PIVOT, 25)
-        assert step(look("ready"), state, 54).do is Do.WAIT
+        state = begin(10).told(READY, 25)
+        assert decide(look("ready"), state, 54).do is Do.WAIT
 
     @given(
         st.lists(
@@ -146,18 +193,18 @@ class TestTimeLimit:
         state, now, cancels = begin(10), 0.0, 0
         for pause, status, taken in story:
             now += pause
-            decided = step(JobView(status=status), state, now)
+            decided = decide(JobView(status=status), state, now)
             state = decided.watch
             cancels += decided.do is Do.CANCEL
-            if decided.do in (Do.PIVOT, Do.FINALIZE):
+            if decided.do is Do.COMMIT:
                 assert state.committed is None
                 assert state.cancelled is None
                 if taken:
-                    state = state.sent(decided.do, now)
+                    state = state.told(status, now)
         assert cancels <= 1
-        last = step(look("running"), state, now + 200)
+        last = decide(look("running"), state, now + 200)
         assert last.do in (Do.CANCEL, Do.GIVE_UP)
-        assert step(look("running"), last.watch, now + 400).do is Do.GIVE_UP
+        assert decide(look("running"), last.watch, now + 400).do is Do.GIVE_UP
 
 
 class TestPause:
@@ -192,7 +239,7 @@ class TestPause:
 
     def test_of_a_mirror_on_its_way_to_a_pivot_is_no_news(self) -> None:
         """QEMU itself goes through `standby` there."""
-        assert said(begin().sent(Do.PIVOT, 0), [(0, look("standby"))]) == []
+        assert said(begin().told(READY, 0), [(0, look("standby"))]) == []
 
     def test_counts_for_the_time_limit(self) -> None:
         paused = [(n, look("paused", 1, 9, "nospace")) for n in range(11)]
@@ -241,7 +288,7 @@ class TestConvergence:
 
     def test_is_noticed_after_the_pivot_was_taken_too(self) -> None:
         """The mirror pivots when nothing is left, which never happens."""
-        state = begin().sent(Do.PIVOT, 0)
+        state = begin().told(READY, 0)
         assert len(said(state, mirror(copying=2, writing=3, seconds=12, status="ready"))) == 1
 
     def test_what_the_guest_writes_in_a_pause_is_no_pace(self) -> None:

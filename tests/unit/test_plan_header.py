@@ -62,8 +62,7 @@ class TestBefore:
         assert fault_before(wrong, BELOW) is not None
         plan = wrong_active((wrong, BELOW), samples.disk(2))
         assert plan is not None
-        assert plan.rewrites_only
-        assert plan.backing_name == name
+        assert (plan.top, plan.base, plan.name) == (wrong, BELOW, name)
 
     def test_nothing_below_and_nothing_wrong(self) -> None:
         assert wrong_active((BELOW,), samples.disk(2)) is None
@@ -75,7 +74,8 @@ def test_name_that_is_kept() -> None:
     assert name_kept(above(backing_name="elsewhere"), BELOW, "volume-1") == "volume-1"
 
 
-def test_rewrite_merges_nothing() -> None:
+def test_no_rewrite_over_a_layer_between() -> None:
     disk = samples.disk(3)
-    plan = rewrite(disk, disk.layers[1], disk.layers[2], "volume-1")
-    assert (plan.kind, plan.dropped, plan.remaining) == ("pull", (), disk.layers)
+    assert rewrite(disk, disk.layers[1], disk.layers[2], "volume-1").disk == disk
+    with pytest.raises(AssertionError):
+        rewrite(disk, disk.layers[0], disk.layers[2], "volume-1")

@@ -1,4 +1,4 @@
-"""The job loop on a host in memory: limits, wishes, cancelled jobs, connections that break."""
+"""The job loop with a guest in memory: limits, wishes, cancelled jobs, connections that break."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from qmpsnap.operations.job.states import IoStatus, JobFailed, JobStatus, JobVie
 from qmpsnap.operations.options import MergeOptions, OnError
 from qmpsnap.operations.outcome import OutcomeUnknown, Result, StillRunning, TimedOut
 from qmpsnap.operations.requests import DeleteRequest
+from qmpsnap.operations.step import Does, Step
 from tests.unit import samples
 from tests.unit.fake_guest import CONCLUDED, FakeGuest
 
@@ -20,10 +21,10 @@ COMMIT = DeleteRequest(disk="1", file_to_merge="volume-1.s1", merge_target_file=
 ACTIVE = DeleteRequest(disk="1", file_to_merge="volume-1.s2", merge_target_file="volume-1")
 MERGES = (COMMIT, ACTIVE)
 AT_ONCE = MergeOptions(timeout_s=1e-9)
-SHORT = Limits(grace_s=0.0, pivot_tries=3)
+SHORT = Limits(grace_s=0.0, tries=3)
 
 
-def host(*views: JobView) -> FakeGuest:
+def guest(*views: JobView) -> FakeGuest:
     return FakeGuest(samples.guest(samples.disk(3)), *views)
 
 
@@ -45,7 +46,7 @@ def deleted(
 
 class TestWishes:
     def test_reach_the_job(self) -> None:
-        fake = host()
+        fake = guest()
         wishes = MergeOptions(bandwidth=8, on_error=OnError.PAUSE, timeout_s=60)
         assert deleted(fake, options=wishes).file_format
         assert fake.options == wishes
@@ -53,20 +54,27 @@ class TestWishes:
 
     @pytest.mark.parametrize("status", ["running", "paused", "ready", "standby"])
     def test_a_job_that_is_taken_up_gets_the_bandwidth(self, status: str) -> None:
-        fake = host(view(status), CONCLUDED)
-        fake.left_running = True
+        fake = guest(view(status), CONCLUDED)
+        fake.left_running, fake.left_as = True, view(status)
         assert deleted(fake, options=MergeOptions(bandwidth=0)).file_format
         assert fake.speeds == [0]
 
-    @pytest.mark.parametrize("status", ["waiting", "pending", "concluded"])
+    @pytest.mark.parametrize("status", ["waiting", "pending"])
     def test_a_job_that_has_nothing_to_copy_gets_none(self, status: str) -> None:
-        fake = host(view(status), CONCLUDED)
-        fake.left_running = True
+        fake = guest(view(status), CONCLUDED)
+        fake.left_running, fake.left_as = True, view(status)
         assert deleted(fake, options=MergeOptions(bandwidth=8)).file_format
         assert fake.speeds == []
 
+    def test_a_job_that_had_ended_is_told_as_it_ended(self) -> None:
+        fake = guest()
+        fake.left_running, fake.left_as = True, view("concluded", "No space left on device")
+        with pytest.raises(JobFailed, match="No space left"):
+            deleted(fake, options=MergeOptions(bandwidth=8))
+        assert fake.calls == ["read", "dismiss", "read"]
+
     def test_a_job_that_is_taken_up_keeps_its_bandwidth_when_none_is_given(self) -> None:
-        fake = host(view("running"), CONCLUDED)
+        fake = guest(view("running"), CONCLUDED)
         fake.left_running = True
         assert deleted(fake).file_format
         assert fake.speeds == []
@@ -77,22 +85,22 @@ class TestTimeLimit:
 
     @pytest.mark.parametrize("request_", MERGES)
     def test_leaves_the_chain_as_it_was(self, request_: DeleteRequest) -> None:
-        fake, told = host(view("running")), list[Notice]()
+        fake, told = guest(view("running")), list[Notice]()
         with pytest.raises(TimedOut, match=r"volume-1 <- volume-1\.s1 <- volume-1\.s2") as caught:
             deleted(fake, request_, options=AT_ONCE, told=told)
         assert (caught.value.exit_code, caught.value.changed) == (5, "no")
         assert told == [TimeIsUp(job="job0", cancelled=True)]
-        assert fake.calls[-3:] == ["view", "dismiss", "read"]
+        assert fake.calls[-4:] == ["view", "settled", "dismiss", "read"]
         assert fake.calls.count("cancel") == 1
 
     def test_is_no_failure_when_the_merge_was_faster_than_the_cancel(self) -> None:
-        fake = host(view("running"))
+        fake = guest(view("running"))
         fake.cancelled = [CONCLUDED]
         assert deleted(fake, options=AT_ONCE).file_format == {"volume-1": "raw"}
         assert "cancel" in fake.calls
 
     def test_a_job_that_cannot_be_cancelled_and_does_not_end_is_called_unknown(self) -> None:
-        fake = host(view("running"))
+        fake = guest(view("running"))
         fake.can_cancel, fake.cancelled = False, []
         with pytest.raises(StillRunning) as caught:
             deleted(fake, options=AT_ONCE)
@@ -101,27 +109,27 @@ class TestTimeLimit:
         assert "dismiss" not in fake.calls
 
     def test_a_job_that_somebody_else_cancelled_is_not_called_late(self) -> None:
-        fake = host(view("concluded", "Operation canceled"))
+        fake = guest(view("concluded", "Operation canceled"))
         with pytest.raises(JobFailed):
             deleted(fake, options=AT_ONCE)
 
 
-class TestPivot:
+class TestCommit:
     """twilligon/backup-vm#23, LibVirtKvm-scripts#42: the pivot comes too early, and that is it."""
 
     def test_is_tried_again(self) -> None:
-        fake = host(view("ready"), view("ready"), view("ready"), CONCLUDED)
+        fake = guest(view("ready"), view("ready"), view("ready"), CONCLUDED)
         fake.pivots = [False, False, True]
         assert deleted(fake, ACTIVE).file_format
-        assert fake.calls.count("pivot") == 3
+        assert fake.calls.count("commit") == 3
 
     def test_has_a_bound_that_leaves_the_chain_as_it_was(self) -> None:
-        fake = host(view("ready"))
+        fake = guest(view("ready"))
         fake.pivots = [False]
         with pytest.raises(JobFailed, match="not ready to pivot") as caught:
             deleted(fake, ACTIVE)
         assert caught.value.exit_code == 5
-        assert fake.calls.count("pivot") == 3
+        assert fake.calls.count("commit") == 3
         assert fake.calls.count("cancel") == 1
 
 
@@ -133,7 +141,7 @@ class TestNoSpace:
             status=JobStatus.PAUSED, current=1024, total=8192, io_status=IoStatus.NOSPACE
         )
         told: list[Notice] = []
-        assert deleted(host(stopped, stopped, CONCLUDED), told=told).file_format
+        assert deleted(guest(stopped, stopped, CONCLUDED), told=told).file_format
         (notice,) = told
         assert isinstance(notice, StoppedByError)
         assert "no space left (writing volume-1, which takes 2 KiB" in str(notice)
@@ -142,11 +150,11 @@ class TestNoSpace:
 
     def test_failure_says_where(self) -> None:
         with pytest.raises(JobFailed, match=r"No space left on device \(writing .* on /share\)"):
-            deleted(host(view("concluded", "No space left on device")))
+            deleted(guest(view("concluded", "No space left on device")))
 
     def test_another_failure_does_not(self) -> None:
         with pytest.raises(JobFailed, match=r"failed: Input/output error\. The chain"):
-            deleted(host(view("concluded", "Input/output error")))
+            deleted(guest(view("concluded", "Input/output error")))
 
 
 LOST: list[QmpsnapError] = [
@@ -159,24 +167,24 @@ class TestReconnect:
     """oVirt/vdsm, lxc/incus#4054: the connection breaks in mid-job, and the merge is abandoned."""
 
     @pytest.mark.parametrize("gone", LOST)
-    @pytest.mark.parametrize("step", ["view", "wait", "finalize", "dismiss", "settle"])
+    @pytest.mark.parametrize("step", ["view", "wait", "commit", "dismiss", "close"])
     def test_in_any_step_of_a_commit(self, step: str, gone: QmpsnapError) -> None:
-        looks = [view("running"), *[view("pending")] * (2 if step == "finalize" else 1), CONCLUDED]
-        fake, told = host(*looks), list[Notice]()
+        looks = [view("running"), *[view("pending")] * (2 if step == "commit" else 1), CONCLUDED]
+        fake, told = guest(*looks), list[Notice]()
         fake.fails[step], fake.reconnects = gone, [True]
         assert deleted(fake, told=told).file_format == {"volume-1": "raw"}
         assert fake.errors == [gone]
         assert told == [Reconnected(job="job0", reason=str(gone))]
-        assert fake.calls.count("finalize") == (2 if step == "finalize" else 1)
+        assert fake.calls.count("commit") == (2 if step == "commit" else 1)
 
     def test_in_a_pivot(self) -> None:
-        fake = host(view("ready"), view("ready"), CONCLUDED)
-        fake.fails["pivot"], fake.reconnects = LOST[1], [True]
+        fake = guest(view("ready"), view("ready"), CONCLUDED)
+        fake.fails["commit"], fake.reconnects = LOST[1], [True]
         assert deleted(fake, ACTIVE).file_format
-        assert fake.calls.count("pivot") == 2
+        assert fake.calls.count("commit") == 2
 
     def test_in_a_cancel(self) -> None:
-        fake = host(view("running"))
+        fake = guest(view("running"))
         fake.fails["cancel"], fake.reconnects = LOST[1], [True]
         with pytest.raises(TimedOut):
             deleted(fake, options=AT_ONCE)
@@ -184,9 +192,10 @@ class TestReconnect:
 
     def test_before_the_last_reading(self) -> None:
         class Breaks(FakeGuest):
-            def settle(self, plan: object) -> tuple[str, ...]:
-                self.fails["read"] = LOST[0]
-                return ()
+            def take(self, step: Step) -> object:
+                if step.does is Does.CLOSE:
+                    self.fails["read"] = LOST[0]
+                return super().take(step)
 
         fake = Breaks(samples.guest(samples.disk(3)))
         fake.reconnects = [True]
@@ -194,20 +203,20 @@ class TestReconnect:
 
     def test_in_the_dismissal_of_a_failed_job_does_not_lose_its_error(self) -> None:
         """It is gone afterwards, and says nothing any more."""
-        fake = host(view("concluded", "No space left on device"), view("null"))
+        fake = guest(view("concluded", "No space left on device"), view("null"))
         fake.fails["dismiss"], fake.reconnects = LOST[1], [True]
         with pytest.raises(JobFailed, match="No space left"):
             deleted(fake)
 
     @pytest.mark.parametrize("gone", LOST)
     def test_that_does_not_succeed(self, gone: QmpsnapError) -> None:
-        fake = host(view("running"))
+        fake = guest(view("running"))
         fake.fails["wait"] = gone
         with pytest.raises(OutcomeUnknown):
             deleted(fake)
 
     def test_is_left_to_the_host_to_decide(self) -> None:
-        fake = host(view("running"))
+        fake = guest(view("running"))
         fake.fails["view"] = CommandFailed("query-jobs", "GenericError", "no")
         with pytest.raises(OutcomeUnknown):
             deleted(fake)

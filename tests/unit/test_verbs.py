@@ -1,4 +1,4 @@
-"""Jobs without a plan, on a host in memory."""
+"""Jobs without a plan, of a guest in memory."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def report(
     return JobReport(id=id, type="commit", disk=disk, view=view, bandwidth=0, ours=ours)
 
 
-def host(status: str, *views: JobView, ours: bool | None = True) -> FakeGuest:
+def guest(status: str, *views: JobView, ours: bool | None = True) -> FakeGuest:
     fake = FakeGuest(samples.guest(samples.disk(2)), *views)
     fake.reports = [(report(status=status, ours=ours),)]
     return fake
@@ -60,7 +60,7 @@ class TestFind:
 class TestWait:
     @pytest.mark.parametrize("end", ["concluded", "null"])
     def test_until_the_end(self, end: str) -> None:
-        fake = host("running", view("running"), view("waiting"), view("ready"), view(end))
+        fake = guest("running", view("running"), view("waiting"), view("ready"), view(end))
         assert verbs.wait_for(fake, "vda").id == JOB
         assert fake.calls.index("follow") < fake.calls.index("view")
         assert fake.calls.count("wait") == 3
@@ -68,51 +68,51 @@ class TestWait:
 
     def test_for_a_job_that_fails(self) -> None:
         with pytest.raises(JobEndedBadly, match="No space") as caught:
-            verbs.wait_for(host("running", view("concluded", "No space")), JOB)
+            verbs.wait_for(guest("running", view("concluded", "No space")), JOB)
         assert caught.value.exit_code == 1
 
     @pytest.mark.parametrize("status", ["ready", "pending"])
     def test_for_a_job_that_nobody_finishes(self, status: str) -> None:
-        fake = host("running", view("running"), view(status))
+        fake = guest("running", view("running"), view(status))
         with pytest.raises(JobWaits, match=status) as caught:
             verbs.wait_for(fake, JOB, linger_s=0)
         assert "command again that started it" in caught.value.way_out
-        assert not {"pivot", "finalize"} & set(fake.calls)
+        assert "commit" not in fake.calls
 
     def test_no_longer_than_asked_for(self) -> None:
         with pytest.raises(JobGoesOn) as caught:
-            verbs.wait_for(host("running", view("running")), JOB, timeout_s=1e-9)
+            verbs.wait_for(guest("running", view("running")), JOB, timeout_s=1e-9)
         assert caught.value.changed == "no"
 
     def test_shows_progress(self) -> None:
         seen: list[str] = []
-        fake = host("running", view("running"), view("null"))
+        fake = guest("running", view("running"), view("null"))
         verbs.wait_for(fake, JOB, progress=lambda one: seen.append(one.view.status))
         assert seen == ["running", "null"]
 
 
 class TestCancel:
     def test_waits_for_the_end(self) -> None:
-        fake = host("running", view("aborting"))
+        fake = guest("running", view("aborting"))
         fake.cancelled = [view("aborting"), view("null")]
         assert verbs.cancel(fake, "vda").id == JOB
         assert fake.calls[:2] == ["follow", "cancel"]
 
     @pytest.mark.parametrize("status", ["aborting", "concluded", "null"])
     def test_is_refused_when_it_is_ending(self, status: str) -> None:
-        fake = host(status)
+        fake = guest(status)
         with pytest.raises(JobUnsuitable):
             verbs.cancel(fake, JOB)
         assert "cancel" not in fake.calls
 
     def test_that_comes_too_late(self) -> None:
-        fake = host("running")
+        fake = guest("running")
         fake.can_cancel = False
         with pytest.raises(JobUnsuitable, match="ending"):
             verbs.cancel(fake, JOB)
 
     def test_of_a_job_that_does_not_end(self) -> None:
-        fake = host("running", view("running"))
+        fake = guest("running", view("running"))
         fake.cancelled = []
         with pytest.raises(JobGoesOn):
             verbs.cancel(fake, JOB, end_s=0)
@@ -121,8 +121,8 @@ class TestCancel:
 Verb = Callable[[Jobs, str], JobReport]
 
 
-def _speed(host: Jobs, wanted: str) -> JobReport:
-    return verbs.set_speed(host, wanted, 8)
+def _speed(guest: Jobs, wanted: str) -> JobReport:
+    return verbs.set_speed(guest, wanted, 8)
 
 
 @pytest.mark.parametrize(
@@ -130,12 +130,12 @@ def _speed(host: Jobs, wanted: str) -> JobReport:
     [
         (verbs.pause, "pause", {"created", "running", "ready"}),
         (verbs.resume, "resume", {"paused", "standby"}),
-        (_speed, "set_speed", {"created", "running", "ready", "paused", "standby"}),
+        (_speed, "speed", {"created", "running", "ready", "paused", "standby"}),
     ],
 )
 def test_what_fits_a_state(verb: Verb, step: str, fits: set[str]) -> None:
     for status in JobStatus:
-        fake = host(status)
+        fake = guest(status)
         if status in fits:
             assert verb(fake, "vda").id == JOB
             assert step in fake.calls
@@ -146,13 +146,13 @@ def test_what_fits_a_state(verb: Verb, step: str, fits: set[str]) -> None:
 
 
 def test_libvirt_hides_the_state_and_says_itself_that_it_cannot_resume() -> None:
-    fake = host("running", ours=None)
+    fake = guest("running", ours=None)
     verbs.resume(fake, JOB)
     assert fake.calls == ["resume"]
 
 
 def test_bandwidth_is_checked_first() -> None:
-    fake = host("running")
+    fake = guest("running")
     with pytest.raises(BadOption):
         verbs.set_speed(fake, JOB, -1)
     assert fake.calls == []

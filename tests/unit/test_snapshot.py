@@ -1,9 +1,8 @@
-"""Create, on a host in memory: what each outcome and each interruption becomes."""
+"""A snapshot of a guest in memory: what each outcome and each interruption becomes."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
@@ -15,7 +14,6 @@ from qmpsnap.monitor.base import (
     ConnectionLost,
     LostInMidCommand,
 )
-from qmpsnap.operations import outcome
 from qmpsnap.operations.guest import Overlay, Thawed
 from qmpsnap.operations.outcome import (
     ChainUnexpected,
@@ -23,7 +21,7 @@ from qmpsnap.operations.outcome import (
     OutcomeUnknown,
     XmlBehind,
 )
-from qmpsnap.operations.plan_snapshot import CreatePlan, DiskTwice
+from qmpsnap.operations.plan_snapshot import DiskTwice
 from qmpsnap.operations.quiesce import (
     CannotFreeze,
     NotConsistent,
@@ -33,12 +31,14 @@ from qmpsnap.operations.quiesce import (
 )
 from qmpsnap.operations.requests import BadFileName, CreateRequest
 from qmpsnap.operations.snapshot import create, create_all
+from qmpsnap.operations.step import Does, Step
 from qmpsnap.operations.unchanged import GraphChanged
 from tests.unit import samples
 from tests.unit.fake_guest import FakeGuest, with_layers
-from tests.unit.test_run import GONE, host, lagging
+from tests.unit.test_merge import GONE, guest, lagging
 
 CREATE = CreateRequest(disk="1", new_file="volume-1.new", snapshot="new")
+CORRECTED = "corrected the header of volume-1.new: backing format"
 NEVER = Quiesce()
 REQUIRE = Quiesce(policy=Policy.REQUIRE)
 TRY = Quiesce(policy=Policy.TRY)
@@ -54,64 +54,79 @@ class TestCreate:
     @pytest.mark.parametrize("base", ["raw", "qcow2"])
     @pytest.mark.parametrize("depth", range(1, 9))
     def test_done(self, depth: int, base: str) -> None:
-        fake = host(depth=depth, base=base)
+        fake = guest(depth=depth, base=base)
         result = create(fake, CREATE)
         assert samples.files(result.disk) == ["volume-1.new", *samples.names(depth)]
         assert result.file_format == {"volume-1.new": "qcow2"}
         assert (result.dropped, result.notes) == ((), ())
-        assert fake.calls == ["read", "prepare", "read", "open", "read", "switch", "read"]
-        assert fake.files == {"/share/volume-1.new"}
+        assert fake.calls == ["read", "overlay", "read", "make", "open", "read", "switch", "read"]
+        assert fake.existing == {"/share/volume-1.new"}
 
-    def test_corrections_are_told(self) -> None:
-        fake = host()
-        fake.overlay = Overlay(made=False, notes=("corrected",))
-        assert create(fake, CREATE).notes == ("corrected",)
+    @pytest.mark.parametrize(
+        ("recorded", "notes"),
+        [
+            ("qcow2", ()),
+            ("raw", (f"{CORRECTED} raw -> qcow2",)),
+            (None, (f"{CORRECTED} nothing -> qcow2",)),
+        ],
+    )
+    def test_corrections_are_told(self, recorded: str | None, notes: tuple[str, ...]) -> None:
+        fake = guest()
+        fake.found = Overlay(is_there=True, recorded=("volume-1.s2", recorded))
+        assert create(fake, CREATE).notes == notes
 
     def test_refused_plan_touches_nothing(self) -> None:
-        fake = host()
+        fake = guest()
         with pytest.raises(BadFileName):
             create(fake, replace(CREATE, new_file="volume-1.s1"))
         assert fake.calls == ["read"]
 
     def test_overlay_that_cannot_be_made(self) -> None:
-        fake = host()
-        fake.fails["prepare"] = CommandFailed("a", "b", "c")
+        fake = guest()
+        fake.fails["make"] = CommandFailed("a", "b", "c")
         with pytest.raises(CommandFailed):
             create(fake, CREATE)
-        assert fake.calls == ["read", "prepare"]
+        assert fake.calls == ["read", "overlay", "read", "make"]
+
+    def test_overlay_that_is_there_and_does_not_suit(self) -> None:
+        fake = guest()
+        fake.fails["overlay"] = BadFileName("a", "b", "c")
+        with pytest.raises(BadFileName):
+            create(fake, CREATE)
+        assert fake.calls == ["read", "overlay"]
 
     @pytest.mark.parametrize("error", INTERRUPTIONS)
     def test_overlay_that_we_made_is_discarded_when_the_guest_did_not_take_it(
         self, error: BaseException
     ) -> None:
-        fake = host()
+        fake = guest()
         fake.fails["switch"] = error
         with pytest.raises(type(error)) as caught:
             create(fake, CREATE)
         assert caught.value is error
-        assert fake.calls[3:] == ["open", "read", "switch", "retract", "read", "discard"]
-        assert (fake.files, fake.nodes) == (set(), set())
+        assert fake.calls[3:] == ["make", "open", "read", "switch", "close", "read", "discard"]
+        assert (fake.existing, fake.nodes) == (set(), set())
 
     def test_overlay_that_was_there_before_is_kept(self) -> None:
-        fake = host()
-        fake.overlay = Overlay(made=False)
+        fake = guest()
+        fake.found = Overlay(is_there=True)
         fake.fails["switch"] = CommandFailed("transaction", "GenericError", "no")
         with pytest.raises(CommandFailed):
             create(fake, CREATE)
         assert "discard" not in fake.calls
-        assert fake.files == {"/share/volume-1.new"}
+        assert fake.existing == {"/share/volume-1.new"}
 
     @pytest.mark.parametrize("error", INTERRUPTIONS[1:])
     def test_reply_that_was_lost_and_would_have_been_a_yes(self, error: BaseException) -> None:
-        fake = host()
+        fake = guest()
         fake.fails_after["switch"] = error
         assert create(fake, CREATE).file_format == {"volume-1.new": "qcow2"}
-        assert fake.files == {"/share/volume-1.new"}
+        assert fake.existing == {"/share/volume-1.new"}
 
     @pytest.mark.parametrize("gone", GONE)
     def test_guest_that_is_gone_afterwards(self, gone: QmpsnapError) -> None:
         class Dies(FakeGuest):
-            def switch(self, plans: Any) -> None:
+            def _switch(self) -> None:
                 self.fails["read"] = gone
                 raise LostInMidCommand("transaction", "gone")
 
@@ -119,21 +134,21 @@ class TestCreate:
         with pytest.raises(OutcomeUnknown, match=r"snapshot of volume-1\.new") as caught:
             create(fake, CREATE)
         assert (caught.value.exit_code, caught.value.changed) == (6, "unknown")
-        assert fake.files == {"/share/volume-1.new"}
+        assert fake.existing == {"/share/volume-1.new"}
 
     def test_ctrl_c_after_the_switch_is_no_create_that_did_not_happen(self) -> None:
         class Interrupted(FakeGuest):
-            def switch(self, plans: Any) -> None:
-                super().switch(plans)
+            def _switch(self) -> None:
+                super()._switch()
                 self.fails["read"] = KeyboardInterrupt()
 
         fake = Interrupted(samples.guest(samples.disk(3)))
         with pytest.raises(OutcomeUnknown, match=r"volume-1\.new .* it was interrupted"):
             create(fake, CREATE)
-        assert fake.files == {"/share/volume-1.new"}
+        assert fake.existing == {"/share/volume-1.new"}
 
     def test_guest_that_is_gone_before_changes_nothing(self) -> None:
-        fake = host()
+        fake = guest()
         fake.fails["read"] = ConnectionLost("query-jobs", "gone")
         with pytest.raises(ConnectionLost) as caught:
             create(fake, CREATE)
@@ -141,7 +156,7 @@ class TestCreate:
 
     @pytest.mark.parametrize("depth", [1, 2])
     def test_chain_that_is_neither_the_old_nor_the_new_one(self, depth: int) -> None:
-        fake = host()
+        fake = guest()
         fake.readings = [samples.guest(samples.disk(depth))]
         with pytest.raises(ChainUnexpected) as caught:
             create(fake, CREATE)
@@ -149,25 +164,25 @@ class TestCreate:
         assert "discard" not in fake.calls
 
     def test_switch_that_did_nothing_without_an_error(self) -> None:
-        fake = host()
+        fake = guest()
         fake.readings = [fake.guest]
         with pytest.raises(ChainUnexpected, match=r"volume-1\.new on top"):
             create(fake, CREATE)
-        assert fake.files == set()
+        assert fake.existing == set()
 
     @pytest.mark.parametrize("written", [None, "raw"])
     def test_header_that_is_wrong_is_mended(self, written: str | None) -> None:
-        fake = host()
+        fake = guest()
         fake.readings = [after_create(written)]
         done = create(fake, CREATE)
         (repaired,) = done.repaired
         assert repaired.startswith("the header of volume-1.new: it records")
         assert done.disk.layers[0].backing_format == "qcow2"
-        assert fake.calls[-6:] == ["attach", "start", "view", "dismiss", "settle", "read"]
+        assert fake.calls[-5:] == ["follow", "start", "view", "settled", "read"]
         assert "discard" not in fake.calls
 
     def test_header_that_stays_wrong(self) -> None:
-        fake = host()
+        fake = guest()
         fake.readings = [after_create(None), after_create(None)]
         with pytest.raises(HeaderWrong, match=r"header of volume-1\.new .*no backing") as caught:
             create(fake, CREATE)
@@ -179,7 +194,7 @@ class TestCreate:
         "error", [CommandFailed("block-stream", "", "no"), KeyboardInterrupt()]
     )
     def test_header_that_cannot_be_mended_now(self, error: BaseException) -> None:
-        fake = host()
+        fake = guest()
         fake.readings = [after_create(None)]
         fake.fails["start"] = error
         with pytest.raises(HeaderWrong, match="Mending it failed") as caught:
@@ -210,14 +225,14 @@ class TestCreate:
         assert done.repaired == ()
 
     def test_xml_that_follows_a_moment_later(self) -> None:
-        fake = host()
+        fake = guest()
         fake.readings = [lagging(after_create())]
         assert create(fake, CREATE).disk.xml_differs is None
         assert fake.calls.count("read") == 5
 
     def test_xml_that_never_follows(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(outcome, "XML_LAG_S", 0.0)
-        fake = host()
+        monkeypatch.setattr("qmpsnap.operations.fresh.XML_LAG_S", 0.0)
+        fake = guest()
         fake.readings = [lagging(after_create())] * 100
         with pytest.raises(XmlBehind, match="libvirt sees less") as caught:
             create(fake, CREATE)
@@ -231,15 +246,15 @@ class TestSomebodyElse:
     @pytest.mark.parametrize(
         ("step", "quiesce"),
         [
-            ("prepare", NEVER),
+            ("overlay", NEVER),
             ("open", NEVER),
-            ("prepare", REQUIRE),
+            ("make", REQUIRE),
             ("open", REQUIRE),
             ("freeze", REQUIRE),
         ],
     )
     def test_took_a_snapshot_meanwhile(self, step: str, quiesce: Quiesce) -> None:
-        fake = host()
+        fake = guest()
         fake.meanwhile[step] = samples.guest(samples.disk(4))
         with pytest.raises(
             GraphChanged, match=r"is volume-1 .*s3, and was volume-1 .*s2"
@@ -247,17 +262,17 @@ class TestSomebodyElse:
             create(fake, CREATE, quiesce)
         assert (caught.value.exit_code, caught.value.changed) == (4, "no")
         assert "switch" not in fake.calls
-        assert (fake.files, fake.nodes, fake.frozen) == (set(), set(), 0)
+        assert (fake.existing, fake.nodes, fake.frozen) == (set(), set(), 0)
 
     def test_took_the_disk_away(self) -> None:
-        fake = host()
+        fake = guest()
         fake.meanwhile["open"] = Disks(guest=None, disks=())
         with pytest.raises(GraphChanged, match="disk vda is gone"):
             create(fake, CREATE)
-        assert (fake.files, fake.nodes) == (set(), set())
+        assert (fake.existing, fake.nodes) == (set(), set())
 
     def test_overlay_that_somebody_else_has_open_is_left_alone(self) -> None:
-        fake = host()
+        fake = guest()
         theirs = after_create()
         fake.meanwhile["open"] = replace(theirs, open_files=frozenset({"/share/volume-1.new"}))
         with pytest.raises(GraphChanged):
@@ -265,14 +280,14 @@ class TestSomebodyElse:
         assert "discard" not in fake.calls
 
     def test_guest_that_is_gone_then_leaves_an_empty_overlay(self) -> None:
-        fake = host()
+        fake = guest()
         fake.meanwhile["open"] = samples.guest(samples.disk(4))
-        fake.fails["retract"] = ConnectionLost("blockdev-del", "gone")
+        fake.fails["close"] = ConnectionLost("blockdev-del", "gone")
         with pytest.raises(GraphChanged):
             create(fake, CREATE)
 
     def test_frozen_for_ever_is_said(self) -> None:
-        fake = host()
+        fake = guest()
         fake.meanwhile["freeze"] = samples.guest(samples.disk(4))
         fake.fails["thaw"] = NotThawed("no reply")
         with pytest.raises(NotThawed):
@@ -310,31 +325,23 @@ class TestSeveralDisks:
     def test_one_switch_for_all_and_one_result_for_each(self) -> None:
         fake = two_disks()
         first, second = create_all(fake, BOTH)
-        assert fake.calls == [
-            "read",
-            "prepare",
-            "prepare",
-            "read",
-            "open",
-            "read",
-            "switch",
-            "read",
-        ]
+        made = ["overlay", "overlay", "read", "make", "make", "open", "open"]
+        assert fake.calls == ["read", *made, "read", "switch", "read"]
         assert first.file_format == {"volume-1.new": "qcow2"}
         assert second.file_format == {"volume-2.new": "qcow2"}
         assert samples.files(second.disk) == ["volume-2.new", "volume-2.s1", "volume-2"]
 
     def test_second_overlay_that_cannot_be_made_takes_the_first_with_it(self) -> None:
         class Full(FakeGuest):
-            def prepare(self, plan: CreatePlan) -> Overlay:
-                if plan.disk.disk == "vdb":
+            def take(self, step: Step) -> object:
+                if step.does is Does.MAKE and self.existing:
                     raise CommandFailed("a", "b", "no space")
-                return super().prepare(plan)
+                return super().take(step)
 
         fake = Full(two_disks().guest)
         with pytest.raises(CommandFailed, match="no space"):
             create_all(fake, BOTH)
-        assert fake.files == set()
+        assert fake.existing == set()
         assert "switch" not in fake.calls
 
     @pytest.mark.parametrize("error", INTERRUPTIONS)
@@ -346,7 +353,7 @@ class TestSeveralDisks:
         fake.fails[step] = error
         with pytest.raises(type(error)):
             create_all(fake, BOTH)
-        assert (fake.files, fake.nodes) == (set(), set())
+        assert (fake.existing, fake.nodes) == (set(), set())
         assert fake.guest == two_disks().guest
 
     def test_one_of_two_is_no_success(self) -> None:
@@ -372,15 +379,15 @@ class TestSeveralDisks:
 class TestQuiesce:
     @pytest.mark.parametrize("quiesce", [TRY, REQUIRE])
     def test_frozen_for_the_switch_alone(self, quiesce: Quiesce) -> None:
-        fake = host()
+        fake = guest()
         result = create(fake, CREATE, quiesce)
-        assert fake.calls[3:] == ["open", "freeze", "read", "switch", "thaw", "read"]
+        assert fake.calls[4:] == ["open", "freeze", "read", "switch", "thaw", "read"]
         assert (fake.was_frozen, fake.frozen) == ([2], 0)
         assert (result.consistency, result.notes) == ("filesystem", ())
         assert result.frozen_s is not None
 
     def test_not_asked_for(self) -> None:
-        fake = host()
+        fake = guest()
         result = create(fake, CREATE)
         assert not {"freeze", "thaw"} & set(fake.calls)
         assert (result.consistency, result.frozen_s) == ("crash", None)
@@ -391,35 +398,35 @@ class TestQuiesce:
         self, quiesce: Quiesce, error: BaseException
     ) -> None:
         """`OpenNebula: no ensure around the thaw`."""
-        fake = host()
+        fake = guest()
         fake.fails["switch"] = error
         with pytest.raises(type(error)):
             create(fake, CREATE, quiesce)
-        assert (fake.frozen, fake.files, fake.nodes) == (0, set(), set())
+        assert (fake.frozen, fake.existing, fake.nodes) == (0, set(), set())
         assert "thaw" in fake.calls
 
     def test_thaw_after_a_ctrl_c_that_hides_the_reply_to_the_freeze(self) -> None:
-        fake = host()
+        fake = guest()
         fake.fails_after["freeze"] = KeyboardInterrupt()
         with pytest.raises(KeyboardInterrupt):
             create(fake, CREATE, TRY)
-        assert (fake.frozen, fake.files, fake.nodes) == (0, set(), set())
+        assert (fake.frozen, fake.existing, fake.nodes) == (0, set(), set())
         assert "switch" not in fake.calls
 
     def test_ctrl_c_during_the_thaw_is_no_proof_that_it_held(self) -> None:
-        fake = host()
+        fake = guest()
         fake.fails_after["thaw"] = KeyboardInterrupt()
         result = create(fake, CREATE, TRY)
         assert result.consistency == "crash"
 
     def test_reply_that_was_lost_while_frozen(self) -> None:
-        fake = host()
+        fake = guest()
         fake.fails_after["switch"] = LostInMidCommand("transaction", "gone")
         assert create(fake, CREATE, REQUIRE).consistency == "filesystem"
 
     @pytest.mark.parametrize("asked", [False, True])
     def test_try_without_a_freeze_is_crash_consistent_and_says_so(self, asked: bool) -> None:
-        fake = host()
+        fake = guest()
         fake.fails["freeze"] = CannotFreeze("no agent", asked=asked)
         result = create(fake, CREATE, TRY)
         assert result.consistency == "crash"
@@ -427,34 +434,34 @@ class TestQuiesce:
         assert "no agent; the snapshot is crash-consistent" in note
         # What was asked for may come late: it is thawed before the switch.
         expected = ["freeze", "thaw", "read"] if asked else ["freeze", "read"]
-        assert fake.calls[4:-2] == expected
+        assert fake.calls[5:-2] == expected
 
     @pytest.mark.parametrize("asked", [False, True])
     def test_require_without_a_freeze_is_refused_and_nothing_is_left(self, asked: bool) -> None:
-        fake = host()
+        fake = guest()
         fake.fails["freeze"] = CannotFreeze("no agent", asked=asked)
         with pytest.raises(CannotFreeze) as caught:
             create(fake, CREATE, REQUIRE)
         assert (caught.value.exit_code, caught.value.changed) == (4, "no")
-        assert (fake.files, fake.nodes) == (set(), set())
+        assert (fake.existing, fake.nodes) == (set(), set())
         assert "switch" not in fake.calls
         assert ("thaw" in fake.calls) == asked
 
     def test_nothing_that_can_be_frozen_is_no_freeze(self) -> None:
-        fake = host()
+        fake = guest()
         fake.filesystems = 0
         assert create(fake, CREATE, TRY).consistency == "crash"
         with pytest.raises(CannotFreeze, match="it has none"):
             create(fake, replace(CREATE, new_file="volume-1.two"), REQUIRE)
 
     def test_half_frozen_and_not_thawed_is_not_called_refused(self) -> None:
-        fake = host()
+        fake = guest()
         fake.fails["freeze"] = CannotFreeze("no reply", asked=True)
         fake.fails["thaw"] = NotThawed("no reply")
         with pytest.raises(NotThawed) as caught:
             create(fake, CREATE, REQUIRE)
         assert (caught.value.exit_code, caught.value.changed) == (1, "unknown")
-        assert (fake.files, fake.nodes) == (set(), set())
+        assert (fake.existing, fake.nodes) == (set(), set())
 
     @pytest.mark.parametrize(
         ("thaws", "why"),
@@ -466,7 +473,7 @@ class TestQuiesce:
     )
     def test_freeze_that_did_not_hold(self, thaws: Thawed, why: str) -> None:
         """`Windows 10 s`: its VSS thaws by itself, and tells it only at the thaw."""
-        fake = host()
+        fake = guest()
         fake.thaws = thaws
         result = create(fake, CREATE, TRY)
         assert result.consistency == "crash"
@@ -474,10 +481,10 @@ class TestQuiesce:
         with pytest.raises(NotConsistent, match=r"volume-1\.two") as caught:
             create(fake, replace(CREATE, new_file="volume-1.two"), REQUIRE)
         assert why in str(caught.value)
-        assert "/share/volume-1.two" in fake.files  # it is in the chain
+        assert "/share/volume-1.two" in fake.existing  # it is in the chain
 
     def test_thaw_that_is_not_confirmed(self) -> None:
-        fake = host()
+        fake = guest()
         fake.fails["thaw"] = NotThawed("no reply")
         result = create(fake, CREATE, TRY)
         assert result.consistency == "crash"
@@ -486,9 +493,9 @@ class TestQuiesce:
             create(fake, replace(CREATE, new_file="volume-1.two"), REQUIRE)
 
     def test_error_of_the_switch_does_not_hide_a_guest_that_may_be_frozen(self) -> None:
-        fake = host()
+        fake = guest()
         fake.fails["switch"] = CommandFailed("transaction", "GenericError", "no")
         fake.fails["thaw"] = NotThawed("no reply")
         with pytest.raises(NotThawed):
             create(fake, CREATE, TRY)
-        assert (fake.files, fake.nodes) == (set(), set())
+        assert (fake.existing, fake.nodes) == (set(), set())
