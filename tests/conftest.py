@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from importlib.util import find_spec
 from typing import Any
@@ -107,22 +107,23 @@ def _run_time_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
         yield
 
 
-@pytest.fixture(autouse=True)
-def _situation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
     """Hold a test that is marked as a situation to the exit code that it states."""
-    marker = request.node.get_closest_marker("situation")
+    marker = pyfuncitem.get_closest_marker("situation")
     if marker is None:
-        yield
-        return
+        return (yield)
     codes: list[int] = []
 
     def noting(arguments: list[str]) -> int:
         codes.append(run(arguments))
         return codes[-1]
 
-    monkeypatch.setattr("tests.rig.rig.run", noting)
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tests.rig.rig.run", noting)
+        returned = yield
     assert marker.kwargs["code"] in codes, f"no command ended with {marker.kwargs['code']}: {codes}"
+    return returned
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,17 +10,6 @@ import pytest
 from tests.chaos.roads import DirectRoad, LibvirtRoad, Road
 
 GetRoad = Callable[[str], Road]
-
-FOLDER = Path(__file__).parent
-TIMEOUT_S = 240
-"""For one test: twenty times what the longest takes, as other work may be done beside."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give the tests of this folder their time."""
-    for item in items:
-        if item.path.is_relative_to(FOLDER):
-            item.add_marker(pytest.mark.timeout(TIMEOUT_S))
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ from tests.chaos.operations import MERGES, OPERATIONS, Operation, a_disk
 from tests.chaos.operator import obey
 from tests.chaos.roads import Road, Running
 from tests.chaos.scenario import Scenario, asked, recovered
+from tests.rig.waiting import HANG_S
 
 MOMENTS = int(os.environ.get("QMPSNAP_CHAOS_FAULTS", "1"))
 STEPS = 14
@@ -93,7 +94,7 @@ def test_killed_right_after_the_job_completed(
     with get_road(road).start(tmp_path, [disk]) as running:
         with running.rig.host() as host, killed_on(running, "BLOCK_JOB_COMPLETED") as killed:
             said = operate(host, disk, step)
-            assert killed.wait(5)
+            assert killed.wait(HANG_S)
         running.rig.kill()
     if road == "direct":
         assert disk.after_a_crash.explains(read_file(disk.path(disk.active.file), "qcow2"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import subprocess
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,6 +20,7 @@ from tests.chaos.scenario import Scenario
 from tests.rig import images
 from tests.rig.disks import DiskSpec
 from tests.rig.rig import MIB
+from tests.rig.waiting import until
 
 
 @contextmanager
@@ -29,9 +29,8 @@ def served(file: Path, socket: Path) -> Iterator[subprocess.Popen[bytes]]:
     command = ["qemu-nbd", "-r", "-t", "-e", "4", "-f", "raw", "-k", str(socket), str(file)]
     with subprocess.Popen(command) as server:
         try:
-            while not socket.exists():
-                assert server.poll() is None
-                time.sleep(0.01)
+            until(lambda: socket.exists() or server.poll() is not None)
+            assert server.poll() is None
             yield server
         finally:
             server.kill()

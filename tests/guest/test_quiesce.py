@@ -37,9 +37,10 @@ from qmpsnap.operations.step import Does, Step
 from tests.guest.conftest import Linux
 from tests.rig import linux
 from tests.rig.doors import at, with_door
+from tests.rig.waiting import HANG_S
 
-REQUIRE = Quiesce(policy=Policy.REQUIRE, limit_s=5)
-TRY = Quiesce(policy=Policy.TRY, limit_s=5)
+REQUIRE = Quiesce(policy=Policy.REQUIRE, limit_s=HANG_S)
+TRY = Quiesce(policy=Policy.TRY, limit_s=HANG_S)
 _NUMBERS = itertools.count()
 
 
@@ -167,8 +168,8 @@ class TestFreezeTimeOut:
     @pytest.mark.parametrize("policy", [Policy.TRY, Policy.REQUIRE])
     def test_freeze_that_is_late_is_thawed_all_the_same(self, guest: Linux, policy: Policy) -> None:
         files = guest.files()
-        guest.sh("echo 3 > /run/delay")
-        quiesce = Quiesce(policy=policy, limit_s=1)
+        guest.sh("echo 9 > /run/delay")
+        quiesce = Quiesce(policy=policy, limit_s=3)
         with guest.connect() as host:
             if policy is Policy.TRY:
                 result = create(host, request(), quiesce)
@@ -236,7 +237,7 @@ class TestSomebodyElse:
         with guest.connect() as host:
             waits = with_switch(host, lambda _step: _wait_written(guest))
             with pytest.raises(NotConsistent, match="1 were still frozen"):
-                create(waits, request(), Quiesce(policy=Policy.REQUIRE, limit_s=20))
+                create(waits, request(), Quiesce(policy=Policy.REQUIRE, limit_s=HANG_S))
         assert guest.status() == "thawed"
 
 
@@ -270,7 +271,7 @@ class TestToolDies:
         guest = direct_linux
         guest.sh("rm -f /run/delay; : > /run/hooks")
         name = f"killed{end:d}"
-        limit = "30" if end is signal.SIGKILL else "2"
+        limit = str(HANG_S if end is signal.SIGKILL else 10)
         tool = subprocess.Popen(
             [
                 sys.executable,

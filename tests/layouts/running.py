@@ -11,7 +11,6 @@ import struct
 import subprocess
 import tempfile
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -44,13 +43,12 @@ from tests.layouts.layout import (
     WebServer,
 )
 from tests.rig.images import foreign_qcow2_header
+from tests.rig.waiting import HANG_S, until
 
 _MACHINE: Final = (
     *("-M", "pc", "-accel", "tcg", "-m", "32"),
     *("-S", "-nodefaults", "-no-user-config", "-display", "none"),
 )
-_LIMIT_S: Final = 50.0
-"""An encrypted image takes 3 s of computing, and was seen to take 20 on a busy host."""
 _CLUSTER_BITS: Final = 12
 _BACKING_FORMAT: Final = struct.pack(">I", 0xE2792ACA)
 _CLOCK: Final = "Unable to get accurate CPU usage"
@@ -103,15 +101,13 @@ class Running:
 
     def until(self, wanted: Until) -> None:
         """Wait for a job; there is no event for every state."""
-        end = time.monotonic() + _LIMIT_S
-        while True:
+
+        def reached() -> bool:
             jobs = {job.id: job for job in jobs_from(self.do("query-jobs"))}
             job = jobs.get(wanted.job)
-            if (job.status if job else None) == wanted.status:
-                return
-            assert time.monotonic() < end, f"{wanted}, but: {job}"
-            assert wanted.status is None or job, f"{wanted}, but there is none"
-            time.sleep(0.002)
+            return (job.status if job else None) == wanted.status
+
+        until(reached, str(wanted))
 
 
 @contextmanager
@@ -164,7 +160,7 @@ def _placed(text: str, places: Mapping[str, str]) -> str:
 
 def _run(*words: str, tries: int = 5) -> None:
     try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=_LIMIT_S, check=False)
+        done = subprocess.run(words, capture_output=True, text=True, timeout=HANG_S, check=False)
     except FileNotFoundError as error:
         raise NotHere(f"{words[0]} is not installed") from error
     if done.returncode and _CLOCK in done.stderr and tries:
@@ -302,11 +298,8 @@ def _nbd(helper: NbdServer, folder: Path) -> Iterator[None]:
     # It ends by itself when its one client goes.
     with subprocess.Popen(words, stdin=subprocess.DEVNULL) as server:
         try:
-            end = time.monotonic() + _LIMIT_S
-            while not path.exists():
-                assert server.poll() is None, "qemu-nbd ended"
-                assert time.monotonic() < end, "qemu-nbd does not listen"
-                time.sleep(0.002)
+            until(lambda: path.exists() or server.poll() is not None)
+            assert server.poll() is None, "qemu-nbd ended"
             yield
         finally:
             server.terminate()
@@ -363,7 +356,7 @@ def _web(folder: Path, tls: bool) -> Iterator[str]:
 def _loop(file: Path) -> Iterator[str]:
     words = ["losetup", "--find", "--show", str(file)]
     try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=_LIMIT_S, check=False)
+        done = subprocess.run(words, capture_output=True, text=True, timeout=HANG_S, check=False)
     except FileNotFoundError as error:
         raise NotHere("losetup is not installed") from error
     if done.returncode:
@@ -408,7 +401,7 @@ def _qemu(
         stack.callback(process.wait)
         stack.callback(process.kill)
         try:
-            monitor = SocketMonitor.connect(str(folder / "qmp.sock"), timeout=_LIMIT_S)
+            monitor = SocketMonitor.connect(str(folder / "qmp.sock"), timeout=HANG_S)
         except QmpsnapError as error:
             process.kill()
             process.wait()

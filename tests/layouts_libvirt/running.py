@@ -10,9 +10,8 @@ import signal
 import struct
 import subprocess
 import tempfile
-import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
@@ -39,9 +38,9 @@ from tests.layouts_libvirt.layout import (
 )
 from tests.rig.images import foreign_qcow2_header
 from tests.rig.processes import is_embedded, pid_of
+from tests.rig.waiting import HANG_S, until
 
 _NUMBERS: Final = itertools.count()
-_LIMIT_S: Final = 20.0
 _TRIES: Final = 20
 _PASSPHRASE: Final = "sesame"
 _HELD: Final = 1
@@ -152,7 +151,7 @@ class Running:
                     return not info and disk.mirror is None
             return False
 
-        _wait(reached, f"{step}, but: {self.domain.blockJobInfo(step.disk, 0)}")
+        until(reached, f"{step}, but: {self.domain.blockJobInfo(step.disk, 0)}")
 
     def _behind(self, step: BehindLibvirt) -> None:
         monitor = PassthroughMonitor(self.domain)
@@ -176,13 +175,6 @@ class Running:
 def _list(reply: object) -> list[Any]:
     assert isinstance(reply, list)
     return reply
-
-
-def _wait(reached: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + _LIMIT_S
-    while not reached():
-        assert time.monotonic() < end, what
-        time.sleep(0.005)
 
 
 @contextmanager
@@ -243,7 +235,7 @@ def _terminate(pid: int) -> None:
         signal.pidfd_send_signal(process, signal.SIGTERM)
         poll = select.poll()
         poll.register(process, select.POLLIN)
-        if not poll.poll(_LIMIT_S * 1000):
+        if not poll.poll(HANG_S * 1000):
             signal.pidfd_send_signal(process, signal.SIGKILL)
     finally:
         os.close(process)
@@ -255,7 +247,7 @@ def _terminate(pid: int) -> None:
 def _run(*words: str) -> str:
     if shutil.which(words[0]) is None:
         raise NotHere(f"{words[0]} is not installed")
-    done = subprocess.run(words, capture_output=True, text=True, timeout=_LIMIT_S, check=False)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=HANG_S, check=False)
     assert done.returncode == 0, f"{' '.join(words)}: {done.stderr}"
     return done.stdout
 
@@ -317,7 +309,7 @@ def _nbd(file: Path, socket: Path) -> Iterator[None]:
         ["qemu-nbd", "-t", "-e", "9", "-f", "raw", "-k", str(socket), str(file)]
     )
     try:
-        _wait(socket.exists, "qemu-nbd does not listen")
+        until(socket.exists, "qemu-nbd does not listen")
         yield
     finally:
         server.terminate()

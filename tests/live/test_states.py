@@ -16,7 +16,7 @@ from qmpsnap.guests.qmp.guest import QmpGuest
 from qmpsnap.operations.step import Does
 from tests.rig import images
 from tests.rig.doors import at, patch
-from tests.rig.jobs import fill, small_file_system, until
+from tests.rig.jobs import fill, small_file_system
 from tests.rig.rig import BASE, DISK, SERIAL, Rig, Said, assert_sound
 from tests.rig.roads import Road, on_roads
 from tests.rig.situations import situation
@@ -31,6 +31,7 @@ from tests.rig.states import (
     migrate_away,
     state_of,
 )
+from tests.rig.waiting import until
 
 
 def json_of(said: Said) -> dict[str, object]:
@@ -232,7 +233,7 @@ class TestEndings:
     )
     def test_the_guest_stops_in_the_middle(self, make_machine: MakeMachine) -> None:
         with _merging(make_machine, "guest-panicked") as (machine, content):
-            said = _meanwhile(machine, lambda: _crash_and_hurry(machine), "--bandwidth", "64K")
+            said = _meanwhile(machine, lambda: _crash_and_hurry(machine), "--bandwidth", "1")
             assert said.code == 0, said
             assert said.status["status"] == "deleting_compute_complete"
             assert "note: the guest has crashed" in said.err
@@ -261,7 +262,7 @@ class TestEndings:
     ) -> None:
         with _merging(make_machine, "running") as (machine, content):
             end = {"off": lambda: machine.power(SWITCH_OFF), "destroyed": machine.end}[how]
-            said = _meanwhile(machine, end, "--bandwidth", "64K", kind=kind)
+            said = _meanwhile(machine, end, "--bandwidth", "1", kind=kind)
             assert said.code == 6, said
             assert said.status == {"status": "error_deleting", "progress": "0%"}
             active = machine.rig.folder / f"{BASE}.s2"

@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 from tests.matrix.roots import Root
+from tests.rig.waiting import HANG_S
 
 _SHARED: Final = ("/dev", "/proc", "/sys", "/tmp", "/var/tmp")
 """At the same place inside and outside, so that a file has one name."""
@@ -47,7 +48,6 @@ auth_unix_ro = "none"
 auth_unix_rw = "none"
 log_outputs = "2:file:{log}"
 """
-_START_S: Final = 30.0
 
 
 class DaemonError(Exception):
@@ -121,14 +121,14 @@ def libvirtd(root: Root) -> Iterator[str]:
         finally:
             daemon.terminate()
             try:
-                daemon.wait(10)
+                daemon.wait(HANG_S)
             except subprocess.TimeoutExpired:
                 daemon.kill()
                 daemon.wait()
 
 
 def _wait(daemon: subprocess.Popen[bytes], folder: Path) -> None:
-    end = time.monotonic() + _START_S
+    end = time.monotonic() + HANG_S
     # The read-only socket is the second one to be made.
     while not (folder / "libvirt-sock-ro").exists():
         if daemon.poll() is not None or time.monotonic() > end:

@@ -24,7 +24,6 @@ from tests.rig.rig import Said
 
 Cli = Callable[..., Said]
 
-pytestmark = pytest.mark.timeout(600)
 
 _SHALLOW: Final = 20
 """Layers with which libvirt 11.3 can start a guest; it fails with 26. The others are added by

@@ -64,6 +64,8 @@ class Pain(ABC, Generic[World]):
     guard: ClassVar[Guard]
     second: ClassVar[Guard | None] = None
     """Where two guards keep the harm away, each alone: the other one."""
+    guarded = True
+    """False while the guard is out, and what is waited for never comes."""
 
     @abstractmethod
     def answered(self, world: World) -> None:
@@ -77,6 +79,7 @@ class Pain(ABC, Generic[World]):
         self.answered(world)
 
     def test_hurts_without_the_guard(self, world: World) -> None:
+        self.guarded = False
         with ExitStack() as out:
             for guard in (self.guard, self.second):
                 if guard is not None:

@@ -20,9 +20,10 @@ from tests.pains.pain import Guard, Pain
 from tests.rig import images
 from tests.rig.disks import qcow2_chain
 from tests.rig.doors import at, patch
-from tests.rig.jobs import ACTIVE, TOP, make_chain, until
+from tests.rig.jobs import ACTIVE, TOP, make_chain
 from tests.rig.rig import BASE, DISK, MIB, SERIAL, Rig
 from tests.rig.roads import MakeRig, direct_rig
+from tests.rig.waiting import until
 
 
 def jobs(rig: Rig) -> list[str]:

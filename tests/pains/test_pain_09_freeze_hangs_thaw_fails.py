@@ -19,12 +19,12 @@ from qmpsnap.operations.guest import Guest
 from qmpsnap.operations.quiesce import Moment, Policy, Quiesce
 from tests.pains.pain import Guard, Pain
 from tests.rig.agents import ScriptedAgent, scripted_agent
-from tests.rig.jobs import copy_begins, until
+from tests.rig.jobs import copy_begins
 from tests.rig.rig import BASE, DISK, Rig, Said
 from tests.rig.roads import MakeRig
+from tests.rig.waiting import HANG_S, until
 
-PATIENCE_S = 10.0
-"""Far more than the command takes with its limit of half a second."""
+LIMIT_S = 3
 
 
 @dataclass
@@ -50,7 +50,7 @@ class Command:
         self.said: Said | None = None
 
         def work() -> None:
-            self.said = world.create("--freeze-timeout", "0.5")
+            self.said = world.create("--freeze-timeout", str(LIMIT_S))
 
         self.thread = threading.Thread(target=work, daemon=True)
         self.thread.start()
@@ -72,7 +72,7 @@ class TestFreezeThatHangs(Pain[Freezing]):
 
     def answered(self, world: Freezing) -> None:
         self.command = Command(world)
-        self.command.thread.join(PATIENCE_S)
+        self.command.thread.join(HANG_S if self.guarded else 2 * LIMIT_S)
         assert not self.command.thread.is_alive()
         assert self.command.said is not None
         assert self.command.said.code == 1, self.command.said
@@ -115,7 +115,7 @@ class TestErrorWhileItIsFrozen(Pain[Freezing]):
             yield Freezing.of(rig, agent)
 
     def answered(self, world: Freezing) -> None:
-        said = world.create("--freeze-timeout", "30")
+        said = world.create("--freeze-timeout", str(HANG_S))
         assert said.code == 1, said
         assert "busy" in said.err
         assert world.agent.heard == ["freeze", "thaw"]

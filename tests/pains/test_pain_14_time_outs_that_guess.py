@@ -16,10 +16,11 @@ import pytest
 from qmpsnap.operations.job.machine import Decision, Watch
 from qmpsnap.operations.job.states import Do
 from tests.pains.pain import Guard, Pain
-from tests.rig.jobs import ACTIVE, TOP, make_chain, until
+from tests.rig.jobs import ACTIVE, TOP, make_chain
 from tests.rig.libvirt_machine import LibvirtDisk, LibvirtMachine
 from tests.rig.rig import BASE, DISK, SERIAL, Rig
 from tests.rig.roads import libvirt_rig
+from tests.rig.waiting import until
 
 
 def _stop_waiting(watch: Watch, _deadline: float, _now: float) -> Decision:
@@ -40,7 +41,7 @@ class TestTimeOutThatGuesses(Pain[Rig]):
             yield rig
 
     def answered(self, world: Rig) -> None:
-        said = world.delete(TOP, BASE, "--bandwidth", "64K", "--timeout", "0.3")
+        said = world.delete(TOP, BASE, "--bandwidth", "1", "--timeout", "0.3")
         assert said.status == {"status": "error_deleting", "progress": "0%"}
         assert said.code == 5, said
         assert "was cancelled. The chain is as it was" in said.err

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from tests.rig.waiting import HANG_S
+
 _COUNT = 2
 """Filesystems that it has."""
 
@@ -88,4 +90,4 @@ def scripted_agent(folder: Path, *, hangs: bool = False) -> Iterator[ScriptedAge
         finally:
             agent.go_on()
             listener.shutdown(socket.SHUT_RDWR)
-            thread.join(10)
+            thread.join(HANG_S)

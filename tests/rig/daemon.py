@@ -12,7 +12,6 @@ import pwd
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -25,10 +24,10 @@ from qmpsnap.monitor.virt import find_domain, libvirt_module, open_connection
 from qmpsnap.operations.guest import Guest
 from tests.rig.disks import qdev
 from tests.rig.machine import Machine
+from tests.rig.waiting import HANG_S, until
 
 USER: Final = "libvirt-qemu"
 """Made by Debian's packages, and by .ci/setup."""
-_TIMEOUT_S: Final = 20.0
 
 
 def which(name: str) -> str | None:
@@ -87,11 +86,9 @@ class Daemon:
             self._process = subprocess.Popen(
                 [*self._as_user, libvirtd], env=environment, stdout=log, stderr=log
             )
-        deadline = time.monotonic() + _TIMEOUT_S
-        while not self._socket.exists():
-            assert self._process.poll() is None, self.log.read_text()
-            assert time.monotonic() < deadline, self.log.read_text()
-            time.sleep(0.01)
+        process = self._process
+        until(lambda: self._socket.exists() or process.poll() is not None)
+        assert process.poll() is None, self.log.read_text()
 
     def restart(self) -> None:
         """Stop it and start it anew."""
@@ -102,7 +99,7 @@ class Daemon:
         """End it; its guests go on."""
         if self._process is not None:
             self._process.terminate()
-            self._process.wait(_TIMEOUT_S)
+            self._process.wait(HANG_S)
             self._process = None
             self._socket.unlink(missing_ok=True)
 

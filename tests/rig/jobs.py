@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -25,12 +25,12 @@ from tests.rig import images
 from tests.rig.disks import DiskSpec
 from tests.rig.machine import Machine
 from tests.rig.rig import BASE, DISK, MIB, SERIAL, Rig
+from tests.rig.waiting import HANG_S
 
 TOP, ACTIVE = f"{BASE}.s1", f"{BASE}.s2"
 SIZE = 16 * MIB
-SLOW = MergeOptions(bandwidth=MIB)
-SOON_S = 20.0
-"""More than anything here takes that is waited for."""
+HELD = MergeOptions(bandwidth=1)
+"""A byte a second: a job copies one piece, and then nothing until it gets another speed."""
 REQUESTS = {
     "commit": DeleteRequest(disk=SERIAL, file_to_merge=TOP, merge_target_file=BASE),
     "active-commit": DeleteRequest(disk=SERIAL, file_to_merge=ACTIVE, merge_target_file=BASE),
@@ -111,7 +111,7 @@ class Merge:
         """Wait for the next notice of a kind."""
         while True:
             try:
-                notice = self.told.get(timeout=SOON_S)
+                notice = self.told.get(timeout=HANG_S)
             except Empty:
                 raise AssertionError(f"no {kind.__name__}; {self._error!r}") from None
             if isinstance(notice, kind):
@@ -119,7 +119,7 @@ class Merge:
 
     def ends(self) -> Result:
         """Wait for the end; raises what it raised."""
-        self._thread.join(SOON_S)
+        self._thread.join(HANG_S)
         assert not self._thread.is_alive()
         if self._error is not None:
             raise self._error
@@ -154,12 +154,6 @@ def copy_begins(guest: Machine, disk: str) -> None:
     guest.qmp("blockdev-add", {"driver": "null-co", "node-name": "nowhere", "size": size})
     copy = {"job-id": "theirs", "sync": "full", "target": "nowhere"}
     guest.qmp("blockdev-mirror", {**copy, "device": guest.active_node(disk)})
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Ask again and again; pytest stops it in the end."""
-    while not condition():
-        pass
 
 
 @contextmanager

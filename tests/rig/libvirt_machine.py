@@ -12,7 +12,6 @@ import os
 import re
 import select
 import signal
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -29,10 +28,7 @@ from qmpsnap.monitor.passthrough import PassthroughMonitor
 from qmpsnap.monitor.virt import libvirt_module
 from tests.rig.disks import qdev
 from tests.rig.machine import Machine
-
-QUIT_TIMEOUT_S: Final = 5.0
-HANG_S: Final = 300.0
-"""Where nobody reaps, libvirt gives up by itself after 15 seconds or so."""
+from tests.rig.waiting import HANG_S, until
 
 _TAINT_NOTE: Final = re.compile(r"^[-0-9]{10} [^\n]* is tainted: [^\n]*$", re.MULTILINE)
 
@@ -127,7 +123,7 @@ class LibvirtMachine(Machine):
         if self._process is not None:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._process, signal.SIGTERM)
-            _wait_dead(self._process, QUIT_TIMEOUT_S)
+            _wait_dead(self._process, HANG_S)
         self.kill()
 
     def kill(self) -> None:
@@ -198,14 +194,16 @@ def run(
 def wait_until_gone(connection: Any, name: str) -> None:
     """Wait until libvirt knows no guest of this name."""
     libvirt = libvirt_module()
-    deadline = time.monotonic() + HANG_S
-    while True:
+
+    def is_gone() -> bool:
         try:
             connection.lookupByName(name)
         except libvirt.libvirtError:
-            return
-        assert time.monotonic() < deadline, f"the guest {name} is still there"
-        time.sleep(0.01)
+            return True
+        return False
+
+    # Where nobody reaps, libvirt gives up by itself after 15 seconds or so.
+    until(is_gone, f"the guest {name} is still there")
 
 
 def _domain(disks: Sequence[LibvirtDisk], name: str, qemu: str | None) -> Any:

@@ -21,9 +21,7 @@ from qmpsnap.monitor.base import CommandTimedOut, ConnectionLost, LostInMidComma
 from qmpsnap.monitor.socket import SocketMonitor
 from tests.rig.disks import DiskSpec
 from tests.rig.machine import Machine
-
-START_TIMEOUT_S: Final = 30.0
-QUIT_TIMEOUT_S: Final = 5.0
+from tests.rig.waiting import HANG_S
 
 _MACHINE: Final = (
     *("-M", "pc", "-accel", "tcg", "-m", "32"),
@@ -77,8 +75,8 @@ class QemuMachine(Machine):
             with suppress(CommandTimedOut, subprocess.TimeoutExpired):
                 # The end of QEMU may be faster than its reply.
                 with suppress(ConnectionLost, LostInMidCommand):
-                    self._monitor.execute("quit", timeout=QUIT_TIMEOUT_S)
-                self._process.wait(QUIT_TIMEOUT_S)
+                    self._monitor.execute("quit", timeout=HANG_S)
+                self._process.wait(HANG_S)
         self.kill()
 
     def kill(self) -> None:
@@ -119,7 +117,7 @@ def run(
         qmp_path, own_path = str(scratch / "qmp.sock"), str(scratch / "own.sock")
         process = _spawn(binary, disks, machine_args, (qmp_path, own_path), output)
         try:
-            monitor = SocketMonitor.connect(own_path, timeout=START_TIMEOUT_S)
+            monitor = SocketMonitor.connect(own_path, timeout=HANG_S)
         except BaseException as error:
             process.kill()
             process.wait()

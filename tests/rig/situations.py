@@ -2,7 +2,7 @@
 `@situation(...)`: a test that shows what happens in a situation that an operator may meet.
 
 docs/reference/situations.md is written from these, so what stands there is what a test shows. The
-exit code is held to by the fixture `_situation` in tests/conftest.py.
+exit code is held to by `pytest_pyfunc_call` in tests/conftest.py.
 """
 
 from __future__ import annotations

@@ -27,10 +27,10 @@ from lxml.builder import E, ElementMaker  # type: ignore[import-not-found]
 
 from tests.rig import images
 from tests.rig.disks import qcow2_chain
-from tests.rig.jobs import until
 from tests.rig.libvirt_machine import LibvirtMachine
 from tests.rig.rig import BASE, DISK, SERIAL, Rig
 from tests.rig.roads import direct_rig, libvirt_rig
+from tests.rig.waiting import until
 
 SIZE = 2 * 1024 * 1024
 WRITTEN_SECTOR = 2048

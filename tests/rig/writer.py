@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from tests.rig.waiting import HANG_S
+
 KiB: Final = 1024
-HANG_S: Final = 300.0
-"""Longer than any single write takes, however busy the machine is."""
 _WROTE: Final = re.compile(r"^wrote \d+/(\d+) bytes", re.MULTILINE)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from qmpsnap.monitor.socket import SocketMonitor
+from tests.rig.waiting import HANG_S
 
 GREETING: Final = {"QMP": {"version": {"qemu": {"major": 7}, "package": ""}, "capabilities": []}}
 
@@ -77,7 +78,7 @@ def serve(path: Path, talk: Callable[[Client], object]) -> Iterator[str]:
         finally:
             with suppress(OSError):
                 listener.shutdown(socket.SHUT_RDWR)  # wakes accept()
-            thread.join(10)
+            thread.join(HANG_S)
             assert not thread.is_alive()
 
 

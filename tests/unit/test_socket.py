@@ -21,6 +21,7 @@ from qmpsnap.monitor.base import (
     Query,
 )
 from qmpsnap.monitor.socket import CannotConnect, NotQmp, SocketMonitor
+from tests.rig.waiting import HANG_S
 from tests.unit.qmp_server import GREETING, Client, connected, serve
 
 
@@ -145,7 +146,7 @@ class TestConnect:
                 monitor = SocketMonitor.connect(address)
             except Unreachable:
                 return
-            assert monitor.events.get(timeout=10) == Event(CONNECTION_LOST)
+            assert monitor.events.get(timeout=HANG_S) == Event(CONNECTION_LOST)
             monitor.close()
 
     def test_again_after_a_failure(self, path: Path) -> None:
@@ -246,7 +247,7 @@ class TestExecute:
     def test_connection_that_is_gone_already(self, path: Path) -> None:
         with connected(path, lambda client: client.answer(client.receive(), {})) as monitor:
             monitor.execute("quit")
-            assert monitor.events.get(timeout=10) == Event(CONNECTION_LOST)
+            assert monitor.events.get(timeout=HANG_S) == Event(CONNECTION_LOST)
             with pytest.raises(ConnectionLost, match="query-block was not sent") as caught:
                 monitor.execute("query-block")
             assert isinstance(caught.value, Refused)
@@ -355,8 +356,8 @@ class TestEvents:
 
         with connected(path, talk) as monitor:
             monitor.execute("quit")
-            assert monitor.events.get(timeout=10).name == "SHUTDOWN"
-            assert monitor.events.get(timeout=10).name == CONNECTION_LOST
+            assert monitor.events.get(timeout=HANG_S).name == "SHUTDOWN"
+            assert monitor.events.get(timeout=HANG_S).name == CONNECTION_LOST
 
     def test_end_that_we_asked_for_is_none(self, path: Path) -> None:
         with connected(path, silent) as monitor:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from qmpsnap.guests.libvirt.guest import LibvirtGuest
 from qmpsnap.monitor import virt
 from qmpsnap.operations import merge
 from qmpsnap.operations.guest import Guest
@@ -20,19 +21,19 @@ from qmpsnap.operations.requests import NamedDeleteRequest
 from tests.rig.jobs import (
     ACTIVE,
     AFTERWARDS,
+    HELD,
     REQUESTS,
-    SLOW,
     TOP,
     Merge,
     fill,
     make_chain,
     merged,
     small_file_system,
-    until,
 )
 from tests.rig.libvirt_machine import LibvirtMachine
 from tests.rig.rig import BASE, DISK, MIB, Rig, assert_sound
 from tests.rig.roads import MakeRig, libvirt_rig
+from tests.rig.waiting import until
 
 
 @pytest.fixture
@@ -73,9 +74,9 @@ def _running(rig: Rig) -> dict[str, object]:
 @pytest.mark.parametrize("kind", AFTERWARDS)
 def test_bandwidth_can_be_changed_while_it_runs(rig: Rig, kind: str) -> None:
     content = rig.guest.read_sha256(DISK)
-    merge = Merge(rig, kind, SLOW)
+    merge = Merge(rig, kind, HELD)
     job = _running(rig)
-    assert (job["id"], job["disk"], job["bandwidth"], job["ours"]) == (DISK, DISK, MIB, None)
+    assert (job["id"], job["disk"], job["bandwidth"], job["ours"]) == (DISK, DISK, 1, None)
     assert job["type"] == ("stream" if kind == "pull" else "commit")
     assert rig.cli("job set-speed", DISK, "0").code == 0
     merge.ends()
@@ -85,7 +86,7 @@ def test_bandwidth_can_be_changed_while_it_runs(rig: Rig, kind: str) -> None:
 @pytest.mark.parametrize("kind", ["commit", "active-commit"])
 def test_cancel(rig: Rig, kind: str) -> None:
     content = rig.guest.read_sha256(DISK)
-    merge = Merge(rig, kind, SLOW)
+    merge = Merge(rig, kind, HELD)
     _running(rig)
     shown = rig.cli("job cancel", DISK, "--plan", "-o", "json").json["disks"][0]
     assert [step["what"] for step in shown["steps"]] == ["blockJobAbort"]
@@ -97,22 +98,28 @@ def test_cancel(rig: Rig, kind: str) -> None:
     _assert_unchanged(rig, content)
 
 
-def test_wait(rig: Rig) -> None:
-    merge = Merge(rig, "commit", SLOW)
+def test_wait(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    merge = Merge(rig, "commit", HELD)
     _running(rig)
-    timer = threading.Timer(0.3, lambda: rig.cli("job set-speed", DISK, "0"))
-    timer.start()
     assert rig.cli("job wait", DISK, "--timeout", "0.1").code == 1
+    wait = LibvirtGuest.wait
+
+    def hurrying(host: LibvirtGuest, job: str, timeout: float) -> None:
+        if threading.current_thread() is threading.main_thread():  # not the merge
+            assert isinstance(rig.guest, LibvirtMachine)
+            rig.guest.domain.blockJobSetSpeed(DISK, 0, 0)
+        wait(host, job, timeout)
+
+    monkeypatch.setattr(LibvirtGuest, "wait", hurrying)
     said = rig.cli("job wait", DISK)
     assert said.code == 0, said
-    timer.join()
     merge.ends()
 
 
 @pytest.mark.parametrize("kind", AFTERWARDS)
 def test_time_limit_while_it_copies(rig: Rig, kind: str) -> None:
     content = rig.guest.read_sha256(DISK)
-    wishes = MergeOptions(bandwidth=MIB, timeout_s=0.5)
+    wishes = MergeOptions(bandwidth=1, timeout_s=0.5)
     with rig.host() as host, pytest.raises(TimedOut):
         merged(host, kind, wishes)
     _assert_unchanged(rig, content)
@@ -140,7 +147,7 @@ def test_what_libvirt_cannot_do_is_refused_before_anything_is_touched(rig: Rig) 
     assert said.code == 4, said
     assert "libvirt's commits and pulls end on an error" in said.err
     _assert_unchanged(rig, content)
-    merge = Merge(rig, "commit", SLOW)
+    merge = Merge(rig, "commit", HELD)
     _running(rig)
     for verb in ("pause", "resume"):
         said = rig.cli(f"job {verb}", DISK)

@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from tests.rig.headers import recorded, with_format
 from tests.rig.kills import KILLINGS, Victim, kill_at_every_act
 from tests.rig.rig import BASE, DISK, MIB, SERIAL, SIZE, Rig
 from tests.rig.situations import situation
+from tests.rig.waiting import until
 
 DOMAIN = """
 <domain type='qemu'><name>{name}</name><memory unit='MiB'>32</memory>
@@ -304,8 +304,7 @@ def test_killed_in_mid_job(off: Off) -> None:
     died = subprocess.run([sys.executable, "-c", script, layers], check=False)
     assert died.returncode == -signal.SIGKILL
     host = OfflineGuest(off.domain)
-    while host.neighbours(disk).readers:  # its signal is on the way
-        time.sleep(0.01)
+    until(lambda: not host.neighbours(disk).readers)  # its signal is on the way
     done = merge.delete(
         OfflineGuest(off.domain),
         DeleteRequest(disk=SERIAL, file_to_merge=files[1], merge_target_file=files[2]),
@@ -349,7 +348,7 @@ def test_pause_on_an_error_is_refused_and_a_time_limit_works(off: Off) -> None:
     assert "was cancelled" in said.err
     assert off.rig.cli("jobs", "-o", "json").json["jobs"] == []
     assert (off.rig.files(), off.content()) == (before, content)
-    assert off.rig.delete(f"{BASE}.s1", BASE, "--timeout", "60").code == 0
+    assert off.rig.delete(f"{BASE}.s1", BASE, "--timeout", "3600").code == 0
     assert off.content() == content
 
 

@@ -24,9 +24,10 @@ from pathlib import Path
 import pytest
 
 from tests.rig import images
-from tests.rig.jobs import ACTIVE, make_chain, until
+from tests.rig.jobs import ACTIVE, make_chain
 from tests.rig.rig import DISK, MIB, SERIAL
 from tests.rig.tiers import missing
+from tests.rig.waiting import HANG_S, until
 
 NAME = "restart1"
 
@@ -113,7 +114,7 @@ def daemon() -> Iterator[Daemon]:
             found.virsh("destroy", NAME)
             with suppress(OSError):
                 found.end(signal.SIGTERM)
-            process.wait(10)
+            process.wait(HANG_S)
             shutil.rmtree(root, ignore_errors=True)
 
 
@@ -144,9 +145,10 @@ def test_a_merge_goes_on_over_a_restart(daemon: Daemon, tmp_path: Path) -> None:
     assert daemon.virsh("create", str(tmp_path / "domain.xml"), "--paused")
     info = {"type": "qcow2", "file_to_merge": None, "merge_target_file": None}
     command = ["volume-snapshot-delete", NAME, SERIAL, "id", json.dumps(info)]
-    with daemon.qmpsnap(*command, "--bandwidth", "2M") as merge:
+    with daemon.qmpsnap(*command, "--bandwidth", "1") as merge:
         until(daemon.is_at_work)
         daemon.end(signal.SIGKILL)
+        until(lambda: daemon.virsh("blockjob", NAME, DISK, "--bandwidth", "1G"))
         out, err = merge.communicate()
     assert merge.returncode == 0, err
     assert "is there again; job vda goes on" in err

@@ -300,7 +300,7 @@ class TestAudit:
             os.kill(stopped.pid, signal.SIGSTOP)
             try:
                 sockets = ["--socket", stopped.qmp_path, "--socket", guest.qmp_path]
-                said = cli("audit", *sockets, "--jobs", "1", "--timeout", "3", "-o", "json")
+                said = cli("audit", *sockets, "--jobs", "1", "--timeout", "60", "-o", "json")
             finally:
                 os.kill(stopped.pid, signal.SIGCONT)
         assert said.code == 3

@@ -203,7 +203,7 @@ def test_any_combination(
     assert_agree(read_header(path), qemu_says(path))
 
 
-@pytest.mark.timeout(60 + HOSTILE_CASES // 10)
+@pytest.mark.timeout(600 + HOSTILE_CASES)
 def test_headers_that_lie(tmp_path: Path) -> None:
     """
     What ours says, QEMU says too; what ours refuses does not matter.

@@ -15,7 +15,7 @@ from qmpsnap.operations.step import Does
 from tests.rig import images
 from tests.rig.disks import qcow2_chain
 from tests.rig.doors import Killed, dying_at
-from tests.rig.jobs import AFTERWARDS, REQUESTS, SLOW, make_chain, merged
+from tests.rig.jobs import AFTERWARDS, HELD, REQUESTS, make_chain, merged
 from tests.rig.rig import BASE, DISK, MIB, SIZE, Rig, assert_sound
 from tests.rig.roads import direct_rig
 
@@ -78,7 +78,7 @@ BASE_NODE = f"{DISK}-2-fmt"
 def test_after_a_merge_only_the_chain_is_left(folder: Path, kind: str) -> None:
     with named_by_the_operator(folder) as rig:
         with rig.host() as host:
-            merged(host, kind, SLOW)
+            merged(host, kind, HELD)
         assert rig.files() == AFTERWARDS[kind]
         assert nodes(rig) == in_chain(rig)
 
@@ -96,7 +96,7 @@ def test_after_a_job_that_was_cancelled_all_is_as_before(folder: Path, kind: str
                     rig.guest.qmp("job-cancel", {"id": jobs[0]["id"]})
 
             with pytest.raises(QmpsnapError):
-                merged(host, kind, SLOW, progress=cancel)
+                merged(host, kind, HELD, progress=cancel)
         assert nodes(rig) == before
         assert rig.guest.qmp("query-jobs") == []
 

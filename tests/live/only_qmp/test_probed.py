@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from click.testing import CliRunner
 
 from qmpsnap.cli.main import cli
 from tests.rig import images
+from tests.rig.waiting import until
 
 
 @pytest.mark.parametrize(
@@ -25,8 +25,7 @@ def test_flag(tmp_path: Path, options: str, expected: bool) -> None:
     command += ["-drive", f"file={tmp_path}/disk{options}"]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         try:
-            while not socket.exists() and process.poll() is None:
-                time.sleep(0.01)
+            until(lambda: socket.exists() or process.poll() is not None)
             done = CliRunner().invoke(cli, ["--qmp", str(socket), "chain", "-o", "json"])
         finally:
             process.kill()

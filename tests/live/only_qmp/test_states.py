@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.rig.jobs import until
 from tests.rig.rig import BASE, DISK
 from tests.rig.states import MakeMachine, migrate_away, state_of
+from tests.rig.waiting import until
 
 
 def test_images_that_are_taken_back(make_machine: MakeMachine, tmp_path: Path) -> None:
