@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from qmpsnap.guests.files import content
 from tests.rig.rig import BASE, DISK
 from tests.rig.roads import MakeRig
 from tests.rig.situations import situation
@@ -47,7 +46,9 @@ class TestVerify:
         with make_rig("raw") as rig:
             rig.grow(3)
             digests = iter(["aa", "bb"])
-            monkeypatch.setattr(content, "digest_of", lambda _layers: next(digests))
+            monkeypatch.setattr(
+                "qmpsnap.guests.files.looks.digest_of", lambda _layers: next(digests)
+            )
             said = rig.delete(f"{BASE}.s1", BASE, "--verify")
             assert (said.code, said.status["status"]) == (1, "error_deleting")
             assert "aa became bb" in said.err

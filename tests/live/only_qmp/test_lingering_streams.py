@@ -39,7 +39,7 @@ def stream(guest: QemuMachine, monitor: Monitor) -> bool:
 def test_a_look_answers_and_the_guest_lives(guest: QemuMachine) -> None:
     with closing(SocketMonitor.connect(guest.qmp_path)) as monitor:
         bare = stream(guest, monitor)
-        report = QmpGuest(monitor).read()
+        report = QmpGuest(monitor, partly=True).read()
     formats = {disk.disk: [layer.format for layer in disk.layers] for disk in report.disks}
     assert formats == {"a": ["qcow2"], "b": ["qcow2", "qcow2", "raw"]}
     assert any("stream job pull" in note for note in report.notes) is bare

@@ -11,6 +11,7 @@ import pytest
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.operations import merge
 from qmpsnap.operations.clear import cleared
+from qmpsnap.operations.options import MergeOptions
 from qmpsnap.operations.step import Does
 from tests.rig import images
 from tests.rig.disks import qcow2_chain
@@ -78,7 +79,7 @@ BASE_NODE = f"{DISK}-2-fmt"
 def test_after_a_merge_only_the_chain_is_left(folder: Path, kind: str) -> None:
     with named_by_the_operator(folder) as rig:
         with rig.host() as host:
-            merged(host, kind, HELD)
+            merged(host, kind, MergeOptions())
         assert rig.files() == AFTERWARDS[kind]
         assert nodes(rig) == in_chain(rig)
 
