@@ -14,7 +14,7 @@ from qmpsnap.guests.libvirt.guest import LibvirtGuest
 from qmpsnap.monitor import virt
 from qmpsnap.operations import merge
 from qmpsnap.operations.guest import Guest
-from qmpsnap.operations.job.states import JobFailed, JobView
+from qmpsnap.operations.job.states import Heard, JobFailed, JobView
 from qmpsnap.operations.options import DEFAULT_OPTIONS, MergeOptions
 from qmpsnap.operations.outcome import TimedOut
 from qmpsnap.operations.requests import NamedDeleteRequest
@@ -89,7 +89,7 @@ def test_cancel(rig: Rig, kind: str) -> None:
     merge = Merge(rig, kind, HELD)
     _running(rig)
     shown = rig.cli("job cancel", DISK, "--plan", "-o", "json").json["disks"][0]
-    assert [step["what"] for step in shown["steps"]] == ["blockJobAbort"]
+    assert [step["what"] for step in shown["steps"]] == ["virDomainBlockJobAbort"]
     assert rig.cli("job pause", DISK, "--plan").code == 4
     said = rig.cli("job cancel", DISK)
     assert said.code == 0, said
@@ -104,11 +104,11 @@ def test_wait(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     assert rig.cli("job wait", DISK, "--timeout", "0.1").code == 1
     wait = LibvirtGuest.wait
 
-    def hurrying(host: LibvirtGuest, job: str, timeout: float) -> None:
+    def hurrying(host: LibvirtGuest, job: str, timeout: float) -> Heard:
         if threading.current_thread() is threading.main_thread():  # not the merge
             assert isinstance(rig.guest, LibvirtMachine)
             rig.guest.domain.blockJobSetSpeed(DISK, 0, 0)
-        wait(host, job, timeout)
+        return wait(host, job, timeout)
 
     monkeypatch.setattr(LibvirtGuest, "wait", hurrying)
     said = rig.cli("job wait", DISK)
@@ -221,5 +221,4 @@ class TestOneConnection:
 
 
 def _has_ended(host: Guest) -> bool:
-    host.wait(DISK, 0.1)
-    return host.view(DISK).status == "concluded"
+    return host.wait(DISK, 0.1).ended

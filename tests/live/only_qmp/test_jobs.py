@@ -26,7 +26,7 @@ from qmpsnap.operations.job.notices import (
     Reconnected,
     StoppedByError,
 )
-from qmpsnap.operations.job.states import JobFailed, JobView
+from qmpsnap.operations.job.states import Heard, JobFailed, JobView
 from qmpsnap.operations.options import DEFAULT_OPTIONS, MergeOptions, OnError
 from qmpsnap.operations.outcome import OutcomeUnknown, TimedOut
 from tests.rig.disks import DiskSpec, qcow2_chain
@@ -289,10 +289,10 @@ def _at_the_first_wait(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object
     """Do something when the tool has nothing to do but to wait for a job."""
     wait, acts = QmpGuest.wait, [act]
 
-    def acting(host: QmpGuest, job: str, timeout: float) -> None:
+    def acting(host: QmpGuest, job: str, timeout: float) -> Heard:
         if acts:
             acts.pop()()
-        wait(host, job, timeout)
+        return wait(host, job, timeout)
 
     monkeypatch.setattr(QmpGuest, "wait", acting)
 
