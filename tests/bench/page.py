@@ -92,7 +92,7 @@ def render(
 ) -> str:
     """The whole page, in Markdown."""
     return _TEXT.format(
-        setting="\n".join(f"- {line}" for line in _setting()),
+        setting="\n".join(f"- {line}" for line in setting()),
         first_graph=FIRST_GRAPH,
         graph=GRAPH,
         again=AGAIN,
@@ -127,7 +127,7 @@ def broken_promises(
     return wrong
 
 
-def _setting() -> Iterator[str]:
+def setting() -> Iterator[str]:
     libvirt = libvirt_module()
     number = libvirt.getVersion()
     dotted = f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}"
@@ -140,7 +140,7 @@ def _setting() -> Iterator[str]:
 
 
 def _direct(rows: Iterable[Direct]) -> Iterator[str]:
-    yield from _head(
+    yield from head(
         "layers",
         "disks",
         "queries, first / later",
@@ -157,8 +157,8 @@ def _direct(rows: Iterable[Direct]) -> Iterator[str]:
     )
     for row in rows:
         read, img = row.again, row.qemu_img
-        yield _row(
-            *_names(row.case),
+        yield row_of(
+            *case_cells(row.case),
             f"{row.first.trips} / {read.trips}",
             f"{row.largest / 1024:.0f} KiB",
             _ms(row.first.seconds),
@@ -174,7 +174,7 @@ def _direct(rows: Iterable[Direct]) -> Iterator[str]:
 
 
 def _libvirt(rows: Iterable[UnderLibvirt]) -> Iterator[str]:
-    yield from _head(
+    yield from head(
         "layers",
         "disks",
         "queries, first / later",
@@ -186,8 +186,8 @@ def _libvirt(rows: Iterable[UnderLibvirt]) -> Iterator[str]:
         "reading : XMLDesc",
     )
     for row in rows:
-        yield _row(
-            *_names(row.case),
+        yield row_of(
+            *case_cells(row.case),
             f"{row.first_graph.trips} / {row.graph.trips}",
             _ms(row.graph.seconds),
             _ms(row.read.seconds),
@@ -199,16 +199,16 @@ def _libvirt(rows: Iterable[UnderLibvirt]) -> Iterator[str]:
 
 
 def _stalls(rows: Iterable[Stalls]) -> Iterator[str]:
-    yield from _head("layers", *(f"`{query}`" for query in QUERIES), "estimate")
+    yield from head("layers", *(f"`{query}`" for query in QUERIES), "estimate")
     for row in rows:
-        yield _row(
+        yield row_of(
             f"{row.layers}{', relative' if row.relative else ''}",
             *(_ms(row.by_query[query]) for query in QUERIES),
             _ms(row.expected_s),
         )
 
 
-def _names(case: Case) -> tuple[str, str]:
+def case_cells(case: Case) -> tuple[str, str]:
     return f"{case.layers}{', relative' if case.relative else ''}", str(case.disks)
 
 
@@ -216,10 +216,10 @@ def _ms(seconds: float) -> str:
     return f"{seconds * 1000:.1f}"
 
 
-def _head(*names: str) -> Iterator[str]:
-    yield _row(*names)
+def head(*names: str) -> Iterator[str]:
+    yield row_of(*names)
     yield "|" + "---:|" * len(names)
 
 
-def _row(*cells: str) -> str:
+def row_of(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
