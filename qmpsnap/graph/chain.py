@@ -48,17 +48,14 @@ class ChainLink:
     between: tuple[Node, ...] = ()
     """Nodes between `node` and `protocol`: a filter, or the raw node that cuts out a slice."""
 
-    @property
-    def path(self) -> str | None:
-        """Absolute or relative name of the host file; None for network protocols."""
-        return None if self.protocol is None else node_path(self.protocol)
+    path: str | None = None
+    """Absolute or relative name of the host file; None for network protocols."""
 
     @property
     def file(self) -> str:
         """Last part of the host file's name, or the name that the protocol gives."""
-        path = self.path
-        if path is not None:
-            return path.rpartition("/")[2]
+        if self.path is not None:
+            return self.path.rpartition("/")[2]
         return source_name((self.protocol or self.node).filename)
 
 
@@ -92,6 +89,7 @@ def chain(graph: Graph, root: str) -> tuple[ChainLink, ...]:
                 top=node,
                 filters=tuple(filters),
                 between=tuple(one for one in between if one is not None),
+                path=None if protocol is None else node_path(protocol),
             )
         )
         node = graph.child(bottom.name, "backing")

@@ -44,14 +44,15 @@ def files_of(graph: Graph, layers: tuple[ChainLink, ...]) -> tuple[OpenFile, ...
         without = {below} if below is not None else set()
         mine = [
             OpenFile(
-                path=node_path(node),
-                name=node_path(node) or source_name(node.filename),
+                path=path,
+                name=path or source_name(node.filename),
                 protocol=node.driver,
                 node=node.name,
                 role=role,
                 layer=position,
             )
             for node, role in _leaves(graph, layer.top, without)
+            for path in [layer.path if node is layer.protocol else node_path(node)]
         ]
         found += mine
         found += _only_named(layer, position, {one.path for one in mine})

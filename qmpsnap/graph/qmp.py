@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from qmpsnap.graph.nodes import Cache, Device, Edge, Job, Node, Recorded
 from qmpsnap.graph.wire import (
@@ -47,10 +47,12 @@ def nodes_from(reply: object) -> tuple[tuple[Node, ...], tuple[Edge, ...] | None
 
 
 def _node(info: BlockDeviceInfo) -> Node:
-    return replace(
-        node_from_image(info.node_name, info.image),
+    return Node(
+        name=info.node_name,
         driver=info.drv,
         filename=info.file,
+        virtual_size=info.image.virtual_size,
+        actual_size=info.image.actual_size,
         read_only=info.ro,
         encrypted=info.encrypted or info.image.encrypted,
         detect_zeroes=info.detect_zeroes != "off",
@@ -59,23 +61,18 @@ def _node(info: BlockDeviceInfo) -> Node:
             no_flush=info.cache.no_flush,
             writeback=info.cache.writeback,
         ),
+        recorded=_recorded(info.image),
+        data_file=_data_file(info.image),
+        extents=_extents(info.image),
         # A mirror keeps one of its own, without a name.
-        bitmaps=tuple(bitmap.name for bitmap in info.dirty_bitmaps if bitmap.name),
+        bitmaps=tuple([bitmap.name for bitmap in info.dirty_bitmaps if bitmap.name]),
+        snapshots=tuple([snapshot.name for snapshot in info.image.snapshots]),
         active=info.active,
     )
 
 
 def node_from_image(name: str, image: ImageInfo) -> Node:
     """What an image's description says of the node that it belongs to."""
-    specific = image.format_specific.data if image.format_specific else {}
-    data_file, extents = specific.get("data-file"), specific.get("extents")
-    recorded = None
-    if image.backing_filename is not None:
-        recorded = Recorded(
-            filename=image.backing_filename,
-            full_filename=image.full_backing_filename,
-            format=image.backing_filename_format or None,
-        )
     return Node(
         name=name,
         driver=image.format,
@@ -83,15 +80,35 @@ def node_from_image(name: str, image: ImageInfo) -> Node:
         virtual_size=image.virtual_size,
         actual_size=image.actual_size,
         encrypted=image.encrypted,
-        recorded=recorded,
-        data_file=data_file if isinstance(data_file, str) else None,
-        extents=tuple(_names_of(extents)),
-        snapshots=tuple(snapshot.name for snapshot in image.snapshots),
+        recorded=_recorded(image),
+        data_file=_data_file(image),
+        extents=_extents(image),
+        snapshots=tuple([snapshot.name for snapshot in image.snapshots]),
     )
 
 
-def _names_of(extents: object) -> Iterator[str]:
+def _recorded(image: ImageInfo) -> Recorded | None:
+    if image.backing_filename is None:
+        return None
+    return Recorded(
+        filename=image.backing_filename,
+        full_filename=image.full_backing_filename,
+        format=image.backing_filename_format or None,
+    )
+
+
+def _data_file(image: ImageInfo) -> str | None:
+    name = image.format_specific.data.get("data-file") if image.format_specific else None
+    return name if isinstance(name, str) else None
+
+
+def _extents(image: ImageInfo) -> tuple[str, ...]:
     """File names of `ImageInfoSpecificVmdk.extents`."""
+    extents = image.format_specific.data.get("extents") if image.format_specific else None
+    return tuple(_names_of(extents)) if extents else ()
+
+
+def _names_of(extents: object) -> Iterator[str]:
     for extent in extents if isinstance(extents, list) else ():
         name = extent.get("filename") if isinstance(extent, dict) else None
         if isinstance(name, str):

@@ -134,6 +134,21 @@ class _Sink(EventListener):
             self._sink.put(Event(str(event["event"]), data if isinstance(data, Mapping) else {}))
 
 
+class _Client(QMPClient):
+    """
+    qemu.qmp's client without its log.
+
+    It writes each message out for it, indented, which the standard library does in Python, whether
+    or not anybody logs: of 91 KiB that took longer than QEMU and all else together (0.0.6).
+    """
+
+    def _cb_outbound(self, msg: Message) -> Message:
+        return msg
+
+    def _cb_inbound(self, msg: Message) -> Message:
+        return msg
+
+
 class SocketMonitor:
     """One QEMU through its own QMP socket."""
 
@@ -160,7 +175,7 @@ class SocketMonitor:
 
     async def _open(self, timeout: float) -> None:
         # Made here, not in __init__: the client belongs to the loop it is used on.
-        self._client = QMPClient("qmpsnap", readbuflen=REPLY_LIMIT)
+        self._client = _Client("qmpsnap", readbuflen=REPLY_LIMIT)
         self._client.events.event_filter = lambda _event: False  # it cannot be taken out
         # Listening before the first command is sent: a 1 MiB job is over in less than 2 ms.
         self._client.register_listener(_Sink(self.events))

@@ -17,15 +17,15 @@ from tests.bench.stalls import QUERIES, Stalls
 from tests.bench.under_libvirt import UnderLibvirt
 
 FIRST_GRAPH: Final = 6
-"""query-jobs, x-debug-query-block-graph, query-named-block-nodes, query-qmp-schema, query-block,
-query-jobs."""
+"""query-jobs, x-debug-query-block-graph, a probe of query-block, query-named-block-nodes,
+query-block, query-jobs."""
 FAR: Final = 4.0
 """How many times the estimate may be off, where there is enough to measure."""
 _NODES: Final = "query-named-block-nodes"
 _MEASURABLE_S: Final = 0.02
 GRAPH: Final = FIRST_GRAPH - 1
-AGAIN: Final = GRAPH + 2
-"""And query-jobs, for jobs of our own that have ended, and query-name."""
+FIRST: Final = FIRST_GRAPH + 1
+"""And query-name; the serial numbers come on top."""
 
 _TEXT: Final = """\
 # Benchmarks
@@ -38,9 +38,9 @@ What one reading of a guest costs, beside what else can be asked about a chain. 
 
 ## Round trips
 
-The number of queries in one reading of the graph depends on neither the depth nor the number of disks: {first_graph} for the first one of a connection, which asks for the schema, and {graph} for each later one. On the direct road a whole reading (`QmpGuest.read()`: what `qmpsnap chain` and every operation do) is {again} queries. Only the first one of a connection adds to that the schema and the serial numbers, which are kept: one `qom-list-get` for all devices from QEMU 10.1 on (one `qom-get` where there is only one), and **one `qom-get` for each device** of an older QEMU, which has no other way. So a single `qmpsnap --qmp … chain` sends {first_formula} queries for D disks, {first_at_once} from QEMU 10.1 on. Under libvirt the XML has the serial numbers, and for a chain of more than 16 layers `query-block` is not asked, because its reply nests.
+The number of queries in one reading of the graph depends on neither the depth nor the number of disks: {first_graph} for the first one of a QEMU, one of which is a probe for what it can do, and {graph} for each later one. They are sent in two hops, whatever their number. On the direct road the first reading of a connection adds a hop for the guest's name and the serial numbers, which are kept: one `qom-list-get` for all devices from QEMU 10.1 on (one `qom-get` where there is only one), and **one `qom-get` for each device** of an older QEMU, which has no other way. So a single `qmpsnap --qmp … chain` sends {first_formula} queries for D disks (one more where there are several and `qom-list-get` is tried), {first_at_once} from QEMU 10.1 on, and one less where the same QEMU was asked before. Under libvirt the XML has the serial numbers, and for a chain of more than 16 layers `query-block` is not asked, because its reply nests.
 
-While a stream runs, one thing more is asked: its state. A reading during which the graph changes is made again, up to ten times. One that would stop the guest for longer than `--max-stall` ends after the edges, with two queries (three on the direct road).
+While a stream runs, one thing more is asked: its state. A reading during which the graph changes is made again, up to ten times. One that would stop the guest for longer than `--max-stall` ends after the edges, with two queries.
 
 ## On QEMU's own socket
 
@@ -92,12 +92,11 @@ def render(
 ) -> str:
     """The whole page, in Markdown."""
     return _TEXT.format(
-        setting="\n".join(f"- {line}" for line in _setting()),
+        setting="\n".join(f"- {line}" for line in setting()),
         first_graph=FIRST_GRAPH,
         graph=GRAPH,
-        again=AGAIN,
-        first_formula=f"{AGAIN + 1} + D",
-        first_at_once=AGAIN + 2,
+        first_formula=f"{FIRST} + D",
+        first_at_once=FIRST + 1,
         rounds=rounds,
         direct="\n".join(_direct(direct)),
         libvirt="\n".join(_libvirt(libvirt)),
@@ -112,8 +111,9 @@ def broken_promises(
     wrong = []
     for row in direct:
         found = [row.first_graph.trips, row.graph.trips, row.first.trips, row.again.trips]
-        serials = 1 if row.serials_at_once else row.case.disks
-        if found != [FIRST_GRAPH, GRAPH, AGAIN + 1 + serials, AGAIN]:
+        disks = row.case.disks
+        serials = 1 if row.serials_at_once or disks == 1 else disks + 1
+        if found != [FIRST_GRAPH, GRAPH, FIRST + serials, GRAPH]:
             wrong.append(f"{row.case}: {found} round trips on the socket")
     for under in libvirt:
         found = [under.first_graph.trips, under.graph.trips]
@@ -127,7 +127,7 @@ def broken_promises(
     return wrong
 
 
-def _setting() -> Iterator[str]:
+def setting() -> Iterator[str]:
     libvirt = libvirt_module()
     number = libvirt.getVersion()
     dotted = f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}"
@@ -136,11 +136,12 @@ def _setting() -> Iterator[str]:
         said = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
         version = re.search(r"version ([\d.]+)", said.stdout)
         yield f"{program} {version[1] if version else said.stdout}"
-    yield f"{os.cpu_count()} CPUs, {platform.machine()}, Linux; guests without KVM, paused"
+    beside = ", before all other work (`chrt --rr 3`)" if os.sched_getscheduler(0) else ""
+    yield f"{os.cpu_count()} CPUs, {platform.machine()}, Linux{beside}; guests without KVM, paused"
 
 
 def _direct(rows: Iterable[Direct]) -> Iterator[str]:
-    yield from _head(
+    yield from head(
         "layers",
         "disks",
         "queries, first / later",
@@ -157,8 +158,8 @@ def _direct(rows: Iterable[Direct]) -> Iterator[str]:
     )
     for row in rows:
         read, img = row.again, row.qemu_img
-        yield _row(
-            *_names(row.case),
+        yield row_of(
+            *case_cells(row.case),
             f"{row.first.trips} / {read.trips}",
             f"{row.largest / 1024:.0f} KiB",
             _ms(row.first.seconds),
@@ -174,7 +175,7 @@ def _direct(rows: Iterable[Direct]) -> Iterator[str]:
 
 
 def _libvirt(rows: Iterable[UnderLibvirt]) -> Iterator[str]:
-    yield from _head(
+    yield from head(
         "layers",
         "disks",
         "queries, first / later",
@@ -186,8 +187,8 @@ def _libvirt(rows: Iterable[UnderLibvirt]) -> Iterator[str]:
         "reading : XMLDesc",
     )
     for row in rows:
-        yield _row(
-            *_names(row.case),
+        yield row_of(
+            *case_cells(row.case),
             f"{row.first_graph.trips} / {row.graph.trips}",
             _ms(row.graph.seconds),
             _ms(row.read.seconds),
@@ -199,16 +200,16 @@ def _libvirt(rows: Iterable[UnderLibvirt]) -> Iterator[str]:
 
 
 def _stalls(rows: Iterable[Stalls]) -> Iterator[str]:
-    yield from _head("layers", *(f"`{query}`" for query in QUERIES), "estimate")
+    yield from head("layers", *(f"`{query}`" for query in QUERIES), "estimate")
     for row in rows:
-        yield _row(
+        yield row_of(
             f"{row.layers}{', relative' if row.relative else ''}",
             *(_ms(row.by_query[query]) for query in QUERIES),
             _ms(row.expected_s),
         )
 
 
-def _names(case: Case) -> tuple[str, str]:
+def case_cells(case: Case) -> tuple[str, str]:
     return f"{case.layers}{', relative' if case.relative else ''}", str(case.disks)
 
 
@@ -216,10 +217,10 @@ def _ms(seconds: float) -> str:
     return f"{seconds * 1000:.1f}"
 
 
-def _head(*names: str) -> Iterator[str]:
-    yield _row(*names)
+def head(*names: str) -> Iterator[str]:
+    yield row_of(*names)
     yield "|" + "---:|" * len(names)
 
 
-def _row(*cells: str) -> str:
+def row_of(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"

@@ -61,7 +61,7 @@ def _measure(connection: Any, folder: Path, case: Case, rounds: int) -> UnderLib
             costs: dict[str, list[Cost]] = {}
             for _ in range(rounds):
                 with closing(LibvirtGuest(domain, max_stall_s=None)) as host:
-                    host.read()  # the schema
+                    host.read()  # with a probe
                     costs.setdefault("read", []).append(cost(host.read, qemu=guest.pid))
                 monitor = Counting(PassthroughMonitor(domain))
                 reader = Reader(monitor, max_stall_s=None)
