@@ -21,6 +21,7 @@ setup: ## install what is missing: Debian packages, and .venv
 
 demo: setup ## a real QEMU with a tiny disk: create, write, delete, each step shown
 	@.venv/bin/qmpsnap demo $(ARGS)
+	@echo "The program is $(CURDIR)/.venv/bin/qmpsnap."
 
 test: setup ## every check, two at a time
 	$(TOX) run-parallel --parallel 2 --parallel-no-spinner
