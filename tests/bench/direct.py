@@ -61,7 +61,7 @@ def measure(folder: Path, case: Case, rounds: int) -> Direct:
 
             for _ in range(rounds):
                 with closing(Counting(SocketMonitor.connect(guest.qmp_path))) as monitor:
-                    host = QmpGuest(monitor, collects=False, max_stall_s=None)
+                    host = QmpGuest(monitor, max_stall_s=None)
                     take("first", cost(host.read, monitor, guest.pid))
                     take("again", cost(host.read, monitor, guest.pid))
                     reader = Reader(monitor, max_stall_s=None)

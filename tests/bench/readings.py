@@ -17,8 +17,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from qmpsnap.demo import libvirt_guest, qemu_guest
-from qmpsnap.demo.disks import qcow2_chain
 from qmpsnap.demo.embed import embedded_connection
 from qmpsnap.graph import xml
 from qmpsnap.guests.libvirt.guest import LibvirtGuest, stays_small
@@ -27,7 +25,9 @@ from qmpsnap.monitor.socket import SocketMonitor
 from qmpsnap.monitor.virt import libvirt_module
 from tests.bench.measure import Case
 from tests.bench.plain import Plain, Waits
-from tests.support.chains import make_chain
+from tests.rig import libvirt_machine, qemu_machine
+from tests.rig.chains import make_chain
+from tests.rig.disks import qcow2_chain
 
 CASES: Final = (
     *(Case(layers, 1) for layers in (1, 8, 64)),
@@ -126,13 +126,13 @@ def _on_socket(folder: Path, case: Case, rounds: int) -> Reading:
             word for path in (plain, other) for word in ("-qmp", f"unix:{path},server=on,wait=off")
         ]
         with (
-            qemu_guest.run(disks, directory=share, machine_args=monitors) as machine,
+            qemu_machine.run(disks, directory=share, machine_args=monitors) as machine,
             closing(SocketMonitor.connect(machine.qmp_path)) as monitor,
             closing(Plain(plain)) as client,
         ):
 
             def look() -> QmpGuest:
-                return QmpGuest(monitor, pid=machine.pid, collects=False, max_stall_s=None)
+                return QmpGuest(monitor, pid=machine.pid, max_stall_s=None)
 
             def bare() -> None:
                 for command, arguments in _QUERIES:
@@ -159,7 +159,7 @@ def _under_libvirt(connection: Any, folder: Path, case: Case, rounds: int) -> Re
     with TemporaryDirectory(dir=folder) as share:
         name = f"readings-{case.layers}-{case.disks}-{case.relative}"
         disks = _libvirt_disks(Path(share), case)
-        with libvirt_guest.run(connection, disks, name, share) as machine:
+        with libvirt_machine.run(connection, disks, name, share) as machine:
             domain = machine.domain
             small = stays_small(xml.parse(domain.XMLDesc()))
             send = libvirt_module("libvirt_qemu").qemuMonitorCommand
@@ -192,7 +192,7 @@ def _under_libvirt(connection: Any, folder: Path, case: Case, rounds: int) -> Re
             )
 
 
-def _libvirt_disks(share: Path, case: Case) -> list[libvirt_guest.LibvirtDisk]:
+def _libvirt_disks(share: Path, case: Case) -> list[libvirt_machine.LibvirtDisk]:
     letters = ("", *string.ascii_lowercase)
     disks = []
     for number in range(case.disks):
@@ -200,5 +200,5 @@ def _libvirt_disks(share: Path, case: Case) -> list[libvirt_guest.LibvirtDisk]:
             share, f"volume-{number}", case.layers, relative=case.relative
         )
         target = f"vd{letters[number // 26]}{string.ascii_lowercase[number % 26]}"
-        disks.append(libvirt_guest.LibvirtDisk(path, format, target, f"serial-{number}"))
+        disks.append(libvirt_machine.LibvirtDisk(path, format, target, f"serial-{number}"))
     return disks
