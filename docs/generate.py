@@ -7,6 +7,7 @@ Write the pages of the reference that follow from the code.
     docs/reference/layouts.md                  from fixtures/ and tests/layouts/
     docs/reference/situations.md               from the tests that are marked as situations
     docs/reference/attacks.md                  from fixtures/attacks.json, what the tests saw
+    docs/explanation/rooms.dot, rooms.svg      from the imports
 
     python docs/generate.py            write what is stale
     python docs/generate.py --check    write nothing; exit code 1 when something is stale
@@ -61,7 +62,7 @@ CHANGED: Final = {
 
 def pages() -> dict[Path, str]:
     """Return the text of every generated page, by its path."""
-    from docs import layouts, situations  # found only once the checkout is on sys.path
+    from docs import layouts, rooms, situations  # found only once the checkout is on sys.path
 
     return {
         REFERENCE / "cli.md": command_line(),
@@ -70,6 +71,7 @@ def pages() -> dict[Path, str]:
         REFERENCE / "layouts.md": layouts.page(NOTICE),
         REFERENCE / "situations.md": situations.page(NOTICE),
         REFERENCE / "attacks.md": attacks(),
+        rooms.FOLDER / "rooms.dot": rooms.dot(),
     }
 
 
@@ -453,6 +455,10 @@ def main(arguments: list[str]) -> int:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(pages()[path], encoding="utf-8")
             print(f"wrote {path}")
+            if path.suffix == ".dot":
+                from docs import rooms
+
+                rooms.draw()
     return 1 if arguments and found else 0
 
 

@@ -75,6 +75,14 @@ def test_the_picture_of_imports_is_true() -> None:
     assert said == found
 
 
+def test_the_drawn_picture_is_that_of_its_source() -> None:
+    """Graphviz lays it out, which differs by its version; the arrows do not."""
+    folder = ROOT / "docs/explanation"
+    arrows = re.findall(r'"(\w+)" -> "(\w+)"', (folder / "rooms.dot").read_text())
+    drawn = re.findall(r"<title>(\w+)&#45;&gt;(\w+)</title>", (folder / "rooms.svg").read_text())
+    assert sorted(drawn) == sorted(arrows) != []
+
+
 def _imported(path: Path) -> set[str]:
     modules: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
