@@ -158,6 +158,11 @@ def volume_snapshot_delete(
     return _told(Operation.DELETE, dialect, work, tell)
 
 
+def refused(operation: Operation, error: BaseException) -> Update:
+    """Return the update of a call that was not made, as its arguments could not be read."""
+    return Update(body=status.failure(operation), error=error)
+
+
 def delete_asked(
     volume_id: str, snapshot_id: str, delete_info: Mapping[str, object]
 ) -> DeleteRequest:

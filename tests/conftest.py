@@ -169,7 +169,10 @@ def borrowed(connection: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     is too many for one process.
     """
 
-    def open_connection(uri: str) -> Any:
-        return lent(connection) if uri == connection.getURI() else virt.open_connection(uri)
+    def open_connection(uri: str, **wishes: bool) -> Any:
+        if uri == connection.getURI():
+            return lent(connection)
+        return virt.open_connection(uri, **wishes)
 
-    monkeypatch.setattr("qmpsnap.cli.connection.open_connection", open_connection)
+    for module in ("cli.connection", "guests.connect"):
+        monkeypatch.setattr(f"qmpsnap.{module}.open_connection", open_connection)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -13,16 +12,15 @@ from typing import TYPE_CHECKING, Any
 from qmpsnap.cli.output import say
 from qmpsnap.errors import Refused
 from qmpsnap.formats.layers import Disks
+from qmpsnap.guests.connect import connect, connect_qmp, from_domain, libvirt_uri
 from qmpsnap.guests.reader import MAX_STALL_S
-from qmpsnap.monitor.virt import find_domain, host_of, is_active, open_connection
+from qmpsnap.monitor.virt import find_domain, host_of, open_connection
 
 if TYPE_CHECKING:
     from qmpsnap.guests.libvirt.guest import LibvirtGuest
+    from qmpsnap.guests.offline.guest import OfflineGuest
     from qmpsnap.guests.qmp.guest import QmpGuest
     from qmpsnap.monitor.socket import SocketMonitor
-    from qmpsnap.operations.guest import Guest
-
-DEFAULT_URI = "qemu:///system"
 
 
 class NoTranscript(Refused):
@@ -51,7 +49,7 @@ class Road:
     @property
     def uri(self) -> str:
         """The libvirt URI: given, from the environment as for virsh, or the system's."""
-        return self.connect or os.environ.get("LIBVIRT_DEFAULT_URI") or DEFAULT_URI
+        return libvirt_uri(self.connect)
 
     @property
     def source(self) -> str:
@@ -105,15 +103,13 @@ class Road:
 
         return QmpGuest(monitor, pid=monitor.pid, max_stall_s=self.max_stall_s, partly=True)
 
-    def under_libvirt(self, domain: Any) -> LibvirtGuest:
-        """Use a running guest of libvirt; the `connect` of its own is for a libvirtd that restarts."""
-        from qmpsnap.guests.libvirt.guest import LibvirtGuest
-
-        return LibvirtGuest(
+    def under_libvirt(self, domain: Any) -> LibvirtGuest | OfflineGuest:
+        """Use a guest of libvirt; the `connect` of its own is for a libvirtd that restarts."""
+        return from_domain(
             domain,
             passthrough=self.passthrough,
-            connect=self.connection,
             max_stall_s=self.max_stall_s,
+            connect=self.connection,
         )
 
     def connection(self) -> Any:
@@ -152,10 +148,9 @@ class Road:
         except OSError as error:
             raise NoTranscript(path, error.strerror or str(error)) from error
 
-    @contextmanager
-    def open(self, guest: str | None) -> Iterator[Guest]:
+    def open(self, guest: str | None) -> QmpGuest | LibvirtGuest | OfflineGuest:
         """
-        Connect to a guest for the length of a block.
+        Connect to a guest; `with` closes it.
 
         Args:
             guest: Name or UUID; None on the direct road, where the socket says it all.
@@ -168,31 +163,13 @@ class Road:
 
             raise OnlyRecorded("this command")
         if self.qmp is not None:
-            from qmpsnap.guests.qmp.guest import QmpGuest
-            from qmpsnap.monitor.socket import SocketMonitor
-
-            socket = self.qmp
-            with closing(SocketMonitor.connect(socket)) as monitor:
-                direct = QmpGuest(
-                    monitor,
-                    agent=self.agent,
-                    pid=monitor.pid,
-                    connect=lambda: SocketMonitor.connect(socket),
-                    max_stall_s=self.max_stall_s,
-                )
-                with closing(direct):
-                    yield direct
-            return
-        with closing(open_connection(self.uri)) as connection:
-            domain = find_domain(connection, guest or "")
-            if is_active(domain):
-                with closing(self.under_libvirt(domain)) as running:
-                    yield running
-                return
-            from qmpsnap.guests.offline.guest import OfflineGuest
-
-            with closing(OfflineGuest(domain)) as off:
-                yield off
+            return connect_qmp(self.qmp, agent=self.agent, max_stall_s=self.max_stall_s)
+        return connect(
+            self.uri,
+            guest=guest or "",
+            passthrough=self.passthrough,
+            max_stall_s=self.max_stall_s,
+        )
 
 
 def _text_of(path: str) -> str:

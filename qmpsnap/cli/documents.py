@@ -120,6 +120,7 @@ def result(operation: str, done: Sequence[Result]) -> Document:
         "operation": operation,
         "file_format": {name: format_ for one in done for name, format_ in one.file_format.items()},
         "dropped": [path for one in done for path in one.dropped],
+        "removed": [path for one in done for path in one.removed],
         "held": [path for one in done for path in one.held],
         "repaired": list(dict.fromkeys(repair for one in done for repair in one.repaired)),
         "notes": list(dict.fromkeys(note for one in done for note in one.notes)),
@@ -131,6 +132,7 @@ def result(operation: str, done: Sequence[Result]) -> Document:
             {
                 "file_format": dict(one.file_format),
                 "dropped": list(one.dropped),
+                "removed": list(one.removed),
                 "held": list(one.held),
                 "repaired": list(one.repaired),
                 "notes": list(one.notes),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Sequence
 
 import click
 
+from qmpsnap import by_name
 from qmpsnap.cli import documents, plans, quiescing, views
 from qmpsnap.cli.command import Command
 from qmpsnap.cli.connection import Road
@@ -22,11 +22,10 @@ from qmpsnap.cli.output import output_option, say, show
 from qmpsnap.cli.progress import shown
 from qmpsnap.cli.quiescing import quiesce_options
 from qmpsnap.cli.text import fold, printable
-from qmpsnap.operations import merge, outcome
 from qmpsnap.operations.forecast import forecast_create, forecast_delete
 from qmpsnap.operations.options import MergeOptions
+from qmpsnap.operations.outcome import Result
 from qmpsnap.operations.requests import CreateRequest, Method, NamedDeleteRequest
-from qmpsnap.operations.snapshot import create_all
 
 
 @click.command(
@@ -64,15 +63,19 @@ def create(
     What the guest writes from now on goes to a new file beside the active one, <volume>.<NAME>.
     Without NAME, the time of day (UTC) names it.
     """
-    snapshot = name or default_name()
-    requests = [CreateRequest(disk=one, new_file=None, snapshot=snapshot) for one in (disk, *also)]
+    snapshot = name or by_name.default_name()
+    quiescence = quiescing.quiesce(quiesce, freeze_timeout)
     with road.open(guest) as host:
-        quiescence = quiescing.quiesce(quiesce, freeze_timeout)
         if only_plan:
+            requests = [
+                CreateRequest(disk=one, new_file=None, snapshot=snapshot) for one in (disk, *also)
+            ]
             forecasts = forecast_create(host, requests, quiescence, allow=guards(allow))
             plans.show_plans("create", forecasts, output)
             return
-        done = create_all(host, requests, quiescence, allow=guards(allow))
+        done = by_name.create(
+            host, disk, snapshot, also=also, quiesce=quiescence, allow=guards(allow)
+        )
     _tell(
         f"snapshot {snapshot} of {', '.join(one.disk.disk for one in done)}", "create", done, output
     )
@@ -120,9 +123,9 @@ def delete(
     output: str,
 ) -> None:
     """Delete a snapshot of a disk. The guest keeps what it sees."""
-    request = NamedDeleteRequest(disk=disk, snapshot=name, method=method)
     allowed = guards(allow, force=force)
     if only_plan:
+        request = NamedDeleteRequest(disk=disk, snapshot=name, method=method)
         with road.open(guest) as host:
             forecast = forecast_delete(
                 host,
@@ -134,15 +137,17 @@ def delete(
         plans.show_plans("delete", (forecast,), output)
         return
     with road.open(guest) as host, shown() as screen:
-        done = merge.delete(
+        done = by_name.delete(
             host,
-            request,
-            screen.progress,
+            disk,
+            name,
+            method=method,
+            remove_file=remove_file,
             options=options,
-            tell=screen.tell,
             allow=allowed,
             verify=verify,
-            remove=remove_file,
+            progress=screen.progress,
+            notices=screen.tell,
         )
     _tell(f"deleted snapshot {name} of {done.disk.disk}", "delete", (done,), output)
     for path in done.removed:
@@ -154,12 +159,7 @@ def delete(
         say(f"{path} left the chain, but it is still in use; it was kept")
 
 
-def default_name() -> str:
-    """A name from the clock, sortable: `20261122-231500`."""
-    return datetime.datetime.now(tz=datetime.UTC).strftime("%Y%m%d-%H%M%S")
-
-
-def _tell(headline: str, operation: str, done: Sequence[outcome.Result], output: str) -> None:
+def _tell(headline: str, operation: str, done: Sequence[Result], output: str) -> None:
     for repair in dict.fromkeys(repair for one in done for repair in one.repaired):
         say(f"repaired: {repair}")
     for note in dict.fromkeys(note for one in done for note in one.notes):

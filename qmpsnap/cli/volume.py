@@ -8,11 +8,10 @@ failure alike: the caller is always told.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 
 import click
 
-from qmpsnap import status
+from qmpsnap import service
 from qmpsnap.cli import plans, quiescing
 from qmpsnap.cli.command import Command
 from qmpsnap.cli.connection import Road
@@ -27,17 +26,10 @@ from qmpsnap.cli.options import (
 from qmpsnap.cli.output import say, write
 from qmpsnap.cli.progress import shown
 from qmpsnap.cli.quiescing import quiesce_options
-from qmpsnap.errors import QmpsnapError
-from qmpsnap.operations import merge, outcome
 from qmpsnap.operations.forecast import forecast_create, forecast_delete
 from qmpsnap.operations.options import MergeOptions
-from qmpsnap.operations.requests import (
-    BadRequest,
-    DeleteRequest,
-    create_request,
-    delete_request,
-)
-from qmpsnap.operations.snapshot import create
+from qmpsnap.operations.requests import BadRequest, create_request
+from qmpsnap.service import Update
 from qmpsnap.status import Dialect, Operation
 
 dialect_option = click.option(
@@ -81,21 +73,23 @@ def volume_snapshot_create(
     CREATE_INFO is JSON: {"type": "qcow2", "new_file": NAME, "snapshot_id": ID}. With --plan, the
     plan is printed instead: nothing happens, so no status is sent.
     """
+    quiescence, allowed = quiescing.quiesce(quiesce, freeze_timeout), guards(allow)
     if plan is not None:
         request = create_request(volume_id, _dictionary("create_info", create_info))
         with road.open(guest) as host:
-            quiescence = quiescing.quiesce(quiesce, freeze_timeout)
-            forecasts = forecast_create(host, [request], quiescence, allow=guards(allow))
+            forecasts = forecast_create(host, [request], quiescence, allow=allowed)
         plans.show_plans("create", forecasts, plan)
         return
-
-    def work() -> outcome.Result:
-        request = create_request(volume_id, _dictionary("create_info", create_info))
-        with road.open(guest) as host:
-            quiescence = quiescing.quiesce(quiesce, freeze_timeout)
-            return create(host, request, quiescence, allow=guards(allow))
-
-    _report(Operation.CREATE, dialect, work)
+    update = service.volume_snapshot_create(
+        lambda: road.open(guest),
+        volume_id,
+        _or_refused(Operation.CREATE, "create_info", create_info),
+        quiesce=quiescence,
+        allow=allowed,
+        dialect=dialect,
+        tell=_print,
+    )
+    _end(update)
 
 
 @click.command(
@@ -138,34 +132,34 @@ def volume_snapshot_delete(
     nothing happens, so no status is sent.
     """
     allowed = guards(allow, force=force)
-
-    def asked() -> DeleteRequest:
-        request = delete_request(volume_id, _dictionary("delete_info", delete_info))
-        if not snapshot_id:
-            raise BadRequest("volume-snapshot-delete", "the snapshot id is empty", "an id")
-        return request
-
     if plan is not None:
-        request = asked()
+        info = _dictionary("delete_info", delete_info)
+        request = service.delete_asked(volume_id, snapshot_id, info)
         with road.open(guest) as host:
             forecast = forecast_delete(host, request, options=options, allow=allowed)
         plans.show_plans("delete", (forecast,), plan)
         return
-
-    def work() -> outcome.Result:
-        request = asked()
-        with road.open(guest) as host, shown() as screen:
-            return merge.delete(
-                host,
-                request,
-                screen.progress,
+    info = _or_refused(Operation.DELETE, "delete_info", delete_info)
+    told: list[Update] = []
+    try:
+        with shown() as screen:
+            update = service.volume_snapshot_delete(
+                lambda: road.open(guest),
+                volume_id,
+                snapshot_id,
+                info,
                 options=options,
-                tell=screen.tell,
                 allow=allowed,
                 verify=verify,
+                dialect=dialect,
+                tell=told.append,
+                progress=screen.progress,
+                notices=screen.tell,
             )
-
-    _report(Operation.DELETE, dialect, work)
+    finally:  # when nothing moves on the terminal any more
+        for one in told:
+            _print(one)
+    _end(update)
 
 
 def _dictionary(where: str, text: str) -> dict[str, object]:
@@ -187,22 +181,25 @@ class NotJson(BadRequest):
         super().__init__(where, f"not a JSON object: {reason}", "a JSON object")
 
 
-def _report(operation: Operation, dialect: str, work: Callable[[], outcome.Result]) -> None:
-    """Do the work and print the one line, whatever comes of it."""
+def _or_refused(operation: Operation, where: str, text: str) -> dict[str, object]:
+    """Parse an argument; print the one line when it cannot be."""
     try:
-        done = work()
-    except outcome.Interrupted:
-        _print(status.running(operation))
+        return _dictionary(where, text)
+    except NotJson as error:
+        _print(service.refused(operation, error))
         raise
-    except (QmpsnapError, KeyboardInterrupt):  # Ctrl-C as such: before anything was begun
-        _print(status.failure(operation))
-        raise
-    for repair in done.repaired:
-        say(f"repaired: {repair}")
-    for note in done.notes:
-        say(f"note: {note}")
-    _print(status.success(operation, done.file_format, Dialect(dialect)))
 
 
-def _print(body: dict[str, object]) -> None:
-    write(json.dumps(body))
+def _print(update: Update) -> None:
+    write(json.dumps(update.body))
+
+
+def _end(update: Update) -> None:
+    """Say what there is to say beside the update; an error becomes the message and exit code."""
+    if update.error is not None:
+        raise update.error
+    if update.result is not None:
+        for repair in update.result.repaired:
+            say(f"repaired: {repair}")
+        for note in update.result.notes:
+            say(f"note: {note}")

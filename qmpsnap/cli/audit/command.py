@@ -252,7 +252,7 @@ def _domains_of(connection: Any, libvirt: Any) -> list[_Domain]:
 
 def _by_libvirt(road: Road, domain: _Domain) -> _Target:
     def work() -> _Answer:
-        with closing(road.under_libvirt(domain.handle)) as host:
+        with road.under_libvirt(domain.handle) as host:
             seen, found = look(host.read, name=domain.name, host=host_of(road.uri))
         return _Answer(seen=seen, found=found, uuid=domain.uuid)
 
