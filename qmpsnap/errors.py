@@ -80,6 +80,26 @@ class Refused(QmpsnapError):
     changed: ClassVar[Changed] = "no"
 
 
+class _OfKnown(Refused):
+    """Something was asked for by a name; the names that there are."""
+
+    wanted: str
+    known: tuple[str, ...]
+
+    @property
+    def known_text(self) -> str:
+        """The names, or a word for none."""
+        return ", ".join(self.known) or "none"
+
+
+class NotFound(_OfKnown):
+    """Nothing of this kind answers to the name."""
+
+
+class Ambiguous(_OfKnown):
+    """More than one does, so neither is touched."""
+
+
 class Failed(QmpsnapError):
     """It ran and stopped. The message says in which state the chain was left."""
 

@@ -4,40 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from qmpsnap.errors import Refused
+from qmpsnap.errors import Ambiguous, NotFound
 from qmpsnap.formats.verdict import Evidence, Verdict
 from qmpsnap.graph.files import OpenFile
 from qmpsnap.graph.nodes import Device, Graph, Job, Node
 
 
-class DiskNotFound(Refused):
+class DiskNotFound(NotFound):
     """The guest has no such disk."""
 
     msg = "there is no disk {self.wanted!r}; the guest has: {self.known_text}"
     remedy = "Name a disk by target, serial, device id or node; `qmpsnap disks` lists them."
 
-    wanted: str
-    known: tuple[str, ...]
 
-    @property
-    def known_text(self) -> str:
-        """The disks, or a word for none."""
-        return ", ".join(self.known) or "none"
-
-
-class DiskAmbiguous(Refused):
+class DiskAmbiguous(Ambiguous):
     """Two disks answer to this name, so neither is touched."""
 
     msg = "{self.wanted!r} names more than one disk: {self.known_text}"
     remedy = "Name the disk by its target or device id."
-
-    wanted: str
-    known: tuple[str, ...]
-
-    @property
-    def known_text(self) -> str:
-        """The disks."""
-        return ", ".join(self.known)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ import os.path
 import re
 from dataclasses import dataclass
 
-from qmpsnap.errors import Refused
+from qmpsnap.errors import Ambiguous, NotFound, Refused
 from qmpsnap.formats.layers import Disk, Layer
 from qmpsnap.operations.requests import BadFileName
 
@@ -39,36 +39,22 @@ class SnapshotExists(Refused):
     disk: str
 
 
-class SnapshotNotFound(Refused):
+class SnapshotNotFound(NotFound):
     """There is no snapshot of this name on the disk."""
 
-    msg = "disk {self.disk} has no snapshot {self.name!r}; it has: {self.known_text}"
+    msg = "disk {self.disk} has no snapshot {self.wanted!r}; it has: {self.known_text}"
     remedy = "Give one of these, or see `qmpsnap list`."
 
     disk: str
-    name: str
-    known: tuple[str, ...]
-
-    @property
-    def known_text(self) -> str:
-        """The names, or a word for none."""
-        return ", ".join(self.known) or "none"
 
 
-class SnapshotAmbiguous(Refused):
+class SnapshotAmbiguous(Ambiguous):
     """Two layers of the chain end in this name."""
 
-    msg = "disk {self.disk} has more than one snapshot {self.name!r}: {self.files_text}"
+    msg = "disk {self.disk} has more than one snapshot {self.wanted!r}: {self.known_text}"
     remedy = "Delete by file names: `qmpsnap volume-snapshot-delete`."
 
     disk: str
-    name: str
-    files: tuple[str, ...]
-
-    @property
-    def files_text(self) -> str:
-        """The files that end in the name."""
-        return ", ".join(self.files)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,9 +104,9 @@ def find_snapshot(disk: Disk, name: str) -> Snapshot:
     known = snapshots(disk)
     found = [snapshot for snapshot in known if snapshot.name == name]
     if not found:
-        raise SnapshotNotFound(disk.disk, name, tuple(one.name for one in known))
+        raise SnapshotNotFound(name, tuple(one.name for one in known), disk.disk)
     if len(found) > 1:
-        raise SnapshotAmbiguous(disk.disk, name, tuple(one.overlay.file for one in found))
+        raise SnapshotAmbiguous(name, tuple(one.overlay.file for one in found), disk.disk)
     return found[0]
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from qmpsnap.errors import Failed, Refused
+from qmpsnap.errors import Ambiguous, Failed, NotFound, Refused
 from qmpsnap.operations.guest import Jobs
 from qmpsnap.operations.job.machine import decide, watch
 from qmpsnap.operations.job.states import (
@@ -34,34 +34,18 @@ END_S: Final = 30.0
 """How long a cancelled job may take to end."""
 
 
-class JobNotFound(Refused):
+class JobNotFound(NotFound):
     """No job answers to the name."""
 
     msg = "there is no job {self.wanted!r}; there is: {self.known_text}"
     remedy = "See `qmpsnap job list`. A job that has ended is not there any more."
 
-    wanted: str
-    known: tuple[str, ...]
 
-    @property
-    def known_text(self) -> str:
-        """The ids, or a word for none."""
-        return ", ".join(self.known) or "none"
-
-
-class JobAmbiguous(Refused):
+class JobAmbiguous(Ambiguous):
     """A disk has more than one job."""
 
     msg = "{self.wanted!r} has several jobs: {self.known_text}"
     remedy = "Give the id of one of them."
-
-    wanted: str
-    known: tuple[str, ...]
-
-    @property
-    def known_text(self) -> str:
-        """The ids."""
-        return ", ".join(self.known)
 
 
 class JobUnsuitable(Refused):
