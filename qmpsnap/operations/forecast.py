@@ -25,7 +25,7 @@ from qmpsnap.operations.requests import CreateRequest, DeleteRequest, NamedDelet
 from qmpsnap.operations.snapshot import Prepared
 from qmpsnap.operations.snapshot import prepared as prepared_snapshot
 from qmpsnap.operations.space import Growth, growth
-from qmpsnap.operations.step import Step
+from qmpsnap.operations.step import Does, Step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +66,11 @@ def forecast_delete(
     merge = prepared_merge(guest, seen, request, options, allow=allow, remove=remove)
     plan = merge.plan
     acts = remaining(merge.steps, merge.running)
-    removing = merge.steps.remove
-    mending = wrong_active(plan.remaining, plan.disk) if plan.kind == "active-commit" else None
+    removing = tuple(step for step in acts if step.does is Does.REMOVE)
+    failed = merge.running is not None and merge.running.view.error is not None
+    mending = None
+    if plan.kind == "active-commit" and not failed:
+        mending = wrong_active(plan.remaining, plan.disk)
     return Forecast(
         disk=plan.disk.disk,
         kind=plan.kind,

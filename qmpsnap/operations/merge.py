@@ -11,6 +11,7 @@ that changes the graph, the graph is compared with the one that the plan was mad
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from qmpsnap.errors import QmpsnapError
@@ -22,7 +23,7 @@ from qmpsnap.operations.guards import Guard, Surroundings, check_idle, check_mer
 from qmpsnap.operations.guest import Guest, MergeSteps, NotFlushed, State
 from qmpsnap.operations.headers import ensured, mended_active
 from qmpsnap.operations.hold import held
-from qmpsnap.operations.job.loop import POLL_S, Ended, JobSteps, Loop, Tell, flush_error
+from qmpsnap.operations.job.loop import POLL_S, Ended, JobSteps, Loop, Tell
 from qmpsnap.operations.job.machine import DEFAULT_LIMITS, Limits
 from qmpsnap.operations.job.states import COPYING, JobReport, JobStatus, JobView, Verb
 from qmpsnap.operations.judge import judged
@@ -168,13 +169,10 @@ def delete(
         notes=(*notes_of(found.jobs, steps.job), *left_open),
     )
     done = _with_right_headers(guest, plan, done)
-    done = _kept_for_others(guest, plan, done)
-    if remove:
-        done = removed(guest, plan, steps.remove, done)
-    done = _with_state(guest, done)
-    if not verify:
-        return done
-    return replace(done, notes=(*done.notes, _verified(guest, plan, proof, done)))
+    done = _with_state(guest, _kept_for_others(guest, plan, done))
+    if verify:
+        done = replace(done, notes=(*done.notes, _verified(guest, plan, proof, done)))
+    return removed(guest, plan, steps.remove, done) if remove else done
 
 
 def _run(guest: Guest, merge: Prepared, loop: Loop, options: MergeOptions, limits: Limits) -> Ended:
@@ -198,7 +196,8 @@ def _run(guest: Guest, merge: Prepared, loop: Loop, options: MergeOptions, limit
         else:
             guest.follow(steps.job)
             if options.bandwidth is not None and running.view.status in COPYING:
-                guest.take(guest.compose.verb(Verb.SET_SPEED, steps.job, options.bandwidth))
+                with suppress(CommandFailed):  # it has copied everything since
+                    guest.take(guest.compose.verb(Verb.SET_SPEED, steps.job, options.bandwidth))
         with changing(plan.kind, plan.top.file):
             return loop.to_the_end(options.timeout_s, limits)
     except KeyboardInterrupt:
@@ -243,23 +242,32 @@ def _flush_otherwise(
     Where a backup or an export on the disk forbids a resize, the flush by HMP stands.
 
     Raises:
-        NotFlushed: There is none, or the resize has said that its flush failed.
+        NotFlushed: There is no such way, or the flush failed.
     """
-    problem: str | None = refused.description
+    problem: object = refused.description
     if refused.forbidden and steps.otherwise is not None:
-        problem = flush_error(guest.take, steps.otherwise, plan.top.file)
-    if problem is not None:
-        raise NotFlushed(plan.top.file, problem) from refused
+        try:
+            problem = guest.take(steps.otherwise)
+        except CommandFailed as error:
+            problem = error.description
+    if problem:
+        raise NotFlushed(plan.top.file, str(problem).strip()) from refused
 
 
 def _left_open(plan: MergePlan, problems: dict[str, str], now: Disks) -> tuple[str, ...]:
-    """Nodes that are still there; most others QEMU had closed by itself."""
-    nodes = now.graph.nodes if now.graph is not None else {}
+    """
+    Nodes that are still there; most others QEMU had closed by itself.
+
+    What such a node reads stays open because of it, and is not told.
+    """
+    if now.graph is None:
+        return ()
+    read = {edge.child for edge in now.graph.edges if edge.parent in problems}
     files = {name: layer.file for layer in plan.dropped for name in layer.nodes}
     return tuple(
         f"node {name} of {files.get(name)} stays open: {why}"
         for name, why in problems.items()
-        if name in nodes
+        if name in now.graph.nodes and name not in read
     )
 
 
@@ -329,6 +337,8 @@ def remaining(steps: MergeSteps, running: JobReport | None) -> tuple[Step, ...]:
     """The acts that are still to be taken, when a job is there already."""
     if running is None:
         return steps.all
+    if running.view.error is not None:
+        return () if steps.dismiss is None else (steps.dismiss,)
     settle = tuple(step for step in steps.all if step not in (steps.hold, steps.start))
     if running.view.status in (JobStatus.CONCLUDED, JobStatus.NULL):
         done = (steps.flush, steps.commit)

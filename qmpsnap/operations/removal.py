@@ -52,8 +52,8 @@ def removed(door: Door, plan: MergePlan, steps: Sequence[Step], done: Result) ->
             continue
         try:
             door.take(step)
-        except QmpsnapError as error:
-            notes.append(f"{path} was not removed: {error}")
+        except (QmpsnapError, KeyboardInterrupt) as error:
+            notes.append(f"{path} was not removed: {str(error) or 'interrupted'}")
         else:
             gone.append(path)
     folder = folder_of(plan.disk.layers[0])

@@ -87,6 +87,14 @@ class TestDelete:
         assert words(forecast_delete(fake, DELETE)) == expected
         assert fake.calls == ["read"]
 
+    @pytest.mark.parametrize("remove", [False, True])
+    def test_of_a_job_that_failed_it_is_dismissed(self, remove: bool) -> None:
+        wrong = samples.changed_layer(samples.disk(3), 1, backing_format=None)
+        fake = FakeGuest(samples.guest(wrong))
+        fake.left_running = True
+        fake.left_as = JobView(status=JobStatus.CONCLUDED, error="no space")
+        assert words(forecast_delete(fake, DELETE, remove=remove)) == ["dismiss"]
+
     def test_chains_before_and_after(self) -> None:
         forecast = forecast_delete(FakeGuest(samples.guest(samples.disk(3))), DELETE)
         assert [layer.file for layer in forecast.before] == samples.names(3)

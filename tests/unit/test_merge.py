@@ -10,6 +10,8 @@ import pytest
 from qmpsnap.errors import QmpsnapError, Unknown
 from qmpsnap.formats.layers import Disk, DiskNotFound, Disks
 from qmpsnap.formats.verdict import Verdict
+from qmpsnap.graph.nodes import Edge, Graph, Node
+from qmpsnap.guests.files.door import FileFailed
 from qmpsnap.guests.reader import TornReading
 from qmpsnap.monitor.base import (
     CommandFailed,
@@ -19,8 +21,10 @@ from qmpsnap.monitor.base import (
     LostWhileReading,
 )
 from qmpsnap.operations import merge
-from qmpsnap.operations.guest import Guest
-from qmpsnap.operations.job.states import JobFailed, JobStatus, JobView
+from qmpsnap.operations.guards import Surroundings
+from qmpsnap.operations.guest import Guest, MergeSteps, NotFlushed, State
+from qmpsnap.operations.job.states import JobFailed, JobReport, JobStatus, JobView
+from qmpsnap.operations.options import MergeOptions
 from qmpsnap.operations.outcome import (
     ChainUnexpected,
     HeaderWrong,
@@ -30,15 +34,16 @@ from qmpsnap.operations.outcome import (
     StoppedByChange,
     XmlBehind,
 )
-from qmpsnap.operations.plan_merge import NotInChain
+from qmpsnap.operations.plan_merge import MergePlan, NotInChain, plan_delete
+from qmpsnap.operations.proof import ContentDiffers
 from qmpsnap.operations.requests import (
     DeleteRequest,
     NamedDeleteRequest,
 )
-from qmpsnap.operations.step import Does, Step
+from qmpsnap.operations.step import Does, NotNow, Step
 from qmpsnap.operations.unchanged import GraphChanged
 from tests.unit import samples
-from tests.unit.fake_guest import CONCLUDED, FakeGuest, with_layers
+from tests.unit.fake_guest import CONCLUDED, FakeGuest, report, step, with_layers
 
 COMMIT = DeleteRequest(disk="1", file_to_merge="volume-1.s1", merge_target_file="volume-1")
 ACTIVE = DeleteRequest(disk="1", file_to_merge="volume-1.s2", merge_target_file="volume-1")
@@ -46,6 +51,7 @@ PULL = DeleteRequest(disk="1", file_to_merge=None, merge_target_file=None)
 PULL_TO = DeleteRequest(disk="1", file_to_merge="volume-1", merge_target_file=None)
 MERGES = (COMMIT, ACTIVE, PULL, PULL_TO)
 
+FORBIDDEN = CommandFailed("block_resize", "GenericError", "Permission conflict on node 'a'")
 GONE = [
     ConnectionLost("query-jobs", "gone"),
     LostInMidCommand("query-jobs", "gone"),
@@ -72,6 +78,11 @@ def deleted(fake: FakeGuest, request: DeleteRequest = COMMIT) -> Result:
 def test_fake_is_a_guest() -> None:
     fake: Guest = guest()
     assert fake.read() == samples.guest(samples.disk(3))
+
+
+def graph(upper: str, lower: str, other: str) -> Graph:
+    nodes = {name: Node(name=name, driver="qcow2", filename="") for name in (upper, lower, other)}
+    return Graph(devices=(), nodes=nodes, edges=(Edge(parent=upper, child=lower, role="file"),))
 
 
 def lagging(guest: Disks, **changes: Any) -> Disks:
@@ -347,6 +358,206 @@ class TestSomebodyElse:
         fake.readings = [with_layers(fake.guest, [*upper, base])]
         with pytest.raises(ChainUnexpected, match=r"the chain is volume-1 <- volume-1\.s2 <-"):
             deleted(fake)
+
+
+class TestSettling:
+    """What is done after the job, and what becomes of it when QEMU does not want it."""
+
+    def pulled(self, resize: BaseException, said: object) -> Result:
+        class Refuses(FakeGuest):
+            def merge(self, plan: MergePlan, options: MergeOptions, state: State) -> MergeSteps:
+                resize, hmp = step(Does.FLUSH, "block_resize"), step(Does.FLUSH, "hmp")
+                steps = super().merge(plan, options, state)
+                return replace(steps, settle=(resize,), otherwise=hmp)
+
+            def take(self, step: Step) -> object:
+                if step.what == "block_resize":
+                    raise resize
+                if step.what == "hmp" and isinstance(said, BaseException):
+                    raise said
+                return said if step.what == "hmp" else super().take(step)
+
+        return deleted(Refuses(samples.guest(samples.disk(3))), PULL)
+
+    def test_flush_by_hmp_stands_where_another_user_forbids_a_resize(self) -> None:
+        assert self.pulled(FORBIDDEN, "").file_format == {"volume-1.s2": "qcow2"}
+
+    @pytest.mark.parametrize(
+        ("resize", "said"),
+        [
+            (FORBIDDEN, "Input/output error"),
+            (FORBIDDEN, CommandFailed("human-monitor-command", "CommandNotFound", "no HMP")),
+            (FORBIDDEN, CommandFailed("human-monitor-command", "GenericError", "no")),
+            (CommandFailed("block_resize", "GenericError", "Input/output error"), ""),
+        ],
+    )
+    def test_flush_that_is_not_certain_is_no_success(
+        self, resize: BaseException, said: object
+    ) -> None:
+        with pytest.raises(NotFlushed, match=r"volume-1\.s2 holds all data") as caught:
+            self.pulled(resize, said)
+        assert (caught.value.exit_code, caught.value.changed) == (1, "yes")
+
+    def test_node_that_qemu_does_not_let_go_is_told_once(self) -> None:
+        """What it reads stays open because of it; what has gone by itself is no news."""
+        names = ("a", "b", "gone")
+        upper, middle, lower = samples.disk(3).layers
+        disk = samples.disk(3, layers=(upper, replace(middle, nodes=names), lower))
+        fake = FakeGuest(replace(samples.guest(disk), graph=graph("a", "b", "x")))
+        fake.settles = tuple(step(Does.CLOSE, **{"node-name": name}) for name in names)
+        fake.fails["close"] = CommandFailed("blockdev-del", "GenericError", "Node is in use")
+        assert deleted(fake).notes == ("node a of volume-1.s1 stays open: Node is in use",)
+
+    @pytest.mark.parametrize("step", ["dismiss", "close"])
+    def test_what_is_not_possible_any_more_is_done_already(self, step: str) -> None:
+        fake = guest()
+        fake.fails[step] = NotNow(step, "no such job")
+        assert deleted(fake).notes == ()
+
+    def test_bandwidth_that_comes_too_late(self) -> None:
+        fake = guest(view("pending"), CONCLUDED)
+        fake.left_running = True
+        fake.fails["speed"] = CommandFailed("block-job-set-speed", "GenericError", "pending")
+        options = MergeOptions(bandwidth=8)
+        assert merge.delete(fake, COMMIT, poll_s=0, options=options).file_format
+        assert "speed" in fake.calls
+
+
+class TestRemoval:
+    """Only what the proof has released, and what is the volume's own."""
+
+    def removed(self, fake: FakeGuest, request: DeleteRequest = PULL, **more: Any) -> Result:
+        return merge.delete(fake, request, poll_s=0, remove=True, **more)
+
+    def test_after_everything_else(self) -> None:
+        fake = guest()
+        result = self.removed(fake)
+        assert result.removed == ("/share/volume-1.s1", "/share/volume-1")
+        assert fake.calls[-4:] == ["close", "read", "remove", "remove"]
+
+    def test_not_asked_for(self) -> None:
+        fake = guest()
+        assert deleted(fake).removed == ()
+        assert "remove" not in fake.calls
+
+    def test_nothing_when_what_is_read_differs(self) -> None:
+        fake = guest()
+        fake.run, fake.digests = "paused", ["aa", "bb"]
+        with pytest.raises(ContentDiffers):
+            self.removed(fake, verify=True)
+        assert "remove" not in fake.calls
+
+    @pytest.mark.parametrize("error", [view("concluded", "no"), view("null", "no")])
+    def test_nothing_when_the_job_failed(self, error: JobView) -> None:
+        fake = guest(error)
+        with pytest.raises(JobFailed):
+            self.removed(fake)
+        assert "remove" not in fake.calls
+
+    @pytest.mark.parametrize("user", ["this guest", "another process"])
+    def test_not_what_is_in_use(self, user: str) -> None:
+        fake = guest()
+        if user == "this guest":
+            fake.guest = replace(fake.guest, open_files=frozenset({"/share/volume-1"}))
+        else:
+            fake.around = Surroundings(readers={"/share/volume-1": ("qemu (pid 7)",)})
+        result = self.removed(fake)
+        assert (result.removed, result.held) == (("/share/volume-1.s1",), ("/share/volume-1",))
+
+    def test_not_what_lies_in_another_folder(self) -> None:
+        """A template, on which many volumes may rest."""
+        disk = samples.changed_layer(samples.disk(3), 2, path="/template/volume-1")
+        fake = FakeGuest(samples.guest(disk))
+        result = self.removed(fake)
+        assert result.removed == ("/share/volume-1.s1",)
+        assert "/template/volume-1 was not removed: it is not in /share" in result.notes
+
+    @pytest.mark.parametrize(
+        ("error", "why"),
+        [
+            (FileFailed("remove", "x", "read-only"), "read-only"),
+            (KeyboardInterrupt(), "interrupted"),
+        ],
+    )
+    def test_file_that_stays_is_told(self, error: BaseException, why: str) -> None:
+        fake = guest()
+        fake.fails["remove"] = error
+        result = self.removed(fake)
+        assert (result.removed, len(result.dropped)) == ((), 2)
+        assert all("was not removed" in note and why in note for note in result.notes)
+
+
+class TestLeftOvers:
+    """What a call that died in mid-step has left is cleared away before the plan is made."""
+
+    def test_taken_and_read_again(self) -> None:
+        fake = guest()
+        fake.left_over = (step(Does.CLOSE), step(Does.DISMISS))
+        deleted(fake)
+        assert fake.calls[:5] == ["read", "close", "dismiss", "read", "read"]
+
+    @pytest.mark.parametrize(
+        "error", [NotNow("x", "gone"), CommandFailed("x", "GenericError", "in use")]
+    )
+    def test_that_are_in_use_after_all(self, error: QmpsnapError) -> None:
+        class InUse(FakeGuest):
+            def take(self, step: Step) -> object:
+                if step.what == "left":
+                    self.calls.append("left")
+                    raise error
+                return super().take(step)
+
+        fake = InUse(samples.guest(samples.disk(3)))
+        fake.left_over = (step(Does.CLOSE, "left"),) * 2
+        assert deleted(fake).file_format
+        assert fake.calls[:4] == ["read", "left", "left", "read"]
+
+    def test_what_an_ended_job_came_to_is_told_by_the_next_call(self) -> None:
+        fake = guest()
+        failed = report(type_="stream", view=view("concluded", "no space"))
+        done = replace(failed, id="b", view=view("concluded"))
+        fake.reports = [(replace(failed, id="a"), done, replace(done, id="c", ours=False))]
+        assert deleted(fake).notes == (
+            "job a of an earlier call had ended: no space",
+            "job b of an earlier call had ended: without an error",
+        )
+
+
+class TestJobOfThePlan:
+    """By QMP its id follows from the plan; libvirt has one a disk, and tells a mirror's target."""
+
+    def found(self, request: DeleteRequest, job: JobReport) -> bool:
+        fake = guest()
+        plan = plan_delete(fake.guest, request)
+        steps = fake.merge(plan, MergeOptions(), State(run="running"))
+        return merge.job_of(plan, steps, (job,)) is job
+
+    @pytest.mark.parametrize(
+        ("request_", "type_", "target", "expected"),
+        [
+            (COMMIT, "commit", None, True),
+            (COMMIT, "commit", "/share/volume-1", False),
+            (COMMIT, "stream", None, False),
+            (ACTIVE, "commit", "/share/volume-1", True),
+            (ACTIVE, "commit", "/share/volume-1.s1", False),
+            (ACTIVE, "commit", None, False),
+            (PULL, "stream", None, True),
+            (PULL, "commit", None, False),
+            (PULL_TO, "stream", None, True),
+        ],
+    )
+    def test_under_libvirt(
+        self, request_: DeleteRequest, type_: str, target: str | None, expected: bool
+    ) -> None:
+        job = replace(report(type_=type_, view=view("running")), ours=None, target=target)
+        assert self.found(request_, job) == expected
+        assert not self.found(request_, replace(job, id="vdb"))
+
+    @pytest.mark.parametrize(("type_", "expected"), [("commit", True), ("stream", False)])
+    def test_by_qmp(self, type_: str, expected: bool) -> None:
+        job = report(type_=type_, view=view("running"))
+        assert self.found(ACTIVE, job) == self.found(COMMIT, job) == expected
+        assert self.found(PULL, job) != expected
 
 
 class TestInterrupted:
