@@ -15,7 +15,7 @@ from qmpsnap.operations.step import Does, Step
 from tests.unit import samples
 
 OVERLAY = Step(
-    does=Does.START, by="file", what="make /share/volume-1.new", arguments={"format": "qcow2"}
+    does=Does.MAKE, by="file", what="make /share/volume-1.new", arguments={"format": "qcow2"}
 )
 OPENING = Step(
     does=Does.OPEN,
@@ -27,8 +27,8 @@ OPENING = Step(
         "file": {"driver": "file", "filename": "/share/a name with blanks, é, \\ and \u202e.qcow2"},
     },
 )
-SWITCH = Step(does=Does.START, by="qmp", what="transaction", arguments={"actions": []})
-FREEZE = Step(does=Does.START, by="agent", what="guest-fsfreeze-freeze")
+SWITCH = Step(does=Does.SWITCH, by="qmp", what="transaction", arguments={"actions": []})
+FREEZE = Step(does=Does.FREEZE, by="agent", what="guest-fsfreeze-freeze")
 
 
 def forecast(disk: str, *steps: Step, for_all: int = 0, why: str = "") -> Forecast:

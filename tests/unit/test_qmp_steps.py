@@ -24,7 +24,7 @@ from qmpsnap.operations.step import Does, Step
 from tests.unit import samples
 
 STATE = State(run="running")
-MASKS, MASKS_NOT = QmpComposer(lambda _command: True), QmpComposer(lambda _command: False)
+MASKS, MASKS_NOT = QmpComposer(lambda _: True), QmpComposer(lambda _: False)
 BOTH = pytest.mark.parametrize("masks", [True, False])
 
 
@@ -56,7 +56,7 @@ def composed(
     *,
     masks: bool = False,
 ) -> MergeSteps:
-    return QmpComposer(lambda _command: masks).merge(plan, options, STATE)
+    return QmpComposer(lambda _: masks).merge(plan, options, STATE)
 
 
 def started(plan: MergePlan, options: MergeOptions = DEFAULT_OPTIONS) -> dict[str, Any]:
@@ -156,6 +156,14 @@ class TestStart:
             "auto-dismiss": False,
         } | ({"backing-mask-protocol": True} if masks else {})
         assert sent(composed(PULL_TO, masks=masks).start) == [("block-stream", expected)]
+
+    def test_argument_is_asked_for_of_the_very_command(self) -> None:
+        composer = QmpComposer(lambda command: command == "block-stream")
+        masked = [
+            "backing-mask-protocol" in composer.merge(one, DEFAULT_OPTIONS, STATE).start.arguments
+            for one in PLANS
+        ]
+        assert masked == [one is PULL_TO for one in PLANS]
 
     def test_filter_on_top_is_the_device(self) -> None:
         disk = samples.disk(3, root="throttle0")
@@ -293,7 +301,7 @@ class TestHeader:
     @pytest.mark.parametrize("position", [0, 1])
     def test_one_job_that_goes_by_itself(self, position: int, masks: bool) -> None:
         plan = self.plan(position)
-        steps = QmpComposer(lambda _command: masks).header(plan)
+        steps = QmpComposer(lambda _: masks).header(plan)
         expected: dict[str, object] = {
             "job-id": steps.job,
             "device": plan.top.node,

@@ -87,7 +87,7 @@ class Quiesces(Quiescer):
 
 def test_frozen_and_thawed_by_the_steps_of_a_guest_with_an_agent() -> None:
     quiescer = Quiesces(FakeAgent())
-    freeze, thaw = QmpComposer(lambda _command: False, has_agent=True).freeze(1)
+    freeze, thaw = QmpComposer(lambda _: False, has_agent=True).freeze(1)
     assert (freeze.what, thaw.what) == ("guest-fsfreeze-freeze", "guest-fsfreeze-thaw")
     assert quiescer.take(freeze) == 2
     thawed = quiescer.take(thaw)
@@ -275,6 +275,6 @@ def test_options_that_make_no_sense(arguments: list[str]) -> None:
 
 def test_agent_whose_socket_was_not_given() -> None:
     with pytest.raises(CannotFreeze, match="its socket was not given"):
-        QmpComposer(lambda _command: False).freeze(1)
+        QmpComposer(lambda _: False).freeze(1)
     with pytest.raises(CannotFreeze, match="its socket was not given"):
         SocketQuiescer(None).freeze(1)

@@ -56,10 +56,6 @@ from qmpsnap.operations.step import Does, Step
 
 log = logging.getLogger(__name__)
 
-log = logging.getLogger(__name__)
-
-log = logging.getLogger(__name__)
-
 SAFE_DEPTH: Final = 16
 """Layers up to which a nested reply is asked for: libvirt 11.3 loses the monitor at 26."""
 SAFE_LAYERS: Final = 256
