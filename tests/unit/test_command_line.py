@@ -31,6 +31,15 @@ def test_command_lines(line: str, expected: set[str]) -> None:
 
 
 @pytest.mark.parametrize(
+    "option",
+    ["hda", "hdb", "hdc", "hdd", "cdrom", "fda", "fdb", "mtdblock", "sd", "pflash"],
+)
+def test_every_short_option(option: str) -> None:
+    for dashes in ("-", "--"):
+        assert probed_files(["qemu", f"{dashes}{option}", "/a"]) == {"/a"}
+
+
+@pytest.mark.parametrize(
     ("probed", "flagged"),
     [
         (set(), [False] * 3),

@@ -105,6 +105,23 @@ class TestDirectRoad:
             ("cd0", "cdrom", 0),
         ]
 
+    @pytest.mark.parametrize(
+        ("type_", "kind"),
+        [
+            ("floppy", "floppy"),
+            ("scsi-cd", "cdrom"),
+            ("ide-cd", "cdrom"),
+            ("cfi.pflash01", "pflash"),
+            ("cfi.pflash02", "pflash"),
+            ("virtio-blk-device", "disk"),
+            ("usb-storage", "disk"),
+        ],
+    )
+    def test_kind_by_the_type_of_the_device(self, type_: str, kind: str) -> None:
+        made = recordings.graph("raw-node")
+        (name,) = (device.name for device in made.devices)
+        assert guest_from_graph(made, types={name: type_}).disks[0].kind == kind
+
     def test_backend_that_no_device_uses_is_no_disk(self) -> None:
         made = recordings.graph("raw-node")
         devices = (*made.devices, Device(device="", qdev=None, root="base"))
@@ -197,6 +214,18 @@ class TestHeaders:
 
     def test_active_layer_has_no_header_above(self) -> None:
         assert said(reported("qcow2-chain").layers[0]) == {Witness.QMP: "qcow2"}
+
+    def test_what_a_layer_records_comes_from_disk_or_from_qemu(self) -> None:
+        """Where the header cannot be read, a merge looks at what QEMU has read."""
+        top, mid, base = reported("qcow2-chain").layers
+        assert [(one.backing_name, one.backing_format) for one in (top, mid, base)] == [
+            ("mid", "qcow2"),
+            ("base", "raw"),
+            (None, None),
+        ]
+        top, mid, _ = reported("qcow2-chain", mid=header("other"), top=header("x", "y")).layers
+        assert (top.backing_name, top.backing_format) == ("x", "y")
+        assert (mid.backing_name, mid.backing_format) == ("other", None)
 
     def test_header_of_a_layer_that_was_cut_off(self) -> None:
         """`backing: null`: the header still names a backing file, the running guest has none."""

@@ -133,6 +133,11 @@ class TestLost:
             expected = [Guard.INTERNAL_SNAPSHOTS] if position in lost else []
             assert guards(plan(disk, merge)) == expected
 
+    def test_bitmaps_that_only_the_header_tells_of(self) -> None:
+        disk = samples.changed_layer(samples.disk(3), 1, flags=("bitmaps",), node_details=None)
+        with pytest.raises(WouldHarm, match=r"volume-1\.s1 leaves .* \(by its header\)"):
+            check_merge(plan(disk, COMMIT), Surroundings(), ())
+
     def test_names_what_would_be_lost(self) -> None:
         disk = details(samples.disk(3), 1, bitmaps=("daily",))
         disk = samples.changed_layer(disk, 1, flags=("bitmaps",))

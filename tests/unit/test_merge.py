@@ -296,12 +296,6 @@ class TestSteps:
         deleted(fake, ACTIVE)
         assert fake.calls.count("commit") == 1
 
-    def test_pivot_that_came_too_early_is_tried_again(self) -> None:
-        fake = guest(view("ready"), view("ready"), view("ready"), view("ready"), CONCLUDED)
-        fake.pivots = [False, False, True]
-        deleted(fake, ACTIVE)
-        assert fake.calls.count("commit") == 3
-
     def test_pending_is_flushed_and_finalized_once(self) -> None:
         fake = guest(view("waiting"), view("pending"), view("pending"), CONCLUDED)
         fake.flushes = True

@@ -55,6 +55,13 @@ def test_a_progress_that_goes_back_is_another_job() -> None:
     assert len(seen((0, 5, 9), (1, 6, 9), (2, 1, 9)).samples) == 1
 
 
+@pytest.mark.parametrize("since", [0.0, 1e6])
+def test_the_guest_alone_is_news(since: float) -> None:
+    still = seen(*((since + 4 * n, 5, 9 + n) for n in range(CHANGES + 1)))
+    assert still.is_telling
+    assert still.rates == Rates(copying=0, writing=0.25, left=7)
+
+
 def test_old_looks_are_forgotten_but_a_few_are_kept() -> None:
     many = seen(*((n, n, 1000) for n in range(100)))
     assert many.samples[0].at == 89

@@ -163,6 +163,15 @@ class TestRefuses:
         with pytest.raises(ForeignLayer, match=f"would be {folder}/volume-1, which is not in /sh"):
             planned(disk, merge, target)
 
+    def test_two_files_of_another_folder(self) -> None:
+        """An active file over two templates: neither is the volume's."""
+        disk = samples.disk(3)
+        for position in (1, 2):
+            name = disk.layers[position].file
+            disk = samples.changed_layer(disk, position, path=f"/template/{name}")
+        with pytest.raises(ForeignLayer, match=r"would be /template/volume-1\.s1, which"):
+            planned(disk, "volume-1.s1", "volume-1")
+
     @pytest.mark.parametrize("snapshot", ["s1", "s2"])
     def test_commit_into_another_folder(self, snapshot: str) -> None:
         layer = {"s1": 2, "s2": 1}[snapshot]

@@ -25,6 +25,7 @@ class TestFault:
         ("written", "wanted"),
         [
             (None, "volume-1"),
+            (None, ""),
             ("volume-2", "volume-1"),
             ("/share/volume-1", "volume-1"),
             ("volume-1", "/share/volume-1"),
@@ -37,6 +38,9 @@ class TestFault:
         said = fault(above(backing_name=written), BELOW, wanted)
         assert said is not None
         assert said.startswith("it names")
+
+    def test_name_that_is_no_path_and_the_right_one(self) -> None:
+        assert fault(above(backing_name="nbd:x"), BELOW, "nbd:x") is None
 
     @pytest.mark.parametrize("written", [None, "file", "qcow2"])
     def test_format(self, written: str | None) -> None:
@@ -71,7 +75,8 @@ class TestBefore:
 
 def test_name_that_is_kept() -> None:
     assert name_kept(above(backing_name="/share/volume-1"), BELOW, "volume-1") == "/share/volume-1"
-    assert name_kept(above(backing_name="elsewhere"), BELOW, "volume-1") == "volume-1"
+    for name in (None, "elsewhere", "nbd:volume-1"):
+        assert name_kept(above(backing_name=name), BELOW, "volume-1") == "volume-1"
 
 
 def test_no_rewrite_over_a_layer_between() -> None:

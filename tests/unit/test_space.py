@@ -11,7 +11,7 @@ from qmpsnap.formats.layers import Disk
 from qmpsnap.operations.guards import Guard, Surroundings, WouldHarm, check_merge
 from qmpsnap.operations.plan_merge import WORTH_A_PULL, MergePlan, plan_delete
 from qmpsnap.operations.requests import DeleteRequest, NamedDeleteRequest
-from qmpsnap.operations.space import growth
+from qmpsnap.operations.space import Growth, growth
 from tests.unit import samples
 
 MIB = samples.MIB
@@ -48,6 +48,27 @@ def test_bounds(
     assert needs(target, virtual, present, *moved) == expected
 
 
+def test_layers_of_different_size() -> None:
+    """The larger one is what the target may become."""
+    top, base = sized("top", virtual=200), sized("base", "raw", virtual=100)
+    found = growth((top,), base, {top.path: 150 * MIB, base.path: 0})
+    assert found == Growth(moved=150 * MIB, needed=150 * MIB)
+    assert growth((base,), top, {top.path: 150 * MIB, base.path: 100 * MIB}) == Growth(
+        moved=100 * MIB, needed=50 * MIB + (200 * MIB >> 11) + MIB
+    )
+
+
+@pytest.mark.parametrize(("sizes", "moved"), [((None, None), 150), ((100, None), 100)])
+def test_sizes_that_are_not_known(sizes: tuple[int | None, ...], moved: int) -> None:
+    """What is moved has to go somewhere."""
+    top, base = (
+        replace(sized(name, "raw"), virtual_size=size and size * MIB)
+        for name, size in zip(("top", "base"), sizes, strict=True)
+    )
+    found = growth((top,), base, {top.path: 150 * MIB, base.path: 0})
+    assert found == Growth(moved=moved * MIB, needed=moved * MIB)
+
+
 @pytest.mark.parametrize("known", ["base", "s0"])
 def test_allocation_that_is_not_known(known: str) -> None:
     layers = {"s0": sized("s0"), "base": sized("base")}
@@ -74,6 +95,11 @@ def test_guard(plan: MergePlan, written: str) -> None:
         if file == written:
             with pytest.raises(WouldHarm, match="4095 left"):
                 check_merge(plan, around, ())
+            grows = growth(plan.dropped, plan.written, allocated)
+            assert grows is not None
+            check_merge(plan, replace(around, free={f"/share/{file}": grows.needed}), ())
+            with pytest.raises(WouldHarm):
+                check_merge(plan, replace(around, free={f"/share/{file}": grows.needed - 1}), ())
         check_merge(plan, around, (Guard.SPACE,) if file == written else ())
 
 

@@ -79,6 +79,7 @@ class TestUsable:
         [
             (samples.disk(kind="cdrom"), "it is a cdrom"),
             (samples.disk(kind="floppy"), "it is a floppy"),
+            (samples.disk(kind="pflash"), "it is a pflash"),
             (samples.disk(layers=()), "the drive is empty"),
             (samples.disk(read_only=True), "it is read-only"),
             (samples.disk(xml_differs="libvirt sees x"), r"different chains \(libvirt sees x\)"),
@@ -101,6 +102,8 @@ class TestUsable:
             ({"flags": ("detect-zeroes", "data-file")}, "data-file"),
             ({"flags": ("encrypted",)}, "is encrypted"),
             ({"flags": ("slice",)}, r"a part of a larger file \(offset, size\)"),
+            ({"flags": ("unreadable",)}, "is a node that QEMU cannot describe any more"),
+            ({"flags": ("inactive",)}, "is not this QEMU's to write"),
         ],
     )
     def test_layer_that_cannot_be_changed(
