@@ -240,6 +240,25 @@ class TestCreate:
         assert "discard" not in fake.calls
 
 
+class TestOff:
+    """A guest that is off: its chain is held, and looked at again once it is."""
+
+    def test_done(self) -> None:
+        fake = guest()
+        fake.is_off = True
+        create(fake, CREATE)
+        held = ["read", "make", "open", "read", "switch", "read"]
+        assert fake.calls == ["read", "overlay", "read", "hold", *held, "release"]
+
+    def test_chain_that_changed_before_it_was_held(self) -> None:
+        fake = guest()
+        fake.is_off, fake.meanwhile = True, {"hold": samples.guest(samples.disk(4))}
+        with pytest.raises(GraphChanged):
+            create(fake, CREATE)
+        assert "make" not in fake.calls
+        assert fake.calls[-1] == "release"
+
+
 class TestSomebodyElse:
     """Every step checks that the graph is still the one that the plan was made from."""
 
