@@ -455,6 +455,19 @@ class TestQuiesce:
         expected = ["freeze", "thaw", "read"] if asked else ["freeze", "read"]
         assert fake.calls[5:-2] == expected
 
+    @pytest.mark.parametrize("run", ["running", "paused"])
+    def test_try_where_there_is_nobody_to_ask(self, run: str) -> None:
+        fake = guest()
+        fake.run, fake.fails["compose-freeze"] = run, CannotFreeze("no agent")
+        result = create(fake, CREATE, TRY)
+        assert (result.consistency, "freeze" in fake.calls) == ("crash", False)
+        assert result.notes[0].endswith("; the snapshot is crash-consistent")
+        fake = guest()
+        fake.run, fake.fails["compose-freeze"] = run, CannotFreeze("no agent")
+        with pytest.raises(CannotFreeze):
+            create(fake, CREATE, REQUIRE)
+        assert (fake.existing, fake.nodes) == (set(), set())
+
     @pytest.mark.parametrize("asked", [False, True])
     def test_require_without_a_freeze_is_refused_and_nothing_is_left(self, asked: bool) -> None:
         fake = guest()
