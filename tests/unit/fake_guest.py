@@ -72,6 +72,8 @@ class FakeGuest:
         self.flushes = False
         """Whether the job stops before it changes the graph, to be flushed."""
         self.header_settles: tuple[Step, ...] = ()
+        self.is_off = False
+        """Whether its chain is held while it is changed, and its definition changes with it."""
         self.fails: dict[str, BaseException] = {}
         """Raised in the place of a call."""
         self.fails_after: dict[str, BaseException] = {}
@@ -226,6 +228,8 @@ class FakeGuest:
         made = [not overlay.is_there for overlay in overlays]
         paths = [plan.overlay for plan in plans]
         return SnapshotSteps(
+            hold=(step(Does.HOLD),) if self.is_off else (),
+            release=step(Does.RELEASE) if self.is_off else None,
             make=tuple((step(Does.MAKE, path=path),) for path in paths),
             open=tuple(step(Does.OPEN, path=path) for path in paths),
             switch=step(Does.SWITCH),
@@ -246,6 +250,9 @@ class FakeGuest:
             cancel=step(Does.CANCEL),
             dismiss=step(Does.DISMISS),
             settle=(step(Does.DISMISS), *self.settles),
+            hold=step(Does.HOLD) if self.is_off else None,
+            redefine=step(Does.REDEFINE) if self.is_off else None,
+            release=step(Does.RELEASE) if self.is_off else None,
         )
 
     def header(self, plan: HeaderPlan) -> HeaderSteps:

@@ -45,7 +45,9 @@ def test_active_in_one_and_base_in_another() -> None:
 
 
 def test_active_in_two() -> None:
-    assert found(seen("a", disk("x")), seen("b", disk("x"))) == [("file-active-twice", "a")]
+    (one,) = across_guests((seen("a", disk("x")), seen("b", disk("x"))))
+    assert (one.id, one.guest, one.node) == ("file-active-twice", "a", "x-node")
+    assert one.message == "it is also active in vda of b"
 
 
 def test_active_in_two_and_base_in_a_third() -> None:

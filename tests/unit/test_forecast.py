@@ -115,9 +115,11 @@ class TestDelete:
 
 
 def test_of_a_verb_on_a_job() -> None:
-    fake = FakeGuest(samples.guest(samples.disk(2)))
+    other = samples.disk(disk="vdb", serial="2", qdev="b", root="b", layers=(samples.layer("b"),))
+    fake = FakeGuest(samples.guest(other, samples.disk(2)))
     fake.left_running = True
     forecast = forecast_control(fake, Verb.SET_SPEED, "job0", 8)
+    assert [layer.file for layer in forecast.before] == samples.names(2)
     assert (forecast.disk, forecast.kind, words(forecast)) == ("vda", "set-speed", ["speed"])
     assert forecast.steps[0].arguments == {"id": "job0", "bandwidth": 8}
     assert fake.calls == ["read"]

@@ -25,10 +25,11 @@ from qmpsnap.operations.outcome import Result
 from qmpsnap.operations.plan_merge import MergePlan, plan_delete
 from qmpsnap.operations.requests import CreateRequest, DeleteRequest
 from tests.unit import samples
-from tests.unit.fake_guest import FakeGuest
+from tests.unit.fake_guest import FakeGuest, report
 
 ACTIVE, COMMIT = ("volume-1.s2", "volume-1.s1"), ("volume-1.s1", "volume-1")
 PULL = (None, None)
+RUNNING = JobView(status=JobStatus.RUNNING)
 
 
 def plan(disk: Disk, merge: tuple[str | None, str | None]) -> MergePlan:
@@ -191,6 +192,16 @@ class TestInTheLoop:
             snapshot.create(fake, request)
         assert not {"make", "switch"} & {*fake.calls}
         snapshot.create(fake, request, allow={Guard.MIGRATION})
+
+    def test_job_of_somebody_else(self) -> None:
+        fake = FakeGuest(samples.guest(samples.disk(3)))
+        fake.reports = [(replace(report(type_="mirror", view=RUNNING), id="theirs", ours=False),)]
+        request = DeleteRequest(disk="1", file_to_merge=None, merge_target_file=None)
+        with pytest.raises(DiskBusy):
+            merge.delete(fake, request, poll_s=0)
+        with pytest.raises(DiskBusy):
+            snapshot.create(fake, CreateRequest(disk="1", new_file="volume-1.new", snapshot="n"))
+        assert {*fake.calls} == {"read"}
 
 
 class TestFilesThatLeft:

@@ -275,6 +275,35 @@ class TestHeaderAfterDelete:
         with pytest.raises(HeaderWrong, match="still names a backing file"):
             deleted(fake, PULL)
 
+    @pytest.mark.parametrize(("read_only", "taken"), [(True, False), (False, True), (None, True)])
+    def test_layer_that_stays_open_for_writing_is_opened_again(
+        self, read_only: bool | None, taken: bool
+    ) -> None:
+        """QEMU does that by itself at the end of a stream, but not 10.0.13 and 11.1.3."""
+        fake = self.found(1, backing_format=None)
+        fake.header_settles = (step(Does.FLUSH), step(Does.REOPEN))
+        if read_only is not None:
+            node = Node(name="volume-1.s2-node", driver="qcow2", filename="", read_only=read_only)
+            seen = Graph(devices=(), nodes={node.name: node}, edges=())
+            fake.guest = replace(fake.guest, graph=seen)
+        assert deleted(fake).repaired
+        assert ("reopen" in fake.calls) == taken
+        assert "flush" in fake.calls
+
+    def test_layer_that_nobody_can_open_again_is_told(self) -> None:
+        fake = self.found(1, backing_format=None)
+        fake.header_settles = (step(Does.REOPEN, "blockdev-reopen"),)
+        fake.fails["reopen"] = CommandFailed("blockdev-reopen", "CommandNotFound", "unknown")
+        (repaired,) = deleted(fake).repaired
+        assert "; blockdev-reopen of volume-1.s2: QEMU refused blockdev-reopen: unknown" in repaired
+
+    def test_lowest_file_that_names_one_which_is_not_open(self) -> None:
+        """`backing: null`: whoever started the guest so has meant it."""
+        disk = samples.changed_layer(samples.disk(3), 2, backing_name="gone")
+        fake = FakeGuest(samples.guest(disk))
+        fake.readings = [with_layers(fake.guest, [disk.layers[2]])]
+        assert deleted(fake, ACTIVE).file_format == {"volume-1": "raw"}
+
     def test_active_commit_changes_no_header(self) -> None:
         fake = guest()
         only = replace(samples.disk(3).layers[2], evidence=())
@@ -415,6 +444,49 @@ class TestSettling:
         options = MergeOptions(bandwidth=8)
         assert merge.delete(fake, COMMIT, poll_s=0, options=options).file_format
         assert "speed" in fake.calls
+
+
+class TestOff:
+    """A guest that is off: its chain is held, and its definition changes with the chain."""
+
+    def off(self, *views: JobView) -> FakeGuest:
+        fake = guest(*views)
+        fake.is_off = True
+        return fake
+
+    def test_done(self) -> None:
+        fake = self.off()
+        deleted(fake)
+        job = ["follow", "start", "view", "settled", "dismiss", "close"]
+        assert fake.calls == ["read", "hold", "read", *job, "redefine", "read", "release"]
+
+    def test_a_job_that_failed_changes_no_definition(self) -> None:
+        fake = self.off(view("concluded", "no"))
+        with pytest.raises(JobFailed):
+            deleted(fake)
+        assert fake.calls[-3:] == ["dismiss", "read", "release"]
+
+    def test_chain_that_cannot_be_held(self) -> None:
+        fake = self.off()
+        fake.fails["hold"] = CommandFailed("open-chain", "", "locked")
+        with pytest.raises(CommandFailed, match="locked"):
+            deleted(fake)
+        assert fake.calls == ["read", "hold", "release"]
+
+    @pytest.mark.parametrize("error", [KeyboardInterrupt(), CommandFailed("x", "", "no")])
+    def test_is_let_go_however_it_ends(self, error: BaseException) -> None:
+        fake = self.off()
+        fake.fails["start"], fake.fails["release"] = error, CommandFailed("y", "", "second")
+        with pytest.raises((Interrupted, CommandFailed)) as caught:
+            deleted(fake)
+        assert "second" not in str(caught.value)
+        assert fake.calls[-1] == "release"
+
+    def test_what_is_left_to_do_for_a_job_that_is_there(self) -> None:
+        fake = self.off()
+        steps = fake.merge(plan_delete(fake.guest, COMMIT), MergeOptions(), State(run="off"))
+        words = [one.does for one in merge.remaining(steps, report(type_="commit", view=CONCLUDED))]
+        assert words == ["dismiss", "close", "redefine", "release"]
 
 
 class TestRemoval:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from qmpsnap.formats.from_graph import guest_from_graph
 from qmpsnap.formats.layers import Disk
 from qmpsnap.formats.verdict import Verdict
@@ -119,3 +122,88 @@ def test_filter_of_a_job_in_between_makes_the_pairing_unsure() -> None:
     }
     found = disks(graph(edges))["vdb"]
     assert {one.verdict for one in found.layers} == {Verdict.UNKNOWN}
+
+
+def described(made: Graph) -> dict[str, str]:
+    """Driver by node, of those that are known."""
+    return {node.name: node.driver for node in made.nodes.values() if node.driver}
+
+
+def nested(*formats: str) -> dict[str, object] | None:
+    """Images of which each holds the next, as `query-block` tells them."""
+    made: dict[str, object] | None = None
+    for number, format_ in reversed([*enumerate(formats)]):
+        more = {} if made is None else {"backing-image": made}
+        made = image(f"b{number}", format_, **more)
+    return made
+
+
+@given(
+    depth=st.integers(1, 5),
+    images=st.integers(1, 6),
+    filters=st.sets(st.integers(0, 4), max_size=2),
+    without_file=st.sets(st.integers(0, 4), max_size=2),
+    with_stats=st.booleans(),
+)
+def test_a_pairing_is_right_or_there_is_none(
+    depth: int, images: int, filters: set[int], without_file: set[int], with_stats: bool
+) -> None:
+    """Whatever the chain, and however many images are told of it: no node gets another's format."""
+    edges: dict[str, list[tuple[str, str]]] = {}
+    above: list[tuple[str, str]] = []
+    for number in range(depth):
+        name = f"n{number}"
+        if number in filters:  # a job's, which the images leave out
+            above.append(("backing", f"#block{number}"))
+            above = edges.setdefault(f"#block{number}", [])
+        above.append(("backing", name))
+        above = edges.setdefault(name, [])
+        if number not in without_file:
+            above.append(("file", f"{name}-file"))
+    root = "#block0" if 0 in filters else "n0"
+    inserted = {"node-name": root, "drv": "f0", "image": nested(*(f"f{n}" for n in range(images)))}
+    stats = [
+        {
+            "node-name": f"n{n}",
+            "parent": {"node-name": f"n{n}-file", "driver-specific": {"driver": "file"}},
+        }
+        for n in range(depth if with_stats else 0)
+    ]
+    blocks = [{"device": "", "qdev": "vdb", "removable": False, "inserted": inserted}]
+    made = partial_graph(
+        blocks, debug_graph_from(debug(edges, {"vdb": root})), stats, jobs=(), why=WHY
+    )
+    formats = {name: driver for name, driver in described(made).items() if driver != "file"}
+    fits = images == depth and not filters & set(range(depth))
+    assert formats == ({f"n{n}": f"f{n}" for n in range(depth)} if fits else {})
+    guest_from_graph(made)
+
+
+def test_network_disk_beside_a_corrupt_one() -> None:
+    """Its protocol node has a driver and no file name, and nothing below it."""
+    edges = EDGES | {"vdc-0": [("file", "vdc-0-nbd")]}
+    stats = [
+        *STATS,
+        {
+            "node-name": "vdc-0",
+            "parent": {"node-name": "vdc-0-nbd", "driver-specific": {"driver": "nbd"}},
+        },
+        {
+            "node-name": "elsewhere",
+            "parent": {"node-name": "gone", "driver-specific": {"driver": "file"}},
+        },
+    ]
+    told = debug_graph_from(debug(edges, {**ROOTS, "vdc": "vdc-0"}))
+    made = partial_graph(BLOCKS, told, stats, jobs=(), why=WHY)
+    assert described(made) == {**described(graph()), "vdc-0-nbd": "nbd"}
+    assert "gone" not in made.nodes
+    assert disks(made)["vdb"].layers[0].path == "/share/b.qcow2"
+
+
+def test_root_that_only_query_block_or_only_the_debug_graph_knows() -> None:
+    made = partial_graph(BLOCKS, debug_graph_from(debug(EDGES, {})), STATS, jobs=(), why=WHY)
+    assert {device.name: device.root for device in made.devices} == {"vda": None, "vdb": "vdb-0"}
+    assert {device.name: device.root for device in graph().devices} == {
+        "vda": "vda-0",
+        "vdb": "vdb-0",
+    }

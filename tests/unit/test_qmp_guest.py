@@ -11,6 +11,7 @@ from qmpsnap.errors import QmpsnapError
 from qmpsnap.guests.files.neighbours import room_of
 from qmpsnap.guests.qmp.guest import RECONNECTS, QmpGuest
 from qmpsnap.guests.qmp.jobs import job_reports
+from qmpsnap.monitor.abilities import Ability
 from qmpsnap.monitor.base import (
     CONNECTION_LOST,
     CommandFailed,
@@ -24,9 +25,12 @@ from qmpsnap.monitor.base import (
 from qmpsnap.monitor.socket import CannotConnect
 from qmpsnap.operations.guest import Guest, State
 from qmpsnap.operations.job.states import Heard, IoStatus, JobReport, JobStatus, JobView
+from qmpsnap.operations.options import DEFAULT_OPTIONS
+from qmpsnap.operations.plan_merge import plan_delete
 from qmpsnap.operations.quiesce import CannotFreeze
+from qmpsnap.operations.requests import DeleteRequest
 from qmpsnap.operations.step import Does, NotNow, Step
-from tests.unit import recordings
+from tests.unit import recordings, samples
 from tests.unit.scripted import Each, ScriptedMonitor, not_found, refused
 
 JOB = {
@@ -77,6 +81,19 @@ def qemu(**answers: object) -> ScriptedMonitor:
 def test_it_is_a_guest() -> None:
     guest: Guest = QmpGuest(qemu())
     assert guest.jobs() == job_reports(qemu())
+
+
+@pytest.mark.parametrize("ability", [Ability.MASKED_COMMIT, Ability.MASKED_STREAM])
+def test_what_its_qemu_takes_is_asked_for_command_by_command(ability: Ability) -> None:
+    guest = QmpGuest(ScriptedMonitor({}, can={ability}))
+    disk = samples.disk(3)
+    state, masked = State(run="running"), []
+    for merge, target in (("volume-1.s1", "volume-1"), ("volume-1", None)):
+        request = DeleteRequest(disk="vda", file_to_merge=merge, merge_target_file=target)
+        plan = plan_delete(samples.guest(disk), request)
+        start = guest.compose.merge(plan, DEFAULT_OPTIONS, state).start
+        masked.append("backing-mask-protocol" in start.arguments)
+    assert masked == [ability is Ability.MASKED_COMMIT, ability is Ability.MASKED_STREAM]
 
 
 class TestReports:

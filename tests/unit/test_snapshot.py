@@ -240,6 +240,25 @@ class TestCreate:
         assert "discard" not in fake.calls
 
 
+class TestOff:
+    """A guest that is off: its chain is held, and looked at again once it is."""
+
+    def test_done(self) -> None:
+        fake = guest()
+        fake.is_off = True
+        create(fake, CREATE)
+        held = ["read", "make", "open", "read", "switch", "read"]
+        assert fake.calls == ["read", "overlay", "read", "hold", *held, "release"]
+
+    def test_chain_that_changed_before_it_was_held(self) -> None:
+        fake = guest()
+        fake.is_off, fake.meanwhile = True, {"hold": samples.guest(samples.disk(4))}
+        with pytest.raises(GraphChanged):
+            create(fake, CREATE)
+        assert "make" not in fake.calls
+        assert fake.calls[-1] == "release"
+
+
 class TestSomebodyElse:
     """Every step checks that the graph is still the one that the plan was made from."""
 
@@ -435,6 +454,19 @@ class TestQuiesce:
         # What was asked for may come late: it is thawed before the switch.
         expected = ["freeze", "thaw", "read"] if asked else ["freeze", "read"]
         assert fake.calls[5:-2] == expected
+
+    @pytest.mark.parametrize("run", ["running", "paused"])
+    def test_try_where_there_is_nobody_to_ask(self, run: str) -> None:
+        fake = guest()
+        fake.run, fake.fails["compose-freeze"] = run, CannotFreeze("no agent")
+        result = create(fake, CREATE, TRY)
+        assert (result.consistency, "freeze" in fake.calls) == ("crash", False)
+        assert result.notes[0].endswith("; the snapshot is crash-consistent")
+        fake = guest()
+        fake.run, fake.fails["compose-freeze"] = run, CannotFreeze("no agent")
+        with pytest.raises(CannotFreeze):
+            create(fake, CREATE, REQUIRE)
+        assert (fake.existing, fake.nodes) == (set(), set())
 
     @pytest.mark.parametrize("asked", [False, True])
     def test_require_without_a_freeze_is_refused_and_nothing_is_left(self, asked: bool) -> None:
