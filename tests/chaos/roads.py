@@ -8,7 +8,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty
@@ -16,16 +16,17 @@ from typing import Any, Final
 
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.graph import xml
-from qmpsnap.guests.libvirt.guest import LibvirtGuest
 from qmpsnap.guests.qmp.guest import QmpGuest
 from qmpsnap.monitor.socket import SocketMonitor
-from qmpsnap.monitor.virt import find_domain, libvirt_module
+from qmpsnap.monitor.virt import libvirt_module
 from qmpsnap.operations.guest import Guest
 from tests.chaos.model import Disk, Written
-from tests.rig import libvirt_machine, qemu_machine
 from tests.rig.disks import DiskSpec, qcow2_chain
 from tests.rig.export import exported
+from tests.rig.libvirt_machine import LibvirtDisk, LibvirtMachine
+from tests.rig.qemu_machine import QemuMachine
 from tests.rig.rig import Rig
+from tests.rig.roads import direct_rig, libvirt_rig
 from tests.rig.writer import NbdClient, Writer, writing
 
 _NUMBERS: Final = itertools.count()
@@ -38,8 +39,6 @@ class Running(ABC):
     """A guest that runs, the tool pointed at it, and a second client of its QEMU."""
 
     rig: Rig
-    quit: Callable[[], None]
-    """End QEMU in an orderly way."""
     observer: Guest
     """A connection that only reads, for as long as the guest runs."""
 
@@ -54,6 +53,11 @@ class Running(ABC):
     @abstractmethod
     def agreed(self, disks: Sequence[Disk]) -> None:
         """What only this road can compare with the model."""
+
+    def quit(self) -> None:
+        """End QEMU in an orderly way."""
+        assert isinstance(self.rig.guest, QemuMachine | LibvirtMachine)
+        self.rig.guest.quit()
 
     def jobs(self) -> list[Any]:
         """Jobs that QEMU knows."""
@@ -84,19 +88,16 @@ class Running(ABC):
                 socket=Path(folder, "nbd"),
                 writable=True,
             ) as url,
+            closing(NbdClient(url)) as client,
         ):
-            client = NbdClient(url)
 
             def write(offset: int, length: int, pattern: int) -> None:
                 disk.unflushed.append(Written(offset, length, pattern))
                 client.write(offset, length, pattern)
                 time.sleep(BREATH_S)
 
-            try:
-                with writing(write, disk.content, seed=seed, max_writes=writes) as writer:
-                    yield writer
-            finally:
-                client.close()
+            with writing(write, disk.content, seed=seed, max_writes=writes) as writer:
+                yield writer
 
 
 class Road(ABC):
@@ -179,21 +180,9 @@ class DirectRoad(Road):
                 for word in ("-qmp", f"unix:{path},server=on,wait=off")
             ]
             specs = [self._describe(disk) for disk in disks]
-            guest = stack.enter_context(
-                qemu_machine.run(specs, directory=folder, machine_args=arguments)
-            )
-
-            @contextmanager
-            def connect(path: str = guest.qmp_path) -> Iterator[Guest]:
-                monitor = SocketMonitor.connect(path)
-                try:
-                    yield QmpGuest(monitor)
-                finally:
-                    monitor.close()
-
-            rig = Rig(guest, folder, ["--qmp", guest.qmp_path], [], connect, guest.kill)
-            observer = stack.enter_context(connect(reads))
-            yield DirectRunning(rig, guest.quit, observer, events)
+            rig = stack.enter_context(direct_rig(folder, specs, arguments))
+            observer = QmpGuest(stack.enter_context(closing(SocketMonitor.connect(reads))))
+            yield DirectRunning(rig, observer, events)
 
 
 class LibvirtRunning(Running):
@@ -202,7 +191,7 @@ class LibvirtRunning(Running):
     @property
     def domain(self) -> Any:
         """The `virDomain`."""
-        assert isinstance(self.rig.guest, libvirt_machine.LibvirtMachine)
+        assert isinstance(self.rig.guest, LibvirtMachine)
         return self.rig.guest.domain
 
     def cancel(self, disk: Disk, *, soft: bool) -> None:
@@ -253,25 +242,12 @@ class LibvirtRoad(Road):
     @contextmanager
     def start(self, folder: Path, disks: Sequence[Disk]) -> Iterator[Running]:
         """See `Road.start`."""
-        # A new name each time: libvirt keeps one until init has reaped its QEMU.
-        name = f"chaos{next(_NUMBERS)}"
         described = [
-            libvirt_machine.LibvirtDisk(
-                disk.path(disk.active.file), disk.active.format, disk.id, disk.serial
-            )
+            LibvirtDisk(disk.path(disk.active.file), disk.active.format, disk.id, disk.serial)
             for disk in disks
         ]
-        with libvirt_machine.run(self._connection, described, name, directory=folder) as guest:
-
-            @contextmanager
-            def connect() -> Iterator[Guest]:
-                host = LibvirtGuest(find_domain(self._connection, name))
-                try:
-                    yield host
-                finally:
-                    host.close()
-
-            road = ["--connect", self._connection.getURI()]
-            rig = Rig(guest, folder, road, [name], connect, guest.kill)
-            with connect() as observer:
-                yield LibvirtRunning(rig, guest.quit, observer)
+        with (
+            libvirt_rig(self._connection, folder, "", described) as rig,
+            rig.host() as observer,
+        ):
+            yield LibvirtRunning(rig, observer)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,22 +17,9 @@ from tests.chaos.model import Disk, read_file
 from tests.chaos.roads import DirectRoad, Road, Running, described
 from tests.chaos.scenario import Scenario
 from tests.rig import images
+from tests.rig.beside import nbd_server
 from tests.rig.disks import DiskSpec
 from tests.rig.rig import MIB
-from tests.rig.waiting import until
-
-
-@contextmanager
-def served(file: Path, socket: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Serve a raw file over NBD."""
-    command = ["qemu-nbd", "-r", "-t", "-e", "4", "-f", "raw", "-k", str(socket), str(file)]
-    with subprocess.Popen(command) as server:
-        try:
-            until(lambda: socket.exists() or server.poll() is not None)
-            assert server.poll() is None
-            yield server
-        finally:
-            server.kill()
 
 
 class WithNetworkDisk(Road):
@@ -70,8 +56,8 @@ def over_nbd(socket: Path) -> DirectRoad:
 def test_server_goes_away_in_mid_operation(get_road: GetRoad, tmp_path: Path, road: str) -> None:
     disk = model.build(tmp_path, 0, depth=4, base="raw", size=MIB, chance=random.Random(road))
     remote = model.build(tmp_path, 1, depth=1, base="raw", size=MIB, chance=random.Random(road))
-    socket = tmp_path / "nbd"
-    with served(tmp_path / "volume-2", socket) as server:
+    socket, base = tmp_path / "nbd", tmp_path / "volume-2"
+    with nbd_server(socket, "-r", "-t", "-e", "4", "-f", "raw", str(base)) as server:
         remote.put_on("volume-2.s1")
         images.create_qcow2(tmp_path / "volume-2.s1", MIB, f"nbd+unix:///?socket={socket}", "raw")
         one = over_nbd(socket) if road == "direct" else get_road(road)

@@ -248,11 +248,14 @@ KILLED = """
     from qmpsnap.operations.snapshot import create
     from qmpsnap.operations.quiesce import Policy, Quiesce
     from qmpsnap.operations.requests import CreateRequest
+    from qmpsnap.operations.step import Does
 
     class Hangs(QmpGuest):
-        def switch(self, plans):
-            print("frozen", flush=True)
-            time.sleep(1000)
+        def take(self, step):
+            if step.does is Does.SWITCH:
+                print("frozen", flush=True)
+                time.sleep(1000)
+            return super().take(step)
 
     qmp, agent, limit, name = sys.argv[1:]
     host = Hangs(SocketMonitor.connect(qmp), agent=agent)

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.layouts.layout import SHARE, Do, Image, Layout, base, disk, opened
+from tests.layouts.layout import SHARE, Image, Layout, base, disk, do, opened
 
-_RAW: Final = Image(name="disk", format="raw")
-_FILES: Final = (
-    Image(name="base", format="raw"),
-    Image(name="top", format="qcow2", backing="base", backing_format="raw"),
-)
+_RAW: Final = Image("disk", "raw")
+_FILES: Final = (Image("base", "raw"), Image("top", "qcow2", "base", "raw"))
 _TRUTH: Final = {"vda": (("top", "qcow2"), ("base", "raw"))}
 
 
 def _on(bus: str, *device: str, **more: object) -> Layout:
     return Layout(
-        name=f"device-{bus}",
-        about=f"A raw disk on {bus}",
+        f"device-{bus}",
+        f"A raw disk on {bus}",
         files=(_RAW,),
         arguments=(opened("raw", "disk"), *device),
         truth={"vda": (("disk", "raw"),)},
@@ -27,83 +24,68 @@ def _on(bus: str, *device: str, **more: object) -> Layout:
 
 LAYOUTS: Final = (
     Layout(
-        name="drive-raw",
-        about="`-drive` with `format=raw`",
+        "drive-raw",
+        "`-drive` with `format=raw`",
         files=(_RAW,),
         arguments=("-drive", f"if=none,id=old,format=raw,file={SHARE}/disk", *disk("old")),
         truth={"vda": (("disk", "raw"),)},
     ),
     Layout(
-        name="drive-qcow2",
-        about="`-drive` with `format=qcow2`, over raw",
+        "drive-qcow2",
+        "`-drive` with `format=qcow2`, over raw",
         files=_FILES,
         arguments=("-drive", f"if=none,id=old,format=qcow2,file={SHARE}/top", *disk("old")),
         truth=_TRUTH,
     ),
     Layout(
-        name="drive-if-virtio",
-        about="`-drive if=virtio`: QEMU makes the device, without an id",
+        "drive-if-virtio",
+        "`-drive if=virtio`: QEMU makes the device, without an id",
         files=(_RAW,),
         arguments=("-drive", f"if=virtio,format=raw,file={SHARE}/disk"),
         truth={"virtio0": (("disk", "raw"),)},
     ),
     Layout(
-        name="drive-if-ide",
-        about="`-drive if=ide`: QEMU makes the device, without an id",
+        "drive-if-ide",
+        "`-drive if=ide`: QEMU makes the device, without an id",
         files=_FILES,
         arguments=("-drive", f"if=ide,format=qcow2,file={SHARE}/top"),
         truth={"ide0-hd0": (("top", "qcow2"), ("base", "raw"))},
     ),
     Layout(
-        name="drive-probed-raw",
-        about="`-drive` without a format; QEMU took the file for raw",
+        "drive-probed-raw",
+        "`-drive` without a format; QEMU took the file for raw",
         files=(_RAW,),
         arguments=("-drive", f"if=none,id=old,file={SHARE}/disk", *disk("old")),
         truth={"vda": (("disk", "raw"),)},
     ),
     Layout(
-        name="drive-probed-qcow2",
-        about="`-drive` without a format; QEMU took the file for qcow2",
+        "drive-probed-qcow2",
+        "`-drive` without a format; QEMU took the file for qcow2",
         files=_FILES,
         arguments=("-drive", f"if=none,id=old,file={SHARE}/top", *disk("old")),
         truth=_TRUTH,
     ),
     Layout(
-        name="backing-probed-raw",
-        about="A header without a backing format; QEMU took the file below for raw",
-        files=(
-            Image(name="base", format="raw"),
-            Image(
-                name="top",
-                format="qcow2",
-                backing="base",
-                backing_format="raw",
-                forgets_format=True,
-            ),
-        ),
+        "backing-probed-raw",
+        "A header without a backing format; QEMU took the file below for raw",
+        files=(Image("base", "raw"), Image("top", "qcow2", "base", "raw", forgets_format=True)),
         arguments=(opened("qcow2", "top"), *disk("top")),
         truth=_TRUTH,
     ),
     Layout(
-        name="backing-probed-qcow2",
-        about="A header without a backing format; QEMU took the file below for qcow2",
+        "backing-probed-qcow2",
+        "A header without a backing format; QEMU took the file below for qcow2",
         files=(
-            Image(name="base", format="raw"),
-            Image(name="mid", format="qcow2", backing="base", backing_format="raw"),
-            Image(
-                name="top",
-                format="qcow2",
-                backing="mid",
-                backing_format="qcow2",
-                forgets_format=True,
-            ),
+            Image("base", "raw"),
+            Image("mid", "qcow2", "base", "raw"),
+            Image("top", "qcow2", "mid", "qcow2", forgets_format=True),
         ),
         arguments=(opened("qcow2", "top"), *disk("top")),
         truth={"vda": (("top", "qcow2"), ("mid", "qcow2"), ("base", "raw"))},
     ),
     Layout(
-        name="drive-throttled",
-        about="`-drive` with limits and copy-on-read, which make no nodes",
+        "drive-throttled",
+        "`-drive` with limits and copy-on-read, which make no nodes",
         files=_FILES,
         arguments=(
             "-drive",
@@ -113,8 +95,8 @@ LAYOUTS: Final = (
         truth=_TRUTH,
     ),
     Layout(
-        name="drive-snapshot",
-        about="`-drive snapshot=on`: a temporary qcow2 over the disk",
+        "drive-snapshot",
+        "`-drive snapshot=on`: a temporary qcow2 over the disk",
         files=(_RAW,),
         arguments=(
             "-drive",
@@ -124,8 +106,8 @@ LAYOUTS: Final = (
         truth={"vda": (("vl.XXXXXX", "qcow2"), ("disk", "raw"))},
     ),
     Layout(
-        name="drive-detect-zeroes",
-        about="`-drive` with a serial, direct I/O off and detect-zeroes",
+        "drive-detect-zeroes",
+        "`-drive` with a serial, direct I/O off and detect-zeroes",
         files=(_RAW,),
         arguments=(
             "-drive",
@@ -135,9 +117,9 @@ LAYOUTS: Final = (
         truth={"vda": (("disk", "raw"),)},
     ),
     Layout(
-        name="pflash",
-        about="Firmware in flash memory beside a disk",
-        files=(Image(name="code", format="raw"), *_FILES),
+        "pflash",
+        "Firmware in flash memory beside a disk",
+        files=(Image("code", "raw"), *_FILES),
         arguments=(
             "-drive",
             f"if=pflash,format=raw,readonly=on,file={SHARE}/code",
@@ -157,15 +139,15 @@ LAYOUTS: Final = (
     _on("usb", "-device", "qemu-xhci", "-device", "usb-storage,id=vda,drive=disk"),
     _on("iothread", "-object", "iothread,id=io", *disk("disk", iothread="io")),
     Layout(
-        name="device-without-id",
-        about="A virtio disk whose device has no id",
+        "device-without-id",
+        "A virtio disk whose device has no id",
         files=(_RAW,),
         arguments=(opened("raw", "disk"), "-device", "virtio-blk-pci,drive=disk"),
         truth={"/machine/peripheral-anon/device[0]/virtio-backend": (("disk", "raw"),)},
     ),
     Layout(
-        name="empty-cdrom",
-        about="A disk and an empty CD drive",
+        "empty-cdrom",
+        "A disk and an empty CD drive",
         files=_FILES,
         arguments=(
             base("raw", "base"),
@@ -176,39 +158,33 @@ LAYOUTS: Final = (
         truth={**_TRUTH, "cd0": ()},
     ),
     Layout(
-        name="only-empty-cdrom",
-        about="An empty CD drive and nothing else: QEMU has no node at all",
+        "only-empty-cdrom",
+        "An empty CD drive and nothing else: QEMU has no node at all",
         arguments=("-device", "ide-cd,id=cd0"),
         truth={"cd0": ()},
     ),
     Layout(
-        name="full-cdrom",
-        about="A CD drive with a medium",
+        "full-cdrom",
+        "A CD drive with a medium",
         files=(_RAW,),
-        arguments=(
-            opened("raw", "disk", read_only=True),
-            *("-device", "ide-cd,id=cd0,drive=disk"),
-        ),
+        arguments=(opened("raw", "disk", read_only=True), *("-device", "ide-cd,id=cd0,drive=disk")),
         truth={"cd0": (("disk", "raw"),)},
     ),
     Layout(
-        name="ejected-cdrom",
-        about="A CD drive whose medium was taken out: its node is there, on no device",
+        "ejected-cdrom",
+        "A CD drive whose medium was taken out: its node is there, on no device",
         files=(_RAW,),
-        arguments=(
-            opened("raw", "disk", read_only=True),
-            *("-device", "ide-cd,id=cd0,drive=disk"),
-        ),
+        arguments=(opened("raw", "disk", read_only=True), *("-device", "ide-cd,id=cd0,drive=disk")),
         then=(
-            Do(command="blockdev-open-tray", arguments={"id": "cd0", "force": True}),
-            Do(command="blockdev-remove-medium", arguments={"id": "cd0"}),
+            do("blockdev-open-tray", id="cd0", force=True),
+            do("blockdev-remove-medium", id="cd0"),
         ),
         truth={"cd0": ()},
     ),
     Layout(
-        name="floppy",
-        about="A floppy drive with a medium",
-        files=(Image(name="disk", format="raw", size=1474560),),
+        "floppy",
+        "A floppy drive with a medium",
+        files=(Image("disk", "raw", size=1474560),),
         arguments=(
             opened("raw", "disk"),
             *("-device", "isa-fdc,id=fdc"),
@@ -216,9 +192,5 @@ LAYOUTS: Final = (
         ),
         truth={"vda": (("disk", "raw"),)},
     ),
-    Layout(
-        name="no-disks",
-        about="A guest without any drive",
-        truth={},
-    ),
+    Layout("no-disks", "A guest without any drive", truth={}),
 )

@@ -7,14 +7,11 @@ from typing import Final
 from tests.layouts.layout import Image, Json, Layout, base, disk, file, opened
 
 _GROUP: Final = ("-object", "throttle-group,id=tg0")
-_FILES: Final = (
-    Image(name="base", format="raw"),
-    Image(name="top", format="qcow2", backing="base", backing_format="raw"),
-)
+_FILES: Final = (Image("base", "raw"), Image("top", "qcow2", "base", "raw"))
 _THREE: Final = (
-    Image(name="base", format="raw"),
-    Image(name="mid", format="qcow2", backing="base", backing_format="raw"),
-    Image(name="top", format="qcow2", backing="mid", backing_format="qcow2"),
+    Image("base", "raw"),
+    Image("mid", "qcow2", "base", "raw"),
+    Image("top", "qcow2", "mid", "qcow2"),
 )
 _TRUTH: Final = {"vda": (("top", "qcow2"), ("base", "raw"))}
 _TRUTH_OF_THREE: Final = {"vda": (("top", "qcow2"), ("mid", "qcow2"), ("base", "raw"))}
@@ -23,9 +20,9 @@ _THROTTLE: Final = {"driver": "throttle", "node-name": "filter", "throttle-group
 
 def _on_top(name: str, about: str, node: Json, *extra: str | Json, **more: object) -> Layout:
     return Layout(
-        name=f"{name}-on-top",
-        about=about,
-        files=(*_FILES, Image(name="second", format="raw")),
+        f"{name}-on-top",
+        about,
+        files=(*_FILES, Image("second", "raw")),
         arguments=(
             *_GROUP,
             base("raw", "base"),
@@ -41,9 +38,9 @@ def _on_top(name: str, about: str, node: Json, *extra: str | Json, **more: objec
 
 def _between(name: str, about: str, node: Json, *extra: str | Json, **more: object) -> Layout:
     return Layout(
-        name=f"{name}-between",
-        about=about,
-        files=(*_THREE, Image(name="second", format="raw")),
+        f"{name}-between",
+        about,
+        files=(*_THREE, Image("second", "raw")),
         arguments=(
             *_GROUP,
             base("raw", "base"),
@@ -60,9 +57,9 @@ def _between(name: str, about: str, node: Json, *extra: str | Json, **more: obje
 
 def _under(name: str, about: str, node: Json, *extra: str | Json, **more: object) -> Layout:
     return Layout(
-        name=f"{name}-under",
-        about=about,
-        files=(*_FILES, Image(name="second", format="raw")),
+        f"{name}-under",
+        about,
+        files=(*_FILES, Image("second", "raw")),
         arguments=(
             *_GROUP,
             base("raw", "base"),
@@ -91,13 +88,11 @@ LAYOUTS: Final = (
         {**_THROTTLE, "file": file("top")},
     ),
     _on_top(
-        "copy-on-read",
-        "A copy-on-read filter on a disk",
-        {"driver": "copy-on-read", "file": "top"},
+        "copy-on-read", "A copy-on-read filter on a disk", {"driver": "copy-on-read", "file": "top"}
     ),
     Layout(
-        name="copy-on-read-between",
-        about="A copy-on-read filter between two layers",
+        "copy-on-read-between",
+        "A copy-on-read filter between two layers",
         files=_THREE,
         arguments=(
             base("raw", "base"),
@@ -111,9 +106,7 @@ LAYOUTS: Final = (
     _on_top("compress", "A compress filter on a disk", {"driver": "compress", "file": "top"}),
     _on_top("blkdebug", "A blkdebug filter on a disk", {"driver": "blkdebug", "image": "top"}),
     _between(
-        "blkdebug",
-        "A blkdebug filter between two layers",
-        {"driver": "blkdebug", "image": "mid"},
+        "blkdebug", "A blkdebug filter between two layers", {"driver": "blkdebug", "image": "mid"}
     ),
     _under(
         "blkdebug",
@@ -128,9 +121,9 @@ LAYOUTS: Final = (
         drivers=("blklogwrites",),
     ),
     Layout(
-        name="blkverify",
-        about="A node that compares a qcow2 with a raw copy: no single truth",
-        files=(*_FILES, Image(name="second", format="raw")),
+        "blkverify",
+        "A node that compares a qcow2 with a raw copy: no single truth",
+        files=(*_FILES, Image("second", "raw")),
         arguments=(
             base("raw", "base"),
             opened("qcow2", "top", backing="base"),
@@ -161,8 +154,8 @@ LAYOUTS: Final = (
         drivers=("copy-before-write",),
     ),
     Layout(
-        name="two-filters",
-        about="A throttle filter on a copy-on-read filter",
+        "two-filters",
+        "A throttle filter on a copy-on-read filter",
         files=_FILES,
         arguments=(
             *_GROUP,
@@ -175,8 +168,8 @@ LAYOUTS: Final = (
         truth=_TRUTH,
     ),
     Layout(
-        name="filters-everywhere",
-        about="A filter on top, between all layers, and under each format",
+        "filters-everywhere",
+        "A filter on top, between all layers, and under each format",
         files=_THREE,
         arguments=(
             *_GROUP,
@@ -217,16 +210,16 @@ LAYOUTS: Final = (
         truth=_TRUTH_OF_THREE,
     ),
     Layout(
-        name="filter-over-protocol",
-        about="A throttle filter on a raw file without a raw node",
-        files=(Image(name="disk", format="raw"),),
+        "filter-over-protocol",
+        "A throttle filter on a raw file without a raw node",
+        files=(Image("disk", "raw"),),
         arguments=(*_GROUP, {**_THROTTLE, "file": file("disk")}, *disk("filter")),
         truth={"vda": (("disk", "raw"),)},
     ),
     Layout(
-        name="quorum",
-        about="A quorum of two raw files: no single truth",
-        files=(Image(name="a", format="raw"), Image(name="b", format="raw")),
+        "quorum",
+        "A quorum of two raw files: no single truth",
+        files=(Image("a", "raw"), Image("b", "raw")),
         arguments=(
             {
                 "driver": "quorum",
@@ -240,13 +233,9 @@ LAYOUTS: Final = (
         truth={"vda": (("?", None),)},
     ),
     Layout(
-        name="quorum-below",
-        about="A qcow2 over a quorum of two raw files",
-        files=(
-            Image(name="a", format="raw"),
-            Image(name="b", format="raw"),
-            Image(name="top", format="qcow2"),
-        ),
+        "quorum-below",
+        "A qcow2 over a quorum of two raw files",
+        files=(Image("a", "raw"), Image("b", "raw"), Image("top", "qcow2")),
         arguments=(
             {
                 "driver": "quorum",

@@ -4,26 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.layouts.layout import (
-    MIB,
-    SHARE,
-    Filled,
-    Forged,
-    Image,
-    Layout,
-    base,
-    disk,
-    file,
-    opened,
-)
+from tests.layouts.layout import MIB, SHARE, Filled, Forged, Image, Layout, base, disk, file, opened
 
 _SECRET: Final = ("-object", "secret,id=s0,data=x")
 _KEY: Final = {"key-secret": "s0"}
 _FOR_IMG: Final = "secret,id=s0,data=x"
 # With a shorter time qemu-img gives up more often: it cannot measure how fast it is.
-_LUKS_BASE: Final = Image(
-    name="base", format="luks", options="iter-time=200,key-secret=s0", object=_FOR_IMG
-)
+_LUKS_BASE: Final = Image("base", "luks", options="iter-time=200,key-secret=s0", object=_FOR_IMG)
 
 
 def _alone(
@@ -33,9 +20,9 @@ def _alone(
     suffix = "-flat" if also else ""
     name = f"disk.{format}"
     return Layout(
-        name=f"format-{format}{suffix}",
-        about=about,
-        files=(Image(name=name, format=format, options=options, also=also),),
+        f"format-{format}{suffix}",
+        about,
+        files=(Image(name, format, options=options, also=also),),
         arguments=(opened(format, name), *disk(name)),
         drivers=drivers,
         truth={"vda": ((name, format),)},
@@ -45,25 +32,16 @@ def _alone(
 def _below(format: str) -> Layout:
     name = f"base.{format}"
     return Layout(
-        name=f"below-{format}",
-        about=f"A qcow2 over {format}",
-        files=(
-            Image(name=name, format=format),
-            Image(name="top", format="qcow2", backing=name, backing_format=format),
-        ),
+        f"below-{format}",
+        f"A qcow2 over {format}",
+        files=(Image(name, format), Image("top", "qcow2", name, format)),
         arguments=(base(format, name), opened("qcow2", "top", backing=name), *disk("top")),
         truth={"vda": (("top", "qcow2"), (name, format))},
     )
 
 
 def _sliced(name: str) -> dict[str, object]:
-    return {
-        "driver": "raw",
-        "node-name": name,
-        "offset": 65536,
-        "size": 131072,
-        "file": file(name),
-    }
+    return {"driver": "raw", "node-name": name, "offset": 65536, "size": 131072, "file": file(name)}
 
 
 LAYOUTS: Final = (
@@ -80,8 +58,8 @@ LAYOUTS: Final = (
     _alone("qcow", "A disk of qcow2's forerunner", drivers=("qcow",)),
     _alone("parallels", "A parallels disk", drivers=("parallels",)),
     Layout(
-        name="format-luks",
-        about="A LUKS disk",
+        "format-luks",
+        "A LUKS disk",
         files=(_LUKS_BASE,),
         arguments=(*_SECRET, opened("luks", "base", **_KEY), *disk("base")),
         flags={"encrypted": frozenset({"base"})},
@@ -89,12 +67,9 @@ LAYOUTS: Final = (
     ),
     *(_below(format) for format in ("raw", "qcow2", "qed", "vmdk", "vdi", "vhdx", "vpc")),
     Layout(
-        name="below-luks",
-        about="A qcow2 over LUKS",
-        files=(
-            _LUKS_BASE,
-            Image(name="top", format="qcow2", backing="base", backing_format="luks"),
-        ),
+        "below-luks",
+        "A qcow2 over LUKS",
+        files=(_LUKS_BASE, Image("top", "qcow2", "base", "luks")),
         arguments=(
             *_SECRET,
             base("luks", "base", **_KEY),
@@ -105,15 +80,15 @@ LAYOUTS: Final = (
         truth={"vda": (("top", "qcow2"), ("base", "luks"))},
     ),
     Layout(
-        name="qcow2-luks",
-        about="An encrypted qcow2 over LUKS",
+        "qcow2-luks",
+        "An encrypted qcow2 over LUKS",
         files=(
             _LUKS_BASE,
             Image(
-                name="top",
-                format="qcow2",
-                backing="base",
-                backing_format="luks",
+                "top",
+                "qcow2",
+                "base",
+                "luks",
                 options="encrypt.format=luks,encrypt.key-secret=s0,encrypt.iter-time=200",
                 object=_FOR_IMG,
             ),
@@ -128,20 +103,17 @@ LAYOUTS: Final = (
         truth={"vda": (("top", "qcow2"), ("base", "luks"))},
     ),
     Layout(
-        name="raw-slice",
-        about="A part of a raw file (offset, size)",
-        files=(Image(name="disk", format="raw"),),
+        "raw-slice",
+        "A part of a raw file (offset, size)",
+        files=(Image("disk", "raw"),),
         arguments=(_sliced("disk"), *disk("disk")),
         flags={"slice": frozenset({"disk"})},
         truth={"vda": (("disk", "raw"),)},
     ),
     Layout(
-        name="raw-slice-below",
-        about="A qcow2 over a part of a raw file",
-        files=(
-            Image(name="base", format="raw"),
-            Image(name="top", format="qcow2", size=131072, backing="base", backing_format="raw"),
-        ),
+        "raw-slice-below",
+        "A qcow2 over a part of a raw file",
+        files=(Image("base", "raw"), Image("top", "qcow2", "base", "raw", size=131072)),
         arguments=(
             {**_sliced("base"), "read-only": True},
             opened("qcow2", "top", backing="base"),
@@ -151,9 +123,9 @@ LAYOUTS: Final = (
         truth={"vda": (("top", "qcow2"), ("base", "raw"))},
     ),
     Layout(
-        name="raw-slice-holds-qcow2",
-        about="A qcow2 that lies in a part of a file",
-        files=(Image(name="disk", format="qcow2", options="preallocation=full"),),
+        "raw-slice-holds-qcow2",
+        "A qcow2 that lies in a part of a file",
+        files=(Image("disk", "qcow2", options="preallocation=full"),),
         arguments=(
             {
                 "driver": "qcow2",
@@ -172,9 +144,9 @@ LAYOUTS: Final = (
         truth={"vda": (("disk", "qcow2"),)},
     ),
     Layout(
-        name="raw-over-raw",
-        about="Two raw nodes over one file",
-        files=(Image(name="disk", format="raw"),),
+        "raw-over-raw",
+        "Two raw nodes over one file",
+        files=(Image("disk", "raw"),),
         arguments=(
             {"driver": "raw", "node-name": "outer", "file": opened("raw", "disk")},
             *disk("outer"),
@@ -182,9 +154,9 @@ LAYOUTS: Final = (
         truth={"vda": (("disk", "raw"),)},
     ),
     Layout(
-        name="raw-over-slice",
-        about="A raw node over a part of a raw file",
-        files=(Image(name="disk", format="raw"),),
+        "raw-over-slice",
+        "A raw node over a part of a raw file",
+        files=(Image("disk", "raw"),),
         arguments=(
             {"driver": "raw", "node-name": "outer", "file": _sliced("disk")},
             *disk("outer"),
@@ -193,19 +165,16 @@ LAYOUTS: Final = (
         truth={"vda": (("disk", "raw"),)},
     ),
     Layout(
-        name="raw-without-node",
-        about="A raw disk whose protocol node stands in the format's place",
-        files=(Image(name="disk", format="raw"),),
+        "raw-without-node",
+        "A raw disk whose protocol node stands in the format's place",
+        files=(Image("disk", "raw"),),
         arguments=(file("disk"), *disk("disk-file")),
         truth={"vda": (("disk", "raw"),)},
     ),
     Layout(
-        name="raw-without-node-below",
-        about="A qcow2 over a raw file without a raw node",
-        files=(
-            Image(name="base", format="raw"),
-            Image(name="top", format="qcow2", backing="base", backing_format="raw"),
-        ),
+        "raw-without-node-below",
+        "A qcow2 over a raw file without a raw node",
+        files=(Image("base", "raw"), Image("top", "qcow2", "base", "raw")),
         arguments=(
             file("base", read_only=True),
             opened("qcow2", "top", backing="base-file"),
@@ -214,120 +183,77 @@ LAYOUTS: Final = (
         truth={"vda": (("top", "qcow2"), ("base", "raw"))},
     ),
     Layout(
-        name="forged-raw",
-        about="A raw disk in which the guest has written a qcow2 header",
-        files=(Forged(name="disk", backing="/etc/hostname"),),
+        "forged-raw",
+        "A raw disk in which the guest has written a qcow2 header",
+        files=(Forged("disk", backing="/etc/hostname"),),
         arguments=(opened("raw", "disk"), *disk("disk")),
         truth={"vda": (("disk", "raw"),)},
     ),
     Layout(
-        name="forged-raw-below",
-        about="A qcow2 over a raw file in which the guest has written a qcow2 header",
-        files=(
-            Forged(name="base", backing="/etc/hostname"),
-            Image(name="top", format="qcow2", backing="base", backing_format="raw"),
-        ),
+        "forged-raw-below",
+        "A qcow2 over a raw file in which the guest has written a qcow2 header",
+        files=(Forged("base", backing="/etc/hostname"), Image("top", "qcow2", "base", "raw")),
         arguments=(opened("qcow2", "top"), *disk("top")),
         truth={"vda": (("top", "qcow2"), ("base", "raw"))},
     ),
     Layout(
-        name="raw-holds-qcow2",
-        about="A raw disk that holds a qcow2 as data, opened as the raw it is",
-        files=(Image(name="disk", format="qcow2"),),
+        "raw-holds-qcow2",
+        "A raw disk that holds a qcow2 as data, opened as the raw it is",
+        files=(Image("disk", "qcow2"),),
         arguments=(opened("raw", "disk"), *disk("disk")),
         truth={"vda": (("disk", "raw"),)},
     ),
     Layout(
-        name="qcow2-data-file",
-        about="A qcow2 with an external data file",
-        files=(
-            Image(
-                name="disk",
-                format="qcow2",
-                options=f"data_file={SHARE}/disk.data",
-            ),
-        ),
-        arguments=(
-            opened("qcow2", "disk", data_file=file("disk.data", "data")),
-            *disk("disk"),
-        ),
+        "qcow2-data-file",
+        "A qcow2 with an external data file",
+        files=(Image("disk", "qcow2", options=f"data_file={SHARE}/disk.data"),),
+        arguments=(opened("qcow2", "disk", data_file=file("disk.data", "data")), *disk("disk")),
         flags={"data-file": frozenset({"disk"})},
         truth={"vda": (("disk", "qcow2"),)},
     ),
     Layout(
-        name="qcow2-data-file-raw",
-        about="A qcow2 with an external data file that is raw, opened by the header",
-        files=(
-            Image(
-                name="disk",
-                format="qcow2",
-                options=f"data_file={SHARE}/disk.data,data_file_raw=on",
-            ),
-        ),
+        "qcow2-data-file-raw",
+        "A qcow2 with an external data file that is raw, opened by the header",
+        files=(Image("disk", "qcow2", options=f"data_file={SHARE}/disk.data,data_file_raw=on"),),
         arguments=(opened("qcow2", "disk"), *disk("disk")),
         flags={"data-file": frozenset({"disk"})},
         truth={"vda": (("disk", "qcow2"),)},
     ),
     Layout(
-        name="qcow2-data-file-below",
-        about="A qcow2 over a qcow2 with an external data file",
+        "qcow2-data-file-below",
+        "A qcow2 over a qcow2 with an external data file",
         files=(
-            Image(
-                name="base",
-                format="qcow2",
-                options=f"data_file={SHARE}/base.data",
-            ),
-            Image(name="top", format="qcow2", backing="base", backing_format="qcow2"),
+            Image("base", "qcow2", options=f"data_file={SHARE}/base.data"),
+            Image("top", "qcow2", "base", "qcow2"),
         ),
         arguments=(opened("qcow2", "top"), *disk("top")),
         flags={"data-file": frozenset({"base"})},
         truth={"vda": (("top", "qcow2"), ("base", "qcow2"))},
     ),
     Layout(
-        name="qcow2-extended-l2",
-        about="A qcow2 with extended L2 entries, over raw",
+        "qcow2-extended-l2",
+        "A qcow2 with extended L2 entries, over raw",
         files=(
-            Image(name="base", format="raw"),
-            Image(
-                name="top",
-                format="qcow2",
-                backing="base",
-                backing_format="raw",
-                options="extended_l2=on,cluster_size=131072",
-            ),
+            Image("base", "raw"),
+            Image("top", "qcow2", "base", "raw", options="extended_l2=on,cluster_size=131072"),
         ),
         arguments=(base("raw", "base"), opened("qcow2", "top", backing="base"), *disk("top")),
         truth={"vda": (("top", "qcow2"), ("base", "raw"))},
     ),
     Layout(
-        name="qcow2-v2",
-        about="A qcow2 of version 2 over a qcow2 of version 2",
+        "qcow2-v2",
+        "A qcow2 of version 2 over a qcow2 of version 2",
         files=(
-            Image(name="base", format="qcow2", options="compat=0.10"),
-            Image(
-                name="top",
-                format="qcow2",
-                backing="base",
-                backing_format="qcow2",
-                options="compat=0.10",
-            ),
+            Image("base", "qcow2", options="compat=0.10"),
+            Image("top", "qcow2", "base", "qcow2", options="compat=0.10"),
         ),
         arguments=(base("qcow2", "base"), opened("qcow2", "top", backing="base"), *disk("top")),
         truth={"vda": (("top", "qcow2"), ("base", "qcow2"))},
     ),
     Layout(
-        name="qcow2-larger",
-        about="An overlay larger than what it lies over",
-        files=(
-            Filled(name="base"),
-            Image(
-                name="top",
-                format="qcow2",
-                size=2 * MIB,
-                backing="base",
-                backing_format="raw",
-            ),
-        ),
+        "qcow2-larger",
+        "An overlay larger than what it lies over",
+        files=(Filled("base"), Image("top", "qcow2", "base", "raw", size=2 * MIB)),
         arguments=(base("raw", "base"), opened("qcow2", "top", backing="base"), *disk("top")),
         truth={"vda": (("top", "qcow2"), ("base", "raw"))},
     ),

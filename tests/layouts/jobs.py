@@ -18,6 +18,7 @@ from tests.layouts.layout import (
     base,
     dashed,
     disk,
+    do,
     file,
     opened,
 )
@@ -25,14 +26,14 @@ from tests.layouts.layout import (
 _SIZE: Final = 4 * MIB
 """A backup copies one in a single request, whatever its speed."""
 _FILES: Final = (
-    Filled(name="base", size=_SIZE),
-    Filled(name="mid", size=_SIZE, format="qcow2", backing="base"),
-    Filled(name="top", size=_SIZE, format="qcow2", backing="mid", backing_format="qcow2"),
+    Filled("base", size=_SIZE),
+    Filled("mid", size=_SIZE, format="qcow2", backing="base"),
+    Filled("top", size=_SIZE, format="qcow2", backing="mid", backing_format="qcow2"),
 )
 _EMPTY: Final = (
     _FILES[0],
-    Image(name="mid", format="qcow2", size=_SIZE, backing="base", backing_format="raw"),
-    Image(name="top", format="qcow2", size=_SIZE, backing="mid", backing_format="qcow2"),
+    Image("mid", "qcow2", "base", "raw", size=_SIZE),
+    Image("top", "qcow2", "mid", "qcow2", size=_SIZE),
 )
 """A stream leaves out what the layer on top has."""
 _HALF: Final = (*_FILES[:2], _EMPTY[2])
@@ -49,9 +50,9 @@ def _job(name: str, about: str, *then: Step, truth: Truth = _UNCHANGED, **more: 
     files: tuple[File, ...] = _EMPTY if name.startswith("stream") else _FILES
     files = _HALF if name.startswith("stream-to-base") else files
     return Layout(
-        name=name,
-        about=about,
-        files=(*files, Image(name="target", format="qcow2", size=_SIZE)),
+        name,
+        about,
+        files=(*files, Image("target", "qcow2", size=_SIZE)),
         arguments=_NODES,
         then=then,
         truth=truth,
@@ -61,9 +62,9 @@ def _job(name: str, about: str, *then: Step, truth: Truth = _UNCHANGED, **more: 
 
 def _do(command: str, given: Json | None = None, *, slow: bool = False, **arguments: object) -> Do:
     """Start a job `job0`; a slow one stays where it is after its first request."""
-    return Do(
-        command=command,
-        arguments={
+    return do(
+        command,
+        {
             "job-id": "job0",
             "device": "top",
             **({"speed": 1} if slow else {}),
@@ -72,13 +73,13 @@ def _do(command: str, given: Json | None = None, *, slow: bool = False, **argume
     )
 
 
-_TARGET: Final = Do(command="blockdev-add", arguments=opened("qcow2", "target", backing=None))
-_RUNNING: Final = Until(job="job0", status="running")
-_READY: Final = Until(job="job0", status="ready")
-_GONE: Final = Until(job="job0", status=None)
-_CONCLUDED: Final = Until(job="job0", status="concluded")
-_COMPLETE: Final = Do(command="block-job-complete", arguments={"device": "job0"})
-_CANCEL: Final = Do(command="block-job-cancel", arguments={"device": "job0"})
+_TARGET: Final = do("blockdev-add", opened("qcow2", "target", backing=None))
+_RUNNING: Final = Until("job0", "running")
+_READY: Final = Until("job0", "ready")
+_GONE: Final = Until("job0", None)
+_CONCLUDED: Final = Until("job0", "concluded")
+_COMPLETE: Final = do("block-job-complete", device="job0")
+_CANCEL: Final = do("block-job-cancel", device="job0")
 _COMMIT: Final = {"top_node": "mid", "base_node": "base"}
 _ACTIVE: Final = {"base_node": "base"}
 
@@ -99,7 +100,7 @@ LAYOUTS: Final = (
         "commit-pending",
         "A commit that has copied all and waits to be finalized",
         _do("block-commit", _COMMIT, auto_finalize=False),
-        Until(job="job0", status="pending"),
+        Until("job0", "pending"),
     ),
     _job(
         "commit-done",
@@ -210,7 +211,7 @@ LAYOUTS: Final = (
         "stream-pending",
         "A stream that has copied all and waits to be finalized",
         _do("block-stream", auto_finalize=False),
-        Until(job="job0", status="pending"),
+        Until("job0", "pending"),
     ),
     _job(
         "stream-done",
@@ -268,7 +269,7 @@ LAYOUTS: Final = (
     _job(
         "mirror-top-pivoted",
         "After the pivot of a mirror of the active layer alone: the chain below is kept",
-        Do(command="blockdev-add", arguments=opened("qcow2", "target", backing="mid")),
+        do("blockdev-add", opened("qcow2", "target", backing="mid")),
         _do("blockdev-mirror", target="target", sync="top"),
         _READY,
         _COMPLETE,
@@ -308,85 +309,51 @@ LAYOUTS: Final = (
     _job(
         "backup-fleecing",
         "A backup with `sync: none` into an overlay over the disk itself",
-        Do(
-            command="blockdev-add",
-            arguments={
-                "driver": "qcow2",
-                "node-name": "target",
-                "file": file("target"),
-                "backing": "top",
-            },
-        ),
+        do("blockdev-add", driver="qcow2", node_name="target", file=file("target"), backing="top"),
         _do("blockdev-backup", target="target", sync="none"),
         _RUNNING,
     ),
     Layout(
-        name="drive-active-commit-ready",
-        about="An active commit ready to pivot, on a guest with `-drive`: no node has a name",
+        "drive-active-commit-ready",
+        "An active commit ready to pivot, on a guest with `-drive`: no node has a name",
         files=_FILES,
         arguments=("-drive", "if=none,id=old,format=qcow2,file=/share/top", *disk("old")),
-        then=(
-            Do(command="block-commit", arguments={"job-id": "job0", "device": "old"}),
-            _READY,
-        ),
+        then=(do("block-commit", job_id="job0", device="old"), _READY),
         truth=_UNCHANGED,
     ),
     Layout(
-        name="drive-active-commit-pivoted",
-        about="After its pivot: QEMU has closed the upper layers",
+        "drive-active-commit-pivoted",
+        "After its pivot: QEMU has closed the upper layers",
         files=_FILES,
         arguments=("-drive", "if=none,id=old,format=qcow2,file=/share/top", *disk("old")),
-        then=(
-            Do(command="block-commit", arguments={"job-id": "job0", "device": "old"}),
-            _READY,
-            _COMPLETE,
-            _GONE,
-        ),
+        then=(do("block-commit", job_id="job0", device="old"), _READY, _COMPLETE, _GONE),
         truth={"vda": (("base", "raw"),)},
     ),
     Layout(
-        name="drive-stream-running",
-        about="A stream in mid-run on a guest with `-drive`",
+        "drive-stream-running",
+        "A stream in mid-run on a guest with `-drive`",
         files=_EMPTY,
         arguments=("-drive", "if=none,id=old,format=qcow2,file=/share/top", *disk("old")),
-        then=(
-            Do(
-                command="block-stream",
-                arguments={"job-id": "job0", "device": "old", "speed": 1},
-            ),
-            _RUNNING,
-        ),
+        then=(do("block-stream", job_id="job0", device="old", speed=1), _RUNNING),
         truth=_UNCHANGED,
     ),
     Layout(
-        name="two-jobs",
-        about="Jobs on two disks over one base: a commit in mid-run, and a mirror that is ready",
-        files=(
-            *_FILES,
-            Image(name="second", format="raw"),
-            Image(name="target", format="qcow2"),
-        ),
+        "two-jobs",
+        "Jobs on two disks over one base: a commit in mid-run, and a mirror that is ready",
+        files=(*_FILES, Image("second", "raw"), Image("target", "qcow2")),
         arguments=(*_NODES, opened("raw", "second"), *disk("second", "vdb")),
         then=(
             _do("block-commit", _COMMIT, slow=True),
             _RUNNING,
             _TARGET,
-            Do(
-                command="blockdev-mirror",
-                arguments={
-                    "job-id": "job1",
-                    "device": "second",
-                    "target": "target",
-                    "sync": "full",
-                },
-            ),
-            Until(job="job1", status="ready"),
+            do("blockdev-mirror", job_id="job1", device="second", target="target", sync="full"),
+            Until("job1", "ready"),
         ),
         truth={**_UNCHANGED, "vdb": (("second", "raw"),)},
     ),
     Layout(
-        name="throttled-active-commit-ready",
-        about="An active commit ready to pivot below a throttle filter",
+        "throttled-active-commit-ready",
+        "An active commit ready to pivot below a throttle filter",
         files=_FILES,
         arguments=(
             *("-object", "throttle-group,id=tg0"),

@@ -28,16 +28,16 @@ Flags = Mapping[str, frozenset[str]]
 what the files were made as and how they are opened."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Image:
     """A file that `qemu-img create` makes, with an explicit format."""
 
     name: str
     format: str
-    size: int = MIB
     backing: str | None = None
     """As it is to stand in the header."""
     backing_format: str | None = None
+    size: int = MIB
     options: str | None = None
     """For `-o`."""
     object: str | None = None
@@ -48,7 +48,7 @@ class Image:
     """Take the backing format out of the header again, as old tools left it out."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Filled:
     """
     A file of bytes that are no zeros: a raw disk with something to copy.
@@ -63,14 +63,14 @@ class Filled:
     backing_format: str = "raw"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Chain:
     """A raw `layer-000`, and `depth - 1` empty qcow2 files over it, named alike."""
 
     depth: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Forged:
     """A raw file whose bytes begin like an image of another format over a file of the host."""
 
@@ -78,7 +78,7 @@ class Forged:
     backing: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Corrupt:
     """A qcow2 whose first guest cluster is said to lie on its own header."""
 
@@ -88,7 +88,7 @@ class Corrupt:
 File = Image | Filled | Chain | Forged | Corrupt
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class NbdServer:
     """A qemu-nbd on `/share/nbd.sock`."""
 
@@ -103,14 +103,14 @@ class WebServer:
     tls: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class LoopDevice:
     """The file as a block device, LOOP."""
 
     file: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Descriptor:
     """The open file handed to QEMU as `/dev/fdset/1`."""
 
@@ -120,7 +120,7 @@ class Descriptor:
 Helper = NbdServer | WebServer | LoopDevice | Descriptor
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Do:
     """A QMP command."""
 
@@ -128,7 +128,7 @@ class Do:
     arguments: Json = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Until:
     """Wait until a job has this status; None: until QEMU has forgotten it."""
 
@@ -139,7 +139,7 @@ class Until:
 Step = Do | Until
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Layout:
     """One way for a guest to have its disks."""
 
@@ -155,7 +155,7 @@ class Layout:
     """Drivers that not every QEMU from 5.2 on has."""
     commands: tuple[str, ...] = ()
     """Commands, or `command.argument`, that not every QEMU has."""
-    truth: Truth
+    truth: Truth = field(kw_only=True)
     flags: Flags = field(default_factory=dict)
     is_recorded: bool = True
     """False where the recording would be too large to keep."""
@@ -166,6 +166,11 @@ class Layout:
 def dashed(options: Json) -> Json:
     """Spell keys as QAPI does."""
     return {key.replace("_", "-"): value for key, value in options.items()}
+
+
+def do(command: str, given: Json | None = None, **arguments: object) -> Do:
+    """Send a QMP command."""
+    return Do(command, dashed({**(given or {}), **arguments}))
 
 
 def file(name: str, node: str | None = None, **options: object) -> Json:

@@ -25,16 +25,16 @@ _NBD: Final = {
     "node-name": "net",
     "server": {"type": "unix", "path": f"{SHARE}/nbd.sock"},
 }
-_RAW: Final = Image(name="disk", format="raw")
-_QCOW2: Final = Image(name="disk", format="qcow2")
+_RAW: Final = Image("disk", "raw")
+_QCOW2: Final = Image("disk", "qcow2")
 
 
 def _web(scheme: str, format: str) -> Layout:
     options = {"sslverify": False} if scheme == "https" else {}
     return Layout(
-        name=f"{scheme}-{format}",
-        about=f"A {format} disk on a web server ({scheme}), read-only",
-        files=(Image(name="disk", format=format),),
+        f"{scheme}-{format}",
+        f"A {format} disk on a web server ({scheme}), read-only",
+        files=(Image("disk", format),),
         helpers=(WebServer(tls=scheme == "https"),),
         arguments=(
             {
@@ -59,10 +59,10 @@ def _web(scheme: str, format: str) -> Layout:
 
 LAYOUTS: Final = (
     Layout(
-        name="host-device",
-        about="A raw block device of the host",
+        "host-device",
+        "A raw block device of the host",
         files=(_RAW,),
-        helpers=(LoopDevice(file="disk"),),
+        helpers=(LoopDevice("disk"),),
         arguments=(
             {
                 "driver": "raw",
@@ -75,10 +75,10 @@ LAYOUTS: Final = (
         truth={"vda": (("loop0", "raw"),)},
     ),
     Layout(
-        name="host-device-without-node",
-        about="A raw block device of the host, without a raw node",
+        "host-device-without-node",
+        "A raw block device of the host, without a raw node",
         files=(_RAW,),
-        helpers=(LoopDevice(file="disk"),),
+        helpers=(LoopDevice("disk"),),
         arguments=(
             {"driver": "host_device", "node-name": "device", "filename": LOOP},
             *disk("device"),
@@ -87,18 +87,10 @@ LAYOUTS: Final = (
         truth={"vda": (("loop0", "raw"),)},
     ),
     Layout(
-        name="host-device-qcow2",
-        about="A qcow2 on a block device of the host, over a raw file",
-        files=(
-            Image(name="base", format="raw"),
-            Image(
-                name="disk",
-                format="qcow2",
-                backing=f"{SHARE}/base",
-                backing_format="raw",
-            ),
-        ),
-        helpers=(LoopDevice(file="disk"),),
+        "host-device-qcow2",
+        "A qcow2 on a block device of the host, over a raw file",
+        files=(Image("base", "raw"), Image("disk", "qcow2", f"{SHARE}/base", "raw")),
+        helpers=(LoopDevice("disk"),),
         arguments=(
             base("raw", "base"),
             {
@@ -113,48 +105,40 @@ LAYOUTS: Final = (
         truth={"vda": (("loop0", "qcow2"), ("base", "raw"))},
     ),
     Layout(
-        name="nbd-raw",
-        about="A raw disk of an NBD server",
+        "nbd-raw",
+        "A raw disk of an NBD server",
         files=(_RAW,),
-        helpers=(NbdServer(file="disk", format="raw"),),
+        helpers=(NbdServer("disk", "raw"),),
         arguments=({"driver": "raw", "node-name": "disk", "file": _NBD}, *disk("disk")),
         truth={"vda": (("nbd:", "raw"),)},
     ),
     Layout(
-        name="nbd-without-node",
-        about="A disk of an NBD server, which has a qcow2 there, without a raw node",
+        "nbd-without-node",
+        "A disk of an NBD server, which has a qcow2 there, without a raw node",
         files=(_QCOW2,),
-        helpers=(NbdServer(file="disk", format="qcow2"),),
+        helpers=(NbdServer("disk", "qcow2"),),
         arguments=(_NBD, *disk("net")),
         truth={"vda": (("nbd:", "raw"),)},
     ),
     Layout(
-        name="nbd-qcow2",
-        about="A qcow2 that an NBD server gives out as raw bytes",
+        "nbd-qcow2",
+        "A qcow2 that an NBD server gives out as raw bytes",
         files=(_QCOW2,),
-        helpers=(NbdServer(file="disk", format="raw"),),
+        helpers=(NbdServer("disk", "raw"),),
         arguments=({"driver": "qcow2", "node-name": "disk", "file": _NBD}, *disk("disk")),
         truth={"vda": (("nbd:", "qcow2"),)},
     ),
     Layout(
-        name="nbd-below",
-        about="A local qcow2 over a raw disk of an NBD server",
-        files=(
-            _RAW,
-            Image(
-                name="top",
-                format="qcow2",
-                backing=f"nbd+unix:///?socket={SHARE}/nbd.sock",
-                backing_format="raw",
-            ),
-        ),
-        helpers=(NbdServer(file="disk", format="raw"),),
+        "nbd-below",
+        "A local qcow2 over a raw disk of an NBD server",
+        files=(_RAW, Image("top", "qcow2", f"nbd+unix:///?socket={SHARE}/nbd.sock", "raw")),
+        helpers=(NbdServer("disk", "raw"),),
         arguments=(opened("qcow2", "top"), *disk("top")),
         truth={"vda": (("top", "qcow2"), ("nbd:", "raw"))},
     ),
     Layout(
-        name="null-co",
-        about="Nothing but zeros",
+        "null-co",
+        "Nothing but zeros",
         arguments=(
             {
                 "driver": "raw",
@@ -171,9 +155,9 @@ LAYOUTS: Final = (
         truth={"vda": (("null-co:", "raw"),)},
     ),
     Layout(
-        name="null-aio-below",
-        about="A qcow2 over nothing",
-        files=(Image(name="top", format="qcow2"),),
+        "null-aio-below",
+        "A qcow2 over nothing",
+        files=(Image("top", "qcow2"),),
         arguments=(
             {"driver": "null-aio", "node-name": "nothing", "size": 1048576, "read-only": True},
             opened("qcow2", "top", backing="nothing"),
@@ -183,12 +167,9 @@ LAYOUTS: Final = (
     ),
     *(_web(scheme, format) for scheme in ("http", "https") for format in ("raw", "qcow2")),
     Layout(
-        name="http-below",
-        about="A local qcow2 over a raw disk on a web server, as in its header",
-        files=(
-            _RAW,
-            Image(name="top", format="qcow2", backing=f"http://{WEB}/disk", backing_format="raw"),
-        ),
+        "http-below",
+        "A local qcow2 over a raw disk on a web server, as in its header",
+        files=(_RAW, Image("top", "qcow2", f"http://{WEB}/disk", "raw")),
         helpers=(WebServer(),),
         arguments=(
             {
@@ -209,10 +190,10 @@ LAYOUTS: Final = (
         truth={"vda": (("top", "qcow2"), ("http:", "raw"))},
     ),
     Layout(
-        name="fdset",
-        about="A raw disk handed over as an open file: QEMU does not know its name",
+        "fdset",
+        "A raw disk handed over as an open file: QEMU does not know its name",
         files=(_RAW,),
-        helpers=(Descriptor(file="disk"),),
+        helpers=(Descriptor("disk"),),
         arguments=(
             {
                 "driver": "raw",
@@ -224,13 +205,10 @@ LAYOUTS: Final = (
         truth={"vda": (("file:", "raw"),)},
     ),
     Layout(
-        name="fdset-qcow2",
-        about="A qcow2 handed over as an open file, over a raw file",
-        files=(
-            Image(name="base", format="raw"),
-            Image(name="disk", format="qcow2", backing=f"{SHARE}/base", backing_format="raw"),
-        ),
-        helpers=(Descriptor(file="disk"),),
+        "fdset-qcow2",
+        "A qcow2 handed over as an open file, over a raw file",
+        files=(Image("base", "raw"), Image("disk", "qcow2", f"{SHARE}/base", "raw")),
+        helpers=(Descriptor("disk"),),
         arguments=(
             base("raw", "base"),
             {
@@ -244,12 +222,9 @@ LAYOUTS: Final = (
         truth={"vda": (("file:", "qcow2"), ("base", "raw"))},
     ),
     Layout(
-        name="relative-name",
-        about="A chain by relative names: QEMU's argument, and in the header",
-        files=(
-            Image(name="base", format="raw"),
-            Image(name="top", format="qcow2", backing="base", backing_format="raw"),
-        ),
+        "relative-name",
+        "A chain by relative names: QEMU's argument, and in the header",
+        files=(Image("base", "raw"), Image("top", "qcow2", "base", "raw")),
         arguments=(
             {
                 "driver": "qcow2",
@@ -265,9 +240,9 @@ LAYOUTS: Final = (
         truth={"vda": (("top", "qcow2"), ("base", "raw"))},
     ),
     Layout(
-        name="name-with-colon",
-        about="A file whose name has a colon, a comma, a quote and a blank",
-        files=(Image(name='a:b,c" d', format="raw"),),
+        "name-with-colon",
+        "A file whose name has a colon, a comma, a quote and a blank",
+        files=(Image('a:b,c" d', "raw"),),
         arguments=(
             {"driver": "raw", "node-name": "disk", "file": file('a:b,c" d', "disk-file")},
             *disk("disk"),
@@ -275,9 +250,9 @@ LAYOUTS: Final = (
         truth={"vda": (('a:b,c" d', "raw"),)},
     ),
     Layout(
-        name="json-like-name",
-        about="A file whose name begins like a description in JSON",
-        files=(Image(name="json:{}", format="raw"),),
+        "json-like-name",
+        "A file whose name begins like a description in JSON",
+        files=(Image("json:{}", "raw"),),
         arguments=(
             {"driver": "raw", "node-name": "disk", "file": file("json:{}", "disk-file")},
             *disk("disk"),
@@ -285,9 +260,9 @@ LAYOUTS: Final = (
         truth={"vda": (("json:{}", "raw"),)},
     ),
     Layout(
-        name="protocol-like-name",
-        about="A file whose name begins like a protocol",
-        files=(Image(name="nbd:disk", format="raw"),),
+        "protocol-like-name",
+        "A file whose name begins like a protocol",
+        files=(Image("nbd:disk", "raw"),),
         arguments=(
             {"driver": "raw", "node-name": "disk", "file": file("nbd:disk", "disk-file")},
             *disk("disk"),

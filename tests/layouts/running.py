@@ -42,6 +42,8 @@ from tests.layouts.layout import (
     Until,
     WebServer,
 )
+from tests.rig.beside import Refusal, loop_device, nbd_server, run
+from tests.rig.headers import without_format
 from tests.rig.images import foreign_qcow2_header
 from tests.rig.waiting import HANG_S, until
 
@@ -50,19 +52,6 @@ _MACHINE: Final = (
     *("-S", "-nodefaults", "-no-user-config", "-display", "none"),
 )
 _CLUSTER_BITS: Final = 12
-_BACKING_FORMAT: Final = struct.pack(">I", 0xE2792ACA)
-_CLOCK: Final = "Unable to get accurate CPU usage"
-"""What qemu-img says now and then on a busy machine, when it measures PBKDF2."""
-_NO_SUCH_EXTENSION: Final = struct.pack(">I", 0x51534E41)
-"""Readers of qcow2 leave alone what they do not know (docs/interop/qcow2.txt)."""
-
-
-class NotHere(Exception):
-    """A program, device or driver that the layout needs is missing."""
-
-
-class Refusal(Exception):
-    """QEMU did not start, or qemu-img made no file; with what it printed."""
 
 
 class Kept:
@@ -158,17 +147,6 @@ def _placed(text: str, places: Mapping[str, str]) -> str:
 # Files.
 
 
-def _run(*words: str, tries: int = 5) -> None:
-    try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=HANG_S, check=False)
-    except FileNotFoundError as error:
-        raise NotHere(f"{words[0]} is not installed") from error
-    if done.returncode and _CLOCK in done.stderr and tries:
-        _run(*words, tries=tries - 1)
-    elif done.returncode:
-        raise Refusal(f"{' '.join(words)}: {done.stderr}")
-
-
 def _make(wanted: File, folder: Path, kept: Kept | None) -> None:
     match wanted:
         case Image() if kept is not None and SHARE not in f"{wanted.backing} {wanted.options}":
@@ -196,11 +174,9 @@ def _create(image: Image, folder: Path) -> None:
     if image.options is not None:
         words += ["-o", image.options]
     path = folder / image.name
-    _run(*(word.replace(SHARE, str(folder)) for word in words), str(path), str(image.size))
+    run(*(word.replace(SHARE, str(folder)) for word in words), str(path), str(image.size))
     if image.forgets_format:
-        content = path.read_bytes()
-        assert content.count(_BACKING_FORMAT, 0, 512) == 1
-        path.write_bytes(content.replace(_BACKING_FORMAT, _NO_SUCH_EXTENSION, 1))
+        without_format(path)
 
 
 def _fill(wanted: Filled, folder: Path) -> None:
@@ -216,26 +192,14 @@ def _fill(wanted: Filled, folder: Path) -> None:
     if wanted.backing:
         below = folder / wanted.backing
         words += ["-o", f"backing_file={below},backing_fmt={wanted.backing_format}"]
-    _run(*words, str(source), str(path))
+    run(*words, str(source), str(path))
     source.unlink()
 
 
 def _chain(depth: int, folder: Path) -> None:
     (folder / "layer-000").write_bytes(bytes(MIB))
-    first = Image(
-        name="layer-001",
-        format="qcow2",
-        backing="layer-000",
-        backing_format="raw",
-        options="cluster_size=4096",
-    )
-    second = Image(
-        name="layer-002",
-        format="qcow2",
-        backing="layer-001",
-        backing_format="qcow2",
-        options="cluster_size=4096",
-    )
+    first = Image("layer-001", "qcow2", "layer-000", "raw", options="cluster_size=4096")
+    second = Image("layer-002", "qcow2", "layer-001", "qcow2", options="cluster_size=4096")
     _create(first, folder)
     _create(second, folder)
     content = (folder / "layer-002").read_bytes()
@@ -247,10 +211,7 @@ def _chain(depth: int, folder: Path) -> None:
 
 def _corrupt(path: Path) -> None:
     """Source: docs/interop/qcow2.txt: L1 and L2 entries are offsets with flags in the top bits."""
-    _create(
-        Image(name=path.name, format="qcow2", options=f"cluster_size={1 << _CLUSTER_BITS}"),
-        path.parent,
-    )
+    _create(Image(path.name, "qcow2", options=f"cluster_size={1 << _CLUSTER_BITS}"), path.parent)
     content = bytearray(path.read_bytes())
     (table,) = struct.unpack_from(">Q", content, 40)
     level2 = -(-len(content) // (1 << _CLUSTER_BITS)) << _CLUSTER_BITS
@@ -270,14 +231,14 @@ def _help(
 ) -> Iterator[None]:
     match helper:
         case NbdServer():
-            with _nbd(helper, folder):
+            with nbd_server(folder / "nbd.sock", "-f", helper.format, str(folder / helper.file)):
                 yield
         case WebServer():
             with _web(folder, helper.tls) as address:
                 places[WEB] = address
                 yield
         case LoopDevice():
-            with _loop(folder / helper.file) as device:
+            with loop_device(folder / helper.file) as device:
                 places[LOOP] = device
                 yield
         case Descriptor():
@@ -287,22 +248,6 @@ def _help(
                 yield
             finally:
                 os.close(number)
-
-
-@contextmanager
-def _nbd(helper: NbdServer, folder: Path) -> Iterator[None]:
-    if shutil.which("qemu-nbd") is None:
-        raise NotHere("qemu-nbd is not installed")
-    path = folder / "nbd.sock"
-    words = ["qemu-nbd", "-f", helper.format, "-k", str(path), str(folder / helper.file)]
-    # It ends by itself when its one client goes.
-    with subprocess.Popen(words, stdin=subprocess.DEVNULL) as server:
-        try:
-            until(lambda: path.exists() or server.poll() is not None)
-            assert server.poll() is None, "qemu-nbd ended"
-            yield
-        finally:
-            server.terminate()
 
 
 class _Handler(SimpleHTTPRequestHandler):
@@ -335,7 +280,7 @@ def _web(folder: Path, tls: bool) -> Iterator[str]:
         server.daemon_threads = True
         if tls:
             key, certificate = str(folder / "tls.key"), str(folder / "tls.pem")
-            _run(
+            run(
                 *("openssl", "req", "-x509", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"),
                 *("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"),
                 *("-keyout", key, "-out", certificate),
@@ -350,22 +295,6 @@ def _web(folder: Path, tls: bool) -> Iterator[str]:
         finally:
             server.shutdown()
             thread.join()
-
-
-@contextmanager
-def _loop(file: Path) -> Iterator[str]:
-    words = ["losetup", "--find", "--show", str(file)]
-    try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=HANG_S, check=False)
-    except FileNotFoundError as error:
-        raise NotHere("losetup is not installed") from error
-    if done.returncode:
-        raise NotHere(f"no loop device can be had: {done.stderr.strip()}")
-    device = done.stdout.strip()
-    try:
-        yield device
-    finally:
-        _run("losetup", "--detach", device)
 
 
 # QEMU.

@@ -9,19 +9,19 @@ from tests.layouts.layout import (
     SHARE,
     Chain,
     Corrupt,
-    Do,
     Flags,
     Image,
     Json,
     Layout,
     base,
     disk,
+    do,
     file,
     opened,
 )
 
-_BASE: Final = Image(name="base", format="raw")
-_TOP: Final = Image(name="top", format="qcow2", backing="base", backing_format="raw")
+_BASE: Final = Image("base", "raw")
+_TOP: Final = Image("top", "qcow2", "base", "raw")
 _CHAIN: Final = (base("raw", "base"), opened("qcow2", "top", backing="base"))
 _TRUTH: Final = {"vda": (("top", "qcow2"), ("base", "raw"))}
 
@@ -36,25 +36,20 @@ def _deep(depth: int) -> Layout:
             nodes.append(base("qcow2", name, backing=below))
         nodes.append(opened("qcow2", names[-1], backing=names[-2]))
     return Layout(
-        name=f"chain-{depth}",
-        about=f"A chain of {depth} layers",
-        files=(Chain(depth=depth),),
+        f"chain-{depth}",
+        f"A chain of {depth} layers",
+        files=(Chain(depth),),
         arguments=(*nodes, *disk(names[-1])),
-        truth={
-            "vda": (*((name, "qcow2") for name in reversed(names[1:])), (names[0], "raw")),
-        },
+        truth={"vda": (*((name, "qcow2") for name in reversed(names[1:])), (names[0], "raw"))},
         is_recorded=depth <= 40,
     )
 
 
 def _json_name(name: str, about: str, described: str, flags: Flags | None = None) -> Layout:
     return Layout(
-        name=name,
-        about=about,
-        files=(
-            _BASE,
-            Image(name="top", format="qcow2", size=131072, backing=described, backing_format="raw"),
-        ),
+        name,
+        about,
+        files=(_BASE, Image("top", "qcow2", described, "raw", size=131072)),
         arguments=(opened("qcow2", "top"), *disk("top")),
         truth=_TRUTH,
         flags=flags or {},
@@ -77,117 +72,91 @@ LAYOUTS: Final = (
         {"slice": frozenset({"base"})},
     ),
     Layout(
-        name="json-backing-flat",
-        about="A header that describes in JSON, with dotted keys",
+        "json-backing-flat",
+        "A header that describes in JSON, with dotted keys",
         files=(
             _BASE,
             Image(
-                name="top",
-                format="qcow2",
-                backing=f'json:{{"driver":"raw","file.driver":"file",'
-                f'"file.filename":"{SHARE}/base"}}',
-                backing_format="raw",
+                "top",
+                "qcow2",
+                f'json:{{"driver":"raw","file.driver":"file","file.filename":"{SHARE}/base"}}',
+                "raw",
             ),
         ),
         arguments=(opened("qcow2", "top"), *disk("top")),
         truth=_TRUTH,
     ),
     Layout(
-        name="header-lies",
-        about="A header that says qcow2 of a base that QEMU was told to open as raw",
-        files=(_BASE, Image(name="top", format="qcow2", backing="base", backing_format="qcow2")),
+        "header-lies",
+        "A header that says qcow2 of a base that QEMU was told to open as raw",
+        files=(_BASE, Image("top", "qcow2", "base", "qcow2")),
         arguments=(*_CHAIN, *disk("top")),
         truth=_TRUTH,
     ),
     Layout(
-        name="header-names-another",
-        about="A header that names another file than the one QEMU was given",
-        files=(
-            _BASE,
-            Image(name="other", format="qcow2"),
-            Image(name="top", format="qcow2", backing="other", backing_format="qcow2"),
-        ),
+        "header-names-another",
+        "A header that names another file than the one QEMU was given",
+        files=(_BASE, Image("other", "qcow2"), Image("top", "qcow2", "other", "qcow2")),
         arguments=(*_CHAIN, *disk("top")),
         truth=_TRUTH,
     ),
     Layout(
-        name="header-silent",
-        about="An overlay whose header names nothing, over a base that QEMU was given",
-        files=(_BASE, Image(name="top", format="qcow2")),
+        "header-silent",
+        "An overlay whose header names nothing, over a base that QEMU was given",
+        files=(_BASE, Image("top", "qcow2")),
         arguments=(*_CHAIN, *disk("top")),
         truth=_TRUTH,
     ),
     Layout(
-        name="backing-cut-off",
-        about="An overlay opened without what its header names (`backing: null`)",
+        "backing-cut-off",
+        "An overlay opened without what its header names (`backing: null`)",
         files=(_BASE, _TOP),
         arguments=(opened("qcow2", "top", backing=None), *disk("top")),
         truth={"vda": (("top", "qcow2"),)},
     ),
     Layout(
-        name="snapshot-taken",
-        about="A snapshot by `blockdev-snapshot`, over a disk on `-blockdev`",
+        "snapshot-taken",
+        "A snapshot by `blockdev-snapshot`, over a disk on `-blockdev`",
         files=(_BASE, _TOP),
         arguments=(opened("raw", "base"), *disk("base")),
         then=(
-            Do(
-                command="blockdev-add",
-                arguments={
-                    "driver": "qcow2",
-                    "node-name": "top",
-                    "backing": None,
-                    "file": file("top"),
-                },
-            ),
-            Do(command="blockdev-snapshot", arguments={"node": "base", "overlay": "top"}),
+            do("blockdev-add", driver="qcow2", node_name="top", backing=None, file=file("top")),
+            do("blockdev-snapshot", node="base", overlay="top"),
         ),
         truth=_TRUTH,
     ),
     Layout(
-        name="snapshot-sync-taken",
-        about="A snapshot by `blockdev-snapshot-sync`, over a disk on `-drive`",
+        "snapshot-sync-taken",
+        "A snapshot by `blockdev-snapshot-sync`, over a disk on `-drive`",
         files=(_BASE,),
         arguments=("-drive", f"if=none,id=old,format=raw,file={SHARE}/base", *disk("old")),
         then=(
-            Do(
-                command="blockdev-snapshot-sync",
-                arguments={
-                    "device": "old",
-                    "snapshot-file": f"{SHARE}/top",
-                    "format": "qcow2",
-                },
+            do(
+                "blockdev-snapshot-sync", device="old", snapshot_file=f"{SHARE}/top", format="qcow2"
             ),
         ),
         truth=_TRUTH,
     ),
     Layout(
-        name="snapshot-over-protocol",
-        about="A snapshot over a raw file without a raw node: QEMU records `file`",
+        "snapshot-over-protocol",
+        "A snapshot over a raw file without a raw node: QEMU records `file`",
         files=(_BASE,),
         arguments=(file("base", "base"), *disk("base")),
         then=(
-            Do(
-                command="blockdev-snapshot-sync",
-                arguments={
-                    "node-name": "base",
-                    "snapshot-node-name": "top",
-                    "snapshot-file": f"{SHARE}/top",
-                    "format": "qcow2",
-                },
+            do(
+                "blockdev-snapshot-sync",
+                node_name="base",
+                snapshot_node_name="top",
+                snapshot_file=f"{SHARE}/top",
+                format="qcow2",
             ),
         ),
         truth=_TRUTH,
     ),
     Layout(
-        name="shared-base",
-        about="Two disks on one base, each with nodes of its own",
-        files=(
-            _BASE,
-            *(
-                Image(name=name, format="qcow2", backing="base", backing_format="raw")
-                for name in ("one", "two")
-            ),
-        ),
+        "shared-base",
+        "Two disks on one base, each with nodes of its own",
+        files=(_BASE, *(Image(name, "qcow2", "base", "raw") for name in ("one", "two"))),
         arguments=(
             opened("qcow2", "one"),
             opened("qcow2", "two"),
@@ -200,15 +169,9 @@ LAYOUTS: Final = (
         },
     ),
     Layout(
-        name="shared-node",
-        about="Three disks over one and the same node",
-        files=(
-            _BASE,
-            *(
-                Image(name=name, format="qcow2", backing="base", backing_format="raw")
-                for name in ("one", "two", "three")
-            ),
-        ),
+        "shared-node",
+        "Three disks over one and the same node",
+        files=(_BASE, *(Image(name, "qcow2", "base", "raw") for name in ("one", "two", "three"))),
         arguments=(
             base("raw", "base"),
             *(opened("qcow2", name, backing="base") for name in ("one", "two", "three")),
@@ -223,14 +186,9 @@ LAYOUTS: Final = (
         },
     ),
     Layout(
-        name="mixed-disks",
-        about="A chain, a raw disk without a raw node, and a vmdk, on three buses",
-        files=(
-            _BASE,
-            _TOP,
-            Image(name="plain", format="raw"),
-            Image(name="other.vmdk", format="vmdk"),
-        ),
+        "mixed-disks",
+        "A chain, a raw disk without a raw node, and a vmdk, on three buses",
+        files=(_BASE, _TOP, Image("plain", "raw"), Image("other.vmdk", "vmdk")),
         arguments=(
             *_CHAIN,
             *disk("top", serial="volume-1"),
@@ -241,19 +199,12 @@ LAYOUTS: Final = (
             *("-device", "virtio-scsi-pci"),
             *("-device", "scsi-hd,id=sdb,drive=old"),
         ),
-        truth={
-            **_TRUTH,
-            "sda": (("plain", "raw"),),
-            "sdb": (("other.vmdk", "vmdk"),),
-        },
+        truth={**_TRUTH, "sda": (("plain", "raw"),), "sdb": (("other.vmdk", "vmdk"),)},
     ),
     Layout(
-        name="names-alike",
-        about="Two disks whose files are called alike but for the last letter",
-        files=(
-            Image(name="disk", format="raw"),
-            Image(name="disk2", format="qcow2"),
-        ),
+        "names-alike",
+        "Two disks whose files are called alike but for the last letter",
+        files=(Image("disk", "raw"), Image("disk2", "qcow2")),
         arguments=(
             opened("raw", "disk"),
             opened("qcow2", "disk2"),
@@ -263,140 +214,92 @@ LAYOUTS: Final = (
         truth={"vda": (("disk", "raw"),), "vdb": (("disk2", "qcow2"),)},
     ),
     Layout(
-        name="node-on-no-disk",
-        about="A node that nothing uses, beside a disk",
-        files=(_BASE, _TOP, Image(name="spare", format="qcow2")),
+        "node-on-no-disk",
+        "A node that nothing uses, beside a disk",
+        files=(_BASE, _TOP, Image("spare", "qcow2")),
         arguments=(*_CHAIN, *disk("top"), opened("qcow2", "spare")),
         truth=_TRUTH,
     ),
     Layout(
-        name="exported-node",
-        about="A node that is on no disk, and given out over NBD",
-        files=(_BASE, _TOP, Image(name="spare", format="qcow2")),
+        "exported-node",
+        "A node that is on no disk, and given out over NBD",
+        files=(_BASE, _TOP, Image("spare", "qcow2")),
         arguments=(*_CHAIN, *disk("top"), opened("qcow2", "spare")),
         then=(
-            Do(
-                command="nbd-server-start",
-                arguments={"addr": {"type": "unix", "data": {"path": f"{SHARE}/out.sock"}}},
-            ),
-            Do(
-                command="block-export-add",
-                arguments={
-                    "type": "nbd",
-                    "id": "out",
-                    "node-name": "spare",
-                    "writable": True,
-                },
-            ),
+            do("nbd-server-start", addr={"type": "unix", "data": {"path": f"{SHARE}/out.sock"}}),
+            do("block-export-add", type="nbd", id="out", node_name="spare", writable=True),
         ),
         commands=("block-export-add",),
         truth=_TRUTH,
     ),
     Layout(
-        name="exported-disk",
-        about="A disk that is also given out over NBD",
+        "exported-disk",
+        "A disk that is also given out over NBD",
         files=(_BASE, _TOP),
         arguments=(*_CHAIN, *disk("top")),
         then=(
-            Do(
-                command="nbd-server-start",
-                arguments={"addr": {"type": "unix", "data": {"path": f"{SHARE}/out.sock"}}},
-            ),
-            Do(
-                command="block-export-add",
-                arguments={"type": "nbd", "id": "out", "node-name": "top"},
-            ),
+            do("nbd-server-start", addr={"type": "unix", "data": {"path": f"{SHARE}/out.sock"}}),
+            do("block-export-add", type="nbd", id="out", node_name="top"),
         ),
         commands=("block-export-add",),
         truth=_TRUTH,
     ),
     Layout(
-        name="bitmaps",
-        about="A disk with a persistent dirty bitmap and one in memory",
+        "bitmaps",
+        "A disk with a persistent dirty bitmap and one in memory",
         files=(_BASE, _TOP),
         arguments=(*_CHAIN, *disk("top")),
         then=(
-            Do(
-                command="block-dirty-bitmap-add",
-                arguments={"node": "top", "name": "kept", "persistent": True},
-            ),
-            Do(
-                command="block-dirty-bitmap-add",
-                arguments={"node": "top", "name": "lost"},
-            ),
+            do("block-dirty-bitmap-add", node="top", name="kept", persistent=True),
+            do("block-dirty-bitmap-add", node="top", name="lost"),
         ),
         truth=_TRUTH,
     ),
     Layout(
-        name="reopened",
-        about="A throttle filter put under a running disk by `blockdev-reopen`",
+        "reopened",
+        "A throttle filter put under a running disk by `blockdev-reopen`",
         files=(_BASE, _TOP),
         arguments=("-object", "throttle-group,id=tg0", *_CHAIN, *disk("top")),
         then=(
-            Do(
-                command="blockdev-add",
-                arguments={
-                    "driver": "throttle",
-                    "node-name": "slow",
-                    "throttle-group": "tg0",
-                    "read-only": True,
-                    "file": "base",
-                },
+            do(
+                "blockdev-add",
+                driver="throttle",
+                node_name="slow",
+                throttle_group="tg0",
+                read_only=True,
+                file="base",
             ),
-            Do(
-                command="blockdev-reopen",
-                arguments={
-                    "options": [
-                        {
-                            "driver": "qcow2",
-                            "node-name": "top",
-                            "file": "top-file",
-                            "backing": "slow",
-                        }
-                    ]
-                },
+            do(
+                "blockdev-reopen",
+                options=[
+                    {"driver": "qcow2", "node-name": "top", "file": "top-file", "backing": "slow"}
+                ],
             ),
         ),
         commands=("blockdev-reopen",),
         truth=_TRUTH,
     ),
     Layout(
-        name="renamed-header",
-        about="A header rewritten under a running disk by `change-backing-file`",
+        "renamed-header",
+        "A header rewritten under a running disk by `change-backing-file`",
         files=(_BASE, _TOP),
         arguments=(*_CHAIN, *disk("top")),
         then=(
-            Do(
-                command="change-backing-file",
-                arguments={
-                    "device": "top",
-                    "image-node-name": "top",
-                    "backing-file": "elsewhere",
-                },
+            do(
+                "change-backing-file", device="top", image_node_name="top", backing_file="elsewhere"
             ),
         ),
         truth=_TRUTH,
     ),
     Layout(
-        name="corrupt",
-        about="Two disks, one of which QEMU found corrupt and shut",
-        files=(
-            Corrupt(name="bad"),
-            _BASE,
-            _TOP,
-        ),
-        arguments=(
-            opened("qcow2", "bad"),
-            *disk("bad", "vdb"),
-            *_CHAIN,
-            *disk("top"),
-        ),
+        "corrupt",
+        "Two disks, one of which QEMU found corrupt and shut",
+        files=(Corrupt("bad"), _BASE, _TOP),
+        arguments=(opened("qcow2", "bad"), *disk("bad", "vdb"), *_CHAIN, *disk("top")),
         then=(
-            Do(
-                command="human-monitor-command",
-                arguments={
-                    "command-line": 'qemu-io -d /machine/peripheral/vdb/virtio-backend "write 0 4k"'
-                },
+            do(
+                "human-monitor-command",
+                command_line='qemu-io -d /machine/peripheral/vdb/virtio-backend "write 0 4k"',
             ),
         ),
         truth={**_TRUTH, "vdb": (("file:", None),)},

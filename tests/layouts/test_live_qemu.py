@@ -20,9 +20,10 @@ from qmpsnap.monitor.schema import Features, features_from
 from qmpsnap.monitor.socket import SocketMonitor
 from tests.layouts.catalogue import LAYOUTS
 from tests.layouts.layout import LOOP, Layout
-from tests.layouts.running import Kept, NotHere, Refusal, running
+from tests.layouts.running import Kept, running
 from tests.layouts.truth import flagged, told
 from tests.rig import fixtures
+from tests.rig.beside import NotHere, Refusal
 
 
 @dataclass(frozen=True)

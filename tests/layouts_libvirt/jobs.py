@@ -19,22 +19,11 @@ from tests.layouts_libvirt.layout import (
 
 _SIZE: Final = 4 * MIB
 """More than a job copies before it looks at its limit for the first time."""
-_BASE: Final = File(name="base", size=_SIZE, filled=True)
-_MID: Final = File(name="mid", format="qcow2", backing="/share/base", size=_SIZE, filled=True)
-_TOP: Final = File(
-    name="top",
-    format="qcow2",
-    backing="/share/mid",
-    backing_format="qcow2",
-    size=_SIZE,
-    filled=True,
-)
+_BASE: Final = File("base", size=_SIZE, filled=True)
+_MID: Final = File("mid", "qcow2", "/share/base", size=_SIZE, filled=True)
+_TOP: Final = File("top", "qcow2", "/share/mid", "qcow2", size=_SIZE, filled=True)
 _FILES: Final = (_BASE, _MID, _TOP)
-_TO_PULL: Final = (
-    _BASE,
-    _MID,
-    File(name="top", format="qcow2", backing="/share/mid", backing_format="qcow2", size=_SIZE),
-)
+_TO_PULL: Final = (_BASE, _MID, File("top", "qcow2", "/share/mid", "qcow2", size=_SIZE))
 """An active layer that has everything has nothing to pull."""
 _QUICK: Final = "cache='unsafe'"
 """A job flushes when it ends, which takes a second on a busy disk."""
@@ -172,12 +161,7 @@ LAYOUTS: Final = (
         name="pull-cancelled",
         files=_TO_PULL,
         disks=_DISKS,
-        steps=(
-            Pull("vda", held=True),
-            Until("vda", "running"),
-            Abort("vda"),
-            Until("vda", "over"),
-        ),
+        steps=(Pull("vda", held=True), Until("vda", "running"), Abort("vda"), Until("vda", "over")),
         truth={"vda": _ALL},
     ),
     Layout(

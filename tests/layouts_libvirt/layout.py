@@ -24,7 +24,7 @@ Truth = Mapping[str, tuple[tuple[str, str], ...]]
 protocol, where there is no file of this host."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class File:
     """An image that `qemu-img` makes, with an explicit format."""
 
@@ -41,7 +41,7 @@ class File:
     """Full of bytes that are no zeros, so that a job has something to copy."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Forged:
     """A raw file whose bytes begin like a qcow2 image over a file of the host."""
 

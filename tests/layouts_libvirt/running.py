@@ -5,10 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import select
-import shutil
 import signal
-import struct
-import subprocess
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
@@ -36,23 +33,17 @@ from tests.layouts_libvirt.layout import (
     Step,
     Until,
 )
+from tests.rig.beside import NotHere, loop_device, nbd_server, run
+from tests.rig.headers import without_format
 from tests.rig.images import foreign_qcow2_header
 from tests.rig.processes import is_embedded, pid_of
 from tests.rig.waiting import HANG_S, until
 
 _NUMBERS: Final = itertools.count()
-_TRIES: Final = 20
 _PASSPHRASE: Final = "sesame"
 _HELD: Final = 1
 """Bytes a second: after its first piece a job waits for weeks."""
-_BACKING_FORMAT: Final = struct.pack(">I", 0xE2792ACA)
-_NO_SUCH_EXTENSION: Final = struct.pack(">I", 0x51534E41)
-"""Readers of qcow2 leave alone what they do not know (docs/interop/qcow2.txt)."""
 _UUID: Final = "00000000-0000-4000-8000-000000000000"
-
-
-class NotHere(Exception):
-    """A program, device or driver that the layout needs is missing."""
 
 
 class Running:
@@ -196,9 +187,12 @@ def running(connection: Any, layout: Layout) -> Iterator[Running]:
         for file in layout.files:
             _make(file, folder)
         if layout.nbd is not None:
-            stack.enter_context(_nbd(folder / layout.nbd, folder / "nbd.sock"))
+            served = nbd_server(
+                folder / "nbd.sock", "-t", "-e", "9", "-f", "raw", str(folder / layout.nbd)
+            )
+            stack.enter_context(served)
         if layout.loop is not None:
-            places[LOOP] = stack.enter_context(_loop(folder / layout.loop))
+            places[LOOP] = stack.enter_context(loop_device(folder / layout.loop))
         text = (
             f"<domain type='qemu'><name>{name}</name><uuid>{identity}</uuid>"
             "<memory unit='MiB'>32</memory>"
@@ -244,14 +238,6 @@ def _terminate(pid: int) -> None:
 # Files, and what stands beside QEMU.
 
 
-def _run(*words: str) -> str:
-    if shutil.which(words[0]) is None:
-        raise NotHere(f"{words[0]} is not installed")
-    done = subprocess.run(words, capture_output=True, text=True, timeout=HANG_S, check=False)
-    assert done.returncode == 0, f"{' '.join(words)}: {done.stderr}"
-    return done.stdout
-
-
 def _make(file: File | Forged, folder: Path) -> None:
     if isinstance(file, Forged):
         header = foreign_qcow2_header(MIB, b"/etc/hostname", None)
@@ -270,13 +256,11 @@ def _make(file: File | Forged, folder: Path) -> None:
         words += ["-u", "-b", backing, "-F", file.backing_format or "raw"]
     if options:
         words += ["-o", ",".join(options).replace(SHARE, str(folder))]
-    _create(*words, str(path), str(file.size))
+    run(*words, str(path), str(file.size))
     if not file.backing_format:
-        content = path.read_bytes()
-        assert content.count(_BACKING_FORMAT, 0, 512) == 1
-        path.write_bytes(content.replace(_BACKING_FORMAT, _NO_SUCH_EXTENSION, 1))
+        without_format(path)
     if file.filled:
-        _run(
+        run(
             "qemu-io",
             "-t",
             "unsafe",
@@ -286,46 +270,6 @@ def _make(file: File | Forged, folder: Path) -> None:
             f"write -P 7 0 {file.size}",
             str(path),
         )
-
-
-def _create(*words: str) -> None:
-    """With a short `iter-time` a busy machine sometimes cannot measure its own speed."""
-    for _ in range(_TRIES):
-        try:
-            _run(*words)
-        except AssertionError as error:
-            if "Unable to get accurate CPU usage" not in str(error):
-                raise
-        else:
-            return
-    raise NotHere("the machine is too busy to make an encrypted image")
-
-
-@contextmanager
-def _nbd(file: Path, socket: Path) -> Iterator[None]:
-    if shutil.which("qemu-nbd") is None:
-        raise NotHere("qemu-nbd is not installed")
-    server = subprocess.Popen(
-        ["qemu-nbd", "-t", "-e", "9", "-f", "raw", "-k", str(socket), str(file)]
-    )
-    try:
-        until(socket.exists, "qemu-nbd does not listen")
-        yield
-    finally:
-        server.terminate()
-        server.wait()
-
-
-@contextmanager
-def _loop(file: Path) -> Iterator[str]:
-    try:
-        device = _run("losetup", "--find", "--show", str(file)).strip()
-    except AssertionError as error:
-        raise NotHere(f"no loop device: {error}") from error
-    try:
-        yield device
-    finally:
-        _run("losetup", "--detach", device)
 
 
 @contextmanager

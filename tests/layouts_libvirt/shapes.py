@@ -16,10 +16,10 @@ from tests.layouts_libvirt.layout import (
     disk,
 )
 
-_RAW: Final = File(name="base")
-_QCOW2: Final = File(name="base", format="qcow2")
-_OVER_RAW: Final = File(name="top", format="qcow2", backing="/share/base")
-_OVER_QCOW2: Final = File(name="top", format="qcow2", backing="/share/base", backing_format="qcow2")
+_RAW: Final = File("base")
+_QCOW2: Final = File("base", "qcow2")
+_OVER_RAW: Final = File("top", "qcow2", "/share/base")
+_OVER_QCOW2: Final = File("top", "qcow2", "/share/base", "qcow2")
 _LUKS: Final = f"<encryption format='luks'><secret type='passphrase' uuid='{SECRET}'/></encryption>"
 
 LAYOUTS: Final = (
@@ -69,10 +69,7 @@ LAYOUTS: Final = (
         name="backing-store-against-header",
         # What the guest wrote into its raw disk is not to be believed, and neither is a header
         # that was written by somebody who did.
-        files=(
-            Forged(name="base"),
-            File(name="top", format="qcow2", backing="/share/base", backing_format="qcow2"),
-        ),
+        files=(Forged("base"), File("top", "qcow2", "/share/base", "qcow2")),
         disks=disk(
             "vda",
             "qcow2",
@@ -91,7 +88,7 @@ LAYOUTS: Final = (
     ),
     Layout(
         name="backing-store-of-another-file",
-        files=(_RAW, File(name="other"), _OVER_RAW),
+        files=(_RAW, File("other"), _OVER_RAW),
         disks=disk(
             "vda",
             "qcow2",
@@ -103,21 +100,21 @@ LAYOUTS: Final = (
     ),
     Layout(
         name="luks",
-        files=(File(name="base", format="luks"),),
+        files=(File("base", "luks"),),
         disks=disk("vda", "raw", "base", source=_LUKS),
         truth={"vda": (("base", "luks"),)},
         encrypted=True,
     ),
     Layout(
         name="qcow2-encrypted",
-        files=(File(name="base", format="qcow2", options="encrypt.format=luks"),),
+        files=(File("base", "qcow2", options="encrypt.format=luks"),),
         disks=disk("vda", "qcow2", "base", source=_LUKS),
         truth={"vda": (("base", "qcow2"),)},
         encrypted=True,
     ),
     Layout(
         name="qcow2-over-luks",
-        files=(File(name="base", format="luks"), _OVER_RAW),
+        files=(File("base", "luks"), _OVER_RAW),
         disks=disk(
             "vda",
             "qcow2",
@@ -138,10 +135,7 @@ LAYOUTS: Final = (
         name="throttled",
         files=(_RAW,),
         disks=disk(
-            "vda",
-            "raw",
-            "base",
-            inner="<iotune><total_iops_sec>1000</total_iops_sec></iotune>",
+            "vda", "raw", "base", inner="<iotune><total_iops_sec>1000</total_iops_sec></iotune>"
         ),
         truth={"vda": (("base", "raw"),)},
     ),
@@ -161,7 +155,7 @@ LAYOUTS: Final = (
     ),
     Layout(
         name="raw-slice",
-        files=(File(name="base", size=2 * MIB),),
+        files=(File("base", size=2 * MIB),),
         disks=disk(
             "vda",
             "raw",
@@ -172,7 +166,7 @@ LAYOUTS: Final = (
     ),
     Layout(
         name="data-file",
-        files=(File(name="base", format="qcow2", options="data_file=/share/data"),),
+        files=(File("base", "qcow2", options="data_file=/share/data"),),
         disks=disk("vda", "qcow2", "base"),
         truth={"vda": (("base", "qcow2"),)},
     ),
@@ -186,7 +180,7 @@ LAYOUTS: Final = (
     ),
     Layout(
         name="block-device-qcow2",
-        files=(File(name="base", format="qcow2", size=2 * MIB),),
+        files=(File("base", "qcow2", size=2 * MIB),),
         loop="base",
         disks=f"<disk type='block'><driver name='qemu' type='qcow2'/><source dev='{LOOP}'/>"
         "<target dev='vda' bus='virtio'/></disk>",
@@ -203,17 +197,14 @@ LAYOUTS: Final = (
     ),
     Layout(
         name="overlay-over-network",
-        files=(
-            _RAW,
-            File(name="top", format="qcow2", backing="nbd+unix://?socket=/share/nbd.sock"),
-        ),
+        files=(_RAW, File("top", "qcow2", "nbd+unix://?socket=/share/nbd.sock")),
         nbd="base",
         disks=disk("vda", "qcow2", "top"),
         truth={"vda": (("top", "qcow2"), ("nbd:", "raw"))},
     ),
     Layout(
         name="cdroms",
-        files=(_RAW, File(name="medium")),
+        files=(_RAW, File("medium")),
         disks=disk("vda", "raw", "base")
         + "<disk type='file' device='cdrom'><target dev='hdb' bus='ide'/><readonly/></disk>"
         + "<disk type='file' device='cdrom'><driver name='qemu' type='raw'/>"
@@ -222,12 +213,7 @@ LAYOUTS: Final = (
     ),
     Layout(
         name="other-buses",
-        files=(
-            File(name="ide"),
-            File(name="scsi", format="qcow2"),
-            File(name="sata"),
-            File(name="floppy", size=1440 * 1024),
-        ),
+        files=(File("ide"), File("scsi", "qcow2"), File("sata"), File("floppy", size=1440 * 1024)),
         disks=disk("hda", "raw", "ide", bus="ide")
         + disk("sda", "qcow2", "scsi", bus="scsi")
         + disk("sdb", "raw", "sata", bus="sata")
@@ -243,16 +229,9 @@ LAYOUTS: Final = (
     ),
     Layout(
         name="two-on-one-base",
-        files=(
-            _RAW,
-            File(name="a", format="qcow2", backing="/share/base"),
-            File(name="b", format="qcow2", backing="/share/base"),
-        ),
+        files=(_RAW, File("a", "qcow2", "/share/base"), File("b", "qcow2", "/share/base")),
         disks=disk("vda", "qcow2", "a") + disk("vdb", "qcow2", "b"),
-        truth={
-            "vda": (("a", "qcow2"), ("base", "raw")),
-            "vdb": (("b", "qcow2"), ("base", "raw")),
-        },
+        truth={"vda": (("a", "qcow2"), ("base", "raw")), "vdb": (("b", "qcow2"), ("base", "raw"))},
     ),
     Layout(
         name="shared-read-only",
@@ -275,7 +254,7 @@ LAYOUTS: Final = (
     ),
     Layout(
         name="header-in-raw",
-        files=(Forged(name="base"),),
+        files=(Forged("base"),),
         disks=disk("vda", "raw", "base"),
         steps=(Snapshot("vda", "s1"),),
         truth={"vda": (("s1", "qcow2"), ("base", "raw"))},
@@ -285,9 +264,9 @@ LAYOUTS: Final = (
         files=(
             _RAW,
             File(
-                name="top",
-                format="qcow2",
-                backing='json:{"driver":"raw","file":{"driver":"file","filename":"/share/base"}}',
+                "top",
+                "qcow2",
+                'json:{"driver":"raw","file":{"driver":"file","filename":"/share/base"}}',
             ),
         ),
         disks=disk("vda", "qcow2", "top"),
@@ -295,13 +274,13 @@ LAYOUTS: Final = (
     ),
     Layout(
         name="relative-backing",
-        files=(_RAW, File(name="top", format="qcow2", backing="base")),
+        files=(_RAW, File("top", "qcow2", "base")),
         disks=disk("vda", "qcow2", "top"),
         truth={"vda": (("top", "qcow2"), ("base", "raw"))},
     ),
     Layout(
         name="relative-overlay",
-        files=(_RAW, File(name="s1", format="qcow2", backing="base")),
+        files=(_RAW, File("s1", "qcow2", "base")),
         disks=disk("vda", "raw", "base"),
         steps=(Snapshot("vda", "s1", reuse=True),),
         truth={"vda": (("s1", "qcow2"), ("base", "raw"))},
@@ -309,7 +288,7 @@ LAYOUTS: Final = (
     Layout(
         name="no-format-in-header",
         # libvirt refuses to guess, so the XML has to say it.
-        files=(_RAW, File(name="top", format="qcow2", backing="/share/base", backing_format="")),
+        files=(_RAW, File("top", "qcow2", "/share/base", "")),
         disks=disk(
             "vda",
             "qcow2",
@@ -327,7 +306,7 @@ LAYOUTS: Final = (
     ),
     Layout(
         name="snapshot-of-two",
-        files=(_RAW, File(name="data", format="qcow2")),
+        files=(_RAW, File("data", "qcow2")),
         disks=disk("vda", "raw", "base") + disk("vdb", "qcow2", "data"),
         steps=(Snapshot("vda", "s1"), Snapshot("vdb", "s2")),
         truth={
@@ -337,7 +316,7 @@ LAYOUTS: Final = (
     ),
     Layout(
         name="behind-libvirts-back",
-        files=(_RAW, File(name="behind", format="qcow2", backing="/share/base")),
+        files=(_RAW, File("behind", "qcow2", "/share/base")),
         disks=disk("vda", "raw", "base"),
         steps=(BehindLibvirt("vda", "behind", "base"),),
         truth={"vda": (("behind", "qcow2"), ("base", "raw"))},

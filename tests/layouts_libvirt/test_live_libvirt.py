@@ -15,8 +15,9 @@ from qmpsnap.guests.libvirt.guest import LibvirtGuest
 from qmpsnap.guests.record import record_domain
 from tests.layouts_libvirt.catalogue import LAYOUTS
 from tests.layouts_libvirt.layout import Layout, Truth
-from tests.layouts_libvirt.running import NotHere, running
+from tests.layouts_libvirt.running import running
 from tests.rig import fixtures
+from tests.rig.beside import NotHere
 
 _ID: Final = re.compile(r"(<domain type='qemu' id=)'[0-9]+'")
 """libvirt counts the guests that it has started."""

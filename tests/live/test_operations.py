@@ -110,7 +110,7 @@ class TestOperations:
                 assert rig.files() == [file for file in before if file != top]
                 self._holds(rig, writer.sha256())
 
-    @pytest.mark.parametrize("depth", range(2, 9))
+    @pytest.mark.parametrize("depth", [2, 3, 8])
     def test_pull_whole_chain(self, make_rig: MakeRig, base: str, depth: int) -> None:
         with make_rig(base) as rig:
             rig.grow(depth)

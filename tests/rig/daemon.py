@@ -90,15 +90,15 @@ class Daemon:
         until(lambda: self._socket.exists() or process.poll() is not None)
         assert process.poll() is None, self.log.read_text()
 
-    def restart(self) -> None:
-        """Stop it and start it anew."""
-        self.stop()
+    def restart(self, how: signal.Signals = signal.SIGTERM) -> None:
+        """End it and start it again."""
+        self.stop(how)
         self.start()
 
-    def stop(self) -> None:
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         """End it; its guests go on."""
         if self._process is not None:
-            self._process.terminate()
+            self._process.send_signal(how)
             self._process.wait(HANG_S)
             self._process = None
             self._socket.unlink(missing_ok=True)
@@ -124,9 +124,17 @@ def running() -> Iterator[Daemon]:
 
 
 class DaemonMachine(Machine):
-    """A paused guest of a `Daemon`, with one raw disk."""
+    """A paused guest of a `Daemon`, with one disk."""
 
-    def __init__(self, daemon: Daemon, name: str, volume: Path, target: str, serial: str) -> None:
+    def __init__(
+        self,
+        daemon: Daemon,
+        name: str,
+        volume: Path,
+        target: str,
+        serial: str,
+        format: str = "raw",
+    ) -> None:
         """Start it. Its disk and folder belong to the daemon's user."""
         self._daemon = daemon
         self.name = name
@@ -137,32 +145,31 @@ class DaemonMachine(Machine):
             scratch=share,
             directory=share,
         )
-        with self._connected() as connection:
+        with closing(open_connection(daemon.uri)) as connection:
             start = libvirt_module().VIR_DOMAIN_START_PAUSED
             connection.createXML(_DOMAIN.format(**locals()), start)
 
     def qmp(self, command: str, arguments: Mapping[str, object] | None = None) -> object:
         """See `Machine.qmp`; by a connection of its own, as the daemon may have been restarted."""
-        with self._connected() as connection:
-            return PassthroughMonitor(find_domain(connection, self.name)).execute(
-                command, arguments
-            )
+        with self.domain() as domain:
+            return PassthroughMonitor(domain).execute(command, arguments)
 
     def destroy(self) -> None:
         """End it."""
-        with self._connected() as connection:
-            find_domain(connection, self.name).destroy()
+        with self.domain() as domain:
+            domain.destroy()
 
     @contextmanager
     def host(self) -> Iterator[Guest]:
         """A fresh host."""
-        with self._connected() as connection:
-            yield LibvirtGuest(find_domain(connection, self.name))
+        with self.domain() as domain:
+            yield LibvirtGuest(domain)
 
     @contextmanager
-    def _connected(self) -> Iterator[Any]:
+    def domain(self) -> Iterator[Any]:
+        """Connect; gives the `virDomain`."""
         with closing(open_connection(self._daemon.uri)) as connection:
-            yield connection
+            yield find_domain(connection, self.name)
 
 
 _DOMAIN: Final = """
@@ -172,7 +179,7 @@ _DOMAIN: Final = """
   <os><type arch='x86_64' machine='pc'>hvm</type></os>
   <devices>
     <disk type='file' device='disk'>
-      <driver name='qemu' type='raw'/>
+      <driver name='qemu' type='{format}'/>
       <source file='{volume}'/>
       <target dev='{target}' bus='virtio'/>
       <serial>{serial}</serial>

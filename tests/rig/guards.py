@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.rig.beside import nbd_server
 from tests.rig.rig import BASE, DISK, Rig, assert_sound
 
 
@@ -35,11 +35,5 @@ def read_by_another_process(path: Path, format: str) -> Iterator[None]:
     """An NBD server of another guest, or of a backup, reads the file."""
     # Without force-share its lock would keep the guest from writing, and nothing would be shown.
     image = f"driver={format},force-share=on,read-only=on,file.driver=file,file.filename={path}"
-    command = ["qemu-nbd", "-r", "-t", "-k", f"{path}.nbd", "--image-opts", image]
-    with subprocess.Popen(command) as server:
-        try:
-            while not Path(f"{path}.nbd").exists():
-                assert server.poll() is None
-            yield
-        finally:
-            server.terminate()
+    with nbd_server(Path(f"{path}.nbd"), "-r", "-t", "--image-opts", image):
+        yield

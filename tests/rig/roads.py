@@ -39,9 +39,12 @@ def on_roads(values: Mapping[Road, Iterable[object]]) -> list[Any]:
 
 
 @contextmanager
-def direct_rig(folder: Path, disk: DiskSpec, machine_args: Sequence[str] = ()) -> Iterator[Rig]:
-    """Start a guest with one disk, on its own QMP socket."""
-    with qemu_machine.run([disk], directory=folder, machine_args=machine_args) as guest:
+def direct_rig(
+    folder: Path, disks: DiskSpec | Sequence[DiskSpec], machine_args: Sequence[str] = ()
+) -> Iterator[Rig]:
+    """Start a guest with one disk, or with several, on its own QMP socket."""
+    disks = [disks] if isinstance(disks, DiskSpec) else disks
+    with qemu_machine.run(disks, directory=folder, machine_args=machine_args) as guest:
         path = str(guest.qmp_path)
 
         @contextmanager
@@ -60,23 +63,25 @@ def libvirt_rig(
     connection: Any,
     folder: Path,
     base: str,
-    disk: LibvirtDisk | None = None,
+    disks: LibvirtDisk | Sequence[LibvirtDisk] = (),
     *,
     file: str = BASE,
     alter: Callable[[Any], None] | None = None,
 ) -> Iterator[Rig]:
     """
-    Start a guest of libvirt whose disk is `file` in `folder`, of the format `base`; or another disk.
+    Start a guest of libvirt whose disk is `file` in `folder`, of the format `base`; or other disks.
 
     `alter` changes its XML before it is used.
     """
     # A new name each time: libvirt keeps one until init has reaped its QEMU, for seconds in some
     # containers.
     name = f"web{next(_NUMBERS)}"
-    disk = disk or LibvirtDisk(folder / file, base, DISK, SERIAL)
+    if isinstance(disks, LibvirtDisk):
+        disks = [disks]
+    disks = disks or [LibvirtDisk(folder / file, base, DISK, SERIAL)]
     find = embedded_process if is_embedded(connection) else process_of
     with libvirt_machine.run(
-        connection, [disk], name, directory=folder, alter=alter, find=find
+        connection, disks, name, directory=folder, alter=alter, find=find
     ) as guest:
 
         @contextmanager

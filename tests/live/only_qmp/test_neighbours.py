@@ -6,11 +6,13 @@ import os
 import stat
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from qmpsnap.guests.files.neighbours import other_users
+from tests.rig.beside import NotHere, loop_device
 
 
 @pytest.fixture
@@ -18,14 +20,11 @@ def device(tmp_path: Path) -> Iterator[Path]:
     """A loop device."""
     image = tmp_path / "image"
     image.write_bytes(bytes(1024 * 1024))
-    try:
-        command = ["losetup", "--find", "--show", str(image)]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-    except (FileNotFoundError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"no loop device can be had: {error}")
-    path = Path(done.stdout.strip())
-    yield path
-    subprocess.run(["losetup", "--detach", str(path)], check=True)
+    with ExitStack() as stack:
+        try:
+            yield Path(stack.enter_context(loop_device(image)))
+        except NotHere as error:
+            pytest.skip(str(error))
 
 
 def test_by_what_the_node_stands_for(tmp_path: Path, device: Path) -> None:

@@ -1,0 +1,68 @@
+"""What is made and run beside a QEMU: programs, NBD servers, loop devices."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from tests.rig.waiting import HANG_S, until
+
+_CLOCK: Final = "Unable to get accurate CPU usage"
+"""What qemu-img says now and then on a busy machine, when it measures PBKDF2; more often, the
+shorter `iter-time` is."""
+_TRIES: Final = 20
+
+
+class NotHere(Exception):
+    """A program, device or driver that is needed is missing."""
+
+
+class Refusal(Exception):
+    """A program ended with an error; with what it printed."""
+
+
+def run(*words: str) -> str:
+    """Run a program to its end; returns what it printed."""
+    if shutil.which(words[0]) is None:
+        raise NotHere(f"{words[0]} is not installed")
+    done = None
+    for _ in range(_TRIES):
+        done = subprocess.run(words, capture_output=True, text=True, timeout=HANG_S, check=False)
+        if done.returncode == 0:
+            return done.stdout
+        if _CLOCK not in done.stderr:
+            break
+    assert done is not None
+    raise Refusal(f"{' '.join(words)}: {done.stderr}")
+
+
+@contextmanager
+def nbd_server(socket: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a qemu-nbd; it ends by itself when its one client goes, unless `-t` is given."""
+    if shutil.which("qemu-nbd") is None:
+        raise NotHere("qemu-nbd is not installed")
+    words = ["qemu-nbd", "-k", str(socket), *arguments]
+    with subprocess.Popen(words, stdin=subprocess.DEVNULL) as server:
+        try:
+            until(lambda: socket.exists() or server.poll() is not None)
+            assert server.poll() is None, "qemu-nbd ended"
+            yield server
+        finally:
+            server.kill()
+
+
+@contextmanager
+def loop_device(file: Path) -> Iterator[str]:
+    """Give a file as a block device."""
+    try:
+        device = run("losetup", "--find", "--show", str(file)).strip()
+    except Refusal as error:
+        raise NotHere(f"no loop device can be had: {error}") from error
+    try:
+        yield device
+    finally:
+        run("losetup", "--detach", device)
