@@ -73,6 +73,7 @@ class TestOverlayWithoutABackingFormat:
     libvirt 9.0 starts it, and the guest reads a file of the host that no XML mentions.
 
     Seen with libvirt 9.0.0 and QEMU 7.2.22, when the header above records no format, or `file`.
+    libvirt 11.3.0 takes `file` for raw, and still looks into the file where there is no format.
     """
 
     @pytest.fixture(params=[None, "file"])
@@ -91,7 +92,10 @@ class TestOverlayWithoutABackingFormat:
         _record(active, request.param)
         disk = LibvirtDisk(active, "qcow2", DISK, SERIAL)
         with libvirt_rig(connection, share, "qcow2", disk) as rig:
-            assert SECRET in rig.guest.read_all(DISK), "this libvirt does not fall for it"
+            if SECRET not in rig.guest.read_all(DISK):
+                assert request.param == "file"
+                assert connection.getLibVersion() >= 11_003_000
+                pytest.skip("this libvirt does not fall for it")
             yield rig
 
     def test_no_operation_builds_on_it(self, rig: Rig, victim: Victim) -> None:

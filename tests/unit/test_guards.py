@@ -145,6 +145,16 @@ class TestLost:
         with pytest.raises(WouldHarm, match=r"volume-1\.s1 leaves .* \(daily\)"):
             check_merge(plan(disk, COMMIT), Surroundings(), ())
 
+    @pytest.mark.parametrize(
+        ("bitmaps", "expected"), [((), []), (("daily",), [Guard.BITMAPS])], ids=["alone", "not"]
+    )
+    def test_the_bitmap_that_libvirt_forgets_in_a_raw_base(
+        self, bitmaps: tuple[str, ...], expected: list[Guard]
+    ) -> None:
+        disk = details(samples.disk(3), 2, bitmaps=("libvirt-tmp-activewrite", *bitmaps))
+        disk = samples.changed_layer(disk, 2, flags=("bitmaps",))
+        assert guards(plan(disk, PULL)) == expected
+
 
 @pytest.mark.parametrize(("merge", "expected"), [(COMMIT, [Guard.GROW_BASE]), (PULL, [])])
 def test_base_that_is_smaller(merge: Any, expected: list[Guard]) -> None:
