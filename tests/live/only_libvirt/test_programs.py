@@ -128,12 +128,13 @@ def test_a_guest_that_is_off_and_not_closed(daemon: Daemon) -> None:
     try:
         code = """
 guest = connect(URI, guest=NAME)
-(plan,) = plan_creates(guest.read(), [CreateRequest(disk="vda", new_file=None, snapshot="s1")])
-guest.prepare(plan)
+request = CreateRequest(disk="vda", new_file=None, snapshot="s1")
+(hold,) = prepared(guest, cleared(guest), [request], allow=()).steps.hold
+guest.take(hold)
 """
         said = run("-c", _program(daemon.uri, "off", code))
         assert (said.returncode, said.stderr) == (0, "")
-        again = run("-c", _program(daemon.uri, "off", code.replace("s1", "s2")))
+        again = run("-c", _program(daemon.uri, "off", code))
         assert again.returncode == 0, "the lock went with the program"
     finally:
         domain.undefineFlags(libvirt_module().VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA)
@@ -144,7 +145,8 @@ def _program(uri: str, name: str, code: str) -> str:
     imports = """
 import libvirt
 from qmpsnap.guests.connect import connect, from_domain
-from qmpsnap.operations.plan_snapshot import plan_creates
+from qmpsnap.operations.clear import cleared
 from qmpsnap.operations.requests import CreateRequest
+from qmpsnap.operations.snapshot import prepared
 """
     return f"{imports}\nURI, NAME = {uri!r}, {name!r}\n{code}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -43,6 +45,37 @@ def test_all_at_once(tmp_path: Path) -> None:
             told = list(pool.map(use, machines))
         assert told == [_expected()] * GUESTS
         assert [machine.read_sha256(DISK) for machine in machines] == before
+
+
+_FIRST = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from qmpsnap import connect_qmp
+
+paths = sys.argv[1:]
+together = Barrier(len(paths))
+
+def read(path):
+    together.wait()
+    with connect_qmp(path) as guest:
+        return guest.read().disk("vda").layers[0].file
+
+with ThreadPoolExecutor(len(paths)) as pool:
+    print(*pool.map(read, paths))
+"""
+
+
+def test_the_first_connections_of_a_program(tmp_path: Path) -> None:
+    """All of them want the one event loop at once; with two, healthy guests seemed to be gone."""
+    with ExitStack() as stack:
+        machines = [_guest(stack, tmp_path / f"guest{number}") for number in range(GUESTS)]
+        paths = [str(machine.qmp_path) for machine in machines]
+        for _ in range(ROUNDS):
+            command = [sys.executable, "-c", _FIRST, *paths]
+            said = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert (said.returncode, said.stderr) == (0, "")
+            assert said.stdout.split() == [BASE] * GUESTS
 
 
 def _guest(stack: ExitStack, folder: Path) -> QemuMachine:
