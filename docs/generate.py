@@ -33,7 +33,16 @@ import qmpsnap
 from qmpsnap.cli.command import Command
 from qmpsnap.cli.group import LazyGroup
 from qmpsnap.cli.main import cli
-from qmpsnap.errors import Failed, QmpsnapError, Refused, Unknown, Unreachable
+from qmpsnap.errors import (
+    Ambiguous,
+    Failed,
+    NotFound,
+    OfKnown,
+    QmpsnapError,
+    Refused,
+    Unknown,
+    Unreachable,
+)
 from qmpsnap.findings.finding import RULES, Rule
 
 REFERENCE: Final = Path(__file__).resolve().parent / "reference"
@@ -267,7 +276,7 @@ def error_classes() -> list[type[QmpsnapError]]:
     for module in pkgutil.walk_packages(qmpsnap.__path__, "qmpsnap."):
         if not module.name.endswith(".__main__"):
             importlib.import_module(module.name)
-    kinds = {QmpsnapError, Refused, Unreachable, Failed, Unknown}
+    kinds = {QmpsnapError, Refused, Unreachable, Failed, Unknown, OfKnown, NotFound, Ambiguous}
     return [one for one in _subclasses(QmpsnapError) if one not in kinds]
 
 

@@ -80,7 +80,7 @@ class Refused(QmpsnapError):
     changed: ClassVar[Changed] = "no"
 
 
-class _OfKnown(Refused):
+class OfKnown(Refused):
     """Something was asked for by a name; the names that there are."""
 
     wanted: str
@@ -92,11 +92,11 @@ class _OfKnown(Refused):
         return ", ".join(self.known) or "none"
 
 
-class NotFound(_OfKnown):
+class NotFound(OfKnown):
     """Nothing of this kind answers to the name."""
 
 
-class Ambiguous(_OfKnown):
+class Ambiguous(OfKnown):
     """More than one does, so neither is touched."""
 
 

@@ -12,10 +12,29 @@ from typing import Any, ClassVar, cast, get_origin, get_type_hints
 import pytest
 
 import qmpsnap
-from qmpsnap.errors import Changed, Failed, QmpsnapError, Refused, Unknown, Unreachable
+from qmpsnap.errors import (
+    Ambiguous,
+    Changed,
+    Failed,
+    NotFound,
+    OfKnown,
+    QmpsnapError,
+    Refused,
+    Unknown,
+    Unreachable,
+)
 from qmpsnap.operations.guards import Guard
 
-FAMILIES = (QmpsnapError, Refused, Failed, Unknown, Unreachable)
+FAMILIES = (
+    QmpsnapError,
+    Refused,
+    Failed,
+    Unknown,
+    Unreachable,
+    OfKnown,
+    NotFound,
+    Ambiguous,
+)
 SAMPLES: dict[object, object] = {
     bool: True,
     str: "{braces} of a hostile name",
