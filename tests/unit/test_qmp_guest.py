@@ -297,6 +297,15 @@ class TestRead:
             "sda": "/machine/peripheral/sda",
         }
 
+    @pytest.mark.parametrize("pid", [7, None])
+    def test_command_line_tells_what_was_started_without_a_format(
+        self, pid: int | None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        line = ["qemu", "-drive", "file=/share/top"]
+        monkeypatch.setattr("qmpsnap.guests.qmp.guest._command_line", lambda _: line)
+        (disk,) = QmpGuest(self.recorded("drive"), pid=pid).read().disks
+        assert ("probed" in disk.layers[0].flags) == (pid is not None)
+
     @pytest.mark.parametrize(
         "error", [LostInMidCommand("query-block", "gone"), CommandTimedOut("query-block", 30)]
     )
