@@ -58,7 +58,7 @@ class TestHeaders:
         with make_rig("raw") as rig:
             rig.grow(3)
             monkeypatch.setattr(merge, "delete", spoiled)
-            with rig.guest.writer(DISK, seed=1) as writer:
+            with rig.writer(1) as writer:
                 said = rig.delete(f"{BASE}.s1", BASE)
                 writer.wait_for(5)
             assert said.code == 0, said

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,7 +11,6 @@ import pytest
 
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.guests.files.header import read_header
-from qmpsnap.monitor.base import CommandFailed
 from qmpsnap.operations import merge
 from qmpsnap.operations.job.states import JobView
 from qmpsnap.operations.requests import DeleteRequest, NamedDeleteRequest
@@ -22,52 +19,6 @@ from tests.rig.libvirt_machine import LibvirtMachine
 from tests.rig.rig import BASE, DISK, MIB, SERIAL, SIZE, Rig, assert_sound
 from tests.rig.roads import MakeRig
 from tests.rig.situations import situation
-from tests.rig.writer import Writer
-
-
-class Nobody:
-    """Writes nothing."""
-
-    def __init__(self, content: str) -> None:
-        self._content = content
-
-    def wait_for(self, more: int) -> None:
-        """There is nothing to wait for."""
-
-    def sha256(self) -> str:
-        """What is on the disk, as ever."""
-        return self._content
-
-
-@contextmanager
-def writer_over_a_pivot(rig: Rig, seed: int) -> Iterator[Writer | Nobody]:
-    """
-    A writer, where QEMU lets an NBD client write over a pivot.
-
-    QEMU 5.2 does not quiesce its NBD server: at 119 of 140 pivots a write found the base's file open
-    for reading only (EBADF by strace, EINVAL to the client). A Linux that wrote all the time
-    through virtio-blk saw no error at 37 pivots. QEMU 6.1 mends it, and has `blockdev-reopen`.
-    """
-    commands = rig.guest.qmp("query-commands")
-    assert isinstance(commands, list)
-    if {"name": "blockdev-reopen"} in commands:
-        with writer_beside(rig, seed) as writer:
-            yield writer
-    else:
-        yield Nobody(rig.guest.read_sha256(DISK))
-
-
-@contextmanager
-def writer_beside(rig: Rig, seed: int) -> Iterator[Writer | Nobody]:
-    """A writer, where libvirt can be told to let somebody write beside the guest (8.2)."""
-    with ExitStack() as stack:
-        try:
-            writer: Writer | Nobody = stack.enter_context(rig.guest.writer(DISK, seed=seed))
-        except CommandFailed as error:
-            if "does not allow 'write'" not in error.description:
-                raise
-            writer = Nobody(rig.guest.read_sha256(DISK))
-        yield writer
 
 
 class TestOperations:
@@ -77,7 +28,7 @@ class TestOperations:
         with make_rig(base) as rig:
             for depth in range(1, 9):
                 rig.fill_layer(depth)
-                with writer_beside(rig, depth) as writer:
+                with rig.writer(depth) as writer:
                     said = rig.create(f"s{depth}")
                     writer.wait_for(5)
                 assert said.status == {
@@ -97,7 +48,7 @@ class TestOperations:
             for depth in range(3, 9):
                 before = rig.grow_to(depth)
                 top, target = before[-1 - depth // 2], before[-(depth // 2)]
-                with writer_beside(rig, depth) as writer:
+                with rig.writer(depth) as writer:
                     said = rig.delete(top, target)
                     writer.wait_for(5)
                 assert said.code == 0, said
@@ -115,7 +66,7 @@ class TestOperations:
         with make_rig(base) as rig:
             rig.grow(depth)
             active = rig.files()[0]
-            with writer_beside(rig, depth) as writer:
+            with rig.writer(depth) as writer:
                 said = rig.delete(None, None)
                 writer.wait_for(5)
             assert said.code == 0, said
@@ -132,7 +83,7 @@ class TestOperations:
             for depth in range(3, 9):
                 files = rig.grow_to(depth)
                 new_base = files[-1 - (depth - 3) // 2]
-                with writer_beside(rig, depth) as writer:
+                with rig.writer(depth) as writer:
                     said = rig.delete(new_base, None)
                     writer.wait_for(5)
                 assert said.code == 0, said
@@ -147,7 +98,7 @@ class TestOperations:
             content = rig.guest.read_sha256(DISK)
             for depth in range(8, 1, -1):
                 files = rig.files()
-                with writer_over_a_pivot(rig, depth) as writer:
+                with rig.writer_over_a_pivot(depth) as writer:
                     said = rig.cli("delete", DISK, f"s{depth - 1}", "-o", "json")
                     writer.wait_for(5)
                 assert said.code == 0, said

@@ -28,7 +28,7 @@ class TestVerify:
     def test_commit_while_the_guest_writes(self, make_rig: MakeRig) -> None:
         with make_rig("qcow2") as rig:
             rig.grow(4)
-            with rig.guest.writer(DISK):
+            with rig.writer(0):
                 said = rig.delete(f"{BASE}.s2", f"{BASE}.s1", "--verify")
             assert said.code == 0, said
             assert f"verified: all below {BASE}.s3" in said.err

@@ -23,13 +23,14 @@ _CACHE: Final = "QMPSNAP_MATRIX"
 _NONE_SELECTED: Final = 5
 """pytest's exit code; `-k` may leave nothing of one folder."""
 
+_LIVE: Final = "tests/live/test_operations.py tests/live/test_headers.py"
 _RUNS: Final = (
     ("tests/layouts", False),
     ("tests/layouts_libvirt", True),
     ("tests/matrix", True),
-    ("tests/live/test_operations.py -m qemu", False),
+    (f"{_LIVE} tests/live/only_qmp/test_headers.py -m qemu", False),
     ("tests/live/only_qmp/test_raw_without_node.py", False),
-    ("tests/live/test_operations.py -m libvirt", True),
+    (f"{_LIVE} -m libvirt", True),
 )
 """Tests, and whether they take the URI of the libvirtd."""
 

@@ -6,7 +6,10 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from qmpsnap.guests.files.header import read_header
+from qmpsnap.monitor.base import CommandFailed
 from qmpsnap.operations import merge
 from qmpsnap.operations.outcome import Result
 from qmpsnap.operations.requests import DeleteRequest
@@ -25,6 +28,14 @@ def recorded(path: Path) -> tuple[str | None, str | None]:
     """Name and format of the backing file, as they stand in a header."""
     header = read_header(str(path))
     return header.backing_file, header.backing_format
+
+
+def masks(rig: Rig, command: str) -> bool:
+    """Whether QEMU can record `raw` over a protocol node; asked about a node that is not there."""
+    asked = {"device": "nobody", "job-id": "nobody", "backing-mask-protocol": True}
+    with pytest.raises(CommandFailed) as refused:
+        rig.guest.qmp(command, asked)
+    return "backing-mask-protocol" not in refused.value.description
 
 
 def without_format(path: Path) -> None:

@@ -104,6 +104,20 @@ class Writer:
         self.writes += 1
 
 
+class Nobody:
+    """Writes nothing, where nobody can write beside the guest."""
+
+    def __init__(self, content: str) -> None:
+        self._content = content
+
+    def wait_for(self, more: int) -> None:
+        """There is nothing to wait for."""
+
+    def sha256(self) -> str:
+        """What is on the disk, as ever."""
+        return self._content
+
+
 class NbdClient:
     """
     `qemu-io` on an NBD export, fed with one command at a time.

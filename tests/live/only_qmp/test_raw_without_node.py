@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import pytest
 
-from qmpsnap.monitor.base import CommandFailed
 from tests.rig import images
-from tests.rig.headers import recorded
+from tests.rig.headers import masks, recorded
 from tests.rig.rig import BASE, DISK, Rig, assert_sound
 from tests.rig.roads import MakeRig
 from tests.rig.situations import situation
@@ -59,14 +58,6 @@ KINDS = {"commit": (f"{BASE}.s1", BASE), "pull": (BASE, None)}
 COMMANDS = {"commit": "block-commit", "pull": "block-stream"}
 
 
-def _masks(rig: Rig, kind: str) -> bool:
-    """Whether QEMU can record `raw` over such a base; asked about a node that is not there."""
-    asked = {"device": "nobody", "job-id": "nobody", "backing-mask-protocol": True}
-    with pytest.raises(CommandFailed) as refused:
-        rig.guest.qmp(COMMANDS[kind], asked)
-    return "backing-mask-protocol" not in refused.value.description
-
-
 @situation(
     "QEMU before 9.0 would record `file` as the backing format, over a base without a raw node",
     happens="refused",
@@ -77,7 +68,7 @@ def _masks(rig: Rig, kind: str) -> bool:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_header_that_would_say_file_is_refused(make_rig: MakeRig, kind: str) -> None:
     with make_rig(BASE_IS) as rig:
-        if _masks(rig, kind):
+        if masks(rig, COMMANDS[kind]):
             pytest.skip("this QEMU has backing-mask-protocol")
         rig.grow(3)
         before, content = rig.files(), rig.guest.read_sha256(DISK)
@@ -92,7 +83,7 @@ def test_a_header_that_would_say_file_is_refused(make_rig: MakeRig, kind: str) -
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_header_says_raw_where_qemu_can_be_told(make_rig: MakeRig, kind: str) -> None:
     with make_rig(BASE_IS) as rig:
-        if not _masks(rig, kind):
+        if not masks(rig, COMMANDS[kind]):
             pytest.skip("this QEMU has no backing-mask-protocol")
         rig.grow(3)
         content = rig.guest.read_sha256(DISK)
