@@ -1,4 +1,4 @@
-"""What is known of the files on this host beside a guest's report; looked up by `hosts/looking`."""
+"""What is known of the files on this host beside a guest's report; looked up by `findings/host_files`."""
 
 from __future__ import annotations
 
