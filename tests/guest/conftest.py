@@ -27,11 +27,14 @@ from qmpsnap.operations.guest import Guest
 from tests.rig import libvirt_machine, linux, qemu_machine
 from tests.rig.disks import raw_disk
 from tests.rig.rig import MIB, Said, run_cli
+from tests.rig.waiting import HANG_S
 
 AGENT = "org.qemu.guest_agent.0"
 SERIALS = {"vda": "1", "vdb": "2"}
 
-Ask = Callable[[str, Mapping[str, object]], Any]
+Ask = Callable[[str, Mapping[str, object], int], Any]
+SOON_S = 5
+"""Within which an agent that is there says whether it is frozen; until then it is asked again."""
 
 
 @dataclass
@@ -42,8 +45,8 @@ class Linux:
     road: list[str]
     """Global options of the command line."""
     names: list[str]
-    ask: Ask
-    """Send a command to the guest agent."""
+    asked: Ask
+    """Send a command to the guest agent, and wait so many seconds."""
     connect: Callable[[], AbstractContextManager[Guest]]
     pause: Callable[[], object]
     go_on: Callable[[], object]
@@ -52,9 +55,13 @@ class Linux:
         """Run the command line in this process."""
         return run_cli([*self.road, command, *self.names, *arguments])
 
+    def ask(self, command: str, arguments: Mapping[str, object]) -> Any:
+        """Send a command to an agent that is there and not frozen."""
+        return self.asked(command, arguments, int(HANG_S))
+
     def status(self) -> str:
         """What the agent says: `thawed` or `frozen`."""
-        return str(self.ask("guest-fsfreeze-status", {}))
+        return str(self.asked("guest-fsfreeze-status", {}, SOON_S))
 
     def wait_until(self, true: Callable[[], bool]) -> None:
         """Wait for something in the guest; the test's own time limit ends it."""
@@ -108,9 +115,9 @@ def direct(folder: Path) -> Iterator[Linux]:
         guest.qmp("cont")
         agent = str(folder / "agent")
 
-        def ask(command: str, arguments: Mapping[str, object]) -> Any:
+        def ask(command: str, arguments: Mapping[str, object], timeout: int) -> Any:
             with closing(AgentSocket.connect(agent)) as connected:
-                return connected.ask(command, 5, arguments)
+                return connected.ask(command, timeout, arguments)
 
         @contextmanager
         def connect() -> Iterator[Guest]:
@@ -157,9 +164,9 @@ def under_libvirt(folder: Path, connection: Any) -> Iterator[Linux]:
     with libvirt_machine.run(connection, disks, name, directory=folder, alter=alter) as guest:
         guest.domain.resume()
 
-        def ask(command: str, arguments: Mapping[str, object]) -> Any:
+        def ask(command: str, arguments: Mapping[str, object], timeout: int) -> Any:
             line = json.dumps({"execute": command, "arguments": dict(arguments)})
-            text = libvirt_module("libvirt_qemu").qemuAgentCommand(guest.domain, line, 5, 0)
+            text = libvirt_module("libvirt_qemu").qemuAgentCommand(guest.domain, line, timeout, 0)
             return json.loads(text)["return"]
 
         @contextmanager

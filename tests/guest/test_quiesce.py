@@ -22,6 +22,8 @@ import pytest
 
 from qmpsnap.guests.agent.agent import AgentSocket, DomainAgent
 from qmpsnap.guests.files import qemu_img
+from qmpsnap.guests.libvirt.guest import LibvirtGuest
+from qmpsnap.guests.qmp.guest import QmpGuest
 from qmpsnap.monitor.base import CommandFailed
 from qmpsnap.operations.guest import Guest
 from qmpsnap.operations.quiesce import (
@@ -36,7 +38,7 @@ from qmpsnap.operations.snapshot import create, create_all
 from qmpsnap.operations.step import Does, Step
 from tests.guest.conftest import Linux
 from tests.rig import linux
-from tests.rig.doors import at, with_door
+from tests.rig.doors import at, patch, with_door
 from tests.rig.waiting import HANG_S
 
 REQUIRE = Quiesce(policy=Policy.REQUIRE, limit_s=HANG_S)
@@ -76,17 +78,32 @@ def act(error: BaseException) -> Callable[[Step], object]:
     return fail
 
 
+def _note_readings(monkeypatch: pytest.MonkeyPatch, kind: type, notes: list[str]) -> None:
+    read: Callable[..., object] = kind.read  # type: ignore[attr-defined]
+
+    def noting(self: object, *arguments: Any) -> object:
+        notes.append("read")
+        return read(self, *arguments)
+
+    monkeypatch.setattr(kind, "read", noting)
+
+
 class TestConsistency:
-    def test_two_disks_at_one_moment_frozen_for_less_than_a_second(
-        self, guest: Linux, tmp_path: Path
+    def test_two_disks_at_one_moment_and_frozen_for_nothing_else(
+        self, guest: Linux, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        done_in_order: list[str] = []
+        for kind in (QmpGuest, LibvirtGuest):
+            patch(monkeypatch, kind, before=lambda step: done_in_order.append(step.does))
+            _note_readings(monkeypatch, kind, done_in_order)
         arguments = ["vda", f"q{next(_NUMBERS)}", "--also", "vdb", "--quiesce", "require"]
         said = guest.cli("create", *arguments, "-o", "json")
         assert said.code == 0, said
         done = said.json
         print(f"frozen for {done['frozen_s'] * 1000:.1f} ms")
         assert (done["consistency"], done["notes"]) == ("filesystem", [])
-        assert done["frozen_s"] < 1
+        frozen = done_in_order.index(Does.FREEZE)
+        assert done_in_order[frozen : frozen + 3] == [Does.FREEZE, Does.SWITCH, Does.THAW]
         assert [one["disk"]["disk"] for one in done["volumes"]] == ["vda", "vdb"]
         for volume in done["volumes"]:
             copy = data_of(volume, tmp_path)
