@@ -153,7 +153,7 @@ def delete(
     for path in done.removed:
         say(f"removed {path}")
     for path in done.dropped:
-        if path not in done.removed:
+        if not remove_file:  # else it was removed, or a note says why not
             say(f"{path} is no longer used by this guest; it was kept")
     for path in done.held:
         say(f"{path} left the chain, but it is still in use; it was kept")
