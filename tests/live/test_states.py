@@ -26,8 +26,8 @@ from tests.rig.states import (
     SIZE,
     SWITCH_OFF,
     WRITTEN_SECTOR,
-    Machine,
     MakeMachine,
+    Steered,
     migrate_away,
     state_of,
 )
@@ -42,7 +42,7 @@ def json_of(said: Said) -> dict[str, object]:
     return document
 
 
-def every_operation(machine: Machine, state: str) -> None:
+def every_operation(machine: Steered, state: str) -> None:
     """Create, commit, pull, active commit, list and verify; the guest stays as it is."""
     rig = machine.rig
     for snapshot in ("s1", "s2"):
@@ -92,7 +92,7 @@ _AWAY: dict[Road, Sequence[str]] = {
 @pytest.fixture
 def away(
     road: Road, request: pytest.FixtureRequest, make_machine: MakeMachine, tmp_path: Path
-) -> Iterator[Machine]:
+) -> Iterator[Steered]:
     """
     A guest whose images another QEMU may write.
 
@@ -197,7 +197,7 @@ class TestStates:
         pain=4,
     )
     @pytest.mark.parametrize(("road", "away"), on_roads(_AWAY), indirect=True)
-    def test_images_that_are_away(self, away: Machine) -> None:
+    def test_images_that_are_away(self, away: Steered) -> None:
         rig = away.rig
         before = sorted(path.name for path in rig.folder.iterdir())
         info = {"type": "qcow2", "new_file": f"{BASE}.n", "snapshot_id": "n"}
@@ -304,7 +304,7 @@ def _read(rig: Rig, offset: int) -> bytes:
 
 
 @contextmanager
-def _merging(make_machine: MakeMachine, state: str) -> Iterator[tuple[Machine, str]]:
+def _merging(make_machine: MakeMachine, state: str) -> Iterator[tuple[Steered, str]]:
     """A running guest with data in the middle layer of three, and its content."""
     with make_machine(state) as machine:
         rig = machine.rig
@@ -319,7 +319,7 @@ def _merging(make_machine: MakeMachine, state: str) -> Iterator[tuple[Machine, s
 
 
 def _meanwhile(
-    machine: Machine, act: Callable[[], object], *options: str, kind: str = "commit"
+    machine: Steered, act: Callable[[], object], *options: str, kind: str = "commit"
 ) -> Said:
     """Delete, and do something else as soon as the job has copied something."""
     top, target = {
@@ -339,7 +339,7 @@ def _meanwhile(
     return heard[0]
 
 
-def _crash_and_hurry(machine: Machine) -> None:
+def _crash_and_hurry(machine: Steered) -> None:
     """Crash the guest, and let the job that is at work end soon."""
     machine.ports.write(*CRASH)
     until(lambda: state_of(machine.rig) == "guest-panicked")

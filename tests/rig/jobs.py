@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from types import SimpleNamespace
 from typing import TypeVar
+
+import pytest
 
 from qmpsnap.guests.files import qemu_img
 from qmpsnap.operations import merge
@@ -17,6 +21,7 @@ from qmpsnap.operations.guards import Guard
 from qmpsnap.operations.guest import Guest
 from qmpsnap.operations.job.machine import Limits
 from qmpsnap.operations.job.notices import Notice
+from qmpsnap.operations.job.states import JobView
 from qmpsnap.operations.merge import Progress
 from qmpsnap.operations.options import MergeOptions
 from qmpsnap.operations.outcome import Result
@@ -146,6 +151,23 @@ def merged(
         allow={Guard.SPACE},
         limits=limits or Limits(),
     )
+
+
+HOUR_S = 3600.0
+
+
+class AnHourLater:
+    """By the clock of the tool's loop it is an hour later once the job was seen in a state."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, status: str) -> None:
+        self._status, self._late_s = status, 0.0
+        clock = SimpleNamespace(monotonic=lambda: time.monotonic() + self._late_s)
+        monkeypatch.setattr("qmpsnap.operations.job.loop.time", clock)
+
+    def __call__(self, _plan: object, view: JobView) -> None:
+        """The progress of a merge."""
+        if view.status == self._status:
+            self._late_s = HOUR_S
 
 
 def copy_begins(guest: Machine, disk: str) -> None:

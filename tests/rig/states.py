@@ -81,7 +81,7 @@ SWITCH_OFF = ("outw 0x604 0x2000",)
 
 
 @dataclass
-class Machine:
+class Steered:
     """A guest and what can be done to it."""
 
     rig: Rig
@@ -119,7 +119,7 @@ class Machine:
         until(lambda: self.word() == state)
 
 
-MakeMachine = Callable[..., AbstractContextManager[Machine]]
+MakeMachine = Callable[..., AbstractContextManager[Steered]]
 CHAIN = ((f"{BASE}.s2", "qcow2"), (f"{BASE}.s1", "qcow2"), (BASE, "raw"))
 
 
@@ -172,7 +172,7 @@ def direct_machines(share: Path) -> MakeMachine:
     """Make guests on their own QMP sockets."""
 
     @contextmanager
-    def make(state: str, *arguments: str) -> Iterator[Machine]:
+    def make(state: str, *arguments: str) -> Iterator[Steered]:
         share.mkdir(exist_ok=True)
         files = [(share / name, format_) for name, format_ in make_files(share, state)]
         with _ports() as ports:
@@ -180,7 +180,7 @@ def direct_machines(share: Path) -> MakeMachine:
             machine_args = [*_DEVICES.get(state, []), *arguments, *ports.arguments]
             with direct_rig(share, disk, machine_args) as rig:
                 rig.road += ["--agent", str(share / "nobody")]
-                yield Machine(
+                yield Steered(
                     rig=rig,
                     ports=ports,
                     go_on=lambda: rig.guest.qmp("cont"),
@@ -195,7 +195,7 @@ def libvirt_machines(connection: Any, share: Path) -> MakeMachine:
     """Make guests of libvirt."""
 
     @contextmanager
-    def make(state: str, *arguments: str) -> Iterator[Machine]:
+    def make(state: str, *arguments: str) -> Iterator[Steered]:
         share.mkdir(exist_ok=True)
         active, format_ = make_files(share, state)[0]
         with _ports() as ports:
@@ -206,7 +206,7 @@ def libvirt_machines(connection: Any, share: Path) -> MakeMachine:
             with libvirt_rig(connection, share, format_, file=active, alter=alter) as rig:
                 assert isinstance(rig.guest, LibvirtMachine)
                 domain = rig.guest.domain
-                yield Machine(
+                yield Steered(
                     rig=rig,
                     ports=ports,
                     go_on=domain.resume,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from qmpsnap.guests.libvirt.guest import LibvirtGuest
 from qmpsnap.monitor import virt
 from qmpsnap.operations import merge
 from qmpsnap.operations.guest import Guest
-from qmpsnap.operations.job.states import Heard, JobFailed, JobView
+from qmpsnap.operations.job.states import Heard, JobFailed
 from qmpsnap.operations.options import DEFAULT_OPTIONS, MergeOptions
 from qmpsnap.operations.outcome import TimedOut
 from qmpsnap.operations.requests import NamedDeleteRequest
@@ -22,8 +21,10 @@ from tests.rig.jobs import (
     ACTIVE,
     AFTERWARDS,
     HELD,
+    HOUR_S,
     REQUESTS,
     TOP,
+    AnHourLater,
     Merge,
     fill,
     make_chain,
@@ -128,15 +129,11 @@ def test_time_limit_while_it_copies(rig: Rig, kind: str) -> None:
     _assert_merged(rig, kind, content)
 
 
-def test_time_limit_when_the_mirror_is_ready(rig: Rig) -> None:
+def test_time_limit_when_the_mirror_is_ready(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     content = rig.guest.read_sha256(DISK)
-
-    def dawdle(_plan: object, view: JobView) -> None:
-        if view.status == "ready":
-            time.sleep(1.0)
-
+    wishes, later = MergeOptions(timeout_s=HOUR_S), AnHourLater(monkeypatch, "ready")
     with rig.host() as host, pytest.raises(TimedOut):
-        merged(host, "active-commit", MergeOptions(timeout_s=1.0), progress=dawdle)
+        merged(host, "active-commit", wishes, progress=later)
     _assert_unchanged(rig, content)
 
 

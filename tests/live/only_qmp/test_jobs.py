@@ -6,7 +6,6 @@ import re
 import socket
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -36,7 +35,9 @@ from tests.rig.jobs import (
     ACTIVE,
     AFTERWARDS,
     HELD,
+    HOUR_S,
     TOP,
+    AnHourLater,
     Merge,
     fill,
     make_chain,
@@ -320,14 +321,12 @@ class TestTimeLimit:
         two.assert_merged(kind)
 
     @pytest.mark.parametrize(("kind", "status"), [("pull", "pending"), ("active-commit", "ready")])
-    def test_before_the_chain_is_changed(self, two: TwoRigs, kind: str, status: str) -> None:
-        def dawdle(_plan: object, view: JobView) -> None:
-            if view.status == status:
-                time.sleep(1.0)
-
-        wishes = MergeOptions(timeout_s=1.0)
+    def test_before_the_chain_is_changed(
+        self, two: TwoRigs, kind: str, status: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        wishes, later = MergeOptions(timeout_s=HOUR_S), AnHourLater(monkeypatch, status)
         with two.rig.host() as host, pytest.raises(TimedOut):
-            merged(host, kind, wishes, progress=dawdle)
+            merged(host, kind, wishes, progress=later)
         two.assert_unchanged()
 
     def test_while_it_has_no_space(self, full: TwoRigs) -> None:
