@@ -189,4 +189,7 @@ def test_exit_codes_of_the_families() -> None:
         Failed: 1,
         Unknown: 6,
         Unreachable: 7,
+        OfKnown: 4,
+        NotFound: 4,
+        Ambiguous: 4,
     }

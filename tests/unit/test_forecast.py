@@ -15,6 +15,7 @@ from qmpsnap.operations.forecast import (
 from qmpsnap.operations.job.states import JobStatus, JobView, Verb
 from qmpsnap.operations.quiesce import CannotFreeze, Policy, Quiesce
 from qmpsnap.operations.requests import CreateRequest, DeleteRequest
+from qmpsnap.operations.space import Growth
 from qmpsnap.operations.step import Does
 from tests.unit import samples
 from tests.unit.fake_guest import FakeGuest, step
@@ -60,6 +61,7 @@ class TestCreate:
         one, two = forecast_create(fake, [CREATE, other])
         assert (words(one), words(two)) == (["close", "make"], ["make", "open", "open", "switch"])
         assert (one.for_all, two.for_all) == (0, 3)
+        assert one.moved == two.moved == Growth(moved=0, needed=0)
         assert forecast_create(fake, [CREATE])[0].for_all == 0
 
     def test_header_of_the_active_file_that_is_mended_on_the_way(self) -> None:

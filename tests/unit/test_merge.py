@@ -487,6 +487,9 @@ class TestOff:
         steps = fake.merge(plan_delete(fake.guest, COMMIT), MergeOptions(), State(run="off"))
         words = [one.does for one in merge.remaining(steps, report(type_="commit", view=CONCLUDED))]
         assert words == ["dismiss", "close", "redefine", "release"]
+        failed = report(type_="commit", view=view("concluded", "no"))
+        assert merge.remaining(steps, failed) == (steps.dismiss,)
+        assert merge.remaining(replace(steps, dismiss=None), failed) == ()
 
 
 class TestRemoval:
