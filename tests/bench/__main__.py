@@ -1,13 +1,16 @@
 """
-What a reading of a guest costs.
+What a reading of a guest costs, and what an operation.
 
-    python -m tests.bench                     beside XMLDesc and `qemu-img info --backing-chain`
-    python -m tests.bench readings            beside its bare queries
-    python -m tests.bench [readings] --write  write the page in docs/reference as well
+    python -m tests.bench                     a reading beside XMLDesc and `qemu-img info`
+    python -m tests.bench readings            a reading beside its bare queries
+    python -m tests.bench operations          an operation beside the bare job, and virsh
+    python -m tests.bench […] --write         write the page in docs/reference as well
 
 All figures of a row are taken in turns on the same guest; what counts is the ratios, and how a
 column grows. The first one ends with an error when the number of round trips is not what is
 promised, or the estimate of `graph/stall.py` is far from what was measured.
+
+On a machine that has other work, `chrt --rr 3` before it keeps that out of the figures.
 """
 
 from __future__ import annotations
@@ -17,7 +20,18 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.bench import direct, page, readings, readings_page, stalls, under_libvirt
+from tests.bench import (
+    direct,
+    freezes,
+    operations,
+    operations_page,
+    page,
+    readings,
+    readings_page,
+    stalls,
+    starts,
+    under_libvirt,
+)
 from tests.bench.measure import CASES
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "reference"
@@ -25,45 +39,63 @@ FOLDER = Path(__file__).resolve().parents[2] / "docs" / "reference"
 
 def main() -> int:
     """Measure everything; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=("costs", "readings"), default="costs")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    choices = ("costs", "readings", "operations")
+    parser.add_argument("what", nargs="?", choices=choices, default="costs")
     parser.add_argument("--write", action="store_true", help="write the page")
-    parser.add_argument("--rounds", type=int, help="readings of each kind a case")
+    parser.add_argument("--rounds", type=int, help="times that each thing is done")
     options = parser.parse_args()
-    if options.what == "readings":
-        return _readings(options.rounds or 30, write=options.write)
-    return _costs(options.rounds or 5, write=options.write)
-
-
-def _readings(rounds: int, *, write: bool) -> int:
+    # Short: libvirt's folder may have 50 bytes.
     with tempfile.TemporaryDirectory(prefix="qb-", dir="/var/tmp") as folder:
-        rows = readings.measure(Path(folder), rounds)
+        match options.what:
+            case "readings":
+                return _readings(Path(folder), options.rounds or 30, write=options.write)
+            case "operations":
+                return _operations(Path(folder), options.rounds or 15, write=options.write)
+            case _:
+                return _costs(Path(folder), options.rounds or 5, write=options.write)
+
+
+def _readings(folder: Path, rounds: int, *, write: bool) -> int:
+    rows = readings.measure(folder, rounds)
     _show(readings_page.render(rows, rounds), "benchmarks-readings.md", write=write)
     return 0
 
 
-def _show(text: str, page: str, *, write: bool) -> None:
-    print(text)
-    if write:
-        (FOLDER / page).write_text(text, encoding="utf-8")
+def _operations(folder: Path, rounds: int, *, write: bool) -> int:
+    few = max(3, rounds // 2)
+    started = starts.measure(rounds)
+    frozen = [freezes.measure(folder, disks, few) for disks in freezes.DISKS]
+    rows = [*operations.measure(folder, rounds, few)]
+    text = operations_page.render(rows, frozen, started, rounds, few)
+    _show(text, "benchmarks-operations.md", write=write)
+    return 0
 
 
-def _costs(rounds: int, *, write: bool) -> int:
-    # Short: libvirt's folder may have 50 bytes.
-    with tempfile.TemporaryDirectory(prefix="qb-", dir="/var/tmp") as folder:
-        on_sockets = [direct.measure(Path(folder), case, rounds) for case in CASES]
-        stopped = [
-            stalls.measure(Path(folder), layers, rounds, relative=relative)
-            for relative in (False, True)
-            for layers in stalls.DEPTHS
-        ]
-        with_libvirt = under_libvirt.measure(Path(folder), CASES, rounds)
+def _costs(folder: Path, rounds: int, *, write: bool) -> int:
+    on_sockets = [direct.measure(folder, case, rounds) for case in CASES]
+    stopped = [
+        stalls.measure(folder, layers, rounds, relative=relative)
+        for relative in (False, True)
+        for layers in stalls.DEPTHS
+    ]
+    with_libvirt = under_libvirt.measure(folder, CASES, rounds)
     text = page.render(on_sockets, with_libvirt, stopped, rounds)
     _show(text, "benchmarks.md", write=write)
     problems = page.broken_promises(on_sockets, with_libvirt, stopped)
     for problem in problems:
         print(f"not as promised: {problem}", file=sys.stderr)
     return 1 if problems else 0
+
+
+def _show(text: str, page: str, *, write: bool) -> None:
+    print(text)
+    if write:
+        (FOLDER / page).write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

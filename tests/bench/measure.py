@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -101,3 +101,57 @@ def median(costs: list[Cost]) -> Cost:
         others_s=statistics.median(one.others_s for one in costs),
         trips=trips,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """What somebody needed for the same thing, several times: medians, in seconds."""
+
+    wall_s: float
+    own_s: float
+    """On a processor: this process and the programs that it started, and not QEMU."""
+
+
+def nothing() -> None:
+    """Before or after what needs none of it."""
+
+
+def in_turns(
+    works: Mapping[str, Callable[[], object]],
+    rounds: int,
+    *,
+    before: Callable[[], object] = nothing,
+    after: Callable[[], object] = nothing,
+) -> dict[str, Taken]:
+    """
+    Let several do the same thing, one after the other; who begins changes from round to round.
+
+    Args:
+        works: What each does, by name.
+        rounds: How often each does it, after once for nothing.
+        before: Done before each; does not count.
+        after: Done after each; does not count.
+    """
+    spent: dict[str, list[tuple[float, float]]] = {name: [] for name in works}
+    order = list(works)
+    for number in range(-1, rounds):
+        turn = number % len(order)
+        for name in (*order[turn:], *order[:turn]):
+            before()
+            begun = _clocks()
+            works[name]()
+            ended = _clocks()
+            after()
+            if number >= 0:
+                spent[name].append((ended[0] - begun[0], ended[1] - begun[1]))
+    return {
+        name: Taken(
+            wall_s=statistics.median(wall for wall, _ in times),
+            own_s=statistics.median(own for _, own in times),
+        )
+        for name, times in spent.items()
+    }
+
+
+def _clocks() -> tuple[float, float]:
+    return time.perf_counter(), time.process_time() + processor_s(None)

@@ -1,13 +1,15 @@
-"""The least that a client of QMP can be: what a reading is measured against."""
+"""The least that a client of QMP can be: what a reading or an operation is measured against."""
 
 from __future__ import annotations
 
 import json
 import socket
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Event, Thread
+from typing import Any
 
 
 class Plain:
@@ -19,16 +21,26 @@ class Plain:
         self._socket.connect(path)
         self._lines = self._socket.makefile("rb")
         self._lines.readline()  # the greeting
+        self._events: deque[Any] = deque()
         self.execute("qmp_capabilities")
 
-    def execute(self, command: str, **arguments: object) -> object:
-        """Send a command; returns QEMU's whole answer."""
-        message = {"execute": command, "arguments": arguments}
+    def execute(self, command: str, **arguments: object) -> Any:
+        """Send a command, its arguments with `_` for `-`; returns QEMU's whole answer."""
+        spelled = {name.replace("_", "-"): value for name, value in arguments.items()}
+        message = {"execute": command, "arguments": spelled}
         self._socket.sendall(json.dumps(message).encode())
         while True:
             reply = json.loads(self._lines.readline())
             if "event" not in reply:
                 return reply
+            self._events.append(reply)
+
+    def wait(self, event: str, job: str) -> None:
+        """Wait for an event of a job; others are dropped."""
+        while True:
+            one = self._events.popleft() if self._events else json.loads(self._lines.readline())
+            if one["event"] == event and one["data"].get("device") == job:
+                return
 
     def close(self) -> None:
         """End the connection."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import statistics
 import string
-import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -23,7 +22,7 @@ from qmpsnap.guests.libvirt.guest import LibvirtGuest, stays_small
 from qmpsnap.guests.qmp.guest import QmpGuest
 from qmpsnap.monitor.socket import SocketMonitor
 from qmpsnap.monitor.virt import libvirt_module
-from tests.bench.measure import Case
+from tests.bench.measure import Case, in_turns
 from tests.bench.plain import Plain, Waits
 from tests.rig import libvirt_machine, qemu_machine
 from tests.rig.chains import make_chain
@@ -80,28 +79,6 @@ def measure(folder: Path, rounds: int) -> list[Reading]:
     return rows
 
 
-def _in_turns(works: Mapping[str, Work], rounds: int) -> dict[str, float]:
-    """Medians of each; who begins changes from round to round."""
-    spent: dict[str, list[float]] = {name: [] for name in works}
-    order = list(works)
-    for number in range(rounds):
-        turn = number % len(order)
-        for name in (*order[turn:], *order[:turn]):
-            before = time.perf_counter()
-            works[name]()
-            spent[name].append(time.perf_counter() - before)
-    return {name: statistics.median(times) for name, times in spent.items()}
-
-
-def _processor_s(work: Work, rounds: int) -> float:
-    spent = []
-    for _ in range(rounds):
-        before = time.process_time()
-        work()
-        spent.append(time.process_time() - before)
-    return statistics.median(spent)
-
-
 def _longest_wait(waits: Waits, work: Work, rounds: int) -> float:
     longest = []
     for _ in range(rounds):
@@ -141,15 +118,15 @@ def _on_socket(folder: Path, case: Case, rounds: int) -> Reading:
             guest = look()
             guest.read()
             works = {"bare": bare, "later": guest.read, "first": lambda: look().read()}
-            times = _in_turns(works, rounds)
+            times = in_turns(works, rounds)
             waits = Waits(other)
             return Reading(
                 road="socket",
                 case=case,
-                bare_s=times["bare"],
-                first_s=times["first"],
-                later_s=times["later"],
-                own_s=_processor_s(guest.read, rounds),
+                bare_s=times["bare"].wall_s,
+                first_s=times["first"].wall_s,
+                later_s=times["later"].wall_s,
+                own_s=times["later"].own_s,
                 stop_bare_s=_longest_wait(waits, lambda: client.execute(_NODES, flat=True), rounds),
                 stop_s=_longest_wait(waits, guest.read, rounds),
             )
@@ -180,15 +157,14 @@ def _under_libvirt(connection: Any, folder: Path, case: Case, rounds: int) -> Re
 
             with closing(LibvirtGuest(domain, max_stall_s=None)) as guest:
                 guest.read()
-                times = _in_turns({"bare": bare, "later": guest.read, "first": first}, rounds)
-                own_s = _processor_s(guest.read, rounds)
+                times = in_turns({"bare": bare, "later": guest.read, "first": first}, rounds)
             return Reading(
                 road="libvirt",
                 case=case,
-                bare_s=times["bare"],
-                first_s=times["first"],
-                later_s=times["later"],
-                own_s=own_s,
+                bare_s=times["bare"].wall_s,
+                first_s=times["first"].wall_s,
+                later_s=times["later"].wall_s,
+                own_s=times["later"].own_s,
             )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,6 +25,9 @@ class ScriptedAgent:
         self.frozen = False
         self.heard: list[str] = []
         """Freezes and thaws, in their order."""
+        self.frozen_s = 0.0
+        """How long the last freeze lasted, from its reply until the thaw was asked for."""
+        self._since = 0.0
         self._may_freeze = threading.Event()
         if not hangs:
             self._may_freeze.set()
@@ -61,9 +65,10 @@ class ScriptedAgent:
             case "guest-fsfreeze-freeze":
                 self._may_freeze.wait()
                 self.heard.append("freeze")
-                value, self.frozen = _COUNT, True
+                value, self.frozen, self._since = _COUNT, True, time.perf_counter()
             case "guest-fsfreeze-thaw":
                 self.heard.append("thaw")
+                self.frozen_s = time.perf_counter() - self._since
                 value, self.frozen = _COUNT if self.frozen else 0, False
             case _:  # guest-ping
                 pass

@@ -12,7 +12,7 @@ import pwd
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -52,6 +52,13 @@ class Daemon:
         config.mkdir(parents=True)
         (config / "qemu.conf").write_text('stdio_handler = "file"\nsecurity_driver = "none"\n')
         self._run.mkdir()
+        self._environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(folder),
+            "XDG_RUNTIME_DIR": str(self._run),
+            "XDG_CONFIG_HOME": str(folder / "config"),
+            "XDG_CACHE_HOME": str(folder / "cache"),
+        }
         self._as_user: list[str] = []
         if os.geteuid() == 0:
             self.give(folder)
@@ -75,16 +82,9 @@ class Daemon:
         """Start it, and wait until it answers."""
         libvirtd = which("libvirtd")
         assert libvirtd is not None
-        environment = {
-            "PATH": os.environ["PATH"],
-            "HOME": str(self.folder),
-            "XDG_RUNTIME_DIR": str(self._run),
-            "XDG_CONFIG_HOME": str(self.folder / "config"),
-            "XDG_CACHE_HOME": str(self.folder / "cache"),
-        }
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*self._as_user, libvirtd], env=environment, stdout=log, stderr=log
+                [*self._as_user, libvirtd], env=self._environment, stdout=log, stderr=log
             )
         process = self._process
         until(lambda: self._socket.exists() or process.poll() is not None)
@@ -94,6 +94,16 @@ class Daemon:
         """End it and start it again."""
         self.stop(how)
         self.start()
+
+    def run(self, command: Sequence[str]) -> None:
+        """Run a program as the daemon's user, with its folders."""
+        subprocess.run(
+            [*self._as_user, *command],
+            check=True,
+            env=self._environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         """End it; its guests go on."""

@@ -1,0 +1,119 @@
+"""Operations beside bare jobs and virsh, freezes and starts, as a page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final
+
+from tests.bench import freezes, starts
+from tests.bench.freezes import Frozen
+from tests.bench.measure import Taken
+from tests.bench.operations import Row
+from tests.bench.page import head, row_of, setting
+
+_TEXT: Final = """\
+# Operations beside the bare block job
+
+<!-- Written by `python -m tests.bench operations --write`; run it again instead of changing it. -->
+
+What qmpsnap adds to the block job that it has QEMU run. All who do the same thing do it in turns on one guest, which is brought back in between; medians of {rounds}, {few} at 256 MiB, in milliseconds by the clock, and in square brackets milliseconds on a processor, of the caller and the programs that it starts. What counts is the ratios.
+
+{setting}
+
+## The library
+
+A disk of 16 or 256 MiB, all of which is merged. *Bare*: on the socket a blocking client that sends the one command and waits for the event; under libvirt (`qemu:///embed`, in this process) libvirt-python with its events. It looks neither before nor after, and does not flush. *Bare + flush*: with the flush of what was written, without which a pull can be lost, and what a commit has copied is in the host's memory only. The ratio of a pull is to that one, the others to *bare*. qmpsnap uses a new guest object each time.
+
+{library}
+
+## The command
+
+`python -m qmpsnap` and `virsh`, processes both, on a libvirtd of its own; 16 MiB. qmpsnap's bytecode is there, as after an installation. virsh waits for a job by looking every half a second, unless it has ended before the first look.
+
+{command}
+
+## How long a guest is frozen
+
+For a snapshot of several disks with `--quiesce`, by the clock of an agent that answers at once, beside the bare transaction with as many disks. The goal is {freeze_goal:g} times.
+
+{freezes}
+
+## Starting
+
+{starts}
+"""
+
+
+def render(
+    rows: Sequence[Row],
+    frozen: Sequence[Frozen],
+    started: Mapping[str, Taken],
+    rounds: int,
+    few: int,
+) -> str:
+    """The whole page, in Markdown."""
+    return _TEXT.format(
+        rounds=rounds,
+        few=few,
+        setting="\n".join(f"- {line}" for line in setting()),
+        library="\n".join(_library(row for row in rows if row.ours == "library")),
+        command="\n".join(_command(row for row in rows if row.ours == "command")),
+        freeze_goal=freezes.GOAL,
+        freezes="\n".join(_freezes(frozen)),
+        starts="\n".join(_starts(started)),
+    )
+
+
+def _library(rows: Iterable[Row]) -> Iterator[str]:
+    yield from head("road", "MiB", "operation", "bare", "bare + flush", "qmpsnap", "ratio", "goal")
+    for row in rows:
+        flushed = row.taken.get("bare + flush")
+        yield row_of(
+            row.road,
+            str(row.mib),
+            row.operation,
+            _both(row.taken["bare"]),
+            "" if flushed is None else _both(flushed),
+            _both(row.taken["library"]),
+            f"{row.ratio:.2f}",
+            "" if row.goal is None else f"{row.goal:g}",
+        )
+
+
+def _command(rows: Iterable[Row]) -> Iterator[str]:
+    yield from head("operation", "virsh", "qmpsnap", "ratio", "goal")
+    for row in rows:
+        yield row_of(
+            row.operation,
+            _both(row.taken["virsh"]),
+            _both(row.taken["command"]),
+            f"{row.ratio:.2f}",
+            "" if row.goal is None else f"{row.goal:g}",
+        )
+
+
+def _freezes(rows: Iterable[Frozen]) -> Iterator[str]:
+    yield from head("disks", "transaction", "frozen", "ratio")
+    for row in rows:
+        yield row_of(str(row.disks), _ms(row.transaction_s), _ms(row.frozen_s), f"{row.ratio:.2f}")
+
+
+def _starts(started: Mapping[str, Taken]) -> Iterator[str]:
+    yield from head("what", "time", "ratio", "goal")
+    bare = started[starts.BARE].wall_s
+    for name, taken in started.items():
+        goal = starts.GOALS.get(name)
+        yield row_of(
+            f"`{name}`",
+            _ms(taken.wall_s),
+            f"{taken.wall_s / bare:.1f}",
+            "" if goal is None else f"{goal:g}",
+        )
+
+
+def _both(taken: Taken) -> str:
+    return f"{_ms(taken.wall_s)} [{_ms(taken.own_s)}]"
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1000:.1f}"
