@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.rig.libvirt_machine import LibvirtMachine
 from tests.rig.rig import BASE, DISK, Rig, assert_sound
 
 
@@ -43,3 +44,11 @@ def read_by_another_process(path: Path, format: str) -> Iterator[None]:
             yield
         finally:
             server.terminate()
+
+
+def resize(rig: Rig, size: int) -> None:
+    """Let the disk have another length, as its road does it."""
+    if isinstance(rig.guest, LibvirtMachine):
+        rig.guest.domain.blockResize(DISK, size, 1)
+    else:
+        rig.guest.qmp("block_resize", {"node-name": rig.disk().layers[0].node, "size": size})
