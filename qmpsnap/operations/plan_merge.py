@@ -13,6 +13,7 @@ from typing import Final, Literal
 
 from qmpsnap.errors import Refused
 from qmpsnap.formats.layers import Disks
+from qmpsnap.operations.lengths import ShorterLayer, check_lengths
 from qmpsnap.operations.names import find_snapshot, folder_of, name_of_base
 from qmpsnap.operations.requests import DeleteRequest, NamedDeleteRequest
 from qmpsnap.operations.volume import DiskUnsuitable, Volume, VolumeLayer, usable
@@ -130,8 +131,8 @@ def plan_delete(guest: Disks, request: DeleteRequest | NamedDeleteRequest) -> Me
 
     Raises:
         DiskNotFound, DiskAmbiguous, DiskUnsuitable, FormatUncertain: The disk cannot be used.
-        SnapshotNotFound, NotInChain, ForeignLayer, WrongOrder, NothingToPull: The chain does not
-            allow what is asked for.
+        SnapshotNotFound, NotInChain, ForeignLayer, WrongOrder, NothingToPull, ShorterLayer: The
+            chain does not allow what is asked for.
     """
     disk = usable(guest.disk(request.disk))
     if isinstance(request, NamedDeleteRequest):
@@ -147,8 +148,9 @@ def plan_delete(guest: Disks, request: DeleteRequest | NamedDeleteRequest) -> Me
                     "Delete it by commit (`--method commit`).",
                 )
             return _plan_pull(disk, None)
-        commit = _plan_commit(disk, top, base)
-        return commit if request.method == "commit" else _cheaper(disk, commit)
+        if request.method == "commit":
+            return _plan_commit(disk, top, base)
+        return _commit_or_pull(disk, top, base)
     if request.merge_target_file is None:
         base_name = request.file_to_merge
         return _plan_pull(
@@ -162,14 +164,24 @@ def plan_delete(guest: Disks, request: DeleteRequest | NamedDeleteRequest) -> Me
     )
 
 
-def _cheaper(disk: Volume, commit: MergePlan) -> MergePlan:
+def _commit_or_pull(disk: Volume, top: int, base: int) -> MergePlan:
     """
     Choose between a commit and a pull, where both are possible.
 
     With more than two layers only a commit keeps the names of the other snapshots right.
     """
     if len(disk.layers) != 2:
-        return commit
+        return _plan_commit(disk, top, base)
+    try:
+        commit = _plan_commit(disk, top, base)
+    except ShorterLayer as error:
+        why = f"a commit would make the disk grow to the {error.base_size} bytes of {error.base}"
+        return replace(_plan_pull(disk, None), why=why)
+    return _cheaper(disk, commit)
+
+
+def _cheaper(disk: Volume, commit: MergePlan) -> MergePlan:
+    """Choose what moves less."""
     active, base = disk.layers
     up, down = _allocated(base), _allocated(active)
     if "shared-base" in base.flags:
@@ -198,6 +210,7 @@ def _plan_commit(disk: Volume, top: int, base: int) -> MergePlan:
         what = f"the file that {upper.file} is committed into"
         raise ForeignLayer(what, lower.path, folder_of(upper))
     above = layers[top - 1] if top else None
+    check_lengths(disk, above, upper, lower)
     return MergePlan(
         kind="commit" if top else "active-commit",
         disk=disk,
@@ -219,6 +232,8 @@ def _plan_pull(disk: Volume, base: int | None) -> MergePlan:
         raise NothingToPull(active.file, f"straight from {lower.file}" if lower else "from itself")
     if active.format != "qcow2":
         raise DiskUnsuitable(disk.disk, "its active file is not qcow2", "Delete by commit.")
+    if lower is not None:  # otherwise there are zeros beyond each end, as before
+        check_lengths(disk, active, layers[1], lower)
     return MergePlan(
         kind="pull",
         disk=disk,

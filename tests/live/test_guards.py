@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from tests.rig.guards import read_by_another_process, refused, refused_then_done
-from tests.rig.libvirt_machine import LibvirtMachine
-from tests.rig.rig import BASE, DISK, Rig
+from tests.rig.guards import (
+    read_by_another_process,
+    refused,
+    refused_then_done,
+    resize,
+)
+from tests.rig.rig import BASE, DISK
 from tests.rig.roads import MakeRig
 from tests.rig.situations import situation
 
@@ -77,12 +81,5 @@ class TestGuards:
     def test_base_that_is_smaller(self, make_rig: MakeRig) -> None:
         with make_rig("raw") as rig:
             rig.grow(2)
-            _grow_disk(rig, 2 * rig.guest.virtual_size(DISK))
+            resize(rig, 2 * rig.guest.virtual_size(DISK))
             refused_then_done(rig, "grow-base", "would grow it")
-
-
-def _grow_disk(rig: Rig, size: int) -> None:
-    if isinstance(rig.guest, LibvirtMachine):
-        rig.guest.domain.blockResize(DISK, size, 1)
-    else:
-        rig.guest.qmp("block_resize", {"node-name": rig.disk().layers[0].node, "size": size})

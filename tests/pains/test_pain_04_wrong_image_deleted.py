@@ -17,8 +17,8 @@ from qmpsnap.guests.files.qemu_img import QemuImgFailed
 from tests.pains.pain import Guard, Pain
 from tests.rig import images
 from tests.rig.disks import qcow2_chain
-from tests.rig.guards import read_by_another_process
-from tests.rig.rig import BASE, DISK, MIB, SERIAL, Rig
+from tests.rig.guards import read_by_another_process, resize
+from tests.rig.rig import BASE, DISK, MIB, SERIAL, SIZE, Rig
 from tests.rig.roads import MakeRig, direct_rig
 
 
@@ -100,3 +100,27 @@ class TestTemplateOfManyVolumes(Pain[Rig]):
     def hurts(self, world: Rig) -> None:
         with pytest.raises(QemuImgFailed, match="No such file"):
             images.sha256_of(world.folder / "another-volume", "qcow2")
+
+
+class TestWhatAShorterLayerHides(Pain[Rig]):
+    """The disk was made smaller, and larger again after the next snapshot: it reads zeros there."""
+
+    guard = Guard(where="qmpsnap.operations.plan_merge.check_lengths", instead=lambda *_: None)
+
+    @pytest.fixture
+    def world(self, make_rig: MakeRig) -> Iterator[Rig]:
+        with make_rig("raw") as rig:
+            rig.guest.write(DISK, 0, SIZE, 7)
+            for snapshot, size in (("s1", MIB), ("s2", SIZE)):
+                rig.create(snapshot)
+                resize(rig, size)
+            yield rig
+
+    def answered(self, world: Rig) -> None:
+        said = world.cli("delete", DISK, "s1")
+        assert said.code == 4, said
+        assert f"{BASE}.s1 ends at {MIB} bytes" in said.err
+        assert world.guest.read_all(DISK)[MIB:] == bytes(SIZE - MIB)
+
+    def hurts(self, world: Rig) -> None:
+        assert world.guest.read_all(DISK)[MIB:] == bytes([7]) * (SIZE - MIB)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.rig.beside import nbd_server
+from tests.rig.libvirt_machine import LibvirtMachine
 from tests.rig.rig import BASE, DISK, Rig, assert_sound
 
 
@@ -37,3 +38,11 @@ def read_by_another_process(path: Path, format: str) -> Iterator[None]:
     image = f"driver={format},force-share=on,read-only=on,file.driver=file,file.filename={path}"
     with nbd_server(Path(f"{path}.nbd"), "-r", "-t", "--image-opts", image):
         yield
+
+
+def resize(rig: Rig, size: int) -> None:
+    """Let the disk have another length, as its road does it."""
+    if isinstance(rig.guest, LibvirtMachine):
+        rig.guest.domain.blockResize(DISK, size, 1)
+    else:
+        rig.guest.qmp("block_resize", {"node-name": rig.disk().layers[0].node, "size": size})

@@ -9,6 +9,7 @@ import pytest
 from qmpsnap.errors import Refused
 from qmpsnap.formats.layers import Disk, DiskNotFound, Layer
 from qmpsnap.formats.verdict import Verdict
+from qmpsnap.operations.lengths import ShorterLayer
 from qmpsnap.operations.names import SnapshotNotFound
 from qmpsnap.operations.plan_merge import (
     ForeignLayer,
@@ -70,11 +71,82 @@ class TestCommit:
                 expected = planned(disk, names[position], names[position + 1])
                 assert replace(named(disk, snapshot, method), why="") == expected
 
-    def test_size_of_the_base_that_is_larger_or_not_known(self) -> None:
-        disk = samples.disk(2)
-        for size in (samples.MIB, samples.MIB + 1, None):
-            grown = samples.changed_layer(disk, 1, virtual_size=size)
-            assert planned(grown, "volume-1.s1", "volume-1").kind == "active-commit"
+
+SHORT, LONG, LONGER = samples.MIB, 2 * samples.MIB, 3 * samples.MIB
+LENGTHS = [
+    # of the active layer down to the base; what is merged; whether what is read stays the same
+    ((SHORT, SHORT), (0, 1), True),
+    ((LONG, SHORT), (0, 1), True),  # the base grows: a guard, not a plan
+    ((SHORT, LONG), (0, 1), False),
+    ((SHORT, None), (0, 1), None),
+    ((None, LONG), (0, 1), None),
+    ((LONG, SHORT, LONG), (1, 2), False),
+    ((SHORT, SHORT, LONG), (1, 2), True),  # the layer above ends there too
+    ((LONGER, SHORT, LONG), (1, 2), False),
+    ((LONG, SHORT, SHORT), (1, 2), True),
+    ((LONG, LONG, SHORT), (1, 2), True),
+    ((LONG, SHORT, None), (1, 2), None),
+    ((LONG, LONG, None), (1, 2), True),
+    ((LONG, LONG, SHORT, LONG), (1, 3), True),  # QEMU minds the ends between
+    ((LONG, LONG, SHORT, LONG), (2, 3), False),
+    ((LONG, LONG, SHORT, LONG), (1, 2), True),
+    ((LONG, SHORT, LONG), (None, 2), False),
+    ((LONG, SHORT, SHORT), (None, 2), True),
+    ((SHORT, SHORT, LONG), (None, 2), True),
+    ((LONG, LONG, SHORT, LONG), (None, 3), True),
+    ((LONG, SHORT, LONG, LONG), (None, 3), False),
+    ((LONG, SHORT, LONG), (None, None), True),
+    ((SHORT, LONG), (None, None), True),
+    ((LONG, None, None), (None, None), True),
+]
+
+
+class TestLengths:
+    @pytest.mark.parametrize(("sizes", "merge", "keeps"), LENGTHS)
+    def test_what_a_shorter_layer_hides_stays_hidden(
+        self,
+        sizes: tuple[int | None, ...],
+        merge: tuple[int | None, int | None],
+        keeps: bool | None,
+    ) -> None:
+        disk, names = self._disk(sizes), samples.names(len(sizes))
+        top, base = merge
+        pull = names[base] if base is not None else None
+        request = (pull, None) if top is None else (names[top], pull)
+        if keeps:
+            assert planned(disk, *request)
+            return
+        with pytest.raises(DiskUnsuitable if keeps is None else ShorterLayer) as caught:
+            planned(disk, *request)
+        assert ("is not known" in str(caught.value)) is (keeps is None)
+
+    def test_way_out(self) -> None:
+        with pytest.raises(
+            ShorterLayer, match=r"volume-1\.s2 would read what volume-1 hold"
+        ) as caught:
+            planned(self._disk((LONG, SHORT, LONG)), "volume-1.s1", "volume-1")
+        assert f"qemu-img resize -f qcow2 /share/volume-1.s1 {LONG}" in caught.value.way_out
+        assert "--method pull" not in caught.value.way_out
+        with pytest.raises(ShorterLayer, match="whose disk would grow") as caught:
+            planned(self._disk((SHORT, LONG)), "volume-1.s1", "volume-1")
+        assert "--method pull" in caught.value.way_out
+        assert f"`block_resize` to {LONG}" in caught.value.way_out
+
+    def test_auto_chooses_a_pull_where_a_commit_would_make_the_disk_grow(self) -> None:
+        disk = self._disk((SHORT, LONG))
+        plan = named(disk, "s1")
+        assert (plan.kind, plan.base) == ("pull", None)
+        assert f"grow to the {LONG} bytes of volume-1" in plan.why
+        with pytest.raises(ShorterLayer):
+            named(disk, "s1", "commit")
+        with pytest.raises(ShorterLayer):
+            named(self._disk((LONG, SHORT, LONG)), "s1")
+
+    def _disk(self, sizes: tuple[int | None, ...]) -> Disk:
+        disk = samples.disk(len(sizes))
+        for position, size in enumerate(sizes):
+            disk = samples.changed_layer(disk, position, virtual_size=size)
+        return disk
 
 
 class TestPull:
@@ -241,10 +313,6 @@ class TestRefuses:
             planned(samples.disk(1), None, None)
         with pytest.raises(NothingToPull, match=r"straight from volume-1\.s1"):
             planned(samples.disk(3), "volume-1.s1", None)
-
-    def test_pull_over_a_smaller_base(self) -> None:
-        disk = samples.changed_layer(samples.disk(3), 2, virtual_size=512)
-        assert planned(disk, "volume-1", None).kind == "pull"
 
     def test_unknown_snapshot(self) -> None:
         with pytest.raises(SnapshotNotFound):

@@ -92,7 +92,7 @@ class TestNames:
         assert len({id_of(one) for one in merges}) == len(merges)
 
     def test_sizes_and_node_names_do_not_count_for_a_job(self) -> None:
-        disk = samples.changed_layer(samples.disk(3), 1, node="#block1", virtual_size=7)
+        disk = samples.changed_layer(samples.disk(3), 1, node="#block1", virtual_size=2**40)
         assert id_of(plan("volume-1.s1", "volume-1", disk)) == id_of(COMMIT)
 
     def test_of_nodes_follow_from_path_and_active_node(self) -> None:

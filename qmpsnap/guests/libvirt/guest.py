@@ -28,6 +28,7 @@ from qmpsnap.guests.files.door import take_file
 from qmpsnap.guests.files.header import read_headers
 from qmpsnap.guests.files.looks import LocalFiles
 from qmpsnap.guests.files.neighbours import layer_paths, other_users, space_of
+from qmpsnap.guests.files.sizes import with_raw_sizes
 from qmpsnap.guests.libvirt import door
 from qmpsnap.guests.libvirt.jobs import heard_in, info_of, may_be_ready, reports_of, view_of
 from qmpsnap.guests.libvirt.neighbours import of_guests_that_are_off
@@ -204,9 +205,8 @@ class LibvirtGuest(Closable):
         report = from_xml.guest_from_xml(
             domain, headers=headers, notes=(f"formats by XML alone: {self._off}",)
         )
-        if not answers:
-            return report
-        return replace(report, disks=tuple(self._with_size(disk) for disk in report.disks))
+        disks = tuple(self._with_size(disk, ask=answers) for disk in report.disks)
+        return replace(report, disks=disks)
 
     def _xml(self) -> xml.XmlDomain:
         return xml.parse(self._call("virDomainGetXMLDesc", lambda: self._domain.XMLDesc(0)))
@@ -221,15 +221,14 @@ class LibvirtGuest(Closable):
         """Of a guest on another host, the file of the same name here is another file."""
         return {} if self._remote else read_headers(paths)
 
-    def _with_size(self, disk: Disk) -> Disk:
-        """Without QMP only libvirt knows the size of a raw active file."""
-        if not disk.layers or disk.layers[0].virtual_size is not None:
-            return disk
-        try:
-            size = int(in_time(lambda: self._domain.blockInfo(disk.disk))[0])
-        except (self._libvirt.libvirtError, MonitorBusy):
-            return disk
-        return replace(disk, layers=(replace(disk.layers[0], virtual_size=size), *disk.layers[1:]))
+    def _with_size(self, disk: Disk, *, ask: bool) -> Disk:
+        """Without QMP libvirt knows the size of a raw active file, and lower files their own."""
+        active = disk.layers[0] if disk.layers else None
+        if ask and active is not None and active.virtual_size is None:
+            with suppress(self._libvirt.libvirtError, MonitorBusy):
+                size = int(in_time(lambda: self._domain.blockInfo(disk.disk))[0])
+                disk = replace(disk, layers=(replace(active, virtual_size=size), *disk.layers[1:]))
+        return disk if self._remote else with_raw_sizes(disk)
 
     def outline(self, disk: Disk) -> Outline | None:
         """See `Guest.outline`: by the debug graph through passthrough; a reading of the XML is cheap."""

@@ -22,6 +22,7 @@ from qmpsnap.guests.files.door import take_file
 from qmpsnap.guests.files.header import read_header
 from qmpsnap.guests.files.looks import LocalFiles
 from qmpsnap.guests.files.neighbours import layer_paths, other_users, space_of
+from qmpsnap.guests.files.sizes import with_raw_sizes
 from qmpsnap.guests.libvirt import door
 from qmpsnap.guests.libvirt.snapshots import recorded_snapshots
 from qmpsnap.guests.offline.block_layer import opened
@@ -156,7 +157,8 @@ class OfflineGuest(Closable):
         return str(self._domain.XMLDesc(flags))
 
     def _with_size(self, disk: Disk) -> Disk:
-        """No header tells the size of a raw file."""
+        """No header tells the size of a raw file; libvirt may look where this process may not."""
+        disk = with_raw_sizes(disk)
         active = disk.layers[0] if disk.layers else None
         if active is None or active.virtual_size is not None or active.format != "raw":
             return disk

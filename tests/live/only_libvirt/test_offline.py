@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -410,3 +411,50 @@ def test_killed_at_every_act(connection: Any, tmp_path: Path, operation: str, wh
     count = kill_at_every_act(victims, KILLINGS[operation], when)
     print(f"{operation}: killed {when} each of {count} acts")
     assert count
+
+
+def _shortened(off: Off) -> None:
+    """s1 ends in the middle of what the base holds, and s2 is as long as the base."""
+    off.write(0, SIZE, 1)
+    off.rig.create("s1")
+    _resize(off, SIZE // 2)
+    off.write(4096, 8192, 2)
+    off.rig.create("s2")
+    _resize(off, SIZE)
+
+
+def _resize(off: Off, size: int) -> None:
+    path = str(off.rig.disk().layers[0].path)
+    qemu_img.run("resize", path, "-q", "--shrink", "-f", "qcow2", path, str(size))
+
+
+def test_what_a_shorter_layer_hides_stays_hidden(off: Off) -> None:
+    _shortened(off)
+    content, files = off.content(), off.rig.files()
+    for merge_, target in ((f"{BASE}.s1", BASE), (BASE, None)):
+        for options in ([], ["--plan"]):
+            said = off.rig.delete(merge_, target, *options)
+            assert said.code == 4, said
+            assert "would read what" in said.err
+    assert (off.rig.files(), off.content()) == (files, content)
+    said = off.rig.delete(f"{BASE}.s1", BASE)
+    (way_out,) = re.findall(r"`(qemu-img resize [^`]+)`", said.err)
+    subprocess.run(way_out.split(), check=True)
+    assert off.content() == content
+    assert off.rig.delete(f"{BASE}.s1", BASE).code == 0
+    assert off.rig.files() == [f"{BASE}.s2", BASE]
+    assert off.content() == content
+    sound(off)
+
+
+def test_disk_does_not_grow(off: Off) -> None:
+    off.write(0, SIZE, 1)
+    off.rig.create("s1")
+    _resize(off, SIZE // 2)
+    content = off.content()
+    said = off.rig.delete(f"{BASE}.s1", BASE)
+    assert said.code == 4, said
+    assert "whose disk would grow" in said.err
+    assert off.rig.cli("delete", DISK, "s1").code == 0  # which chooses a pull
+    assert off.rig.files() == [f"{BASE}.s1"]
+    assert off.content() == content

@@ -14,8 +14,9 @@ import pytest
 from qmpsnap.guests.files.header import read_header
 from qmpsnap.monitor import virt
 from tests.rig import images
+from tests.rig.guards import resize
 from tests.rig.libvirt_machine import LibvirtMachine
-from tests.rig.rig import BASE, DISK, MIB, Rig, Said, assert_sound, run_cli
+from tests.rig.rig import BASE, DISK, MIB, SIZE, Rig, Said, assert_sound, run_cli
 from tests.rig.roads import MakeRig, libvirt_rig
 from tests.rig.situations import situation
 
@@ -61,6 +62,20 @@ class TestWithoutPassthrough:
             assert said.json["file_format"] == {f"{BASE}.b": "qcow2"}, said
             assert rig.files() == [f"{BASE}.b"]
             assert rig.guest.read_sha256(DISK) == content
+
+    def test_lengths_count_all_the_same(self, make_rig: MakeRig) -> None:
+        """Of a raw base the file tells its length."""
+        with make_rig("raw") as rig:
+            rig.guest.write(DISK, 0, SIZE, 1)
+            rig.create("s1")
+            resize(rig, SIZE // 2)
+            said = _by_xml(rig, "--no-passthrough", "delete", DISK, "s1", "--method", "commit")
+            assert said.code == 4, said
+            assert f"{BASE} goes on to {SIZE}" in said.err
+            resize(rig, 2 * SIZE)
+            said = _by_xml(rig, "--no-passthrough", "delete", DISK, "s1", "--method", "commit")
+            assert said.code == 4, said
+            assert "--allow grow-base" in said.err
 
     def test_the_guest_is_not_tainted(self, make_rig: MakeRig) -> None:
         with make_rig("raw") as rig:
