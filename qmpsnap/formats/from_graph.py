@@ -212,13 +212,17 @@ def _reachable(graph: Graph, device: Device) -> frozenset[str]:
 
 
 def _shared(graph: Graph) -> frozenset[str]:
-    """Names of nodes that more than one overlay reads, or an overlay and a device."""
+    """
+    Names of nodes that more than one overlay reads, or an overlay and a device or an export.
+
+    An export of an active layer is no other reader: it writes and reads as this disk.
+    """
     readers: Counter[str] = Counter(
         edge.child
         for edge in graph.edges
         if edge.role == "backing" and not _is_filter(graph, edge.parent)
     )
-    # A backend without a name is an export's or a job's; who writes through it writes as this disk.
+    readers.update(graph.exported & readers.keys())
     readers.update(device.root for device in graph.devices if device.root and device.name)
     return frozenset(name for name, count in readers.items() if count > 1)
 

@@ -24,7 +24,8 @@ def next_below(path: str, header: Header) -> str | None:
     an image that somebody uploaded.
     """
     name = header.backing_file
-    if name is None or ":" in name or "\0" in name:
+    # QEMU takes for a protocol what stands before a colon in front of the first slash.
+    if name is None or ":" in name.partition("/")[0] or "\0" in name:
         return None
     folder = os.path.dirname(path)
     below = os.path.normpath(os.path.join(folder, name))

@@ -43,6 +43,12 @@ class DebugGraph:
         """Devices and their roots, for hosts where a nested `query-block` is dangerous."""
         return tuple(Device(device="", qdev=name or None, root=root) for name, root in self.roots)
 
+    @property
+    def exported(self) -> frozenset[str]:
+        """Nodes that a backend without a name reads which is no job's: an export's, most likely."""
+        of_jobs = {edge.child for edge in self.job_edges}
+        return frozenset(root for name, root in self.roots if root and not name) - of_jobs
+
     def has_bare(self, job: str) -> bool:
         """
         Whether a job holds a filter that it has taken out of its chain, so that it has no child.

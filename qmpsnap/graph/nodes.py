@@ -154,6 +154,8 @@ class Graph:
     """Why QEMU did not list its nodes, in words: then some have no driver here."""
     job_edges: tuple[Edge, ...] = ()
     """From a job's id to the nodes that it works on; empty where QEMU was not asked."""
+    exported: frozenset[str] = frozenset()
+    """Nodes that an export reads; empty where QEMU was not asked."""
     _below: Mapping[str, tuple[Edge, ...]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -54,6 +54,7 @@ def partial_graph(
         edges=debug.edges,
         jobs=jobs,
         job_edges=debug.job_edges,
+        exported=debug.exported,
         incomplete=why,
     )
     described: dict[str, Node] = {}

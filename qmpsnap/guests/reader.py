@@ -320,6 +320,7 @@ def _graph(
         edges=edges,
         jobs=seen.jobs,
         job_edges=job_edges,
+        exported=debug.exported if debug is not None else frozenset(),
     )
 
 

@@ -30,7 +30,7 @@ from qmpsnap.operations.judge import judged
 from qmpsnap.operations.options import DEFAULT_OPTIONS, MergeOptions
 from qmpsnap.operations.outcome import Interrupted, Result, changing
 from qmpsnap.operations.plan_merge import MergePlan, plan_delete
-from qmpsnap.operations.proof import Proof
+from qmpsnap.operations.proof import ContentDiffers, Proof
 from qmpsnap.operations.removal import removal, removed
 from qmpsnap.operations.requests import DeleteRequest, NamedDeleteRequest
 from qmpsnap.operations.run_state import remarks
@@ -119,7 +119,8 @@ def delete(
         tell: Called with what is worth saying while the job runs.
         allow: Guards that do not count.
         verify: Whether to compare what is read before and after.
-        remove: Whether to remove the files that leave the chain, once nobody uses them.
+        remove: Whether to remove the files that leave the chain, once nobody uses them; with
+            `verify`, only if the proof was had.
         poll_s: Seconds between two looks when nothing happens.
         limits: Bounds of the waiting.
 
@@ -171,7 +172,9 @@ def delete(
     done = _with_right_headers(guest, plan, done)
     done = _with_state(guest, _kept_for_others(guest, plan, done))
     if verify:
-        done = replace(done, notes=(*done.notes, _verified(guest, plan, proof, done)))
+        proven, note = _verified(guest, plan, proof, done)
+        done = replace(done, notes=(*done.notes, note))
+        remove = remove and proven
     return removed(guest, plan, steps.remove, done) if remove else done
 
 
@@ -220,8 +223,11 @@ def _settle(
     else:
         settle = (*steps.settle, *(() if steps.redefine is None else (steps.redefine,)))
     problems: dict[str, str] = {}
-    for step in settle:
+    for planned in settle:
+        step = planned
         try:
+            if "size" in planned.arguments:
+                step = loop.lasting(lambda step=planned: _to_its_size(guest, plan, step))  # type: ignore[misc]
             loop.lasting(lambda step=step: guest.take(step))  # type: ignore[misc]
         except NotNow:
             continue  # another client has dismissed it
@@ -233,6 +239,18 @@ def _settle(
             else:
                 raise
     return problems
+
+
+def _to_its_size(guest: Guest, plan: MergePlan, step: Step) -> Step:
+    """
+    A resize is there to flush, and must change nothing: the disk may have grown since the plan.
+
+    Raises:
+        QmpsnapError: The guest cannot be read.
+    """
+    now = guest.read().disk(plan.disk.disk)
+    size = next((one.virtual_size for one in now.layers if one.path == plan.top.path), None)
+    return step if size is None else replace(step, arguments={**step.arguments, "size": size})
 
 
 def _flush_otherwise(
@@ -324,13 +342,25 @@ def _with_state(guest: Guest, done: Result) -> Result:
     return replace(done, guest_state=state.run, notes=(*done.notes, *remarks(state.run)))
 
 
-def _verified(guest: Guest, plan: MergePlan, proof: Proof | None, done: Result) -> str:
+def _verified(guest: Guest, plan: MergePlan, proof: Proof | None, done: Result) -> tuple[bool, str]:
+    """
+    Whether the merge is proven, and what is to be said of it.
+
+    The merge is done: what keeps it from being proven is told, and no reason to call it refused.
+
+    Raises:
+        ContentDiffers: What is read is not what was read before.
+    """
     if proof is None:
-        return "not verified: it was begun by another call"
+        return False, "not verified: it was begun by another call"
     try:
-        return proof.end(guest, plan, done.disk)
+        return True, proof.end(guest, plan, done.disk)
+    except ContentDiffers:
+        raise
+    except QmpsnapError as error:
+        return False, f"not verified: {error}"
     except KeyboardInterrupt:
-        return "not verified: interrupted"
+        return False, "not verified: interrupted"
 
 
 def remaining(steps: MergeSteps, running: JobReport | None) -> tuple[Step, ...]:

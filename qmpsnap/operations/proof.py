@@ -72,7 +72,7 @@ class Proof:
 
         Raises:
             ContentDiffers: It is not the same.
-            GuestMayWrite: The guest was started meanwhile, so it cannot be told.
+            GuestMayWrite: The guest goes on meanwhile, so it cannot be told.
             CannotVerify: It cannot be read.
         """
         layers = usable(after).layers

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from qmpsnap.errors import QmpsnapError
+from qmpsnap.errors import Failed, QmpsnapError
 from qmpsnap.formats.layers import Disk, Disks
 from qmpsnap.operations.clear import Found, cleared, notes_of
 from qmpsnap.operations.fresh import fresh_all
@@ -30,6 +30,23 @@ from qmpsnap.operations.quiesce import NEVER, Moment, NotConsistent, Policy, Qui
 from qmpsnap.operations.requests import CreateRequest
 from qmpsnap.operations.run_state import remarks
 from qmpsnap.operations.unchanged import GraphChanged, check_unchanged
+
+
+class SizeChanged(Failed):
+    """Somebody resized a disk while its snapshot was taken."""
+
+    msg = (
+        "the snapshot is there, and disk {self.disk} has {self.size} bytes now: it was resized to "
+        "{self.wanted} bytes while the snapshot was taken"
+    )
+    remedy = (
+        "All data is in the file below. Give the disk its size (`virsh blockresize`; QMP "
+        "`block_resize`) before the guest is started again."
+    )
+
+    disk: str
+    size: int
+    wanted: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +120,7 @@ def create_all(
         CannotFreeze: A freeze was required and could not be had; nothing is left behind.
         Failed: The overlays could not be made or put on; every chain is as it was.
         NotConsistent, NotThawed: The snapshot is there; the freeze was not what it should be.
+        SizeChanged: It is there; the disk was resized in between.
         OutcomeUnknown: The connection broke before the outcome could be seen.
     """
     found = cleared(guest)
@@ -128,6 +146,8 @@ def create_all(
             for number, after in enumerate(afters)
         )
         _check_consistent(quiesce, moment, ready.files)
+        for result in results:
+            _check_size(result.disk)
         return results
     saw = "; ".join(after.chain_text for after in afters)
     if any(after.paths != disk.paths for disk, after in zip(ready.disks, afters, strict=True)):
@@ -197,6 +217,17 @@ def _discard(guest: Guest, ready: Prepared, now: Disks) -> None:
 
 def _is_new(plan: CreatePlan, after: Disk) -> bool:
     return after.paths == (plan.overlay, *plan.disk.paths)
+
+
+def _check_size(disk: Disk) -> None:
+    """
+    An overlay is made in the size of the plan, and whoever resizes in between is not kept out.
+
+    Names of nodes do not show it, so it is looked at when all is read again.
+    """
+    overlay, below = disk.layers[0].virtual_size, disk.layers[1].virtual_size
+    if overlay is not None and below is not None and overlay != below:
+        raise SizeChanged(disk.disk, overlay, below)
 
 
 def _check_consistent(quiesce: Quiesce, moment: Moment, files: str) -> None:

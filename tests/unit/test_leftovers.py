@@ -46,6 +46,24 @@ class TestOverlay:
         assert leftovers(found, ()) == ()
 
 
+class TestChainOfADiskThatWasUnplugged:
+    """Its top is an overlay of ours; it may be plugged in again."""
+
+    UNPLUGGED = (*OPENED, ("qmpsnap-1-format", "other", "backing"))
+    OTHER = Node(name="other", driver="qcow2", filename="/share/other")
+
+    def test_stays(self) -> None:
+        found = graph("s2", *OVERLAY, self.OTHER, edges=self.UNPLUGGED)
+        assert leftovers(found, ()) == ()
+
+    @pytest.mark.parametrize("reader", ["theirs-format", "disk"])
+    def test_what_was_merged_away_goes(self, reader: str) -> None:
+        more = () if reader == "disk" else ((reader, "other", "backing"),)
+        root = "other" if reader == "disk" else "s2"
+        found = graph(root, *OVERLAY, self.OTHER, edges=(*self.UNPLUGGED, *more))
+        assert leftovers(found, ()) == ("qmpsnap-1-format",)
+
+
 def pivot(top: str = "s2", base: str = "base", disk: str = "vda") -> str:
     return id_of("active-commit", disk, f"/share/{top}", f"/share/{base}")
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from qmpsnap.graph import xml
-from qmpsnap.guests.offline.definition import pointed_to
+from qmpsnap.guests.offline.definition import Point, PointsElsewhere, Redefine, pointed_to
 from qmpsnap.guests.offline.steps import MemorySaved, OfflineComposer, with_nodes
 from qmpsnap.operations.guest import HeaderSteps, MergeSteps, Overlay, SnapshotSteps, State
 from qmpsnap.operations.options import DEFAULT_OPTIONS, MergeOptions, OnError, PauseUnsupported
@@ -38,6 +38,10 @@ CHAIN = [
 def plan(merge: str | None, target: str | None) -> MergePlan:
     request = DeleteRequest(disk="vda", file_to_merge=merge, merge_target_file=target)
     return plan_delete(samples.guest(DISK), request)
+
+
+def point(path: str, format: str) -> Point:
+    return Point(old="/share/old", path=path, format=format)
 
 
 COMMIT, PULL = plan("volume-1.s1", "volume-1"), plan(None, None)
@@ -93,7 +97,7 @@ class TestHold:
     @pytest.mark.parametrize("merge", [COMMIT, ACTIVE, PULL])
     def test_nodes_go_with_the_qemu_that_has_them(self, merge: MergePlan) -> None:
         settle = words(*merged(merge).settle)
-        assert settle == ["job-dismiss", *(["block_resize"] if merge is PULL else [])]
+        assert settle == ["job-dismiss", *(["human-monitor-command"] if merge is PULL else [])]
 
     def test_all_in_order(self) -> None:
         flushed = ["human-monitor-command", "job-finalize", "job-dismiss"]
@@ -131,20 +135,33 @@ class TestDefinition:
         assert merged(merge).redefine is None
 
     def test_keeps_everything_else(self) -> None:
-        changed = pointed_to(DEFINITION, {"vda": ("/share/<&", "raw")})
+        changed = pointed_to(DEFINITION, {"vda": point("/share/<&", "raw")})
         for kept in ('type="kvm"', 'cache="none"', 'bus="virtio"', 'device="cdrom"'):
             assert kept in changed
         assert "/share/&lt;&amp;" in changed
         assert "backingStore" not in changed
 
     def test_driver_that_was_not_named(self) -> None:
-        changed = pointed_to(DEFINITION, {"vdb": ("/share/c", "qcow2")})
+        changed = pointed_to(DEFINITION, {"vdb": point("/share/c", "qcow2")})
         assert '<driver name="qemu" type="qcow2"/>' in changed
         assert "backingStore" in changed
 
     @pytest.mark.parametrize("name", ["vdz", "sda"])
     def test_disk_that_has_no_file(self, name: str) -> None:
-        assert pointed_to(DEFINITION, {name: ("/x", "raw")}) == pointed_to(DEFINITION, {})
+        assert pointed_to(DEFINITION, {name: point("/x", "raw")}) == pointed_to(DEFINITION, {})
+
+    def test_changed_in_between(self) -> None:
+        """What somebody else has edited since the plan stays as it is."""
+        step = merged(ACTIVE).redefine
+        assert isinstance(step, Redefine)
+        edited = DEFINITION.replace("<name>web1</name>", "<name>web1</name><memory>7</memory>")
+        again = str(step.again_from(edited).arguments["xml"])
+        assert "<memory>7</memory>" in again
+        assert self.disks(step.again_from(edited))["vda"] == ("/share/volume-1", "raw", 1)
+        with pytest.raises(PointsElsewhere, match=r"vda is defined with /elsewhere"):
+            step.again_from(edited.replace("/share/volume-1.s2", "/elsewhere"))
+        with pytest.raises(PointsElsewhere, match="None"):
+            step.again_from("<domain/>")
 
 
 class TestRefused:

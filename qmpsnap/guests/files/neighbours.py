@@ -37,8 +37,8 @@ def other_users(
     Returns:
         Descriptions of processes by path, and what could not be looked at.
     """
-    wanted = {key: path for path in paths if (key := _identity(path)) is not None}
-    own = _identity(active)
+    wanted = {key: path for path in paths if (key := identity(path)) is not None}
+    own = identity(active)
     found: dict[str, list[str]] = {}
     hidden = 0
     for pid in os.listdir(_PROC):
@@ -59,6 +59,19 @@ def other_users(
     if hidden:
         notes = (f"{hidden} processes of other users could not be looked at: run as root",)
     return {path: tuple(users) for path, users in found.items()}, notes
+
+
+def identity(path: str) -> Identity | None:
+    """What a file is, whatever its name; None for what is not there, and for what no image can be."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    if stat.S_ISREG(status.st_mode):
+        return stat.S_IFREG, status.st_dev, status.st_ino
+    if stat.S_ISBLK(status.st_mode):
+        return stat.S_IFBLK, status.st_rdev, 0
+    return None
 
 
 def layer_paths(disk: Disk) -> tuple[str, ...]:
@@ -99,19 +112,6 @@ def room_of(path: str | None) -> Room | None:
     return Room(file=path, mount=mount, free=free[path], allocated=allocated[path])
 
 
-def _identity(path: str) -> Identity | None:
-    """None for what is not there, and for what no image can be."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    if stat.S_ISREG(status.st_mode):
-        return stat.S_IFREG, status.st_dev, status.st_ino
-    if stat.S_ISBLK(status.st_mode):
-        return stat.S_IFBLK, status.st_rdev, 0
-    return None
-
-
 def _opened(folder: str) -> set[Identity]:
     """
     Files that a process has open.
@@ -129,7 +129,7 @@ def _opened(folder: str) -> set[Identity]:
             continue  # closed
         except OSError:
             break  # all of this process is kept from us, even from root in some containers
-        if name.startswith("/") and (key := _identity(path)) is not None:
+        if name.startswith("/") and (key := identity(path)) is not None:
             found.add(key)
     return found
 

@@ -31,7 +31,7 @@ from qmpsnap.guests.files.neighbours import layer_paths, other_users, space_of
 from qmpsnap.guests.files.sizes import with_raw_sizes
 from qmpsnap.guests.libvirt import door
 from qmpsnap.guests.libvirt.jobs import heard_in, info_of, may_be_ready, reports_of, view_of
-from qmpsnap.guests.libvirt.neighbours import of_guests_that_are_off
+from qmpsnap.guests.libvirt.neighbours import defined_users
 from qmpsnap.guests.libvirt.process import pid_of
 from qmpsnap.guests.libvirt.snapshots import recorded_snapshots
 from qmpsnap.guests.libvirt.steps import LibvirtComposer
@@ -241,20 +241,19 @@ class LibvirtGuest(Closable):
             return None
 
     def neighbours(self, disk: Disk) -> Surroundings:
-        """See `Guest.neighbours`: other processes by `/proc`, guests that are off by their XML."""
+        """See `Guest.neighbours`: other processes by `/proc`, others by their definitions."""
         self._check_here()
         with reading():
             paths = layer_paths(disk)
             readers, notes = other_users(paths, disk.layers[0].path or "")
             found = {path: list(users) for path, users in readers.items()}
             try:
-                off = in_time(lambda: list(of_guests_that_are_off(self._domain)), LIST_TIMEOUT_S)
+                defined = in_time(lambda: defined_users(self._domain, disk), LIST_TIMEOUT_S)
             except MonitorBusy:
-                off = []
-                notes = (*notes, "libvirt does not list the guests that are off: one is stuck")
-            for guest, path in off:
-                if path in paths:
-                    found.setdefault(path, []).append(f"guest {guest}, which is off")
+                defined = {}
+                notes = (*notes, "libvirt does not list its guests: one is stuck")
+            for path, users in defined.items():
+                found.setdefault(path, []).extend(users)
             recorded = self._call(
                 "virDomainListAllSnapshots", lambda: recorded_snapshots(self._domain)
             )

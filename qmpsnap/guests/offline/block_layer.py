@@ -26,6 +26,8 @@ from qmpsnap.errors import Refused
 from qmpsnap.monitor.socket import SocketMonitor
 
 PROGRAM: Final = "qemu-system-x86_64"
+OPEN_TIMEOUT_S: Final = 60.0
+"""A program that cannot open the chain ends, so only a host that is very busy takes long."""
 _PR_SET_PDEATHSIG: Final = 1
 
 
@@ -143,7 +145,7 @@ def _end_with_parent() -> None:
 def _connected(process: subprocess.Popen[bytes], path: str, said: Path, file: str) -> SocketMonitor:
     """It opens the nodes before it answers, so what cannot be opened shows as an end."""
     try:
-        return SocketMonitor.connect(path)
+        return SocketMonitor.connect(path, OPEN_TIMEOUT_S)
     except Refused as error:
         process.kill()
         process.wait()

@@ -7,6 +7,7 @@ QEMU, and in the definition.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import Any, cast
@@ -24,8 +25,10 @@ from qmpsnap.guests.files.looks import LocalFiles
 from qmpsnap.guests.files.neighbours import layer_paths, other_users, space_of
 from qmpsnap.guests.files.sizes import with_raw_sizes
 from qmpsnap.guests.libvirt import door
+from qmpsnap.guests.libvirt.neighbours import defined_users
 from qmpsnap.guests.libvirt.snapshots import recorded_snapshots
 from qmpsnap.guests.offline.block_layer import opened
+from qmpsnap.guests.offline.definition import Redefine
 from qmpsnap.guests.offline.steps import OfflineComposer, with_nodes
 from qmpsnap.guests.qmp.guest import QmpGuest
 from qmpsnap.monitor.base import CommandFailed
@@ -101,6 +104,7 @@ class OfflineGuest(Closable):
         Raises:
             CannotOpen: The chain is locked by somebody else, or not as it is said to be.
             CannotRedefine: libvirt did not take the definition; the one it has is still right.
+            PointsElsewhere: It names another file by now.
         """
         if step.does is Does.HOLD:
             self._hold(step)
@@ -113,6 +117,9 @@ class OfflineGuest(Closable):
             return None
         if step.by == "qmp":
             return self._engine.take(step)
+        if isinstance(step, Redefine):
+            # A merge of hours may have gone by, and somebody may have edited the definition.
+            step = step.again_from(self._definition())
         try:
             return door.take(self._domain, step)
         except CommandFailed as error:
@@ -139,7 +146,7 @@ class OfflineGuest(Closable):
             GuestStarted: It runs by now.
             MalformedXml: The definition cannot be read.
         """
-        if self._domain.isActive():
+        if self._call("virDomainIsActive", self._domain.isActive):
             raise GuestStarted(self._domain.name())
         domain = xml.parse(self._definition())
         headers = {
@@ -154,7 +161,10 @@ class OfflineGuest(Closable):
 
     def _definition(self) -> str:
         flags = self._libvirt.VIR_DOMAIN_XML_INACTIVE | self._libvirt.VIR_DOMAIN_XML_SECURE
-        return str(self._domain.XMLDesc(flags))
+        return str(self._call("virDomainGetXMLDesc", lambda: self._domain.XMLDesc(flags)))
+
+    def _call(self, name: str, function: Callable[[], Any]) -> Any:
+        return door.call(self._domain, name, function)
 
     def _with_size(self, disk: Disk) -> Disk:
         """No header tells the size of a raw file; libvirt may look where this process may not."""
@@ -162,7 +172,9 @@ class OfflineGuest(Closable):
         active = disk.layers[0] if disk.layers else None
         if active is None or active.virtual_size is not None or active.format != "raw":
             return disk
-        size = int(self._domain.blockInfo(disk.disk)[0])
+        size = int(
+            self._call("virDomainGetBlockInfo", lambda: self._domain.blockInfo(disk.disk))[0]
+        )
         return replace(disk, layers=(replace(active, virtual_size=size), *disk.layers[1:]))
 
     def outline(self, disk: Disk) -> Outline | None:
@@ -173,10 +185,14 @@ class OfflineGuest(Closable):
         """See `Guest.neighbours`: every process that has a layer open is somebody else."""
         paths = layer_paths(disk)
         readers, notes = other_users(paths, "")
+        for path, users in defined_users(self._domain, disk).items():
+            readers[path] = (*readers.get(path, ()), *users)
         allocated, free = space_of(paths)
         return Surroundings(
             readers=readers,
-            recorded=recorded_snapshots(self._domain),
+            recorded=self._call(
+                "virDomainListAllSnapshots", lambda: recorded_snapshots(self._domain)
+            ),
             allocated=allocated,
             free=free,
             notes=notes,
@@ -184,7 +200,8 @@ class OfflineGuest(Closable):
 
     def state(self) -> State:
         """See `Guest.state`."""
-        return State(run=OFF, saved=bool(self._domain.hasManagedSaveImage()))
+        saved = self._call("virDomainHasManagedSaveImage", self._domain.hasManagedSaveImage)
+        return State(run=OFF, saved=bool(saved))
 
     def jobs(self) -> tuple[JobReport, ...]:
         """See `Jobs.jobs`: a job of a guest that is off belongs to the call that runs it."""

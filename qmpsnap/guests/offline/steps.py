@@ -12,13 +12,13 @@ active commit the overlay that it still names reads the same through its changed
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from qmpsnap.errors import Refused
 from qmpsnap.formats.layers import Disk, Disks, Layer
 from qmpsnap.guests.files.steps import discard_steps, make_steps
-from qmpsnap.guests.offline.definition import pointed_to
+from qmpsnap.guests.offline.definition import Point, Redefine
 from qmpsnap.guests.qmp.steps import QmpComposer
 from qmpsnap.operations.guest import HeaderSteps, MergeSteps, Overlay, SnapshotSteps, State
 from qmpsnap.operations.job.states import JobReport, Verb
@@ -92,11 +92,14 @@ class OfflineComposer:
             MemorySaved: The guest is to go on with the chain as it is.
         """
         self._check_memory(state)
-        active = {plan.disk.disk: (plan.overlay, "qcow2") for plan in plans}
+        points = {
+            plan.disk.disk: Point(old=plan.active.path, path=plan.overlay, format="qcow2")
+            for plan in plans
+        }
         return SnapshotSteps(
             hold=tuple(_hold(plan.disk) for plan in plans),
             make=make_steps(plans, overlays),
-            switch=self._redefine(Does.SWITCH, active),
+            switch=self._redefine(Does.SWITCH, points),
             release=RELEASE,
             discard=discard_steps(plans, overlays),
         )
@@ -114,13 +117,14 @@ class OfflineComposer:
         self._check_memory(state)
         redefine = None
         if plan.kind == "active-commit" and plan.base is not None:
-            active = {plan.disk.disk: (plan.base.path, plan.base.format)}
-            redefine = self._redefine(Does.REDEFINE, active)
+            point = Point(old=plan.top.path, path=plan.base.path, format=plan.base.format)
+            redefine = self._redefine(Does.REDEFINE, {plan.disk.disk: point})
         steps = self._qmp.merge(plan, options, state)
         return replace(
             steps,
             hold=_hold(plan.disk),
-            settle=tuple(step for step in steps.settle if step.does is not Does.CLOSE),
+            settle=tuple(_settling(steps)),
+            otherwise=None,
             redefine=redefine,
             release=RELEASE,
         )
@@ -142,13 +146,21 @@ class OfflineComposer:
         """See `Composer.flush`: nothing is in anybody's memory."""
         return None
 
-    def _redefine(self, does: Does, active: Mapping[str, tuple[str, str]]) -> Step:
-        text = pointed_to(self._definition(), active)
-        return Step(does=does, by="libvirt", what="virDomainDefineXML", arguments={"xml": text})
+    def _redefine(self, does: Does, points: Mapping[str, Point]) -> Step:
+        return Redefine.of(does, self._definition(), points)
 
     def _check_memory(self, state: State) -> None:
         if state.saved:
             raise MemorySaved(self._guest)
+
+
+def _settling(steps: MergeSteps) -> Iterator[Step]:
+    """The export that holds the chain forbids a resize, so the flush is the one by HMP."""
+    for step in steps.settle:
+        if step.does is Does.FLUSH and steps.otherwise is not None:
+            yield steps.otherwise
+        elif step.does is not Does.CLOSE:
+            yield step
 
 
 def node_name(position: int) -> str:

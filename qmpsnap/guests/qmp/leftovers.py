@@ -2,8 +2,9 @@
 Nodes that a call of this tool has left which died between two steps. Pure.
 
 They would hold the overlay's lock, or stand in the way of the next job. Certainly left by us are
-those with our prefix, and what an ended active commit of ours proves to have been its top. No
-other node is touched: somebody may be about to use it.
+those with our prefix that were never switched to or have been merged, and what an ended active
+commit of ours proves to have been its top. No other node is touched: somebody may be about to use
+it. So is the chain of a disk that was unplugged, which may be plugged in again.
 """
 
 from __future__ import annotations
@@ -26,9 +27,24 @@ def leftovers(graph: Graph, ended: Collection[str]) -> tuple[str, ...]:
     pivoted = [job for job in ended if job.startswith(f"{OURS}{ACTIVE_COMMIT}-")]
     found = dict.fromkeys(left_by_pivots(graph, pivoted))
     for name in graph.nodes:
-        if name.startswith(OURS) and not is_read(graph, name):
+        if name.startswith(OURS) and not is_read(graph, name) and not _is_whole(graph, name):
             found[name] = None
     return tuple(found)
+
+
+def _is_whole(graph: Graph, name: str) -> bool:
+    """
+    Whether a node is the top of a chain of its own.
+
+    An overlay that waits for its switch is open without a backing file; what is read below one
+    that was merged away is read by the disk as well.
+    """
+    below = graph.child(name, "backing")
+    if below is None:
+        return False
+    return not any(
+        edge.child == below.name and edge.parent != name for edge in graph.edges
+    ) and not any(below.name in (device.root, device.entry) for device in graph.devices)
 
 
 def is_read(graph: Graph, name: str) -> bool:
