@@ -264,7 +264,7 @@ class TestEndings:
             end = {"off": lambda: machine.power(SWITCH_OFF), "destroyed": machine.end}[how]
             said = _meanwhile(machine, end, "--bandwidth", "1", kind=kind)
             assert said.code == 6, said
-            assert said.status == {"status": "error_deleting", "progress": "0%"}
+            assert said.status == {"status": "deleting", "progress": "0%"}
             active = machine.rig.folder / f"{BASE}.s2"
             until(lambda: not _is_open(active))
             assert images.sha256_of(active, "qcow2") == content
@@ -290,7 +290,7 @@ class TestEndings:
             info = {"type": "qcow2", "new_file": f"{BASE}.n", "snapshot_id": "n"}
             said = machine.rig.cli("volume-snapshot-create", SERIAL, json.dumps(info))
             assert said.code == 6, said
-            assert said.status == {"status": "error", "progress": "0%"}
+            assert said.status == {"status": "creating", "progress": "0%"}
             assert f"start it from {BASE}.n where that is there" in said.err
             for file in (f"{BASE}.n", f"{BASE}.s2"):
                 until(lambda file=file: not _is_open(machine.rig.folder / file))  # type: ignore[misc]
