@@ -24,7 +24,8 @@ demo: setup ## a real QEMU with a tiny disk: create, write, delete, each step sh
 	@echo "The program is $(CURDIR)/.venv/bin/qmpsnap."
 
 test: setup ## every check, two at a time
-	$(TOX) run-parallel --parallel 2 --parallel-no-spinner
+	@.venv/bin/python -m pip list --format freeze | xargs echo With:
+	$(TOX) run-parallel --parallel 2 --parallel-no-spinner --no-list-dependencies
 
 lint: setup ## ruff: rules and formatting
 types: setup ## mypy, strict

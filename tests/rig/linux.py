@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import gzip
+import lzma
 import os
 import re
 import shutil
@@ -32,6 +33,8 @@ MODULES = (
     "virtio_blk",
     "virtio_console",
 )
+"""In this order; the kernel of Debian 13 has all but virtio_blk built in."""
+
 COMMAND_LINE = "console=ttyS0 quiet panic=-1 tsc=reliable"
 """tsc: without it the guest counts ticks, and runs fast to make up for those it missed."""
 
@@ -41,7 +44,9 @@ export PATH=/bin
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
-for module in {" ".join(MODULES)}; do insmod /modules/$module.ko; done
+for module in {" ".join(MODULES)}; do
+    [ ! -e /modules/$module.ko ] || insmod /modules/$module.ko
+done
 for disk in /dev/vd?; do
     mkdir -p /mnt/${{disk#/dev/}}
     mount -t ext4 $disk /mnt/${{disk#/dev/}}
@@ -97,7 +102,8 @@ def _make(boot: Boot) -> None:
         subprocess.run(["dpkg-deb", "-x", package, unpacked], check=True)
     for folder in ("bin", "dev", "etc", "mnt", "modules", "proc", "run", "sys", "tmp"):
         (root / folder).mkdir(parents=True)
-    shutil.copy(unpacked / "bin/busybox", root / "bin")
+    (busybox,) = _found(unpacked, "bin/busybox")
+    shutil.copy(busybox, root / "bin")
     agent = unpacked / "usr/sbin/qemu-ga"
     shutil.copy(agent, root / "bin")
     listed = subprocess.run(["ldd", agent], check=True, capture_output=True, text=True).stdout
@@ -105,15 +111,21 @@ def _make(boot: Boot) -> None:
         place = root / library.lstrip("/")
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(library, place)
+    (builtin,) = _found(unpacked, "lib/modules/*/modules.builtin")
     for name in MODULES:
-        (module,) = unpacked.glob(f"lib/modules/*/kernel/**/{name}.ko")
-        shutil.copy(module, root / "modules")
+        if f"/{name}.ko\n" in builtin.read_text():
+            continue
+        (module,) = _found(unpacked, f"lib/modules/*/kernel/**/{name}.ko*")
+        data = module.read_bytes()
+        if module.suffix == ".xz":
+            data = lzma.decompress(data)
+        (root / "modules" / f"{name}.ko").write_bytes(data)
     for path, text in (("init", INIT), ("etc/hook", HOOK)):
         (root / path).write_text(text)
         (root / path).chmod(0o755)
     names = "\n".join(str(path.relative_to(root)) for path in root.rglob("*"))
     archive = subprocess.run(
-        [unpacked / "bin/busybox", "cpio", "-o", "-H", "newc"],
+        [busybox, "cpio", "-o", "-H", "newc"],
         input=names.encode(),
         cwd=root,
         check=True,
@@ -123,6 +135,11 @@ def _make(boot: Boot) -> None:
     (kernel,) = unpacked.glob("boot/vmlinuz-*")
     shutil.copy(kernel, boot.kernel)
     shutil.rmtree(work)
+
+
+def _found(unpacked: Path, pattern: str) -> list[Path]:
+    """Files of packages; since Debian 13 all of them lie in /usr."""
+    return [*unpacked.glob(pattern), *unpacked.glob(f"usr/{pattern}")]
 
 
 def ext4(path: Path, size: int) -> None:
