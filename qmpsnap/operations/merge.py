@@ -200,7 +200,7 @@ def _run(guest: Guest, merge: Prepared, loop: Loop, options: MergeOptions, limit
             if options.bandwidth is not None and running.view.status in COPYING:
                 guest.take(guest.compose.verb(Verb.SET_SPEED, steps.job, options.bandwidth))
         with changing(plan.kind, plan.top.file):
-            return loop.to_the_end(options.timeout_s, limits)
+            return loop.to_the_end(options.timeout_s, limits, is_new=running is None)
     except KeyboardInterrupt:
         if not may_run:
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from qmpsnap.operations.guest import Guest, State
 from qmpsnap.operations.job.states import Heard, IoStatus, JobReport, JobStatus, JobView
 from qmpsnap.operations.quiesce import CannotFreeze
 from qmpsnap.operations.step import Does, NotNow, Step
+from tests.rig.waiting import HANG_S
 from tests.unit import recordings
 from tests.unit.scripted import Each, ScriptedMonitor, not_found, refused
 
@@ -173,11 +175,43 @@ class TestWait:
             Event("BLOCK_JOB_COMPLETED", {"device": "other", "error": "No space"}),
             Event("SHUTDOWN"),
             event,
-            event,
         ):
             monitor.events.put(one)
-        assert QmpGuest(monitor).wait("a", 30) == heard
-        assert monitor.events.qsize() == 1
+        assert QmpGuest(monitor).wait("a", HANG_S) == heard
+
+    def test_what_came_together_is_heard_together(self) -> None:
+        """Each look takes a round trip."""
+        monitor = qemu()
+        for status in ("created", "running", "waiting", "pending"):
+            monitor.events.put(Event("JOB_STATUS_CHANGE", {"id": "a", "status": status}))
+        monitor.events.put(Event("BLOCK_JOB_COMPLETED", {"device": "a"}))
+        assert QmpGuest(monitor).wait("a", HANG_S) == Heard(ended=True)
+        assert monitor.events.empty()
+
+    @pytest.mark.parametrize("told", [["created"], ["created", "running"]])
+    def test_that_a_job_begins_is_no_news(self, told: list[str]) -> None:
+        monitor = qemu()
+        for status in told:
+            monitor.events.put(Event("JOB_STATUS_CHANGE", {"id": "a", "status": status}))
+        threading.Timer(
+            0.01,
+            lambda: monitor.events.put(Event("BLOCK_JOB_COMPLETED", {"device": "a"})),
+        ).start()
+        assert QmpGuest(monitor).wait("a", HANG_S) == Heard(ended=True)
+
+    def test_that_a_job_goes_on_is(self) -> None:
+        monitor = qemu()
+        monitor.events.put(Event("JOB_STATUS_CHANGE", {"id": "a", "status": "running"}))
+        assert QmpGuest(monitor).wait("a", HANG_S) == Heard()
+
+    def test_what_was_heard_before_the_connection_broke_counts(self) -> None:
+        monitor = qemu()
+        monitor.events.put(Event("BLOCK_JOB_CANCELLED", {"device": "a"}))
+        monitor.events.put(Event(CONNECTION_LOST))
+        guest = QmpGuest(monitor)
+        assert guest.wait("a", HANG_S).failed
+        with pytest.raises(ConnectionLost):
+            guest.wait("a", HANG_S)
 
     @pytest.mark.parametrize("timeout", [0, 0.01])
     def test_nothing_is_heard(self, timeout: float) -> None:

@@ -178,7 +178,7 @@ class TestCreate:
         (repaired,) = done.repaired
         assert repaired.startswith("the header of volume-1.new: it records")
         assert done.disk.layers[0].backing_format == "qcow2"
-        assert fake.calls[-5:] == ["follow", "start", "view", "settled", "read"]
+        assert fake.calls[-6:] == ["follow", "start", "wait", "view", "settled", "read"]
         assert "discard" not in fake.calls
 
     def test_header_that_stays_wrong(self) -> None:

@@ -56,10 +56,6 @@ from qmpsnap.operations.step import Does, Step
 
 log = logging.getLogger(__name__)
 
-log = logging.getLogger(__name__)
-
-log = logging.getLogger(__name__)
-
 SAFE_DEPTH: Final = 16
 """Layers up to which a nested reply is asked for: libvirt 11.3 loses the monitor at 26."""
 SAFE_LAYERS: Final = 256
@@ -349,25 +345,28 @@ class LibvirtGuest(Closable):
         """
         See `Jobs.wait`: until libvirt says something about the disk's job.
 
-        Without events nothing is waited for that could still be said about a job that is gone.
+        What came together is heard together. Without events nothing is waited for that could
+        still be said about a job that is gone.
         """
         if not self._hears:
-            time.sleep(min(timeout, ASK_S))
+            if info_of(self._domain, job):
+                time.sleep(min(timeout, ASK_S))
             return Heard(ended=not info_of(self._domain, job))
         deadline = time.monotonic() + timeout
         heard = Heard()
-        while (left := deadline - time.monotonic()) > 0:
+        is_said = False
+        while True:
+            left = 0.0 if is_said else max(0.0, deadline - time.monotonic())
             try:
                 event = self._monitor.events.get(timeout=left)
             except Empty:
-                break
+                return heard
             said = heard_in(event, job)
             if said is None:
                 continue
             heard = heard.and_then(said)
-            if said.reason is None or said.ended:
-                break  # of the end itself libvirt says more
-        return heard
+            # A reason comes from QEMU; of the end itself libvirt says more.
+            is_said = is_said or said.reason is None or said.ended
 
     def _call(self, name: str, function: Callable[[], Any]) -> Any:
         return door.call(self._domain, name, function)

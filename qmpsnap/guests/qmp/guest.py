@@ -32,6 +32,7 @@ from qmpsnap.monitor.base import (
     CONNECTION_LOST,
     CommandFailed,
     ConnectionLost,
+    Event,
     LostInMidCommand,
     LostWhileReading,
     Monitor,
@@ -224,25 +225,44 @@ class QmpGuest(Closable):
             self._monitor.events.get()
 
     def wait(self, job: str, timeout: float) -> Heard:
-        """See `Jobs.wait`: until an event of this job, or the end of the connection."""
+        """
+        See `Jobs.wait`: until an event of this job, or the end of the connection.
+
+        What came together is heard together: a job that begins says so twice, one that has
+        copied everything does as well, and each look takes a round trip.
+        """
         deadline = time.monotonic() + timeout
-        while (left := deadline - time.monotonic()) > 0:
+        heard: Heard | None = None
+        begins = False
+        while True:
+            left = 0.0 if heard is not None else max(0.0, deadline - time.monotonic())
             try:
                 event = self._monitor.events.get(timeout=left)
             except Empty:
-                break
+                return heard or Heard()
             if event.name == CONNECTION_LOST:
-                raise ConnectionLost("query-jobs", "QEMU closed the connection")
+                if heard is None:
+                    raise ConnectionLost("query-jobs", "QEMU closed the connection")
+                self._monitor.events.put(event)  # for the next call
+                return heard
             if job not in (event.data.get("id"), event.data.get("device")):
                 continue
-            error = event.data.get("error")
-            if event.name == "BLOCK_JOB_COMPLETED":
-                reason = error if isinstance(error, str) else None
-                return Heard(ended=True, failed=reason is not None, reason=reason)
-            if event.name == "BLOCK_JOB_CANCELLED":
-                return Heard(ended=True, failed=True, reason="it was cancelled")
-            break
-        return Heard()
+            status = event.data.get("status")
+            if status == "created" or (begins and status == "running"):
+                begins = True
+                continue
+            heard = (heard or Heard()).and_then(_heard_in(event))
+
+
+def _heard_in(event: Event) -> Heard:
+    """What an event says of the end of its job."""
+    error = event.data.get("error")
+    if event.name == "BLOCK_JOB_COMPLETED":
+        reason = error if isinstance(error, str) else None
+        return Heard(ended=True, failed=reason is not None, reason=reason)
+    if event.name == "BLOCK_JOB_CANCELLED":
+        return Heard(ended=True, failed=True, reason="it was cancelled")
+    return Heard()
 
 
 def _command_line(pid: int) -> list[str]:
