@@ -265,8 +265,8 @@ class Guest(Jobs, Protocol):
             OnAnotherHost: It runs elsewhere, so nothing of it can be changed from here.
         """
 
-    def outline(self, disk: Disk) -> Outline | None:
-        """A cheap look at a disk, in the place of a reading; None where there is none."""
+    def outlines(self, disks: Sequence[Disk]) -> tuple[Outline | None, ...]:
+        """A cheap look at disks, in the place of a reading; None for each that there is none of."""
 
     def neighbours(self, disk: Disk) -> Surroundings:
         """Who else uses the files of a disk, and how much room they have."""

@@ -146,8 +146,8 @@ class FakeGuest:
             return self.readings.pop(0)
         return self.guest
 
-    def outline(self, disk: Disk) -> Outline | None:
-        return None
+    def outlines(self, disks: Sequence[Disk]) -> tuple[Outline | None, ...]:
+        return (None,) * len(disks)
 
     def neighbours(self, disk: Disk) -> Surroundings:
         self._look("neighbours")

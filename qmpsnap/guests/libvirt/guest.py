@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from queue import Empty
@@ -34,7 +34,7 @@ from qmpsnap.guests.libvirt.neighbours import of_guests_that_are_off
 from qmpsnap.guests.libvirt.process import pid_of
 from qmpsnap.guests.libvirt.snapshots import recorded_snapshots
 from qmpsnap.guests.libvirt.steps import LibvirtComposer
-from qmpsnap.guests.qmp.outline import outline
+from qmpsnap.guests.qmp.outline import outlines
 from qmpsnap.guests.reader import MAX_STALL_S, GuestWouldStall, Reader, StreamLingers
 from qmpsnap.guests.reconnect import connect_again
 from qmpsnap.guests.settled import settled
@@ -231,15 +231,16 @@ class LibvirtGuest(Closable):
             return disk
         return replace(disk, layers=(replace(disk.layers[0], virtual_size=size), *disk.layers[1:]))
 
-    def outline(self, disk: Disk) -> Outline | None:
-        """See `Guest.outline`: by the debug graph through passthrough; a reading of the XML is cheap."""
+    def outlines(self, disks: Sequence[Disk]) -> tuple[Outline | None, ...]:
+        """See `Guest.outlines`: by the debug graph through passthrough; a reading of the XML is cheap."""
+        none = (None,) * len(disks)
         if self._reader is None:
-            return None
+            return none
         try:
             with reading():
-                return outline(self._monitor, disk)
+                return outlines(self._monitor, disks)
         except (PassthroughOff, MonitorBusy, LibvirtMissing):
-            return None
+            return none
 
     def neighbours(self, disk: Disk) -> Surroundings:
         """See `Guest.neighbours`: other processes by `/proc`, guests that are off by their XML."""

@@ -7,6 +7,7 @@ QEMU, and in the definition.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import Any, cast
@@ -163,9 +164,9 @@ class OfflineGuest(Closable):
         size = int(self._domain.blockInfo(disk.disk)[0])
         return replace(disk, layers=(replace(active, virtual_size=size), *disk.layers[1:]))
 
-    def outline(self, disk: Disk) -> Outline | None:
-        """See `Guest.outline`: a reading costs no guest anything."""
-        return None
+    def outlines(self, disks: Sequence[Disk]) -> tuple[Outline | None, ...]:
+        """See `Guest.outlines`: a reading costs no guest anything."""
+        return (None,) * len(disks)
 
     def neighbours(self, disk: Disk) -> Surroundings:
         """See `Guest.neighbours`: every process that has a layer open is somebody else."""

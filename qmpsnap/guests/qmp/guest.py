@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from queue import Empty
 from typing import Final
@@ -22,7 +22,7 @@ from qmpsnap.guests.files.header import read_headers
 from qmpsnap.guests.files.looks import LocalFiles
 from qmpsnap.guests.files.neighbours import layer_paths, other_users, space_of
 from qmpsnap.guests.qmp.jobs import io_status_of, job_reports
-from qmpsnap.guests.qmp.outline import outline
+from qmpsnap.guests.qmp.outline import outlines
 from qmpsnap.guests.qmp.steps import QmpComposer
 from qmpsnap.guests.reader import MAX_STALL_S, Reader
 from qmpsnap.guests.reconnect import connect_again
@@ -168,10 +168,10 @@ class QmpGuest(Closable):
     def _names_are_plain(self) -> bool:
         return self._pid is not None and plain_by_process(self._pid)
 
-    def outline(self, disk: Disk) -> Outline | None:
-        """See `Guest.outline`: by the debug graph, a millisecond for hundreds of layers."""
+    def outlines(self, disks: Sequence[Disk]) -> tuple[Outline | None, ...]:
+        """See `Guest.outlines`: by the debug graph, a millisecond for hundreds of layers."""
         with reading():
-            return outline(self._monitor, disk)
+            return outlines(self._monitor, disks)
 
     def neighbours(self, disk: Disk) -> Surroundings:
         """See `Guest.neighbours`: other processes by `/proc`."""
