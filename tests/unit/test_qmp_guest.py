@@ -105,6 +105,7 @@ class TestReports:
             "query-block-jobs",
             "x-debug-query-block-graph",
         }
+        assert monitor.hops == [["query-block-jobs", "query-jobs"]]
 
     def test_without_a_graph_name_no_disk(self) -> None:
         (found,) = job_reports(qemu(x_debug_query_block_graph=not_found("x")))
@@ -296,6 +297,7 @@ class TestState:
             query_migrate={} if migration is None else {"status": migration},
         )
         assert QmpGuest(monitor).state() == State(run=run, migration=told)
+        assert monitor.hops == [["query-status", "query-migrate"]]
 
     def test_a_daemon_that_has_neither(self) -> None:
         assert QmpGuest(qemu()).state() == State(run=None)

@@ -183,18 +183,15 @@ class QmpGuest(Closable):
     def state(self) -> State:
         """See `Guest.state`; source: RunState, qapi/run-state.json; MigrationStatus, qapi/migration.json."""
         with reading():
-            run, migration = self._status("query-status"), self._status("query-migrate")
+            run, migration = (
+                _status_in(reply)
+                for reply in self._monitor.execute_all(
+                    [("query-status", {}), ("query-migrate", {})]
+                )
+            )
         if migration is None or migration in _NO_MIGRATION:
             migration = run if run in _BETWEEN_HOSTS else None
         return State(run=run, migration=migration)
-
-    def _status(self, query: str) -> str | None:
-        try:
-            reply = self._monitor.execute(query)
-        except CommandFailed:
-            return None  # qemu-storage-daemon has neither
-        status = reply.get("status") if isinstance(reply, dict) else None
-        return status if isinstance(status, str) else None
 
     def jobs(self) -> tuple[JobReport, ...]:
         """See `Jobs.jobs`."""
@@ -252,6 +249,12 @@ class QmpGuest(Closable):
                 begins = True
                 continue
             heard = (heard or Heard()).and_then(_heard_in(event))
+
+
+def _status_in(reply: object) -> str | None:
+    """None of qemu-storage-daemon, which has neither query."""
+    status = reply.get("status") if isinstance(reply, dict) else None
+    return status if isinstance(status, str) else None
 
 
 def _heard_in(event: Event) -> Heard:
