@@ -291,7 +291,7 @@ def _kept_for_others(guest: Guest, plan: MergePlan, done: Result) -> Result:
     if not done.dropped:
         return done
     try:
-        readers = guest.neighbours(plan.disk).readers
+        readers = guest.neighbours(plan.disk, done.dropped).readers
     except (QmpsnapError, KeyboardInterrupt) as error:
         why = str(error) or "interrupted"
         note = f"whether others read the files that left the chain is not known: {why}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from queue import Empty
@@ -242,12 +242,12 @@ class LibvirtGuest(Closable):
         except (PassthroughOff, MonitorBusy, LibvirtMissing):
             return none
 
-    def neighbours(self, disk: Disk) -> Surroundings:
+    def neighbours(self, disk: Disk, left: Collection[str] | None = None) -> Surroundings:
         """See `Guest.neighbours`: other processes by `/proc`, guests that are off by their XML."""
         self._check_here()
         with reading():
-            paths = layer_paths(disk)
-            readers, notes = other_users(paths, disk.layers[0].path or "")
+            paths = layer_paths(disk, left)
+            readers, notes = other_users(paths, disk.layers[0].path or "", left=left is not None)
             found = {path: list(users) for path, users in readers.items()}
             try:
                 off = in_time(lambda: list(of_guests_that_are_off(self._domain)), LIST_TIMEOUT_S)

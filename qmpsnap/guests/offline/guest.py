@@ -7,7 +7,7 @@ QEMU, and in the definition.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import Any, cast
@@ -168,10 +168,10 @@ class OfflineGuest(Closable):
         """See `Guest.outlines`: a reading costs no guest anything."""
         return (None,) * len(disks)
 
-    def neighbours(self, disk: Disk) -> Surroundings:
+    def neighbours(self, disk: Disk, left: Collection[str] | None = None) -> Surroundings:
         """See `Guest.neighbours`: every process that has a layer open is somebody else."""
-        paths = layer_paths(disk)
-        readers, notes = other_users(paths, "")
+        paths = layer_paths(disk, left)
+        readers, notes = other_users(paths, "", left=left is not None)
         allocated, free = space_of(paths)
         return Surroundings(
             readers=readers,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from queue import Empty
 from typing import Final
@@ -173,10 +173,10 @@ class QmpGuest(Closable):
         with reading():
             return outlines(self._monitor, disks)
 
-    def neighbours(self, disk: Disk) -> Surroundings:
+    def neighbours(self, disk: Disk, left: Collection[str] | None = None) -> Surroundings:
         """See `Guest.neighbours`: other processes by `/proc`."""
-        paths = layer_paths(disk)
-        readers, notes = other_users(paths, disk.layers[0].path or "")
+        paths = layer_paths(disk, left)
+        readers, notes = other_users(paths, disk.layers[0].path or "", left=left is not None)
         allocated, free = space_of(paths)
         return Surroundings(readers=readers, allocated=allocated, free=free, notes=notes)
 
