@@ -8,7 +8,7 @@ knows the road and what this QEMU can do, and asks nobody.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -265,11 +265,17 @@ class Guest(Jobs, Protocol):
             OnAnotherHost: It runs elsewhere, so nothing of it can be changed from here.
         """
 
-    def outline(self, disk: Disk) -> Outline | None:
-        """A cheap look at a disk, in the place of a reading; None where there is none."""
+    def outlines(self, disks: Sequence[Disk]) -> tuple[Outline | None, ...]:
+        """A cheap look at disks, in the place of a reading; None for each that there is none of."""
 
-    def neighbours(self, disk: Disk) -> Surroundings:
-        """Who else uses the files of a disk, and how much room they have."""
+    def neighbours(self, disk: Disk, left: Collection[str] | None = None) -> Surroundings:
+        """
+        Who else uses the files of a disk, and how much room they have.
+
+        Args:
+            disk: The disk.
+            left: Of its files these alone, which have left its chain; None: all of them.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

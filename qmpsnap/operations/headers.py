@@ -142,7 +142,7 @@ def _write(guest: Guest, plan: HeaderPlan) -> tuple[str, ...]:
     with held(guest, () if steps.hold is None else (steps.hold,), steps.release):
         guest.follow(steps.job)
         guest.take(steps.start)
-        ended = loop.to_the_end(MEND_S)
+        ended = loop.to_the_end(MEND_S, is_new=True)
         if ended.error is not None:
             raise JobFailed(kind, file, ended.error, chain)
         for step in steps.settle:

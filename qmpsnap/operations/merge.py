@@ -202,7 +202,7 @@ def _run(guest: Guest, merge: Prepared, loop: Loop, options: MergeOptions, limit
                 with suppress(CommandFailed):  # it has copied everything since
                     guest.take(guest.compose.verb(Verb.SET_SPEED, steps.job, options.bandwidth))
         with changing(plan.kind, plan.top.file):
-            return loop.to_the_end(options.timeout_s, limits)
+            return loop.to_the_end(options.timeout_s, limits, is_new=running is None)
     except KeyboardInterrupt:
         if not may_run:
             raise
@@ -317,7 +317,7 @@ def _kept_for_others(guest: Guest, plan: MergePlan, done: Result) -> Result:
     if not done.dropped:
         return done
     try:
-        readers = guest.neighbours(plan.disk).readers
+        readers = guest.neighbours(plan.disk, done.dropped).readers
     except (QmpsnapError, KeyboardInterrupt) as error:
         why = str(error) or "interrupted"
         note = f"whether others read the files that left the chain is not known: {why}"

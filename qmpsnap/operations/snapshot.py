@@ -24,7 +24,7 @@ from qmpsnap.operations.headers import Mended, ensured, mended_active
 from qmpsnap.operations.hold import held
 from qmpsnap.operations.judge import format_of
 from qmpsnap.operations.outcome import ChainUnexpected, OutcomeUnknown, Result, changing
-from qmpsnap.operations.plan_header import name_kept
+from qmpsnap.operations.plan_header import name_kept, wrong_active
 from qmpsnap.operations.plan_snapshot import CreatePlan, plan_creates
 from qmpsnap.operations.quiesce import NEVER, Moment, NotConsistent, Policy, Quiesce, frozen
 from qmpsnap.operations.requests import CreateRequest
@@ -125,7 +125,8 @@ def create_all(
     """
     found = cleared(guest)
     ready = prepared(guest, found, requests, allow=allow)
-    check_unchanged(guest, ready.disks)
+    if any(wrong_active(disk.layers, disk) for disk in ready.disks):
+        check_unchanged(guest, ready.disks)
     # While it is the active one: under libvirt only then.
     mended = [mended_active(guest, disk) for disk in ready.disks]
     moment = Moment()

@@ -45,10 +45,13 @@ def check_unchanged(guest: Guest, planned: Iterable[Disk]) -> None:
 
 def changes(guest: Guest, planned: Iterable[Disk]) -> tuple[str, ...]:
     """Look at disks again; in what they differ from what they were. Empty: in nothing."""
+    disks = tuple(planned)
+    by_nodes = [disk for disk in disks if disk.nodes]
+    outlines = iter(guest.outlines(by_nodes) if by_nodes else ())
     found: list[str] = []
     now: Disks | None = None
-    for disk in planned:
-        outline = guest.outline(disk) if disk.nodes else None
+    for disk in disks:
+        outline = next(outlines) if disk.nodes else None
         if outline is not None:
             found += in_outline(disk, outline)
             continue

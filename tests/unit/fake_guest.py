@@ -8,7 +8,7 @@ reply was lost.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
 from qmpsnap.errors import QmpsnapError
@@ -148,12 +148,15 @@ class FakeGuest:
             return self.readings.pop(0)
         return self.guest
 
-    def outline(self, disk: Disk) -> Outline | None:
-        return None
+    def outlines(self, disks: Sequence[Disk]) -> tuple[Outline | None, ...]:
+        return (None,) * len(disks)
 
-    def neighbours(self, disk: Disk) -> Surroundings:
+    def neighbours(self, disk: Disk, left: Collection[str] | None = None) -> Surroundings:
         self._look("neighbours")
-        return self.around
+        if left is None:
+            return self.around
+        users = {path: users for path, users in self.around.readers.items() if path in left}
+        return replace(self.around, readers=users)
 
     def state(self) -> State:
         self._look("state")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -217,7 +218,7 @@ class TestInTheLoop:
 class TestFilesThatLeft:
     def deleted(self, around: Surroundings | QmpsnapError) -> Result:
         class Crowded(FakeGuest):
-            def neighbours(self, disk: Disk) -> Surroundings:
+            def neighbours(self, disk: Disk, left: Collection[str] | None = None) -> Surroundings:
                 if "close" not in self.calls:
                     return Surroundings()
                 if isinstance(around, QmpsnapError):

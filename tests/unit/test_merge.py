@@ -119,7 +119,7 @@ class TestDelete:
         assert result.file_format == formats
         assert result.dropped == tuple(f"/share/{name}" for name in dropped)
         assert (result.held, result.notes) == ((), ())
-        look, end = ["view", "wait", "view", "settled"], ["dismiss", "close", "read"]
+        look, end = ["wait", "view", "wait", "view", "settled"], ["dismiss", "close", "read"]
         assert fake.calls == ["read", "read", "follow", "start", *look, *end]
 
     def test_snapshot_by_name(self) -> None:
@@ -331,11 +331,18 @@ class TestSteps:
         deleted(fake)
         assert [one for one in fake.calls if one in ("flush", "commit")] == ["flush", "commit"]
 
-    def test_every_look_but_the_last_is_followed_by_a_wait(self) -> None:
+    def test_something_must_happen_to_a_job_before_it_is_looked_at(self) -> None:
         looks = ["created", "running", "paused", "ready", "waiting", "pending", "aborting"]
         fake = guest(*(view(status) for status in looks), CONCLUDED)
         deleted(fake)
-        assert fake.calls.count("wait") == len(looks)
+        while_it_ran = [one for one in fake.calls if one in ("start", "wait", "view")]
+        assert while_it_ran == ["start", *["wait", "view"] * (len(looks) + 1)]
+
+    def test_a_job_that_is_taken_up_is_looked_at_first(self) -> None:
+        fake = guest(view("running"), CONCLUDED)
+        fake.left_running = True
+        deleted(fake)
+        assert fake.calls[1:5] == ["follow", "view", "wait", "view"]
 
     def test_error_is_read_before_the_job_is_dismissed(self) -> None:
         fake = guest(view("concluded", "no space"))
@@ -457,7 +464,7 @@ class TestOff:
     def test_done(self) -> None:
         fake = self.off()
         deleted(fake)
-        job = ["follow", "start", "view", "settled", "dismiss", "close"]
+        job = ["follow", "start", "wait", "view", "settled", "dismiss", "close"]
         assert fake.calls == ["read", "hold", "read", *job, "redefine", "read", "release"]
 
     def test_a_job_that_failed_changes_no_definition(self) -> None:

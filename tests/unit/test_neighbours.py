@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from qmpsnap.guests.files import neighbours
+from qmpsnap.guests.files.lease import is_open_nowhere
 from qmpsnap.guests.files.neighbours import other_users
 
 Hold = Callable[[Path], int]
@@ -108,6 +110,41 @@ def test_only_what_can_be_an_image_is_looked_at(
     neighbours._opened(f"/proc/{pid}/fd")
     assert {os.readlink(path).partition(":")[0] for path in looked}.isdisjoint({"pipe", "socket"})
     assert any(os.readlink(path) == str(base) for path in looked)
+
+
+class TestLeft:
+    """Files that have left a chain: nobody at all is expected to have them open."""
+
+    def users_of(self, *paths: Path) -> dict[str, tuple[str, ...]]:
+        users, _ = other_users([str(path) for path in paths], "", left=True)
+        return users
+
+    def test_no_walk_where_nobody_has_them(
+        self, files: tuple[Path, ...], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def not_needed(folder: str) -> set[object]:
+            raise AssertionError(folder)
+
+        if not is_open_nowhere(str(files[0])):
+            pytest.skip("this file system has no leases")
+        monkeypatch.setattr(neighbours, "_opened", not_needed)
+        assert self.users_of(*files) == {}
+
+    def test_one_is_in_use(self, files: tuple[Path, ...], hold: Hold) -> None:
+        top, base, _ = files
+        pid = hold(base)
+        assert self.users_of(top, base) == {str(base): (f"cat (pid {pid})",)}
+
+    def test_file_systems_without_leases(
+        self, files: tuple[Path, ...], hold: Hold, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def no_lease(descriptor: int, command: int, argument: int = 0) -> int:
+            raise OSError(errno.EINVAL, "Invalid argument")
+
+        monkeypatch.setattr("qmpsnap.guests.files.lease.fcntl.fcntl", no_lease)
+        top, base, _ = files
+        pid = hold(base)
+        assert self.users_of(top, base) == {str(base): (f"cat (pid {pid})",)}
 
 
 def test_processes_of_others(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from qmpsnap.formats.layers import Disk
 from qmpsnap.graph.debug_graph import QUERY
-from qmpsnap.guests.qmp.outline import outline
+from qmpsnap.guests.qmp.outline import outlines
 from qmpsnap.operations.guest import Outline
 from tests.unit import samples
 from tests.unit.scripted import ScriptedMonitor, not_found
@@ -41,7 +41,7 @@ def look(*edges: tuple[str, str, str], disk: Disk = DISK, backend: str = ROOT) -
     for node in reply["nodes"]:
         node["name"] = backend if node["name"] == ROOT else node["name"]
     monitor = ScriptedMonitor({QUERY: reply})
-    found = outline(monitor, disk)
+    (found,) = outlines(monitor, [disk])
     assert monitor.commands() == [QUERY]
     return found
 
@@ -70,6 +70,23 @@ def test_layer_that_went() -> None:
     assert found == Outline(nodes=NODES - {"volume-1-node"}, order=ORDER[:1])
 
 
+def test_several_disks_by_one_query() -> None:
+    nodes = [
+        *({"id": n, "type": "block-backend", "name": f"disk{n}"} for n in (1, 2)),
+        *({"id": n, "type": "block-driver", "name": f"node{n}"} for n in (3, 4)),
+    ]
+    edges = [{"parent": n, "child": n + 2, "name": "root"} for n in (1, 2)]
+    monitor = ScriptedMonitor({QUERY: {"nodes": nodes, "edges": edges}})
+    disks = [replace(DISK, disk=name, qdev=None) for name in ("disk2", "gone", "disk1")]
+    first, gone, last = outlines(monitor, disks)
+    assert (first, gone, last) == (
+        Outline(nodes=frozenset({"node4"}), order=()),
+        None,
+        Outline(nodes=frozenset({"node3"}), order=()),
+    )
+    assert monitor.commands() == [QUERY]
+
+
 @pytest.mark.parametrize("backend", ["vdb", ""])
 def test_disk_that_is_not_there(backend: str) -> None:
     assert look(*EDGES, backend=backend) is None
@@ -77,8 +94,8 @@ def test_disk_that_is_not_there(backend: str) -> None:
 
 def test_empty_drive() -> None:
     numbered = {"nodes": [{"id": 1, "type": "block-backend", "name": ROOT}], "edges": []}
-    assert outline(ScriptedMonitor({QUERY: numbered}), DISK) is None
+    assert outlines(ScriptedMonitor({QUERY: numbered}), [DISK]) == (None,)
 
 
 def test_qemu_without_the_debug_graph() -> None:
-    assert outline(ScriptedMonitor({QUERY: not_found(QUERY)}), DISK) is None
+    assert outlines(ScriptedMonitor({QUERY: not_found(QUERY)}), [DISK, DISK]) == (None, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from qmpsnap.operations.plan_merge import plan_delete
 from qmpsnap.operations.quiesce import CannotFreeze
 from qmpsnap.operations.requests import DeleteRequest
 from qmpsnap.operations.step import Does, NotNow, Step
+from tests.rig.waiting import HANG_S
 from tests.unit import recordings, samples
 from tests.unit.scripted import Each, ScriptedMonitor, not_found, refused
 
@@ -120,6 +122,7 @@ class TestReports:
             "query-block-jobs",
             "x-debug-query-block-graph",
         }
+        assert monitor.hops == [["query-block-jobs", "query-jobs"]]
 
     def test_without_a_graph_name_no_disk(self) -> None:
         (found,) = job_reports(qemu(x_debug_query_block_graph=not_found("x")))
@@ -190,11 +193,43 @@ class TestWait:
             Event("BLOCK_JOB_COMPLETED", {"device": "other", "error": "No space"}),
             Event("SHUTDOWN"),
             event,
-            event,
         ):
             monitor.events.put(one)
-        assert QmpGuest(monitor).wait("a", 30) == heard
-        assert monitor.events.qsize() == 1
+        assert QmpGuest(monitor).wait("a", HANG_S) == heard
+
+    def test_what_came_together_is_heard_together(self) -> None:
+        """Each look takes a round trip."""
+        monitor = qemu()
+        for status in ("created", "running", "waiting", "pending"):
+            monitor.events.put(Event("JOB_STATUS_CHANGE", {"id": "a", "status": status}))
+        monitor.events.put(Event("BLOCK_JOB_COMPLETED", {"device": "a"}))
+        assert QmpGuest(monitor).wait("a", HANG_S) == Heard(ended=True)
+        assert monitor.events.empty()
+
+    @pytest.mark.parametrize("told", [["created"], ["created", "running"]])
+    def test_that_a_job_begins_is_no_news(self, told: list[str]) -> None:
+        monitor = qemu()
+        for status in told:
+            monitor.events.put(Event("JOB_STATUS_CHANGE", {"id": "a", "status": status}))
+        threading.Timer(
+            0.01,
+            lambda: monitor.events.put(Event("BLOCK_JOB_COMPLETED", {"device": "a"})),
+        ).start()
+        assert QmpGuest(monitor).wait("a", HANG_S) == Heard(ended=True)
+
+    def test_that_a_job_goes_on_is(self) -> None:
+        monitor = qemu()
+        monitor.events.put(Event("JOB_STATUS_CHANGE", {"id": "a", "status": "running"}))
+        assert QmpGuest(monitor).wait("a", HANG_S) == Heard()
+
+    def test_what_was_heard_before_the_connection_broke_counts(self) -> None:
+        monitor = qemu()
+        monitor.events.put(Event("BLOCK_JOB_CANCELLED", {"device": "a"}))
+        monitor.events.put(Event(CONNECTION_LOST))
+        guest = QmpGuest(monitor)
+        assert guest.wait("a", HANG_S).failed
+        with pytest.raises(ConnectionLost):
+            guest.wait("a", HANG_S)
 
     @pytest.mark.parametrize("timeout", [0, 0.01])
     def test_nothing_is_heard(self, timeout: float) -> None:
@@ -279,6 +314,7 @@ class TestState:
             query_migrate={} if migration is None else {"status": migration},
         )
         assert QmpGuest(monitor).state() == State(run=run, migration=told)
+        assert monitor.hops == [["query-status", "query-migrate"]]
 
     def test_a_daemon_that_has_neither(self) -> None:
         assert QmpGuest(qemu()).state() == State(run=None)

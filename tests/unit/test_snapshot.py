@@ -59,7 +59,7 @@ class TestCreate:
         assert samples.files(result.disk) == ["volume-1.new", *samples.names(depth)]
         assert result.file_format == {"volume-1.new": "qcow2"}
         assert (result.dropped, result.notes) == ((), ())
-        assert fake.calls == ["read", "overlay", "read", "make", "open", "read", "switch", "read"]
+        assert fake.calls == ["read", "overlay", "make", "open", "read", "switch", "read"]
         assert fake.existing == {"/share/volume-1.new"}
 
     @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ class TestCreate:
         fake.fails["make"] = CommandFailed("a", "b", "c")
         with pytest.raises(CommandFailed):
             create(fake, CREATE)
-        assert fake.calls == ["read", "overlay", "read", "make"]
+        assert fake.calls == ["read", "overlay", "make"]
 
     def test_overlay_that_is_there_and_does_not_suit(self) -> None:
         fake = guest()
@@ -104,7 +104,7 @@ class TestCreate:
         with pytest.raises(type(error)) as caught:
             create(fake, CREATE)
         assert caught.value is error
-        assert fake.calls[3:] == ["make", "open", "read", "switch", "close", "read", "discard"]
+        assert fake.calls[2:] == ["make", "open", "read", "switch", "close", "read", "discard"]
         assert (fake.existing, fake.nodes) == (set(), set())
 
     def test_overlay_that_was_there_before_is_kept(self) -> None:
@@ -178,7 +178,7 @@ class TestCreate:
         (repaired,) = done.repaired
         assert repaired.startswith("the header of volume-1.new: it records")
         assert done.disk.layers[0].backing_format == "qcow2"
-        assert fake.calls[-5:] == ["follow", "start", "view", "settled", "read"]
+        assert fake.calls[-6:] == ["follow", "start", "wait", "view", "settled", "read"]
         assert "discard" not in fake.calls
 
     def test_header_that_stays_wrong(self) -> None:
@@ -217,6 +217,14 @@ class TestCreate:
         assert "qemu-img rebase -u -f qcow2 -b volume-1.s1 -F qcow2 /share/volume-1.s2" in note
         assert done.repaired == ()
 
+    def test_active_header_is_mended_in_the_planned_graph_only(self) -> None:
+        wrong = samples.changed_layer(samples.disk(3), 0, backing_format=None)
+        fake = FakeGuest(samples.guest(wrong))
+        fake.meanwhile["overlay"] = samples.guest(samples.disk(4))
+        with pytest.raises(GraphChanged):
+            create(fake, CREATE)
+        assert fake.calls == ["read", "overlay", "read"]
+
     def test_another_name_in_the_active_header_is_left_alone(self) -> None:
         moved = samples.changed_layer(samples.disk(3), 0, backing_name="/new/place/volume-1.s1")
         fake = FakeGuest(samples.guest(moved))
@@ -228,7 +236,7 @@ class TestCreate:
         fake = guest()
         fake.readings = [lagging(after_create())]
         assert create(fake, CREATE).disk.xml_differs is None
-        assert fake.calls.count("read") == 5
+        assert fake.calls.count("read") == 4
 
     def test_xml_that_never_follows(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("qmpsnap.operations.fresh.XML_LAG_S", 0.0)
@@ -248,7 +256,7 @@ class TestOff:
         fake.is_off = True
         create(fake, CREATE)
         held = ["read", "make", "open", "read", "switch", "read"]
-        assert fake.calls == ["read", "overlay", "read", "hold", *held, "release"]
+        assert fake.calls == ["read", "overlay", "hold", *held, "release"]
 
     def test_chain_that_changed_before_it_was_held(self) -> None:
         fake = guest()
@@ -344,7 +352,7 @@ class TestSeveralDisks:
     def test_one_switch_for_all_and_one_result_for_each(self) -> None:
         fake = two_disks()
         first, second = create_all(fake, BOTH)
-        made = ["overlay", "overlay", "read", "make", "make", "open", "open"]
+        made = ["overlay", "overlay", "make", "make", "open", "open"]
         assert fake.calls == ["read", *made, "read", "switch", "read"]
         assert first.file_format == {"volume-1.new": "qcow2"}
         assert second.file_format == {"volume-2.new": "qcow2"}
@@ -400,7 +408,7 @@ class TestQuiesce:
     def test_frozen_for_the_switch_alone(self, quiesce: Quiesce) -> None:
         fake = guest()
         result = create(fake, CREATE, quiesce)
-        assert fake.calls[4:] == ["open", "freeze", "read", "switch", "thaw", "read"]
+        assert fake.calls[3:] == ["open", "freeze", "read", "switch", "thaw", "read"]
         assert (fake.was_frozen, fake.frozen) == ([2], 0)
         assert (result.consistency, result.notes) == ("filesystem", ())
         assert result.frozen_s is not None
@@ -453,7 +461,7 @@ class TestQuiesce:
         assert "no agent; the snapshot is crash-consistent" in note
         # What was asked for may come late: it is thawed before the switch.
         expected = ["freeze", "thaw", "read"] if asked else ["freeze", "read"]
-        assert fake.calls[5:-2] == expected
+        assert fake.calls[4:-2] == expected
 
     @pytest.mark.parametrize("run", ["running", "paused"])
     def test_try_where_there_is_nobody_to_ask(self, run: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -84,9 +85,9 @@ class Outlined(FakeGuest):
 
     now: Outline | None = None
 
-    def outline(self, disk: Disk) -> Outline | None:
-        self.calls.append("outline")
-        return self.now
+    def outlines(self, disks: Sequence[Disk]) -> tuple[Outline | None, ...]:
+        self.calls.append("outlines")
+        return (self.now,) * len(disks)
 
 
 class TestOutline:
@@ -103,7 +104,7 @@ class TestOutline:
 
     def test_same(self) -> None:
         now = Outline(nodes=self.NODES, order=self.ORDER)
-        assert self.changes(self.KNOWN, now) == ((), ["outline"])
+        assert self.changes(self.KNOWN, now) == ((), ["outlines"])
 
     @pytest.mark.parametrize(
         ("now", "what"),
@@ -121,10 +122,25 @@ class TestOutline:
         (said,), calls = self.changes(self.KNOWN, now)
         assert said.startswith(f"the chain of vda was {DISK.chain_text}: ")
         assert said.endswith(what)
-        assert calls == ["outline"]
+        assert calls == ["outlines"]
+
+    def test_one_for_all_disks(self) -> None:
+        """In a freeze the guest waits for it."""
+        guest = Outlined(samples.guest(DISK))
+        guest.now = Outline(nodes=self.NODES - {self.ORDER[1]}, order=())
+        others = [replace(self.KNOWN, disk=name) for name in ("vdb", "vdc")]
+        assert len(changes(guest, [self.KNOWN, *others])) == 3
+        assert guest.calls == ["outlines"]
+
+    def test_each_disk_has_its_own(self) -> None:
+        guest = Outlined(samples.guest(DISK, replace(DISK, disk="vdb")))
+        guest.now = Outline(nodes=self.NODES - {self.ORDER[1]}, order=())
+        (said,) = changes(guest, [DISK, replace(self.KNOWN, disk="vdb")])
+        assert "the chain of vdb was" in said
+        assert guest.calls == ["outlines", "read"]
 
     def test_reading_where_there_is_none(self) -> None:
-        assert self.changes(self.KNOWN, None) == ((), ["outline", "read"])
+        assert self.changes(self.KNOWN, None) == ((), ["outlines", "read"])
 
     def test_reading_where_the_plan_knew_no_nodes(self) -> None:
         now = Outline(nodes=frozenset(), order=())

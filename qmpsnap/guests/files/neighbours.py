@@ -14,6 +14,7 @@ from collections.abc import Collection
 from typing import Final
 
 from qmpsnap.formats.layers import Disk
+from qmpsnap.guests.files.lease import is_open_nowhere
 from qmpsnap.operations.space import Room
 
 _PROC: Final = "/proc"
@@ -23,7 +24,7 @@ Identity = tuple[int, int, int]
 
 
 def other_users(
-    paths: Collection[str], active: str
+    paths: Collection[str], active: str, *, left: bool = False
 ) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
     """
     Find processes that have layers of a chain open, and are not its own QEMU.
@@ -33,10 +34,16 @@ def other_users(
     Args:
         paths: Host files of the chain.
         active: The active layer's.
+        left: Whether they have left the chain, so that nobody at all is expected to have them
+            open; then a walk over all processes is mostly not needed.
 
     Returns:
         Descriptions of processes by path, and what could not be looked at.
     """
+    if left:
+        paths = [path for path in paths if not is_open_nowhere(path)]
+        if not paths:
+            return {}, ()
     wanted = {key: path for path in paths if (key := identity(path)) is not None}
     own = identity(active)
     found: dict[str, list[str]] = {}
@@ -74,9 +81,13 @@ def identity(path: str) -> Identity | None:
     return None
 
 
-def layer_paths(disk: Disk) -> tuple[str, ...]:
-    """Host files of a disk's layers."""
-    return tuple(layer.path for layer in disk.layers if layer.path is not None)
+def layer_paths(disk: Disk, left: Collection[str] | None) -> tuple[str, ...]:
+    """Host files of a disk's layers; of those in `left` alone, where it is given."""
+    return tuple(
+        layer.path
+        for layer in disk.layers
+        if layer.path is not None and (left is None or layer.path in left)
+    )
 
 
 def space_of(paths: Collection[str]) -> tuple[dict[str, int], dict[str, int]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from queue import Empty
@@ -35,7 +35,7 @@ from qmpsnap.guests.libvirt.neighbours import defined_users
 from qmpsnap.guests.libvirt.process import pid_of
 from qmpsnap.guests.libvirt.snapshots import recorded_snapshots
 from qmpsnap.guests.libvirt.steps import LibvirtComposer
-from qmpsnap.guests.qmp.outline import outline
+from qmpsnap.guests.qmp.outline import outlines
 from qmpsnap.guests.reader import MAX_STALL_S, GuestWouldStall, Reader, StreamLingers
 from qmpsnap.guests.reconnect import connect_again
 from qmpsnap.guests.settled import settled
@@ -230,25 +230,26 @@ class LibvirtGuest(Closable):
                 disk = replace(disk, layers=(replace(active, virtual_size=size), *disk.layers[1:]))
         return disk if self._remote else with_raw_sizes(disk)
 
-    def outline(self, disk: Disk) -> Outline | None:
-        """See `Guest.outline`: by the debug graph through passthrough; a reading of the XML is cheap."""
+    def outlines(self, disks: Sequence[Disk]) -> tuple[Outline | None, ...]:
+        """See `Guest.outlines`: by the debug graph through passthrough; a reading of the XML is cheap."""
+        none = (None,) * len(disks)
         if self._reader is None:
-            return None
+            return none
         try:
             with reading():
-                return outline(self._monitor, disk)
+                return outlines(self._monitor, disks)
         except (PassthroughOff, MonitorBusy, LibvirtMissing):
-            return None
+            return none
 
-    def neighbours(self, disk: Disk) -> Surroundings:
+    def neighbours(self, disk: Disk, left: Collection[str] | None = None) -> Surroundings:
         """See `Guest.neighbours`: other processes by `/proc`, others by their definitions."""
         self._check_here()
         with reading():
-            paths = layer_paths(disk)
-            readers, notes = other_users(paths, disk.layers[0].path or "")
+            paths = layer_paths(disk, left)
+            readers, notes = other_users(paths, disk.layers[0].path or "", left=left is not None)
             found = {path: list(users) for path, users in readers.items()}
             try:
-                defined = in_time(lambda: defined_users(self._domain, disk), LIST_TIMEOUT_S)
+                defined = in_time(lambda: defined_users(self._domain, disk, left), LIST_TIMEOUT_S)
             except MonitorBusy:
                 defined = {}
                 notes = (*notes, "libvirt does not list its guests: one is stuck")
@@ -343,25 +344,28 @@ class LibvirtGuest(Closable):
         """
         See `Jobs.wait`: until libvirt says something about the disk's job.
 
-        Without events nothing is waited for that could still be said about a job that is gone.
+        What came together is heard together. Without events nothing is waited for that could
+        still be said about a job that is gone.
         """
         if not self._hears:
-            time.sleep(min(timeout, ASK_S))
+            if info_of(self._domain, job):
+                time.sleep(min(timeout, ASK_S))
             return Heard(ended=not info_of(self._domain, job))
         deadline = time.monotonic() + timeout
         heard = Heard()
-        while (left := deadline - time.monotonic()) > 0:
+        is_said = False
+        while True:
+            left = 0.0 if is_said else max(0.0, deadline - time.monotonic())
             try:
                 event = self._monitor.events.get(timeout=left)
             except Empty:
-                break
+                return heard
             said = heard_in(event, job)
             if said is None:
                 continue
             heard = heard.and_then(said)
-            if said.reason is None or said.ended:
-                break  # of the end itself libvirt says more
-        return heard
+            # A reason comes from QEMU; of the end itself libvirt says more.
+            is_said = is_said or said.reason is None or said.ended
 
     def _call(self, name: str, function: Callable[[], Any]) -> Any:
         return door.call(self._domain, name, function)

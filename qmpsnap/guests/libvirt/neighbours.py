@@ -8,7 +8,7 @@ next time than it has open now.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from qmpsnap.formats.layers import Disk
@@ -21,7 +21,9 @@ from qmpsnap.guests.libvirt.door import call
 from qmpsnap.monitor.virt import libvirt_module
 
 
-def defined_users(domain: Any, disk: Disk) -> dict[str, tuple[str, ...]]:
+def defined_users(
+    domain: Any, disk: Disk, left: Collection[str] | None
+) -> dict[str, tuple[str, ...]]:
     """
     Find the definitions that name a layer of a disk, but for the one that this chain is.
 
@@ -30,6 +32,8 @@ def defined_users(domain: Any, disk: Disk) -> dict[str, tuple[str, ...]]:
     Args:
         domain: The guest that the disk is of.
         disk: With host files.
+        left: Those that have left its chain: then its own definition counts as well, which must
+            not name them any more.
 
     Returns:
         Descriptions by path of the layer.
@@ -40,7 +44,7 @@ def defined_users(domain: Any, disk: Disk) -> dict[str, tuple[str, ...]]:
     libvirt, connection, own = libvirt_module(), domain.connect(), domain.UUIDString()
     flags = libvirt.VIR_CONNECT_LIST_DOMAINS_PERSISTENT
     listed = call(domain, "virConnectListAllDomains", lambda: connection.listAllDomains(flags))
-    wanted = {identity(path) or path: path for path in layer_paths(disk)}
+    wanted = {identity(path) or path: path for path in layer_paths(disk, left)}
     found: dict[str, list[str]] = {}
     for other in listed:
         try:
@@ -50,7 +54,7 @@ def defined_users(domain: Any, disk: Disk) -> dict[str, tuple[str, ...]]:
             continue  # undefined in between
         of_own = other.UUIDString() == own
         for one in defined.disks:
-            if of_own and _is_same(one, disk):
+            if of_own and left is None and _is_same(one, disk):
                 continue
             who = _description(defined.name, one.target, active=active, own=of_own)
             for path in _chain(one.layers):

@@ -7,7 +7,7 @@ QEMU, and in the definition.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import Any, cast
@@ -177,15 +177,15 @@ class OfflineGuest(Closable):
         )
         return replace(disk, layers=(replace(active, virtual_size=size), *disk.layers[1:]))
 
-    def outline(self, disk: Disk) -> Outline | None:
-        """See `Guest.outline`: a reading costs no guest anything."""
-        return None
+    def outlines(self, disks: Sequence[Disk]) -> tuple[Outline | None, ...]:
+        """See `Guest.outlines`: a reading costs no guest anything."""
+        return (None,) * len(disks)
 
-    def neighbours(self, disk: Disk) -> Surroundings:
+    def neighbours(self, disk: Disk, left: Collection[str] | None = None) -> Surroundings:
         """See `Guest.neighbours`: every process that has a layer open is somebody else."""
-        paths = layer_paths(disk)
-        readers, notes = other_users(paths, "")
-        for path, users in defined_users(self._domain, disk).items():
+        paths = layer_paths(disk, left)
+        readers, notes = other_users(paths, "", left=left is not None)
+        for path, users in defined_users(self._domain, disk, left).items():
             readers[path] = (*readers.get(path, ()), *users)
         allocated, free = space_of(paths)
         return Surroundings(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from queue import Empty
 from typing import Final
@@ -22,7 +22,7 @@ from qmpsnap.guests.files.header import read_headers
 from qmpsnap.guests.files.looks import LocalFiles
 from qmpsnap.guests.files.neighbours import layer_paths, other_users, space_of
 from qmpsnap.guests.qmp.jobs import io_status_of, job_reports
-from qmpsnap.guests.qmp.outline import outline
+from qmpsnap.guests.qmp.outline import outlines
 from qmpsnap.guests.qmp.steps import QmpComposer
 from qmpsnap.guests.reader import MAX_STALL_S, Reader
 from qmpsnap.guests.reconnect import connect_again
@@ -32,6 +32,7 @@ from qmpsnap.monitor.base import (
     CONNECTION_LOST,
     CommandFailed,
     ConnectionLost,
+    Event,
     LostInMidCommand,
     LostWhileReading,
     Monitor,
@@ -167,33 +168,30 @@ class QmpGuest(Closable):
     def _names_are_plain(self) -> bool:
         return self._pid is not None and plain_by_process(self._pid)
 
-    def outline(self, disk: Disk) -> Outline | None:
-        """See `Guest.outline`: by the debug graph, a millisecond for hundreds of layers."""
+    def outlines(self, disks: Sequence[Disk]) -> tuple[Outline | None, ...]:
+        """See `Guest.outlines`: by the debug graph, a millisecond for hundreds of layers."""
         with reading():
-            return outline(self._monitor, disk)
+            return outlines(self._monitor, disks)
 
-    def neighbours(self, disk: Disk) -> Surroundings:
+    def neighbours(self, disk: Disk, left: Collection[str] | None = None) -> Surroundings:
         """See `Guest.neighbours`: other processes by `/proc`."""
-        paths = layer_paths(disk)
-        readers, notes = other_users(paths, disk.layers[0].path or "")
+        paths = layer_paths(disk, left)
+        readers, notes = other_users(paths, disk.layers[0].path or "", left=left is not None)
         allocated, free = space_of(paths)
         return Surroundings(readers=readers, allocated=allocated, free=free, notes=notes)
 
     def state(self) -> State:
         """See `Guest.state`; source: RunState, qapi/run-state.json; MigrationStatus, qapi/migration.json."""
         with reading():
-            run, migration = self._status("query-status"), self._status("query-migrate")
+            run, migration = (
+                _status_in(reply)
+                for reply in self._monitor.execute_all(
+                    [("query-status", {}), ("query-migrate", {})]
+                )
+            )
         if migration is None or migration in _NO_MIGRATION:
             migration = run if run in _BETWEEN_HOSTS else None
         return State(run=run, migration=migration)
-
-    def _status(self, query: str) -> str | None:
-        try:
-            reply = self._monitor.execute(query)
-        except CommandFailed:
-            return None  # qemu-storage-daemon has neither
-        status = reply.get("status") if isinstance(reply, dict) else None
-        return status if isinstance(status, str) else None
 
     def jobs(self) -> tuple[JobReport, ...]:
         """See `Jobs.jobs`."""
@@ -224,25 +222,50 @@ class QmpGuest(Closable):
             self._monitor.events.get()
 
     def wait(self, job: str, timeout: float) -> Heard:
-        """See `Jobs.wait`: until an event of this job, or the end of the connection."""
+        """
+        See `Jobs.wait`: until an event of this job, or the end of the connection.
+
+        What came together is heard together: a job that begins says so twice, one that has
+        copied everything does as well, and each look takes a round trip.
+        """
         deadline = time.monotonic() + timeout
-        while (left := deadline - time.monotonic()) > 0:
+        heard: Heard | None = None
+        begins = False
+        while True:
+            left = 0.0 if heard is not None else max(0.0, deadline - time.monotonic())
             try:
                 event = self._monitor.events.get(timeout=left)
             except Empty:
-                break
+                return heard or Heard()
             if event.name == CONNECTION_LOST:
-                raise ConnectionLost("query-jobs", "QEMU closed the connection")
+                if heard is None:
+                    raise ConnectionLost("query-jobs", "QEMU closed the connection")
+                self._monitor.events.put(event)  # for the next call
+                return heard
             if job not in (event.data.get("id"), event.data.get("device")):
                 continue
-            error = event.data.get("error")
-            if event.name == "BLOCK_JOB_COMPLETED":
-                reason = error if isinstance(error, str) else None
-                return Heard(ended=True, failed=reason is not None, reason=reason)
-            if event.name == "BLOCK_JOB_CANCELLED":
-                return Heard(ended=True, failed=True, reason="it was cancelled")
-            break
-        return Heard()
+            status = event.data.get("status")
+            if status == "created" or (begins and status == "running"):
+                begins = True
+                continue
+            heard = (heard or Heard()).and_then(_heard_in(event))
+
+
+def _status_in(reply: object) -> str | None:
+    """None of qemu-storage-daemon, which has neither query."""
+    status = reply.get("status") if isinstance(reply, dict) else None
+    return status if isinstance(status, str) else None
+
+
+def _heard_in(event: Event) -> Heard:
+    """What an event says of the end of its job."""
+    error = event.data.get("error")
+    if event.name == "BLOCK_JOB_COMPLETED":
+        reason = error if isinstance(error, str) else None
+        return Heard(ended=True, failed=reason is not None, reason=reason)
+    if event.name == "BLOCK_JOB_CANCELLED":
+        return Heard(ended=True, failed=True, reason="it was cancelled")
+    return Heard()
 
 
 def _command_line(pid: int) -> list[str]:

@@ -19,7 +19,11 @@ def job_reports(monitor: Monitor) -> tuple[JobReport, ...]:
     A job that ends between the two queries has no bandwidth in its report; jobs that are no block
     jobs (of snapshots, of image creation) are left out.
     """
-    details = block_jobs_from(monitor.execute("query-block-jobs"))
+    listed, jobs = (
+        _answer(reply)
+        for reply in monitor.execute_all([("query-block-jobs", {}), ("query-jobs", {})])
+    )
+    details = block_jobs_from(listed)
     disks = _disks_of_jobs(monitor) if details else {}
     return tuple(
         JobReport(
@@ -36,9 +40,15 @@ def job_reports(monitor: Monitor) -> tuple[JobReport, ...]:
             bandwidth=details[info.id].speed,
             ours=info.id.startswith(OURS),
         )
-        for info in jobs_from(monitor.execute("query-jobs"))
+        for info in jobs_from(jobs)
         if info.id in details
     )
+
+
+def _answer(reply: object) -> object:
+    if isinstance(reply, CommandFailed):
+        raise reply
+    return reply
 
 
 def io_status_of(word: str) -> IoStatus:

@@ -84,26 +84,41 @@ class Loop:
     tell: Tell | None = None
     poll_s: float = POLL_S
 
-    def to_the_end(self, timeout_s: float | None = None, limits: Limits = DEFAULT_LIMITS) -> Ended:
+    def to_the_end(
+        self,
+        timeout_s: float | None = None,
+        limits: Limits = DEFAULT_LIMITS,
+        *,
+        is_new: bool = False,
+    ) -> Ended:
         """
         Run the loop.
+
+        Args:
+            timeout_s: Seconds until the job is cancelled; None: never.
+            limits: Bounds of the waiting.
+            is_new: Whether it was started just now: what happens to it is heard, so the first
+                look waits for that.
 
         Raises:
             StillRunning: It does not end, long after its time was up.
         """
         state = watch(self.job, time.monotonic(), timeout_s, limits)
+        looks = not is_new
         while True:
             try:
-                view = self.guest.view(self.job)
-                log.debug("job %s: %s %d/%d", self.job, view.status, view.current, view.total)
-                if self.progress is not None:
-                    self.progress(view)
-                decided = decide(view, state, time.monotonic())
-                if decided.do is Do.END:
-                    return _ended(view, decided.watch)
-                self._say(decided.say)
-                # What was decided counts when it was done: a cancel that was lost is sent again.
-                state = self._act(decided, view)
+                if looks:
+                    view = self.guest.view(self.job)
+                    log.debug("job %s: %s %d/%d", self.job, view.status, view.current, view.total)
+                    if self.progress is not None:
+                        self.progress(view)
+                    decided = decide(view, state, time.monotonic())
+                    if decided.do is Do.END:
+                        return _ended(view, decided.watch)
+                    self._say(decided.say)
+                    # What was decided counts when it was done: a cancel that was lost is sent again.
+                    state = self._act(decided, view)
+                looks = True
                 state = state.hears(self.guest.wait(self.job, self._nap(state)))
             except QmpsnapError as error:
                 self._go_on_after(error)
