@@ -232,7 +232,7 @@ def _harm_to_readers(plan: MergePlan, around: Surroundings) -> list[WouldHarm]:
     for layer in (*plan.dropped, plan.base):
         others = list(around.readers.get(layer.path, ()))
         if "shared-base" in layer.flags:
-            others.append("another overlay or disk of this guest")
+            others.append("another overlay, disk or export of this guest")
         if others:
             found.append(
                 WouldHarm(

@@ -35,6 +35,21 @@ class TestGuards:
             with read_by_another_process(rig.folder / f"{BASE}.s1", "qcow2"):
                 refused(rig, "shared-base", f"{BASE}.s1 is also read by")
 
+    def test_a_lower_layer_is_exported(self, make_rig: MakeRig) -> None:
+        """The backend of an export has no name; it reads the file all the same."""
+        with make_rig("qcow2") as rig:
+            rig.grow(3)
+            node, files = rig.disk().layers[2].node, rig.files()
+            address = {"type": "unix", "data": {"path": str(rig.folder / "export")}}
+            rig.guest.qmp("nbd-server-start", {"addr": address})
+            rig.guest.qmp("block-export-add", {"type": "nbd", "id": "export", "node-name": node})
+            said = rig.delete(f"{BASE}.s1", BASE)
+            assert said.code == 4, said
+            assert f"{BASE} is also read by another overlay, disk or export" in said.err
+            assert rig.files() == files
+            rig.guest.qmp("nbd-server-stop")
+            assert rig.delete(f"{BASE}.s1", BASE).code == 0
+
     def test_pull_writes_nothing_that_others_read(self, make_rig: MakeRig) -> None:
         with make_rig("raw") as rig:
             rig.grow(3)

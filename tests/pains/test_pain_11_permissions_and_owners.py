@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,8 +38,14 @@ def open_share() -> Iterator[Path]:
 def as_nobody(share: Path, *files: tuple[str, str]) -> Iterator[Rig]:
     """Run a QEMU that opens its files as root, and then is somebody else."""
     chain = [(share / name, format) for name, format in files]
-    with direct_rig(share, qcow2_chain(chain, DISK, SERIAL), ["-runas", USER]) as rig:
+    with direct_rig(share, qcow2_chain(chain, DISK, SERIAL), _as(USER)) as rig:
         yield rig
+
+
+def _as(user: str) -> list[str]:
+    """QEMU 10.0 has one way only, 9.0 and before the other."""
+    said = subprocess.run(["qemu-system-x86_64", "-help"], check=True, capture_output=True)
+    return ["-runas", user] if b"\n-runas" in said.stdout else ["-run-with", f"user={user}"]
 
 
 class TestOverlayThatQemuMayNotOpen(Pain[Rig]):

@@ -11,6 +11,7 @@ from qmpsnap.errors import QmpsnapError, Unknown
 from qmpsnap.formats.layers import Disk, DiskNotFound, Disks
 from qmpsnap.formats.verdict import Verdict
 from qmpsnap.graph.nodes import Edge, Graph, Node
+from qmpsnap.guests.files.content import CannotVerify
 from qmpsnap.guests.files.door import FileFailed
 from qmpsnap.guests.reader import TornReading
 from qmpsnap.monitor.base import (
@@ -42,6 +43,7 @@ from qmpsnap.operations.requests import (
 )
 from qmpsnap.operations.step import Does, NotNow, Step
 from qmpsnap.operations.unchanged import GraphChanged
+from qmpsnap.operations.volume import VolumeLayer
 from tests.unit import samples
 from tests.unit.fake_guest import CONCLUDED, FakeGuest, report, step, with_layers
 
@@ -499,6 +501,21 @@ class TestOff:
         assert merge.remaining(replace(steps, dismiss=None), failed) == ()
 
 
+def test_a_flush_by_resizing_keeps_the_size_of_the_moment() -> None:
+    """The disk may have grown since the plan; the guest would lose what it wrote behind it."""
+    sizes = []
+
+    class Heard(FakeGuest):
+        def take(self, step: Step) -> object:
+            sizes.extend([step.arguments["size"]] if "size" in step.arguments else [])
+            return super().take(step)
+
+    fake = Heard(samples.guest(samples.disk(3)))
+    fake.settles = (step(Does.FLUSH, "block_resize", size=1),)  # as planned
+    deleted(fake, PULL)
+    assert sizes == [fake.guest.disks[0].layers[0].virtual_size]
+
+
 class TestRemoval:
     """Only what the proof has released, and what is the volume's own."""
 
@@ -522,6 +539,22 @@ class TestRemoval:
         with pytest.raises(ContentDiffers):
             self.removed(fake, verify=True)
         assert "remove" not in fake.calls
+
+    def test_nothing_when_it_could_not_be_proven(self) -> None:
+        """The merge is done all the same, and not refused."""
+
+        class Unreadable(FakeGuest):
+            def digest(self, layers: tuple[VolumeLayer, ...]) -> str:
+                if self.digested:
+                    raise CannotVerify("volume-1", "it is locked")
+                return super().digest(layers)
+
+        fake = Unreadable(samples.guest(samples.disk(3)))
+        fake.run, fake.digests = "paused", ["aa"]
+        result = self.removed(fake, verify=True)
+        assert result.notes[-1].startswith("not verified: the content of volume-1 cannot be read")
+        assert (result.removed, "remove" in fake.calls) == ((), False)
+        assert result.dropped == ("/share/volume-1.s1", "/share/volume-1")
 
     @pytest.mark.parametrize("error", [view("concluded", "no"), view("null", "no")])
     def test_nothing_when_the_job_failed(self, error: JobView) -> None:

@@ -30,7 +30,7 @@ from qmpsnap.operations.quiesce import (
     Quiesce,
 )
 from qmpsnap.operations.requests import BadFileName, CreateRequest
-from qmpsnap.operations.snapshot import create, create_all
+from qmpsnap.operations.snapshot import SizeChanged, create, create_all
 from qmpsnap.operations.step import Does, Step
 from qmpsnap.operations.unchanged import GraphChanged
 from tests.unit import samples
@@ -74,6 +74,19 @@ class TestCreate:
         fake = guest()
         fake.found = Overlay(is_there=True, recorded=("volume-1.s2", recorded))
         assert create(fake, CREATE).notes == notes
+
+    def test_disk_that_was_resized_meanwhile(self) -> None:
+        """The overlay has the size of the plan; nothing is lost, and somebody has to know."""
+        as_ever, fake = guest(), guest()
+        overlay, active, *below = create(as_ever, CREATE).disk.layers
+        disk = replace(
+            as_ever.guest.disks[0], layers=(overlay, replace(active, virtual_size=99), *below)
+        )
+        fake.readings = [samples.guest(disk)]
+        with pytest.raises(SizeChanged, match="resized to 99 bytes") as caught:
+            create(fake, CREATE)
+        assert (caught.value.wanted, caught.value.changed) == (99, "yes")
+        assert fake.existing == {"/share/volume-1.new"}
 
     def test_refused_plan_touches_nothing(self) -> None:
         fake = guest()

@@ -45,14 +45,23 @@ def test_migration(
         assert host.state().migration == expected
 
 
-@pytest.mark.parametrize("names", ["the base", "an overlay on the base"])
+@pytest.mark.parametrize(
+    "names",
+    ["the base", "an overlay on the base", "two overlays on the base", "another name of it"],
+)
 def test_guest_that_is_off(make_rig: MakeRig, connection: Any, names: str) -> None:
     with make_rig("raw") as rig:
         rig.grow(3)
         path, format_ = rig.folder / BASE, "raw"
-        if names == "an overlay on the base":
+        if "overlay" in names:
             path, format_ = rig.folder / "other", "qcow2"
             images.create_qcow2(path, SIZE, BASE, "raw")
+        if names == "two overlays on the base":
+            path = rig.folder / "over-the-other"
+            images.create_qcow2(path, SIZE, "other", "qcow2")
+        if names == "another name of it":
+            path = rig.folder / "link"
+            path.hardlink_to(rig.folder / BASE)
         name = f"off-{rig.names[0]}"
         domain = connection.defineXML(DOMAIN.format(name=name, path=path, format=format_))
         try:

@@ -258,6 +258,53 @@ def test_chain_that_is_in_use_is_refused(off: Off) -> None:
     assert off.rig.files() == [f"{BASE}.s1", BASE]
 
 
+@pytest.mark.parametrize("who", ["another guest", "another disk of the guest"])
+def test_chain_that_another_definition_rests_on(off: Off, connection: Any, who: str) -> None:
+    """Two overlays away, and under another name of the base."""
+    off.grow(3)
+    (off.folder / "link").hardlink_to(off.folder / BASE)
+    format_ = off.rig.disk().layers[2].format
+    images.create_qcow2(off.folder / "below", SIZE, "link", str(format_))
+    images.create_qcow2(off.folder / "above", SIZE, "below", "qcow2")
+    if who == "another guest":
+        above = off.folder / "above"
+        other = connection.defineXML(
+            DOMAIN.format(name=f"{off.domain.name()}b", format="qcow2", path=above)
+        )
+    else:
+        other = None
+        disk = (
+            "<disk type='file' device='disk'><driver name='qemu' type='qcow2'/>"
+            f"<source file='{off.folder / 'above'}'/><target dev='vdb' bus='virtio'/></disk>"
+        )
+        off.domain.attachDeviceFlags(disk, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+    try:
+        said = off.rig.delete(f"{BASE}.s1", BASE)
+        assert said.code == 4, said
+        assert f"{BASE} is also read by" in said.err
+        assert off.rig.files() == [f"{BASE}.s2", f"{BASE}.s1", BASE]
+    finally:
+        if other is not None:
+            other.undefine()
+
+
+def test_definition_that_is_edited_meanwhile(off: Off, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the active file of the disk is changed in it."""
+    off.grow(2)
+    content = off.content()
+
+    def edit(_step: Step) -> None:
+        text = off.domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+        described = "</name><description>edited</description>"
+        off.domain.connect().defineXML(text.replace("</name>", described, 1))
+
+    patch(monkeypatch, OfflineGuest, after=at(Does.START, edit))
+    assert off.rig.delete(f"{BASE}.s1", BASE).code == 0
+    assert "<description>edited</description>" in off.domain.XMLDesc(0)
+    assert off.active()[0] == BASE
+    assert off.content() == content
+
+
 def test_file_that_is_not_what_its_header_says(off: Off, tmp_path: Path) -> None:
     path = tmp_path / "not-qcow2"
     path.write_bytes(b"\0" * MIB)

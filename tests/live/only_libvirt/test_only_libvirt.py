@@ -37,14 +37,15 @@ class TestWithoutPassthrough:
             assert layers[0]["virtual_size"] == rig.guest.virtual_size(DISK)
 
     def test_the_report_says_that_the_guest_would_stall(self, make_rig: MakeRig) -> None:
-        with make_rig("raw") as rig:
+        # libvirt 11.3 opens a raw disk as one node, and a listing of one does not stop a guest.
+        with make_rig("qcow2") as rig:
             said = run_cli(["--max-stall=0", *rig.road, "chain", *rig.names, "-o", "json"])
             assert said.code == 0, said
             (note,) = said.json["notes"]
             assert "by XML alone" in note
             assert "would stop it for" in note
             (layer,) = said.json["disks"][0]["layers"]
-            assert (layer["format"], layer["verdict"]) == ("raw", "stated")
+            assert (layer["format"], layer["verdict"]) == ("qcow2", "stated")
 
     @pytest.mark.parametrize("option", ["--no-passthrough", "--max-stall=0"])
     def test_the_operations_work_all_the_same(self, make_rig: MakeRig, option: str) -> None:

@@ -16,6 +16,7 @@ from qmpsnap.operations.requests import DeleteRequest, NamedDeleteRequest
 from qmpsnap.operations.step import Does
 from tests.rig import images
 from tests.rig.doors import Killed, dying_at
+from tests.rig.headers import masks
 from tests.rig.rig import BASE, DISK, SERIAL
 from tests.rig.roads import MakeRig
 
@@ -64,9 +65,10 @@ def test_a_finished_stream_of_somebody_else_does_not_cost_the_guest(make_rig: Ma
             pass
         said = rig.cli("chain")
         assert said.code == 0
-        assert "was not asked for its nodes" in said.err
-        assert "theirs" in said.err
-        assert rig.cli("create", DISK, "new").code == 4
+        if not masks(rig, "block-stream"):  # before 9.0; 10.0 does not crash
+            assert "was not asked for its nodes" in said.err
+            assert "theirs" in said.err
+            assert rig.cli("create", DISK, "new").code == 4
         rig.guest.qmp("job-dismiss", {"id": "theirs"})
         assert rig.files() == [f"{BASE}.s1"]
 
