@@ -8,9 +8,7 @@ from dataclasses import dataclass, field
 
 from qmpsnap.formats.layers import Disks
 from qmpsnap.formats.qcow2 import Header
-
-Identity = tuple[str, int, int]
-"""Kind (`file` or `device`), and two numbers that no other file of this host has."""
+from qmpsnap.guests.files.identity import Identity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,11 +10,12 @@ from __future__ import annotations
 import os
 import stat
 
-from qmpsnap.findings.facts import FileFacts, Identity
+from qmpsnap.findings.facts import FileFacts
 from qmpsnap.findings.image_headers import READ_SIZE, looks_like
 from qmpsnap.formats.layers import Disks
 from qmpsnap.formats.qcow2 import BadHeader
 from qmpsnap.guests.files.header import read_header
+from qmpsnap.guests.files.identity import identity_of
 
 
 def file_facts(report: Disks) -> dict[str, FileFacts]:
@@ -35,7 +36,7 @@ def _facts(path: str, stated: str | None) -> FileFacts:
     try:
         real_path = os.path.realpath(path)
         real_folder = os.path.realpath(os.path.dirname(path))
-        identity = _identity(path)
+        identity = identity_of(os.stat(path))
         if stated == "qcow2":
             header = read_header(path)
         elif stated == "raw":
@@ -53,13 +54,6 @@ def _facts(path: str, stated: str | None) -> FileFacts:
         bad_header=bad_header,
         problem=problem,
     )
-
-
-def _identity(path: str) -> Identity:
-    status = os.stat(path)
-    if stat.S_ISBLK(status.st_mode):
-        return ("device", status.st_rdev, 0)
-    return ("file", status.st_dev, status.st_ino)
 
 
 def _first_bytes(path: str) -> bytes:

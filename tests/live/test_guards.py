@@ -50,6 +50,18 @@ class TestGuards:
             rig.guest.qmp("nbd-server-stop")
             assert rig.delete(f"{BASE}.s1", BASE).code == 0
 
+    def test_somebody_reads_the_file_that_was_active(self, make_rig: MakeRig) -> None:
+        """Whoever has the active file open is taken for its QEMU, but not once it has left."""
+        with make_rig("qcow2") as rig:
+            rig.grow(3)
+            active = rig.folder / f"{BASE}.s2"
+            with read_by_another_process(active, "raw"):
+                said = rig.cli("delete", DISK, "s2", "--remove-file")
+                assert said.code == 0, said
+                assert "is read by qemu-nbd (pid " in said.err
+                assert active.exists()
+            assert rig.files() == [f"{BASE}.s1", BASE]
+
     def test_pull_writes_nothing_that_others_read(self, make_rig: MakeRig) -> None:
         with make_rig("raw") as rig:
             rig.grow(3)

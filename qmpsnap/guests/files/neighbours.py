@@ -1,9 +1,8 @@
 """
 Who else on this host uses the files of a chain.
 
-Files are compared by device and inode: the same file may have many names. Block devices are
-compared by what they stand for: libvirt makes nodes of its own in a private `/dev`. What is read
-are the descriptors of running processes (`/proc`), so a guest that is off is not seen.
+What is read are the descriptors of running processes (`/proc`), so a guest that is off is not
+seen.
 """
 
 from __future__ import annotations
@@ -14,17 +13,16 @@ from collections.abc import Collection
 from typing import Final
 
 from qmpsnap.formats.layers import Disk
+from qmpsnap.guests.files.identity import Identity, identity
 from qmpsnap.guests.files.lease import is_open_nowhere
+from qmpsnap.operations.guards import Surroundings
 from qmpsnap.operations.space import Room
 
 _PROC: Final = "/proc"
 
-Identity = tuple[int, int, int]
-"""Kind (`S_IFREG` or `S_IFBLK`), then device and inode of a file, or the device that a node is."""
-
 
 def other_users(
-    paths: Collection[str], active: str, *, left: bool = False
+    paths: Collection[str], active: str | None, *, left: bool = False
 ) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
     """
     Find processes that have layers of a chain open, and are not its own QEMU.
@@ -33,7 +31,7 @@ def other_users(
 
     Args:
         paths: Host files of the chain.
-        active: The active layer's.
+        active: The active layer's, which the chain's own QEMU has open; None: it has none of them.
         left: Whether they have left the chain, so that nobody at all is expected to have them
             open; then a walk over all processes is mostly not needed.
 
@@ -45,7 +43,7 @@ def other_users(
         if not paths:
             return {}, ()
     wanted = {key: path for path in paths if (key := identity(path)) is not None}
-    own = identity(active)
+    own = None if active is None else identity(active)
     found: dict[str, list[str]] = {}
     hidden = 0
     for pid in os.listdir(_PROC):
@@ -68,17 +66,21 @@ def other_users(
     return {path: tuple(users) for path, users in found.items()}, notes
 
 
-def identity(path: str) -> Identity | None:
-    """What a file is, whatever its name; None for what is not there, and for what no image can be."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    if stat.S_ISREG(status.st_mode):
-        return stat.S_IFREG, status.st_dev, status.st_ino
-    if stat.S_ISBLK(status.st_mode):
-        return stat.S_IFBLK, status.st_rdev, 0
-    return None
+def surroundings(disk: Disk, left: Collection[str] | None, *, runs: bool) -> Surroundings:
+    """
+    What can be seen on this host around a disk.
+
+    Args:
+        disk: As it was planned with.
+        left: See `Guest.neighbours`. What has left the chain its own QEMU has open no more, so
+            whoever has it open is somebody else.
+        runs: Whether the guest does.
+    """
+    paths = layer_paths(disk, left)
+    active = disk.layers[0].path if runs and left is None else None
+    readers, notes = other_users(paths, active, left=left is not None)
+    allocated, free = space_of(paths)
+    return Surroundings(readers=readers, allocated=allocated, free=free, notes=notes)
 
 
 def layer_paths(disk: Disk, left: Collection[str] | None) -> tuple[str, ...]:

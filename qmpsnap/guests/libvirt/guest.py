@@ -27,13 +27,11 @@ from qmpsnap.guests.closable import Closable
 from qmpsnap.guests.files.door import take_file
 from qmpsnap.guests.files.header import read_headers
 from qmpsnap.guests.files.looks import LocalFiles
-from qmpsnap.guests.files.neighbours import layer_paths, other_users, space_of
 from qmpsnap.guests.files.sizes import with_raw_sizes
 from qmpsnap.guests.libvirt import door
 from qmpsnap.guests.libvirt.jobs import heard_in, info_of, may_be_ready, reports_of, view_of
-from qmpsnap.guests.libvirt.neighbours import defined_users
+from qmpsnap.guests.libvirt.neighbours import surroundings_of
 from qmpsnap.guests.libvirt.process import pid_of
-from qmpsnap.guests.libvirt.snapshots import recorded_snapshots
 from qmpsnap.guests.libvirt.steps import LibvirtComposer
 from qmpsnap.guests.qmp.outline import outlines
 from qmpsnap.guests.reader import MAX_STALL_S, GuestWouldStall, Reader, StreamLingers
@@ -61,8 +59,6 @@ SAFE_DEPTH: Final = 16
 """Layers up to which a nested reply is asked for: libvirt 11.3 loses the monitor at 26."""
 SAFE_LAYERS: Final = 256
 """Layers of all disks up to which a nested reply stays far below libvirt's 10 MiB."""
-LIST_TIMEOUT_S: Final = 5.0
-"""libvirt lists all guests or none: it waits for one that is being ended (seen for minutes)."""
 ASK_S: Final = 0.2
 """Seconds between two looks at a job where no event is to be expected."""
 RECONNECT_S: Final = 15.0
@@ -242,30 +238,10 @@ class LibvirtGuest(Closable):
             return none
 
     def neighbours(self, disk: Disk, left: Collection[str] | None = None) -> Surroundings:
-        """See `Guest.neighbours`: other processes by `/proc`, others by their definitions."""
+        """See `Guest.neighbours`."""
         self._check_here()
         with reading():
-            paths = layer_paths(disk, left)
-            readers, notes = other_users(paths, disk.layers[0].path or "", left=left is not None)
-            found = {path: list(users) for path, users in readers.items()}
-            try:
-                defined = in_time(lambda: defined_users(self._domain, disk, left), LIST_TIMEOUT_S)
-            except MonitorBusy:
-                defined = {}
-                notes = (*notes, "libvirt does not list its guests: one is stuck")
-            for path, users in defined.items():
-                found.setdefault(path, []).extend(users)
-            recorded = self._call(
-                "virDomainListAllSnapshots", lambda: recorded_snapshots(self._domain)
-            )
-        allocated, free = space_of(paths)
-        return Surroundings(
-            readers={path: tuple(users) for path, users in found.items()},
-            recorded=recorded,
-            allocated=allocated,
-            free=free,
-            notes=notes,
-        )
+            return surroundings_of(self._domain, disk, left, runs=True)
 
     def _check_here(self) -> None:
         if self._remote:

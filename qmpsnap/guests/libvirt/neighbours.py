@@ -1,5 +1,5 @@
 """
-What the definitions of this libvirt name as their files, all the way down their chains.
+Who else uses the files of a chain, by what the definitions of this libvirt name, all the way down.
 
 A guest that is off has no process that could be seen; a running one may start from other files the
 next time than it has open now.
@@ -9,16 +9,47 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, Final
 
 from qmpsnap.formats.layers import Disk
 from qmpsnap.formats.qcow2 import BadHeader
 from qmpsnap.graph import xml
 from qmpsnap.graph.chain import host_path
 from qmpsnap.guests.files.header import read_header
-from qmpsnap.guests.files.neighbours import identity, layer_paths
+from qmpsnap.guests.files.identity import identity
+from qmpsnap.guests.files.neighbours import layer_paths, surroundings
 from qmpsnap.guests.libvirt.door import call
+from qmpsnap.guests.libvirt.snapshots import recorded_snapshots
+from qmpsnap.monitor.passthrough import MonitorBusy, in_time
 from qmpsnap.monitor.virt import libvirt_module
+from qmpsnap.operations.guards import Surroundings
+
+LIST_TIMEOUT_S: Final = 5.0
+"""libvirt lists all guests or none: it waits for one that is being ended (seen for minutes)."""
+
+
+def surroundings_of(
+    domain: Any, disk: Disk, left: Collection[str] | None, *, runs: bool
+) -> Surroundings:
+    """
+    What is around a disk of a guest of libvirt; arguments as `surroundings` takes them.
+
+    Raises:
+        CommandFailed, LostInMidCommand: libvirt does not tell.
+        MalformedXml: What it tells of its snapshots cannot be read.
+    """
+    seen = surroundings(disk, left, runs=runs)
+    readers, notes = dict(seen.readers), seen.notes
+    try:
+        defined = in_time(lambda: defined_users(domain, disk, left), LIST_TIMEOUT_S)
+    except MonitorBusy:
+        defined = {}
+        notes = (*notes, "libvirt does not list its guests: one is stuck")
+    for path, users in defined.items():
+        readers[path] = (*readers.get(path, ()), *users)
+    recorded = call(domain, "virDomainListAllSnapshots", lambda: recorded_snapshots(domain))
+    return replace(seen, readers=readers, recorded=recorded, notes=notes)
 
 
 def defined_users(

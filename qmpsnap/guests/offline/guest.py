@@ -22,11 +22,9 @@ from qmpsnap.guests.closable import Closable
 from qmpsnap.guests.files.door import take_file
 from qmpsnap.guests.files.header import read_header
 from qmpsnap.guests.files.looks import LocalFiles
-from qmpsnap.guests.files.neighbours import layer_paths, other_users, space_of
 from qmpsnap.guests.files.sizes import with_raw_sizes
 from qmpsnap.guests.libvirt import door
-from qmpsnap.guests.libvirt.neighbours import defined_users
-from qmpsnap.guests.libvirt.snapshots import recorded_snapshots
+from qmpsnap.guests.libvirt.neighbours import surroundings_of
 from qmpsnap.guests.offline.block_layer import opened
 from qmpsnap.guests.offline.definition import Redefine
 from qmpsnap.guests.offline.steps import OfflineComposer, with_nodes
@@ -183,20 +181,7 @@ class OfflineGuest(Closable):
 
     def neighbours(self, disk: Disk, left: Collection[str] | None = None) -> Surroundings:
         """See `Guest.neighbours`: every process that has a layer open is somebody else."""
-        paths = layer_paths(disk, left)
-        readers, notes = other_users(paths, "", left=left is not None)
-        for path, users in defined_users(self._domain, disk, left).items():
-            readers[path] = (*readers.get(path, ()), *users)
-        allocated, free = space_of(paths)
-        return Surroundings(
-            readers=readers,
-            recorded=self._call(
-                "virDomainListAllSnapshots", lambda: recorded_snapshots(self._domain)
-            ),
-            allocated=allocated,
-            free=free,
-            notes=notes,
-        )
+        return surroundings_of(self._domain, disk, left, runs=False)
 
     def state(self) -> State:
         """See `Guest.state`."""

@@ -20,7 +20,7 @@ from qmpsnap.guests.closable import Closable
 from qmpsnap.guests.files.door import take_file
 from qmpsnap.guests.files.header import read_headers
 from qmpsnap.guests.files.looks import LocalFiles
-from qmpsnap.guests.files.neighbours import layer_paths, other_users, space_of
+from qmpsnap.guests.files.neighbours import surroundings
 from qmpsnap.guests.qmp.jobs import io_status_of, job_reports
 from qmpsnap.guests.qmp.outline import outlines
 from qmpsnap.guests.qmp.steps import QmpComposer
@@ -175,10 +175,7 @@ class QmpGuest(Closable):
 
     def neighbours(self, disk: Disk, left: Collection[str] | None = None) -> Surroundings:
         """See `Guest.neighbours`: other processes by `/proc`."""
-        paths = layer_paths(disk, left)
-        readers, notes = other_users(paths, disk.layers[0].path or "", left=left is not None)
-        allocated, free = space_of(paths)
-        return Surroundings(readers=readers, allocated=allocated, free=free, notes=notes)
+        return surroundings(disk, left, runs=True)
 
     def state(self) -> State:
         """See `Guest.state`; source: RunState, qapi/run-state.json; MigrationStatus, qapi/migration.json."""
