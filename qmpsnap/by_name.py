@@ -117,8 +117,8 @@ def delete(
     Raises:
         Refused: Nothing was touched.
         Failed: The job failed, and the chain is as it was; or the chain is not as it should be.
-        Unknown: Ctrl-C (`Interrupted`) or a lost connection: the job goes on, and the same call
-            takes it up.
+        Unknown: Ctrl-C (`Interrupted`) or a lost connection: a job that goes on is taken up by the
+            same call.
     """
     return merge.delete(
         guest,

@@ -71,7 +71,9 @@ def _undone(
     if ended.cancelled is Why.TIMEOUT:
         return TimedOut(plan.kind, plan.top.file, seconds, chain)
     if ended.cancelled is Why.NOT_READY:
-        reason = "QEMU said again and again that it is not ready to pivot, so it was cancelled"
+        reason = (
+            "QEMU said again and again that it cannot change the chain now, so it was cancelled"
+        )
     elif ended.error is None:
         # A cancel after READY may end with the same events as success, and without an error.
         reason = "it ended without an error, but nothing was merged (was it cancelled?)"

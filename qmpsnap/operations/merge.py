@@ -28,7 +28,7 @@ from qmpsnap.operations.job.machine import DEFAULT_LIMITS, Limits
 from qmpsnap.operations.job.states import COPYING, JobReport, JobStatus, JobView, Verb
 from qmpsnap.operations.judge import judged
 from qmpsnap.operations.options import DEFAULT_OPTIONS, MergeOptions
-from qmpsnap.operations.outcome import Interrupted, Result, changing
+from qmpsnap.operations.outcome import Interrupted, OutcomeUnknown, Result, changing
 from qmpsnap.operations.plan_merge import MergePlan, plan_delete
 from qmpsnap.operations.proof import ContentDiffers, Proof
 from qmpsnap.operations.removal import removal, removed
@@ -131,7 +131,7 @@ def delete(
         TimedOut: It was cancelled at the time limit; the chain is as it was.
         StillRunning: It was changing the chain at the time limit, and has not ended since.
         Interrupted: Ctrl-C; the job goes on, and the same call attaches to it.
-        OutcomeUnknown: The connection broke while the job ran.
+        OutcomeUnknown: The connection broke while the job ran, or Ctrl-C came when it had ended.
         HeaderWrong, ChainUnexpected: It ran, and the outcome is not what it should be.
         ContentDiffers: It ran, and what is read is not what was read before.
     """
@@ -158,7 +158,8 @@ def delete(
                 problems = _settle(guest, loop, plan, steps, ended)
                 now, after = loop.lasting(lambda: fresh(guest, plan.disk))
         except KeyboardInterrupt:
-            raise Interrupted(plan.kind, plan.top.file) from None
+            reason = "interrupted when its job had ended"
+            raise OutcomeUnknown(plan.kind, plan.top.file, reason) from None
     left_open = _left_open(plan, problems, now)
     done = judged(
         plan,

@@ -126,7 +126,7 @@ class TestCommit:
     def test_has_a_bound_that_leaves_the_chain_as_it_was(self) -> None:
         fake = guest(view("ready"))
         fake.pivots = [False]
-        with pytest.raises(JobFailed, match="not ready to pivot") as caught:
+        with pytest.raises(JobFailed, match="cannot change the chain now") as caught:
             deleted(fake, ACTIVE)
         assert caught.value.exit_code == 5
         assert fake.calls.count("commit") == 3

@@ -670,11 +670,20 @@ class TestJobOfThePlan:
 
 
 class TestInterrupted:
-    @pytest.mark.parametrize("step", ["start", "view", "wait", "commit", "dismiss", "close"])
+    @pytest.mark.parametrize("step", ["start", "view", "wait", "commit"])
     def test_ctrl_c(self, step: str) -> None:
         fake = guest(view("pending"), CONCLUDED)
         fake.fails[step] = KeyboardInterrupt()
         with pytest.raises(Interrupted, match=r"the commit of volume-1\.s1 goes on") as caught:
+            deleted(fake)
+        assert (caught.value.exit_code, caught.value.changed) == (6, "unknown")
+
+    @pytest.mark.parametrize("step", ["dismiss", "close"])
+    def test_ctrl_c_when_the_job_has_ended(self, step: str) -> None:
+        """Nothing goes on in the guest, and the same command may find nothing to merge."""
+        fake = guest(view("pending"), CONCLUDED)
+        fake.fails[step] = KeyboardInterrupt()
+        with pytest.raises(OutcomeUnknown, match="interrupted when its job had ended") as caught:
             deleted(fake)
         assert (caught.value.exit_code, caught.value.changed) == (6, "unknown")
 
