@@ -29,6 +29,7 @@ from qmpsnap.operations.plan_snapshot import CreatePlan, plan_creates
 from qmpsnap.operations.quiesce import NEVER, Moment, NotConsistent, Policy, Quiesce, frozen
 from qmpsnap.operations.requests import CreateRequest
 from qmpsnap.operations.run_state import remarks
+from qmpsnap.operations.step import Step
 from qmpsnap.operations.unchanged import GraphChanged, check_unchanged
 
 
@@ -136,7 +137,7 @@ def create_all(
         _make(guest, ready)
         problem = _switch(guest, ready, quiesce, moment)
         if isinstance(problem, GraphChanged):
-            with suppress(QmpsnapError):  # what cannot be taken back now is taken by the next try
+            with suppress(QmpsnapError):
                 _discard(guest, ready, guest.read())
             raise moment.not_thawed or problem
         now, afters = _seen(guest, ready)
@@ -169,9 +170,7 @@ def _make(guest: Guest, ready: Prepared) -> None:
                 guest.take(step)
             made += 1
     except BaseException:
-        for back in ready.steps.discard[:made]:
-            if back is not None:
-                guest.take(back)
+        _take_back(guest, ready.steps.discard[:made])
         raise
 
 
@@ -211,9 +210,16 @@ def _seen(guest: Guest, ready: Prepared) -> tuple[Disks, tuple[Disk, ...]]:
 
 def _discard(guest: Guest, ready: Prepared, now: Disks) -> None:
     """Remove the overlays that were made and that nothing has open."""
-    for plan, step in zip(ready.plans, ready.steps.discard, strict=True):
-        if step is not None and plan.overlay not in now.open_files:
-            guest.take(step)
+    steps = zip(ready.plans, ready.steps.discard, strict=True)
+    _take_back(guest, [step for plan, step in steps if plan.overlay not in now.open_files])
+
+
+def _take_back(guest: Guest, steps: Iterable[Step | None]) -> None:
+    """Remove overlays again; what cannot be removed now is taken by the next try."""
+    for step in steps:
+        if step is not None:
+            with suppress(QmpsnapError):
+                guest.take(step)
 
 
 def _is_new(plan: CreatePlan, after: Disk) -> bool:

@@ -120,6 +120,15 @@ class TestCreate:
         assert fake.calls[2:] == ["make", "open", "read", "switch", "close", "read", "discard"]
         assert (fake.existing, fake.nodes) == (set(), set())
 
+    def test_overlay_that_cannot_be_removed_does_not_hide_why(self) -> None:
+        fake = guest()
+        fake.fails = {
+            "switch": CommandFailed("transaction", "GenericError", "no"),
+            "discard": CommandFailed("unlink", "", "read-only"),
+        }
+        with pytest.raises(CommandFailed, match="transaction"):
+            create(fake, CREATE)
+
     def test_overlay_that_was_there_before_is_kept(self) -> None:
         fake = guest()
         fake.found = Overlay(is_there=True)
