@@ -45,9 +45,6 @@ _KINDS: Final = {
     for name in names.split()
 }
 
-JOB_FILTERS: Final = frozenset({"backup-top", "commit_top", "copy-before-write", "mirror_top"})
-"""Filters that a running block job inserts by itself."""
-
 
 def kind_of(driver: str) -> DriverKind:
     """Classify a driver name as it stands in `drv`."""

@@ -24,8 +24,6 @@ class Recorded:
 
     filename: str
     """As it stands in the header: may be relative, or a `json:` name."""
-    full_filename: str | None
-    """As QEMU resolved it."""
     format: str | None
 
 

@@ -92,7 +92,6 @@ def _recorded(image: ImageInfo) -> Recorded | None:
         return None
     return Recorded(
         filename=image.backing_filename,
-        full_filename=image.full_backing_filename,
         format=image.backing_filename_format or None,
     )
 

@@ -59,7 +59,6 @@ class ImageInfo(msgspec.Struct, frozen=True, rename="kebab"):
     virtual_size: _Size | None = None
     actual_size: _Size | None = None
     backing_filename: str | None = None
-    full_backing_filename: str | None = None
     backing_filename_format: str | None = None
     encrypted: bool = False
     format_specific: ImageInfoSpecific | None = None

@@ -108,11 +108,6 @@ class Disk:
         self.active.content = frozen or Content(bytes(self.content))
         self.layers.insert(0, Layer(file, "qcow2", None))
 
-    def taken_out(self, top: int, base: int | None) -> list[str]:
-        """Files that leave the chain when layers are merged; see `merged` for the arguments."""
-        below = len(self.layers) if base is None else base
-        return self.files[top:below]
-
     def merged(self, top: int, base: int) -> None:
         """Note a commit of layer `top` into layer `base`."""
         self.layers[base].content = self.layers[top].content

@@ -279,7 +279,7 @@ class TestFlags:
 
     def test_json_name_recorded_when_it_was_opened(self) -> None:
         made = recordings.graph("qcow2-over-protocol")
-        recorded = Recorded(filename="json:{}", full_filename=None, format=None)
+        recorded = Recorded(filename="json:{}", format=None)
         nodes = {**made.nodes, "top": replace(made.nodes["top"], recorded=recorded)}
         assert guest_from_graph(replace(made, nodes=nodes)).disks[0].layers[0].flags == (
             "json-name",

@@ -69,7 +69,7 @@ class TestNodes:
         assert top.virtual_size == 1024 * 1024
         assert top.actual_size is not None
         assert not top.read_only
-        assert top.recorded == Recorded(filename="mid", full_filename="/share/mid", format="qcow2")
+        assert top.recorded == Recorded(filename="mid", format="qcow2")
         mid = next(node for node in nodes if node.name == "mid")
         assert mid.read_only
 
@@ -394,7 +394,7 @@ class TestMalformed:
     def test_empty_backing_format_states_nothing(self) -> None:
         image = {"backing-filename": "b", "backing-filename-format": ""}
         nodes, _ = nodes_from([{"node-name": "a", "drv": "qcow2", "image": image}])
-        assert nodes[0].recorded == Recorded(filename="b", full_filename=None, format=None)
+        assert nodes[0].recorded == Recorded(filename="b", format=None)
 
 
 class TestAmbiguous:

@@ -29,7 +29,7 @@ def chain(
     disk = samples.disk(2, base=base)
     entry = None
     if recorded is not None:
-        entry = Recorded(filename=recorded, full_filename=None, format=format_)
+        entry = Recorded(filename=recorded, format=format_)
     details = disk.layers[0].node_details
     assert details is not None
     return samples.changed_layer(disk, 0, node_details=replace(details, recorded=entry))
@@ -62,7 +62,7 @@ def test_a_clean_chain(depth: int) -> None:
         assert details is not None
         entry = None
         if below is not None:
-            entry = Recorded(filename=below.file, full_filename=None, format=below.format)
+            entry = Recorded(filename=below.file, format=below.format)
         layers.append(replace(layer, node_details=replace(details, recorded=entry)))
     assert looked(replace(disk, layers=tuple(layers))) == ()
 
@@ -191,7 +191,7 @@ class TestRecordedName:
         disk = samples.disk(1, base="qcow2")
         node = replace(
             disk.layers[0].node_details or Node(name="", driver="", filename=""),
-            recorded=Recorded(filename="older", full_filename=None, format="raw"),
+            recorded=Recorded(filename="older", format="raw"),
         )
         found = only(looked(samples.changed_layer(disk, 0, node_details=node)))
         assert found.id == "backing-name-differs"

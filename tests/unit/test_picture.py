@@ -28,7 +28,7 @@ def drawn(report: Disks, disk: int | None = None) -> Drawn:
 def node(name: str, driver: str = "qcow2", backing: tuple[str, str] | None = None) -> Node:
     recorded = None
     if backing is not None:
-        recorded = Recorded(filename=backing[0], full_filename=None, format=backing[1])
+        recorded = Recorded(filename=backing[0], format=backing[1])
     return Node(name=name, driver=driver, filename=f"/share/{name}", recorded=recorded)
 
 
