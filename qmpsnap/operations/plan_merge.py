@@ -206,9 +206,13 @@ def _plan_commit(disk: Volume, top: int, base: int) -> MergePlan:
     upper, lower = layers[top], layers[base]
     if base <= top:
         raise WrongOrder(lower.file, upper.file, disk.disk, disk.chain_text)
-    if folder_of(lower) != folder_of(upper):
-        what = f"the file that {upper.file} is committed into"
-        raise ForeignLayer(what, lower.path, folder_of(upper))
+    own = folder_of(layers[0])
+    for what, layer in (
+        ("the file to merge", upper),
+        (f"the file that {upper.file} is committed into", lower),
+    ):
+        if folder_of(layer) != own:
+            raise ForeignLayer(what, layer.path, own)
     above = layers[top - 1] if top else None
     check_lengths(disk, above, upper, lower)
     return MergePlan(

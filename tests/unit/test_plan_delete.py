@@ -216,8 +216,8 @@ class TestBackingName:
         assert plan.backing_name == expected
 
     def test_relative_to_the_folder_of_the_layer_above(self) -> None:
-        disk = samples.disk(3)
-        disk = samples.changed_layer(disk, 0, path="/fast/a/volume-1.s2", backing_name="../b/x")
+        disk = samples.disk(4)
+        disk = samples.changed_layer(disk, 1, path="/fast/a/volume-1.s2", backing_name="../b/x")
         assert named(disk, "s1").backing_name == "../../share/volume-1"
 
     def test_what_qemu_would_take_for_an_address(self) -> None:
@@ -243,6 +243,8 @@ class TestRefuses:
             disk = samples.changed_layer(disk, position, path=f"/template/{name}")
         with pytest.raises(ForeignLayer, match=r"would be /template/volume-1\.s1, which"):
             planned(disk, "volume-1.s1", "volume-1")
+        with pytest.raises(ForeignLayer, match=r"to merge would be /template/volume-1\.s1, which"):
+            named(disk, "s1")
 
     @pytest.mark.parametrize("snapshot", ["s1", "s2"])
     def test_commit_into_another_folder(self, snapshot: str) -> None:
