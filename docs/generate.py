@@ -53,7 +53,7 @@ NOTICE: Final = "<!-- Written by docs/generate.py; change the code and run it ag
 
 EXIT_CODES: Final = {
     0: "done",
-    1: "failed: it ran and stopped; the message says in which state the chain was left",
+    1: "failed: it ran and stopped; the message says in what state the chain was left",
     2: "usage: the command line, or a JSON argument, is not understood",
     3: "`verify` or `audit` found an error or a warning; `doctor` found something missing",
     4: "refused: nothing that changes the guest or its files was done",
@@ -65,7 +65,7 @@ EXIT_CODES: Final = {
 CHANGED: Final = {
     "no": "no",
     "yes": "yes: read the message",
-    "unknown": "not known: look before acting",
+    "unknown": "unknown: look before acting",
 }
 
 
@@ -121,8 +121,8 @@ def command_line() -> str:
         "",
         NOTICE,
         "",
-        "`qmpsnap [OPTIONS] COMMAND [ARGUMENTS]`: the global options stand before the command or "
-        "after it. One that is given twice has to have the same value.",
+        "`qmpsnap [OPTIONS] COMMAND [ARGUMENTS]`: global options may be given before the command or "
+        "after it. One that is given twice must have the same value both times.",
         "",
         "With `--qmp SOCKET` the argument GUEST is left out: a socket belongs to one guest. "
         "Without it GUEST is a name or UUID that libvirt knows.",
@@ -131,12 +131,12 @@ def command_line() -> str:
         "`qmpsnap disks` shows them.",
         "",
         "Results go to standard output; messages, notes and progress go to standard error. "
-        "A table that does not fit the terminal becomes a block for each row; in a pipe a row "
-        "stays one line. The forms of `-o json` are in [JSON](json.md), "
+        "A table that does not fit the terminal is shown as a block for each row; in a pipe each row "
+        "is one line. The documents of `-o json` are described in [JSON](json.md), "
         "the exit codes in [Exit codes and errors](exit-codes-and-errors.md).",
         "",
-        "`jobs`, `wait`, `cancel`, `pause` and `set-speed` without `job` before them are the "
-        "names of an earlier version, and still understood.",
+        "`jobs`, and `wait`, `cancel`, `pause` and `set-speed` without `job`, are the names of an "
+        "earlier version and still work.",
         "",
         "## Global options",
         "",
@@ -234,7 +234,8 @@ def errors() -> str:
         "|---|---|",
         *(f"| {code} | {meaning} |" for code, meaning in EXIT_CODES.items()),
         "",
-        "Ctrl-C outside of a block job ends with 6 as well, and says that nothing was under way.",
+        "Ctrl-C when no block job is running ends with 6 as well, and says that nothing was under "
+        "way.",
         "",
         "## Errors",
         "",
@@ -254,7 +255,7 @@ def errors() -> str:
         "",
         "## Messages",
         "",
-        "What stands in braces is filled in.",
+        "Words in braces are placeholders.",
     ]
     for one in classes:
         lines += ["", f"### {one.__name__}", "", f"> {_template(one.msg)}"]
@@ -265,8 +266,8 @@ def errors() -> str:
 
 _KINDS: Final = {
     "Refused": "mend the cause and try again: nothing was sent that changes anything",
-    "Unreachable": "the same: it is a Refused of its own, with an exit code of its own",
-    "Failed": "read in which state the chain was left",
+    "Unreachable": "the same: it is a kind of Refused with an exit code of its own",
+    "Failed": "read in what state the chain was left",
     "Unknown": "look at the guest with `qmpsnap chain` before anything else",
 }
 
@@ -326,19 +327,19 @@ def findings() -> str:
         "",
         NOTICE,
         "",
-        "What `qmpsnap verify` and `qmpsnap audit` find. The ids are stable; severities and texts "
-        "may change. How to run an audit: [Audit a host](../howto/audit-a-host.md). The forms of "
-        "`-o json` and `-o sarif`: [JSON](json.md#findings).",
+        "What `qmpsnap verify` and `qmpsnap audit` can find. The ids are stable; severities and "
+        "texts may change. How to run an audit: [Audit a host](../howto/audit-a-host.md). What "
+        "`-o json` and `-o sarif` print: [JSON](json.md#findings).",
         "",
         "| severity | meaning | exit code |",
         "|---|---|---|",
         "| `error` | somebody reads or writes the wrong bytes, or will at the next start | 3 |",
-        "| `warning` | it may be meant so; whoever did not mean it has the same problem | 3 |",
+        "| `warning` | it may be intended; if it is not, it is just as harmful | 3 |",
         "| `note` | worth knowing | 0 |",
         "",
-        "Commands in remedies are for a guest that is off. A finding says them with names. "
-        "FORMAT stands where nobody states a format beyond doubt: it is the one that the file was "
-        "made with, which whoever made it knows and its bytes do not tell.",
+        "Commands in remedies are for a guest that is off. In a finding they contain the real file "
+        "names. FORMAT is printed where no witness states a format beyond doubt: put in the format "
+        "that the file was made with. Whoever made the file knows it; its bytes do not tell.",
         "",
         "| id | severity | what it is |",
         "|---|---|---|",
@@ -374,26 +375,27 @@ def attacks() -> str:
         "",
         _FROM_TESTS,
         "",
-        "What is tried against qmpsnap in `tests/security/`, what it says, and beside that what "
-        f"`qemu-img` {seen['qemu-img']} makes of the same file when nobody tells it a format. "
-        "The victim is a file of the host outside of the volume's folder, with a secret in it. "
-        "In no case does qmpsnap open the victim (the kernel is asked, by inotify), nor is the "
+        "The attacks that `tests/security/` tries against qmpsnap, what qmpsnap says, and for "
+        f"comparison what `qemu-img` {seen['qemu-img']} makes of the same file when it is given no "
+        "format. The victim is a file of the host outside of the volume's folder, with a secret in "
+        "it. In no case does qmpsnap open the victim (checked with inotify), and in no case is the "
         "secret in any output or file.",
         "",
         "Why a raw file's content is no evidence: [How formats are known](../explanation/formats.md).",
         "",
         "## The guest writes a header into its raw disk",
         "",
-        "At rest before the guest starts, while it runs, over NBD, between snapshots, and through "
-        "an overlay down into the base by commit; with libvirt and without; with libvirtd "
-        "restarted in between. A header in the content of a qcow2 volume is tried as well.",
+        "It does so before it is started, while it runs, over NBD, between snapshots, and into an "
+        "overlay that a commit then copies down into the base; with libvirt and without; with "
+        "libvirtd restarted in between. A header inside the content of a qcow2 volume is tried as "
+        "well.",
         "",
         *_attack_table("the header is", "qmpsnap says", seen["headers"]),
         "",
         "## The volume service hands over an overlay",
         "",
-        "A file that lies there under the name of the new snapshot. All are refused with exit "
-        "code 4 and the status `error`, and nothing is touched.",
+        "A file that already exists under the name of the new snapshot. All of these are refused "
+        "with exit code 4 and the status `error`, and nothing is touched.",
         "",
         *_attack_table("the overlay is", "qmpsnap refuses", seen["overlays"]),
         "",
@@ -401,18 +403,17 @@ def attacks() -> str:
         "",
         "- A name with a slash, `..`, a colon or a control character is refused in every field "
         "of the dictionaries, and as a snapshot's name.",
-        "- A bare name means a file in the active file's folder. When a chain leads elsewhere (to a "
-        "template, or by a header to a file of somebody else), no commit writes there and "
-        "`--remove-file` removes nothing there.",
-        "- A volume whose own name looks like an address (`nbd:…`) is written as `./nbd:…` into "
-        "headers.",
+        "- A bare name means a file in the active file's folder. When a chain leads out of that "
+        "folder (to a template, or, because of a header, to somebody else's file), no commit writes "
+        "there, and `--remove-file` removes nothing there.",
+        "- A volume whose own name looks like an address (`nbd:…`) is recorded in headers as "
+        "`./nbd:…`.",
         "",
         "## Guests that were started without a format",
         "",
         "- Domain XML without a format: libvirt opens the disk as raw, and `chain` says so.",
-        "- An overlay that records no backing format, or `file`: libvirt 9.0 lets QEMU look into "
-        "the base, and the guest reads the victim. `chain` shows what is open; no operation "
-        "builds on it.",
+        "- An overlay that records no backing format, or `file`: libvirt 9.0 lets QEMU probe the "
+        "base, and the guest reads the victim. `chain` shows what is open; operations are refused.",
     ]
     return "\n".join(lines) + "\n"
 

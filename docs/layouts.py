@@ -30,13 +30,13 @@ def page(notice: str) -> str:
         "",
         notice,
         "",
-        "What `qmpsnap chain` reports, on each QEMU that was recorded. Formats stand from the "
-        "active layer down; `none` is an empty drive, `?` a layer without a single truth, for "
-        "which the verdict is `unknown`. `✓`: this QEMU's report is the one in the column "
-        "*reported*; `-`: it cannot have this layout, or it was not recorded.",
+        "What `qmpsnap chain` reports, on each QEMU that was recorded. Formats are listed from the "
+        "active layer down; `none` is an empty drive, `?` a layer that has no single true format, "
+        "for which the verdict is `unknown`. `✓`: this QEMU's report is as in the column "
+        "*reported*; `-`: this QEMU cannot have this layout, or it was not recorded.",
         "",
-        "Every row is a test: what is reported is compared with a truth that was written by "
-        "hand, on a running QEMU and from the recordings. How to make them anew: "
+        "Every row is a test: the report, of a running QEMU and of the recordings, is compared with "
+        "a truth that was written by hand. How to make the recordings again: "
         "[fixtures](../../fixtures/README.md).",
     ]
     for title, layouts in _KINDS.items():
@@ -110,14 +110,14 @@ def _wrong() -> list[str]:
     wrong = [layout for kind in _KINDS.values() for layout in kind if layout.wrong]
     if not wrong:
         return []
-    lines = ["", "## Told wrong", "", "Known, and marked as such in the tests:", ""]
+    lines = ["", "## Reported wrongly", "", "Known, and marked as such in the tests:", ""]
     return lines + [f"- `{layout.name}`: {_cell(layout.wrong or '')}" for layout in wrong]
 
 
 def _remote() -> Iterator[str]:
     yield (
-        "Built by hand from QEMU's source, for protocols that no test can reach; nothing here "
-        "was heard from a QEMU."
+        "Built by hand from QEMU's source code, for protocols that no test can reach; none of these "
+        "replies is from a real QEMU."
     )
     yield ""
     yield "| recording | reported |"

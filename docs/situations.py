@@ -14,7 +14,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 HEAD: Final = """\
 # Situations
 
-What happens when something is not as it should be, and what to do then. Each row is shown by the test that is named, on the road or roads that it runs on; a test fails when no command of it ends with the exit code that stands here.
+What happens when something is not as it should be, and what to do about it. Each row is proven by the test in the last column, on each road (QMP, libvirt) that the test runs on; a test fails if none of its commands ends with the exit code given here.
 
 | situation | what happens | exit code | what to do | shown by |
 |---|---|---|---|---|
@@ -68,8 +68,8 @@ def page(notice: str) -> str:
     )
     return (
         f"{notice}\n\n{HEAD}{rows}\n## The pains of other tools\n\n"
-        "What users of other snapshot tools complain of most. Each has tests of its own, with the "
-        "guard and without it, and some of the situations above are about it: "
+        "What users of other snapshot tools complain about most. Each pain has tests of its own, with "
+        "qmpsnap's guard and without it, and some of the situations above belong to it: "
         "[Pains](../explanation/pains.md).\n\n"
         f"| | pain | tests, and situations |\n|---|---|---|\n{answered}"
     )

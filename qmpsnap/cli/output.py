@@ -69,7 +69,7 @@ def _output(values: Iterable[StrEnum]) -> Callable[[F], F]:
 
 
 class CannotPrint(Failed):
-    """The result is there, and cannot be written where stdout goes."""
+    """There is a result, but it cannot be written to standard output."""
 
     msg = "the result cannot be printed: {self.reason}"
     remedy = (

@@ -173,7 +173,7 @@ def _dictionary(where: str, text: str) -> dict[str, object]:
 
 
 class NotJson(BadRequest):
-    """An argument that is to be a JSON object and is none: a mistake in the call."""
+    """An argument that must be a JSON object is not one: a mistake in the call."""
 
     exit_code = 2
 

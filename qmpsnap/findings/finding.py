@@ -65,8 +65,8 @@ FORMAT_CONFLICT: Final = Rule(
     severity=Severity.ERROR,
     title="The witnesses of a layer's format contradict each other",
     help="QEMU, libvirt's XML or the header above name different formats for one file. One of "
-    "them will be obeyed at the next start. A file that was raw and is open as qcow2 without "
-    "anybody having converted it is an attack under way: the guest wrote that header.",
+    "them will be used at the next start. A file that was raw and is open as qcow2 although nobody "
+    "converted it is an attack under way: the guest wrote that header.",
     remedy="Find out from whoever made the file which format it was made with; its bytes do not "
     "tell. Then correct the witness that is wrong, with the guest off.",
 )
@@ -94,27 +94,27 @@ BACKING_FORMAT_MISSING: Final = Rule(
     severity=Severity.ERROR,
     title="A header names a backing file without its format",
     help="Whoever opens the overlay next has to guess the format of the file below from bytes that "
-    "may be a guest's. QEMU does; libvirt 9.0 does too, refuses to go on over a backing file that "
-    "it finds like this, and opens a data file.",
+    "may be a guest's. QEMU guesses. libvirt 9.0 guesses too; it refuses to follow a backing file "
+    "that it finds in this way, but opens a data file.",
     remedy="With the guest off: `qemu-img rebase -u -f qcow2 -b BACKING -F FORMAT OVERLAY`.",
 )
 BACKING_FORMAT_PROTOCOL: Final = Rule(
     id="backing-format-protocol",
     severity=Severity.ERROR,
     title="A header names a protocol in the place of the backing format",
-    help="QEMU writes `file` over a base that it has open without a raw node. QEMU itself then "
-    "reads the bytes as they are; libvirt 9.0 takes it for a licence to probe, and a guest that "
-    "wrote a qcow2 header with a data file into its raw disk reads a file of the host.",
+    help="QEMU records `file` when it has the base open without a raw node. QEMU itself then reads "
+    "the bytes as they are; libvirt 9.0 probes the file, so a guest that wrote a qcow2 header with "
+    "a data file into its raw disk gets to read a file of the host.",
     remedy="With the guest off: `qemu-img rebase -u -f qcow2 -b BACKING -F raw OVERLAY`.",
 )
 BACKING_FORMAT_WITHOUT_LUKS: Final = Rule(
     id="backing-format-without-luks",
     severity=Severity.NOTE,
     title="A header calls an encrypted backing file raw",
-    help="libvirt's formats have no LUKS: its XML says `raw` with an encryption beside it, and a "
-    "snapshot that it makes while the guest is off records `raw`. As long as the XML names the "
-    "whole chain with its encryption, no header is asked. Whoever goes by the header alone gets the "
-    "encrypted bytes as the disk.",
+    help="libvirt has no format `luks`: its XML says `raw` with an encryption beside it, and a "
+    "snapshot that it takes while the guest is off records `raw`. As long as the XML names the "
+    "whole chain with its encryption, the header is not used. Whoever goes by the header alone gets "
+    "the encrypted bytes as the disk.",
     remedy="With the guest off: `qemu-img rebase -u -f qcow2 -b BACKING -F luks OVERLAY`.",
 )
 BACKING_NOT_RECORDED: Final = Rule(
@@ -150,7 +150,7 @@ CHAIN_LOOP: Final = Rule(
     id="chain-loop",
     severity=Severity.ERROR,
     title="A chain leads back into itself",
-    help="A file stands in its own chain twice, or a header names a file that lies above it. "
+    help="A file is in its own chain twice, or a header names a file that lies above it. "
     "QEMU will not open such a chain again.",
     remedy="Find out from the backups or from whoever changed the chain which file is the base; "
     "then, with the guest off, `qemu-img rebase -u -f qcow2 -b BACKING -F FORMAT OVERLAY` for "
@@ -160,9 +160,9 @@ IMAGE_HEADER_IN_RAW: Final = Rule(
     id="image-header-in-raw",
     severity=Severity.WARNING,
     title="A raw file begins like an image of another format",
-    help="The file is raw: its bytes are the guest's, and a guest may keep what it likes in them. "
-    "But a tool that probes will take it for that image, and open what the header names. It is "
-    "the trace of an attack, or an image that was attached with the wrong format. A whole-disk "
+    help="The file is raw: its bytes are the guest's, and a guest may keep in them what it likes. "
+    "But a tool that probes will take it for that image, and open what the header names. This is a "
+    "sign of an attack, or of an image that was attached with the wrong format. A whole-disk "
     "LUKS volume that the guest made itself is harmless.",
     remedy="Never let qemu-img, Cinder or libvirt open the file without `-f raw` or its like. If "
     "the file was made as that image, the guest is attached with the wrong format.",
@@ -171,8 +171,8 @@ DATA_FILE: Final = Rule(
     id="data-file",
     severity=Severity.WARNING,
     title="A qcow2 keeps its data in another file",
-    help="The header names the data file, and QEMU opens it whatever it is. Seldom meant; it is "
-    "how CVE-2024-32498 reads files of the host.",
+    help="The header names the data file, and QEMU opens it whatever it is. Seldom intended; "
+    "this is how CVE-2024-32498 reads files of the host.",
     remedy="If nobody made it so on purpose, shut the guest down and look who wrote the header. "
     "Otherwise convert it to one file, with the guest off: "
     "`qemu-img convert -f qcow2 -O qcow2 FILE NEW`.",
@@ -191,8 +191,8 @@ BACKING_OUTSIDE_FOLDER: Final = Rule(
     severity=Severity.WARNING,
     title="A backing file lies outside of the volume's folder",
     help="A volume's chain lies in one folder of its share. A name that leads elsewhere was "
-    "written by somebody else, perhaps by a guest. Harmless for a shared base of images, such as "
-    "Nova's `_base`.",
+    "written by somebody else, perhaps by a guest. Harmless for a base image that is shared, as "
+    "in Nova's `_base`.",
     remedy="Check who wrote the header of the layer above. If the file does not belong to the "
     "volume, shut the guest down.",
 )
@@ -240,7 +240,8 @@ GUEST_PARTLY_READ: Final = Rule(
     id="guest-partly-read",
     severity=Severity.WARNING,
     title="A guest could not be read fully",
-    help="Some findings need what was missing: without QMP nobody knows how a file is open.",
+    help="Some findings need what could not be read: without QMP, it is not known how a file is "
+    "open.",
     remedy="Mend the cause, and look again.",
 )
 RAW_SLICE: Final = Rule(
@@ -255,7 +256,7 @@ FILE_NOT_CHECKED: Final = Rule(
     id="file-not-checked",
     severity=Severity.NOTE,
     title="A file could not be read here",
-    help="Its header, or what a raw file begins with, was not looked at.",
+    help="Its header, or the first bytes of a raw file, could not be checked.",
     remedy="Run as a user that may read the file, on the host that has it.",
 )
 

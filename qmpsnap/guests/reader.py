@@ -90,7 +90,7 @@ class StreamLingers(Refused):
 
 
 class GuestWouldStall(Refused):
-    """Chains so deep that QEMU would hold up its guest while it lists their nodes."""
+    """The chains are so deep that QEMU would stop its guest while it lists their nodes."""
 
     msg = (
         "reading this guest would stop it for about {self.told} s, and no more than "

@@ -46,7 +46,7 @@ class WouldHarm(Refused):
 
 class DiskBusy(Refused):
     """
-    A block job runs on the disk, and QEMU takes nothing else meanwhile.
+    A block job runs on the disk, and QEMU accepts no other operation on it until the job ends.
 
     There is no `--allow` for it: QEMU itself would refuse ("in use by block job").
     """

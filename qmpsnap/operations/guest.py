@@ -291,7 +291,7 @@ class Thawed:
 
 
 class NotFlushed(Failed):
-    """A merge is done, and what it copied may still be in QEMU's memory only."""
+    """A merge is done, but what it copied may still be only in QEMU's memory."""
 
     msg = "{self.file} holds all data now, but QEMU would not flush it: {self.reason}"
     remedy = (

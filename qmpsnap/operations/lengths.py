@@ -21,7 +21,7 @@ from qmpsnap.operations.volume import DiskUnsuitable, Volume, VolumeLayer
 
 
 class ShorterLayer(Refused):
-    """What a layer hides that is shorter than the one below would be read after the merge."""
+    """After the merge the guest would read what a layer hides by being shorter than the one below."""
 
     msg = (
         "{self.file} ends at {self.size} bytes, and {self.base} goes on to {self.base_size}: "

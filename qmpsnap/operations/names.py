@@ -29,7 +29,7 @@ class BadSnapshotName(Refused):
 
 
 class SnapshotExists(Refused):
-    """The file that a new snapshot would make is in a chain of the guest already."""
+    """The file that a new snapshot would create is already in a chain of the guest."""
 
     msg = "snapshot {self.name!r}: its file {self.file!r} is in use in the chain of {self.disk}"
     remedy = "Give another name, or none: then the time of day names it. See `qmpsnap list`."

@@ -23,7 +23,7 @@ class OnError(StrEnum):
 
 
 class BadOption(Refused):
-    """A wish that no job can fulfil."""
+    """An option with a value that no job can satisfy."""
 
     msg = "{self.option} {self.value} is refused: {self.reason}"
 
@@ -33,7 +33,7 @@ class BadOption(Refused):
 
 
 class PauseUnsupported(Refused):
-    """Who carries the merge out cannot let its job pause on an error."""
+    """Whatever carries out the merge cannot let its job pause on an error."""
 
     msg = "a merge cannot pause on an error here: {self.reason}"
     remedy = "Make sure that there is room, and leave `--on-error pause` out."

@@ -68,7 +68,7 @@ class TimedOut(Failed):
 
 
 class StoppedByChange(Failed):
-    """The chain had changed under the job, which was cancelled before it changed it as well."""
+    """Somebody changed the chain while the job ran; the job was cancelled before it changed the chain."""
 
     msg = (
         "the {self.kind} of {self.file} was cancelled before it changed the chain, because "
@@ -87,7 +87,7 @@ class StoppedByChange(Failed):
 
 
 class StillRunning(Unknown):
-    """The time limit has passed, and the job that was to end then has not."""
+    """The time limit has passed, and the job should have ended but has not."""
 
     msg = "the {self.kind} of {self.file} has not ended {self.seconds:g} s after its time was up"
     remedy = (
@@ -101,7 +101,7 @@ class StillRunning(Unknown):
 
 
 class OutcomeUnknown(Unknown):
-    """After something had been changed, how it ended could not be seen."""
+    """Something was changed, and how it ended could not be determined."""
 
     msg = "the {self.kind} of {self.file} could not be followed to its end: {self.reason}"
     remedy = (
@@ -133,7 +133,7 @@ _IF_ENDED: Final = {
 
 
 class ChainUnexpected(Failed):
-    """It ended without an error, and the chain is neither the old nor the new one."""
+    """The operation ended without an error, but the chain is neither the old nor the planned one."""
 
     msg = "after the {self.kind} the chain is {self.found}, and should be {self.expected}"
     remedy = "Somebody else changed this guest at the same time. Remove no file; look at `qmpsnap chain`."
@@ -144,7 +144,7 @@ class ChainUnexpected(Failed):
 
 
 class XmlBehind(Failed):
-    """QEMU's graph has changed and libvirt's picture has not followed."""
+    """QEMU's graph has changed, but libvirt's XML has not followed."""
 
     msg = "QEMU's chain is {self.chain}, and libvirt's XML has not followed: {self.reason}"
     remedy = (
@@ -157,7 +157,7 @@ class XmlBehind(Failed):
 
 
 class HeaderWrong(Failed):
-    """The graph is right, and the header of the layer above would mislead the next start."""
+    """The graph is right, but the header of the layer above would mislead the next start."""
 
     msg = "the chain is as it should be, but the header of {self.file} is not: {self.reason}"
     remedy = (
@@ -171,7 +171,7 @@ class HeaderWrong(Failed):
 
 
 class FormatUnknown(Failed):
-    """The chain is as it should be, and nobody states the format of a file that was changed."""
+    """The chain is as it should be, but no witness states the format of a file that was changed."""
 
     msg = "nobody states the format of {self.file} now; the chain is {self.chain}"
     remedy = "Look at `qmpsnap chain`. Nothing is reported of a format that is not known."

@@ -20,7 +20,7 @@ from qmpsnap.operations.volume import DiskUnsuitable, Volume, VolumeLayer, usabl
 
 
 class NotInChain(Refused):
-    """A file of the request is not part of the disk's chain."""
+    """A file named in the request is not in the disk's chain."""
 
     msg = "{self.field} {self.name!r} is not in the chain of {self.disk}: {self.chain}"
     remedy = "Nothing was merged. If it was merged before, the volume service has an old picture."
@@ -119,7 +119,7 @@ class MergePlan:
 
     @property
     def reported(self) -> tuple[VolumeLayer, ...]:
-        """The files whose format is reported to the volume service (spec.txt, design.md)."""
+        """The files whose format is reported to the volume service."""
         if self.kind == "pull":
             return (self.top,) if self.base is None else (self.top, self.base)
         return (self.written,)

@@ -30,7 +30,7 @@ class GuestMayWrite(Refused):
 
 
 class ContentDiffers(Failed):
-    """The merge ended without an error, and what is read is not what was read before."""
+    """The merge ended without an error, but what is read is not what was read before."""
 
     msg = (
         "after the {self.kind} of {self.file}, what is read is not what was read before: "

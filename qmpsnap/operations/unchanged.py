@@ -20,7 +20,7 @@ from qmpsnap.operations.guest import Guest, Outline
 
 
 class GraphChanged(Refused):
-    """The graph is another one than the plan was made from; the next step was not taken."""
+    """The graph is not the one that the plan was made from; the next step was not taken."""
 
     msg = "the plan was made from another graph: {self.difference}"
     remedy = (

@@ -127,8 +127,9 @@ class Bed:
         self.bare.flush(self.mib * MIB)
 
     def _commit_and_flush(self) -> None:
+        """QEMU has opened the base read-only again by then, and flushes no such node."""
         self.bare.commit(self.volume, self._overlay(1))
-        self.machine.hmp(f"qemu-io {DISK}-0-fmt flush")
+        _sync(self.volume)
 
     def _by_library(self, what: Operation) -> None:
         with self.guest() as guest:
@@ -159,8 +160,7 @@ class Bed:
         if what in ("commit", "pull"):
             self.bare.create(self._overlay(1), self._overlay(2))
         for file in self.volume.parent.glob(f"{BASE}*"):
-            with file.open("rb") as one:
-                os.fsync(one.fileno())
+            _sync(file)
 
     def _clear(self) -> None:
         with self.guest() as guest:
@@ -263,3 +263,8 @@ def _volume(folder: Path, mib: int) -> Path:
     volume = folder / BASE
     images.create_raw(volume, mib * MIB)
     return volume
+
+
+def _sync(file: Path) -> None:
+    with file.open("rb") as one:
+        os.fsync(one.fileno())

@@ -16,25 +16,25 @@ _TEXT: Final = """\
 
 <!-- Written by `python -m tests.bench operations --write`; run it again instead of changing it. -->
 
-What qmpsnap adds to the block job that it has QEMU run. All who do the same thing do it in turns on one guest, which is brought back in between; medians of {rounds}, {few} at 256 MiB, in milliseconds by the clock, and in square brackets milliseconds on a processor, of the caller and the programs that it starts. What counts is the ratios.
+What qmpsnap adds to the time of the block job itself. Those that are compared take turns on one guest, which is reset in between. The figures are medians of {rounds}, {few} at 256 MiB, in milliseconds of wall-clock time, with the processor time of the caller and of the programs that it starts in square brackets. What counts is the ratios.
 
 {setting}
 
 ## The library
 
-A disk of 16 or 256 MiB, all of which is merged. *Bare*: on the socket a blocking client that sends the one command and waits for the event; under libvirt (`qemu:///embed`, in this process) libvirt-python with its events. It looks neither before nor after, and does not flush. *Bare + flush*: with the flush of what was written, without which a pull can be lost, and what a commit has copied is in the host's memory only. The ratio of a pull is to that one, the others to *bare*. qmpsnap uses a new guest object each time.
+A disk of 16 or 256 MiB, all of which is merged. *Bare* is the one command and the wait for its event: by a blocking client on the QMP socket, or by libvirt-python with libvirt's events (`qemu:///embed`, in this process). It checks nothing before or after, and does not flush. *Bare + flush* also flushes what was written. A pull is flushed by a resize to the same size; without it the pulled data can be lost. A direct commit is flushed by an fsync of the base file, because QEMU has the base open read-only again by then and flushes no such node; without it the committed data is in the host's page cache only. The ratio of a pull is to *bare + flush*, all others are to *bare*. qmpsnap makes a new guest object each time.
 
 {library}
 
 ## The command
 
-`python -m qmpsnap` and `virsh`, processes both, on a libvirtd of its own; 16 MiB. qmpsnap's bytecode is there, as after an installation. virsh waits for a job by looking every half a second, unless it has ended before the first look.
+`python -m qmpsnap` beside `virsh`, each a process of its own, with a libvirtd started for this measurement; 16 MiB. qmpsnap's bytecode is compiled beforehand, as after an installation. virsh polls a job every half a second, unless the job has ended before the first poll.
 
 {command}
 
 ## How long a guest is frozen
 
-For a snapshot of several disks with `--quiesce`, by the clock of an agent that answers at once, beside the bare transaction with as many disks. The goal is {freeze_goal:g} times.
+Snapshots of several disks with `--quiesce`: the time from freeze to thaw as seen by an agent that answers at once, beside the bare transaction for the same number of disks. The goal is {freeze_goal:g} times.
 
 {freezes}
 

@@ -32,35 +32,35 @@ _TEXT: Final = """\
 
 <!-- Written by `python -m tests.bench --write`; run it again instead of changing it. -->
 
-What one reading of a guest costs, beside what else can be asked about a chain. Absolute times are those of one small machine that had other work to do; what counts is the ratios, and how a column grows.
+What it costs to read a guest once, compared with other ways to ask about a chain. Absolute times are from one small machine that had other work to do; what counts is the ratios, and how a column grows.
 
 {setting}
 
 ## Round trips
 
-The number of queries in one reading of the graph depends on neither the depth nor the number of disks: {first_graph} for the first one of a QEMU, one of which is a probe for what it can do, and {graph} for each later one. They are sent in two hops, whatever their number. On the direct road the first reading of a connection adds a hop for the guest's name and the serial numbers, which are kept: one `qom-list-get` for all devices from QEMU 10.1 on (one `qom-get` where there is only one), and **one `qom-get` for each device** of an older QEMU, which has no other way. So a single `qmpsnap --qmp … chain` sends {first_formula} queries for D disks (one more where there are several and `qom-list-get` is tried), {first_at_once} from QEMU 10.1 on, and one less where the same QEMU was asked before. Under libvirt the XML has the serial numbers, and for a chain of more than 16 layers `query-block` is not asked, because its reply nests.
+The number of queries in one reading of the graph depends on neither the depth nor the number of disks: {first_graph} for the first one of a QEMU, one of which probes what that QEMU can do, and {graph} for each later one. They are always sent in two round trips. On the direct road the first reading of a connection adds a round trip for the guest's name and the serial numbers, which are then kept: one `qom-list-get` for all devices from QEMU 10.1 on (one `qom-get` where there is only one), and **one `qom-get` for each device** on an older QEMU, which has no other way. So a single `qmpsnap --qmp … chain` sends {first_formula} queries for D disks (one more where there are several and `qom-list-get` is tried), {first_at_once} from QEMU 10.1 on, and one less where the same QEMU was probed before. Under libvirt the XML has the serial numbers, and for a chain of more than 16 layers `query-block` is not asked, because its reply nests.
 
-While a stream runs, one thing more is asked: its state. A reading during which the graph changes is made again, up to ten times. One that would stop the guest for longer than `--max-stall` ends after the edges, with two queries.
+While a stream runs, one more query asks for its state. When the graph changes during a reading, the reading is repeated, up to ten times in all. A reading that would stop the guest for longer than `--max-stall` ends after the edges: two queries, or three with the probe.
 
 ## On QEMU's own socket
 
-Times in milliseconds, medians of {rounds} readings that were taken in turns. The readings and *qemu-img* are by the clock on the wall. *QEMU*, *wire* (qemu.qmp, and JSON) and *own* (qmpsnap's work with the replies, and the headers on disk) are the processor time of a later reading, which bears other work on the machine; the last column compares processor times. A case has two nodes for each layer of each disk. *relative*: the headers name the layer below without its folder, as Cinder writes them.
+Times in milliseconds, medians of {rounds} readings, taken in turns. *First reading*, *later reading* and *qemu-img* are wall-clock times. *QEMU*, *wire* (qemu.qmp and JSON) and *own* (qmpsnap's work on the replies and on the headers on disk) are the processor time of a later reading, which is hardly affected by other work on the machine. The last column compares processor times. Each layer of each disk has two nodes. *relative*: the headers name the layer below without its folder, as Cinder writes them.
 
 {direct}
 
 ## Under libvirt
 
-The same chains under `qemu:///embed`, through passthrough. *graph*: `Reader.read()`; *reading*: `LibvirtGuest.read()`, with XML, graph and headers. *QEMU* and *own* are processor time, the others by the clock.
+The same chains under `qemu:///embed`, through passthrough. *graph* is `Reader.read()`; *reading* is `LibvirtGuest.read()`, which reads the XML, the graph and the headers. *QEMU* and *own* are processor times, the others wall-clock times.
 
 {libvirt}
 
 ## How long each query stops the guest
 
-Milliseconds on a processor of QEMU's main thread, medians of {rounds}; meanwhile nothing else happens in it. One disk with two nodes for each layer, every one of them given by name, as libvirt does it; *relative* as above. *estimate* is what `graph/stall.py` says from the edges before `query-named-block-nodes` is sent.
+Processor time of QEMU's main thread in milliseconds, medians of {rounds}. While a query runs, that thread does nothing else. The guest has one disk. Each layer has two nodes, both created explicitly with a node name, as libvirt does it. *relative* as above. *estimate* is what `graph/stall.py` computes from the edges before `query-named-block-nodes` is sent.
 
 {stalls}
 
-The same by hand, once each, on other versions (2026-11-23, the same machine): `query-named-block-nodes`, then `x-debug-query-block-graph` in brackets.
+The same on other versions, measured by hand, once each (2026-11-23, the same machine): `query-named-block-nodes`, with `x-debug-query-block-graph` in brackets.
 
 | layers | QEMU 5.2 | QEMU 10.0 | QEMU 11.1 |
 |---:|---:|---:|---:|
@@ -73,14 +73,14 @@ The same by hand, once each, on other versions (2026-11-23, the same machine): `
 | 150, relative | 3430 (5.4) | 1440 (2.7) | 1500 (5.9) |
 | 200, relative | 8760 (6.8) | 3530 (4.2) | 3470 (5.5) |
 
-`query-block` takes half as long on all of them; the flat one of QEMU 11.1 took 1 ms, and 90 with 200 relative names. With `-drive file=…` QEMU finds the files by their headers itself, and knows relative names for what they are: such a chain costs what a plain one does.
+`query-block` takes half as long on all of them. QEMU 11.1's flat `query-block` took 1 ms, and 90 ms with 200 relative names. With `-drive file=…` QEMU opens the backing files by the names in the headers, so it knows that a relative name is right: such a chain costs no more than one with absolute names.
 
 ## What they show
 
-- Round trips are constant. qmpsnap's own work grows with the number of nodes, and no faster: beside a fixed part, a node costs about the same in one disk of 200 layers and in 32 disks of eight.
-- **Waiting is not linear in the depth, because QEMU is not.** The one query that tells drivers (`query-named-block-nodes`, flat) makes QEMU work out each node's file name anew from everything below it (`bdrv_refresh_filename()`, block.c), and `query-block` does the same: the reply grows linearly, the time with the square of the depth. Over disks it is linear.
-- **Relative names in the headers make that worse.** Where every node is given by name, as libvirt and the tests do it, QEMU does not take a relative name in a header for the node that is really below, and writes the rest of the chain as one `json:` name into each node's. The reply then grows with the square of the depth, and the time about with its cube. All of it runs in QEMU's main loop, where the guest's requests wait as well. So a reading asks for the edges first, which no version takes long for, and [does not go on](../explanation/formats.md#deep-chains) where it would take too long. Keep chains short.
-- `qemu-img info --backing-chain` starts one process for each disk and opens every file again, as the headers say and not as the guest has them; XMLDesc is libvirt's memory, and asks QEMU nothing. Neither tells how QEMU has the files open.
+- The number of round trips is constant. qmpsnap's own work grows linearly with the number of nodes: apart from a fixed part, a node costs about the same in one disk of 200 layers as in 32 disks of eight layers.
+- **Waiting is not linear in the depth, because QEMU is not.** The one query that tells the drivers (`query-named-block-nodes`, flat) makes QEMU compute each node's file name again from everything below it (`bdrv_refresh_filename()`, block.c), and `query-block` does the same: the reply grows linearly with the depth, the time with its square. Both grow linearly with the number of disks.
+- **Relative names in the headers make that worse.** Where every node is created explicitly, as libvirt and the tests do it, QEMU does not recognise a relative name in a header as the node that is really below, and describes the rest of the chain as a `json:` name inside each node's file name. The reply then grows with the square of the depth, and the time with about its cube. All of this runs in QEMU's main loop, where the guest's requests wait as well. So a reading asks for the edges first, which is fast on every version, and [stops there](../explanation/formats.md#deep-chains) if the rest would take too long. Keep chains short.
+- `qemu-img info --backing-chain` starts one process for each disk and opens every file again, as the headers say and not as the guest has them open. XMLDesc comes from libvirt's memory and asks QEMU nothing. Neither tells how QEMU has the files open.
 """
 
 

@@ -13,23 +13,23 @@ _TEXT: Final = """\
 
 <!-- Written by `python -m tests.bench readings --write`; run it again instead of changing it. -->
 
-What qmpsnap adds to the queries that a reading is made of. *Bare* are the same queries, sent one by one by a client that looks at none of the replies: on the socket a plain blocking one, under libvirt libvirt-python, with XMLDesc. All figures of a row are taken in turns on one guest, in milliseconds by the clock, medians of {rounds}; what counts is the ratios. The goal is a later reading in {goal:g} times its bare queries.
+What qmpsnap adds to the time of the queries that a reading consists of. *Bare* is the same queries, sent one by one by a client that does not look at the replies: a plain blocking client on the socket, or libvirt-python (with XMLDesc as well) under libvirt. All figures of a row are measured in turns on one guest: wall-clock times in milliseconds, medians of {rounds}; what counts is the ratios. The goal is that a later reading takes at most {goal:g} times as long as its bare queries.
 
 {setting}
 
 ## Queries
 
-A reading sends `query-jobs` and `x-debug-query-block-graph` in one hop, then `query-named-block-nodes`, `query-block` and `query-jobs` in a second one: how deep the chains are, and whether a stream makes it dangerous to list the nodes, is known before they are listed. The first reading of a QEMU has a probe for a flat `query-block` in its first hop, which is refused, and a third hop: `query-name`, and one `qom-get` for each device. `query-qmp-schema` is not asked. Under libvirt the third hop is not needed, and with more than 16 layers `query-block` is not asked.
+A reading sends `query-jobs` and `x-debug-query-block-graph` in one round trip, then `query-named-block-nodes`, `query-block` and `query-jobs` in a second one. So it knows how deep the chains are, and whether a stream makes it dangerous to list the nodes, before it lists them. The first reading of a QEMU has two additions: a probe for a flat `query-block` in its first round trip, which QEMU refuses, and a third round trip with `query-name` and one `qom-get` for each device. `query-qmp-schema` is not sent. Under libvirt the third round trip is not needed, and `query-block` is not sent for chains of more than 16 layers.
 
 ## Times
 
-*First* is the reading of a new guest object, *own* the processor time of this process in a later one, all threads.
+*First* is the reading of a new guest object; *own* is the processor time of this process, all threads, in a later reading.
 
 {times}
 
 ## How long somebody else waits
 
-The longest wait, in milliseconds, of another monitor that asks for the guest's name all the time: during one bare `query-named-block-nodes`, and during a whole later reading. In the same queue waits the guest.
+The longest wait, in milliseconds, of another monitor that keeps asking for the guest's name: during one bare `query-named-block-nodes`, and during a whole later reading. The guest's requests wait in the same queue.
 
 {stops}
 """

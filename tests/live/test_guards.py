@@ -20,7 +20,7 @@ class TestGuards:
         "Another guest, a backup or an NBD server reads the file that would be written",
         happens="refused",
         code=4,
-        then="Pull instead, or end the other reader.",
+        then="Pull instead, or end the other reader first.",
         pain=4,
     )
     def test_another_process_reads_the_base(self, make_rig: MakeRig) -> None:
@@ -72,11 +72,11 @@ class TestGuards:
         "A layer that would leave the chain has dirty bitmaps",
         happens="refused",
         code=4,
-        then="Make the backup first, then remove the bitmaps.",
+        then="Make the incremental backup first, then remove the bitmaps.",
         pain=8,
     )
     def test_bitmap_that_would_be_lost(self, make_rig: MakeRig) -> None:
-        """peers.md: a persistent bitmap on the overlay is gone after an active commit."""
+        """QEMU would let a persistent bitmap of the overlay go in an active commit."""
         with make_rig("raw") as rig:
             rig.grow(2)
             node = rig.disk().layers[0].node
@@ -89,7 +89,7 @@ class TestGuards:
         "A layer that would leave the chain holds internal snapshots",
         happens="refused",
         code=4,
-        then="Copy what they hold elsewhere first.",
+        then="Copy their contents elsewhere first.",
         pain=4,
     )
     def test_internal_snapshot_that_would_be_lost(self, make_rig: MakeRig) -> None:

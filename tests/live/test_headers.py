@@ -40,7 +40,7 @@ class TestHeaders:
 
     @situation(
         "The header of the layer above is wrong after a merge",
-        happens="it is written anew by QEMU, and the repair is reported",
+        happens="QEMU rewrites it, and the repair is reported",
         code=0,
         then="Nothing.",
         pain=2,
@@ -98,7 +98,7 @@ class TestHeaders:
 
     @situation(
         "The active file's header records no backing format",
-        happens="the next snapshot, or the active commit that makes it the active one, writes it",
+        happens="the next snapshot adds it; so does the active commit that makes this file the active one",
         code=0,
         then="Nothing.",
         pain=4,

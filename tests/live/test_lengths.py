@@ -38,10 +38,10 @@ def hides(rig: Rig) -> str:
 
 class TestShorterLayer:
     @situation(
-        "A layer is shorter than the one below: the disk was made smaller, and larger again",
-        happens="a merge after which the guest would read what that layer hides is refused",
+        "A layer is shorter than the one below it: the disk was made smaller, and larger again later",
+        happens="a merge is refused if the guest would then read what that layer hides",
         code=4,
-        then="Pull the whole chain; or give the layer the same length with the guest off.",
+        then="Pull the whole chain; or give the layer the full length while the guest is off.",
     )
     @pytest.mark.parametrize(("merge", "target"), [(S1, BASE), (BASE, None)])
     def test_what_it_hides_stays_hidden(
@@ -82,10 +82,10 @@ class TestShorterLayer:
             assert rig.guest.read_sha256(DISK) == content
 
     @situation(
-        "The disk is smaller than the file that its newest snapshot would be committed into",
-        happens="the commit is refused, since the disk would grow; `--method auto` pulls",
+        "The disk is smaller than the file into which its newest snapshot would be committed",
+        happens="the commit is refused, because the disk would grow; `--method auto` pulls instead",
         code=4,
-        then="Pull, or let the disk grow first.",
+        then="Pull, or grow the disk first.",
     )
     def test_disk_does_not_grow(self, make_rig: MakeRig, base: str) -> None:
         with make_rig(base) as rig:

@@ -169,7 +169,7 @@ class TestDurability:
 
     @situation(
         "QEMU is killed right after a pull",
-        happens="nothing is lost: what was pulled has been flushed before the delete is reported",
+        happens="nothing is lost: the pulled data is flushed before the delete is reported as done",
         code=0,
         then="Start the guest again.",
         pain=7,

@@ -55,10 +55,10 @@ class TestRefusals:
     """Refused before anything is touched."""
 
     @situation(
-        "A dictionary for `volume-snapshot-create` that is wrong, or names another folder or volume",
+        "The dictionary for `volume-snapshot-create` is wrong, or names another folder or volume",
         happens="refused; the status `error` is printed",
         code=4,
-        then="Mend the dictionary; nothing was touched.",
+        then="Correct the dictionary; nothing was touched.",
     )
     def test_create_info(self, make_rig: MakeRig) -> None:
         with make_rig("raw") as rig:
@@ -74,10 +74,10 @@ class TestRefusals:
             assert rig.files() == [BASE]
 
     @situation(
-        "A dictionary for `volume-snapshot-delete` that is wrong, or does not fit the chain",
+        "The dictionary for `volume-snapshot-delete` is wrong, or does not fit the chain",
         happens="refused; the status `error_deleting` is printed",
         code=4,
-        then="Mend the dictionary; look at the chain.",
+        then="Correct the dictionary; look at the chain first.",
     )
     def test_delete_info(self, make_rig: MakeRig) -> None:
         with make_rig("raw") as rig:
@@ -94,7 +94,7 @@ class TestRefusals:
         "The argument is not JSON",
         happens="refused; the status line is printed",
         code=2,
-        then="Mend the call.",
+        then="Correct the call.",
     )
     def test_not_a_dictionary(self, make_rig: MakeRig) -> None:
         with make_rig("raw") as rig:
@@ -134,7 +134,7 @@ class TestHandedOverOverlays:
         return said.code, said.err
 
     @situation(
-        "The handed-over overlay records no backing format, or a wrong one",
+        "The overlay that the volume service made records no backing format, or a wrong one",
         happens="its header is corrected before it is used, and a note says so",
         code=0,
         then="Nothing.",
@@ -162,10 +162,10 @@ class TestHandedOverOverlays:
             assert header.backing_format == "raw"
 
     @situation(
-        "The volume service hands over a file that is no empty overlay of this disk",
-        happens="refused; the file is left as it is",
+        "The file that the volume service made is not an empty overlay of this disk",
+        happens="refused; the file is not touched",
         code=4,
-        then="Have it made anew, or remove it.",
+        then="Have it made again, or remove it.",
         pain=4,
     )
     @pytest.mark.parametrize("what", ["empty file", "other backing", "no backing"])

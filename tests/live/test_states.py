@@ -123,10 +123,10 @@ class TestStates:
     """What a guest's state does to operations: nothing, as long as its images are its own."""
 
     @situation(
-        "The guest is paused, has crashed, sleeps, has shut down or was stopped by its watchdog",
+        "The guest is paused, crashed, asleep, shut down, or stopped by its watchdog",
         happens="every operation works; the result names the state",
         code=0,
-        then="Nothing; the state is as it was.",
+        then="Nothing; the state is unchanged.",
     )
     @pytest.mark.parametrize(("road", "state"), on_roads(_STATES), indirect=["road"])
     def test_every_operation_works(self, make_machine: MakeMachine, state: str) -> None:
@@ -139,8 +139,8 @@ class TestStates:
 
     @situation(
         "The guest is stopped because its disk has no space (`io-error`)",
-        happens="no snapshot without room for it, and nothing is left behind; with room every "
-        "operation works, and a note says that the guest waits",
+        happens="without room no snapshot is taken, and nothing is left behind; with room, "
+        "every operation works, and a note says that the guest is stopped",
         code=1,
         then="Make room; resume the guest (`virsh resume`, QMP `cont`).",
         pain=6,
@@ -169,8 +169,8 @@ class TestStates:
 
     @pytest.mark.parametrize("stopped", ["paused", "guest-panicked"])
     @situation(
-        "A consistent snapshot is asked for of a guest that does not run",
-        happens="refused at once with `--quiesce require`; with `try`, a crash-consistent one",
+        "A consistent snapshot is requested of a guest that does not run",
+        happens="`--quiesce require` is refused at once; `try` takes a crash-consistent snapshot",
         code=4,
         then="Resume the guest, or do without: `--quiesce never`.",
         pain=9,
@@ -189,11 +189,11 @@ class TestStates:
             assert done["consistency"] == "crash"
 
     @situation(
-        "The guest is migrated here and has not arrived, or was migrated away, or has arrived and "
+        "The guest is still being migrated to this host, was migrated away, or has arrived and "
         "was not resumed",
-        happens="refused, whatever is allowed: the images are another QEMU's",
+        happens="refused, whatever `--allow` says: the images belong to another QEMU",
         code=4,
-        then="Work on the guest where it runs; after a migration that failed, resume it.",
+        then="Work on the guest on the host where it runs; after a failed migration, resume it.",
         pain=4,
     )
     @pytest.mark.parametrize(("road", "away"), on_roads(_AWAY), indirect=True)
@@ -226,8 +226,8 @@ class TestEndings:
         monkeypatch.setattr("qmpsnap.guests.qmp.guest.RECONNECT_S", 0.1)
 
     @situation(
-        "The guest crashes in the middle of a merge, and its QEMU stays",
-        happens="the merge goes on and ends as if nothing had been; a note says so",
+        "The guest crashes in the middle of a merge, but its QEMU goes on",
+        happens="the merge goes on and ends as usual; a note tells of the crash",
         code=0,
         then="Restart the guest, or look at its memory first.",
     )
@@ -241,9 +241,9 @@ class TestEndings:
             assert machine.rig.guest.read_sha256(DISK) == content
 
     @situation(
-        "The guest switches itself off, or is destroyed, in the middle of a merge",
-        happens="the outcome is not known to the tool; no data is lost, the file that was active "
-        "before holds all of it",
+        "The guest shuts down, or is destroyed, in the middle of a merge",
+        happens="the outcome is unknown; no data is lost: the chain of the file that was active "
+        "before is complete",
         code=6,
         then="Start the guest again, then give the same command again.",
         pain=7,
@@ -270,8 +270,8 @@ class TestEndings:
             assert images.sha256_of(active, "qcow2") == content
 
     @situation(
-        "The guest is destroyed in the moment of a create",
-        happens="the outcome is not known to the tool; the chain below the new file is whole",
+        "The guest is destroyed just as a snapshot is taken",
+        happens="the outcome is unknown; the chain below the new file is complete",
         code=6,
         then="Start the guest from the file that the message names.",
         pain=7,

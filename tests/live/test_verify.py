@@ -34,7 +34,7 @@ class TestVerify:
             assert f"verified: all below {BASE}.s3" in said.err
 
     @situation(
-        "`--verify` reads something else after the merge than before",
+        "`--verify` reads other data after the merge than before it",
         happens="reported as failed; no file is removed",
         code=1,
         then="Remove no file; compare by hand with the guest off.",

@@ -137,6 +137,15 @@ def test_every_test_that_a_pain_names_is_there() -> None:
         )
 
 
+def test_every_guard_of_a_pain_is_named() -> None:
+    text = (ROOT / "docs/explanation/pains.md").read_text()
+    chapters = re.split(r"^## ", text, flags=re.MULTILINE)[1:]
+    for number, chapter in enumerate(chapters, start=1):
+        guards = re.findall(r'where="qmpsnap\.([\w.]+)"', module_of_pain(number).read_text())
+        assert guards
+        assert set(re.findall(r"\(`((?:\w+\.)+\w+)`\)", chapter)) == set(guards)
+
+
 def _links(page: Path) -> list[str]:
     targets = re.findall(r"\[[^\]]*\]\(([^)\s]+)\)", _prose(page))
     return [target for target in targets if not re.match(r"[a-z]+:", target)]

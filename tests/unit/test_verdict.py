@@ -1,4 +1,4 @@
-"""The table of verdicts of design.md, row by row."""
+"""The table of verdicts, row by row."""
 
 from __future__ import annotations
 

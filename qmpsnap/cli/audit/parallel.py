@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class TooSlow(Unreachable):
-    """It did not answer within its time; whatever it waits for, others were not held up."""
+    """A guest did not answer within its time limit; it held up no others."""
 
     msg = "no answer within {self.limit_s:g} s"
     remedy = "Check that the guest, and the share with its files, answer; or give it more time."

@@ -33,7 +33,7 @@ from qmpsnap.operations.volume import VolumeLayer
 
 
 class NotByLibvirt(Refused):
-    """libvirt's API has no such thing for block jobs."""
+    """libvirt's API cannot do this to a block job."""
 
     msg = "libvirt cannot {self.verb} the job of {self.job}"
     remedy = (

@@ -13,7 +13,7 @@ from qmpsnap.operations.step import Does, Step
 
 
 class PointsElsewhere(Failed):
-    """Somebody has pointed the definition to another file in between."""
+    """Somebody has pointed the definition to another file in the meantime."""
 
     msg = "disk {self.target} is defined with {self.named} by now, and was with {self.old}"
     remedy = "Look at `qmpsnap chain`, and remove no file before it is as you want it."

@@ -35,7 +35,7 @@ RELEASE = Step(does=Does.RELEASE, by="file", what="close-chain")
 
 class MemorySaved(Refused):
     """
-    The next start goes on from a saved memory, with the files that the guest had then.
+    The next start continues from a saved memory, with the files that the guest had then.
 
     Over an overlay that has come since, it would write into the file below; without one that has
     gone, it would not start.

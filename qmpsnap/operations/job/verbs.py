@@ -85,7 +85,7 @@ class JobWaits(Failed):
 
 
 class JobGoesOn(Failed):
-    """The job has not ended within the time that was to be waited."""
+    """The job has not ended within the time limit of the wait."""
 
     msg = "job {self.job} is {self.status} after {self.seconds:g} s, and goes on"
     changed = "no"

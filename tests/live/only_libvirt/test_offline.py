@@ -194,7 +194,7 @@ def test_guest_starts_from_what_was_left(off: Off) -> None:
 
 @situation(
     "The guest is off, and its memory was saved (`virsh managedsave`)",
-    happens="refused: the next start goes on with the files that it had",
+    happens="refused: the next start continues from that memory, with the files that the guest had then",
     code=4,
     then="Start the guest, or `virsh managedsave-remove`; then give the same command again.",
     pain=4,
@@ -242,9 +242,9 @@ def test_guest_cannot_be_started_in_the_middle(off: Off, monkeypatch: pytest.Mon
 
 @situation(
     "The guest is off, and somebody else has its chain open",
-    happens="refused: the lock cannot be had",
+    happens="refused: QEMU's lock cannot be taken",
     code=4,
-    then="End the other user.",
+    then="End the other process.",
     pain=4,
 )
 def test_chain_that_is_in_use_is_refused(off: Off) -> None:
@@ -316,8 +316,8 @@ def test_file_that_is_not_what_its_header_says(off: Off, tmp_path: Path) -> None
 
 
 @situation(
-    "The guest is off, and a header names a file of another folder",
-    happens="the file is not opened; refused",
+    "The guest is off, and a header names a file in another folder",
+    happens="refused; the file is not opened",
     code=4,
     then="Look at the chain; rebase it by hand if it is right.",
     pain=3,

@@ -100,7 +100,7 @@ def full_share(tmp_path: Path) -> Iterator[Path]:
 
 
 @situation(
-    "The file system of the target is too small for the merge",
+    "The target's file system has too little room for the merge",
     happens="refused beforehand; with `--force` the job fails, and the chain is as it was",
     code=4,
     then="Make room, then give the same command again.",
@@ -134,7 +134,7 @@ def test_a_full_file_system_is_no_success(connection: Any, full_share: Path, kin
 
 @situation(
     "No space for a new overlay",
-    happens="nothing is left behind; the guest was not touched",
+    happens="nothing is left behind; the guest is not touched",
     code=1,
     then="Make room, then give the same command again.",
     pain=6,
@@ -180,7 +180,7 @@ def test_a_guest_that_nobody_knows(connection: Any, make_rig: MakeRig) -> None:
 
 
 @situation(
-    "A snapshot was taken by QMP, and libvirt does not know of it",
+    "A snapshot was taken by QMP behind libvirt's back",
     happens="reported as a conflict with both chains; operations are refused",
     code=4,
     then="Restart the guest with the right files before anything else.",

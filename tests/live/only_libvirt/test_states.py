@@ -9,8 +9,8 @@ from tests.rig.states import MakeMachine
 
 @situation(
     "The guest sleeps (suspend to RAM), under libvirt",
-    happens="a create is refused before anything is made, since libvirt takes no snapshot of "
-    "it; a delete works",
+    happens="a create is refused before any file is made, because libvirt takes no snapshot of "
+    "such a guest; a delete works",
     code=4,
     then="Wake the guest (`virsh dompmwakeup`), then give the same command again.",
 )

@@ -17,8 +17,8 @@ from tests.rig.situations import situation
 
 
 @situation(
-    "The job fails: no space, or an input/output error",
-    happens="the job ends with the error, and is dismissed after the error was read; the chain is as it was",
+    "The job fails: no space, or an I/O error",
+    happens="the job is dismissed only after its error was read, and the error is reported; the chain is as it was",
     code=5,
     then="Mend the cause, then give the same command again.",
     pain=1,

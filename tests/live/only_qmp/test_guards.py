@@ -21,8 +21,8 @@ def test_migration_that_is_under_way(make_rig: MakeRig) -> None:
 
 
 @situation(
-    "A block job runs on the disk already",
-    happens="refused: another snapshot, or another merge, before anything is touched",
+    "A block job is already running on the disk",
+    happens="another snapshot or merge is refused before anything is touched",
     code=4,
     then="Wait for it (`qmpsnap job wait`) or cancel it (`qmpsnap job cancel`).",
 )

@@ -59,10 +59,10 @@ COMMANDS = {"commit": "block-commit", "pull": "block-stream"}
 
 
 @situation(
-    "QEMU before 9.0 would record `file` as the backing format, over a base without a raw node",
+    "A merge over a base without a raw node, where QEMU before 9.0 would record `file` as the backing format",
     happens="refused",
     code=4,
-    then="Delete the newest snapshots first, or pull all; or use QEMU 9.0.",
+    then="Delete the newest snapshots first, or pull the whole chain; or use QEMU 9.0 or later.",
     pain=3,
 )
 @pytest.mark.parametrize("kind", KINDS)
