@@ -1,9 +1,12 @@
-"""What all unit tests share: how hypothesis runs."""
+"""What all unit tests share: how hypothesis runs, and what a file system can do."""
 
 from __future__ import annotations
 
+import fcntl
 import os
+from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # Derandomized: the same commit gives the same result. No example database: nothing is written
@@ -17,3 +20,16 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("unit")
+
+
+@pytest.fixture
+def leases(tmp_path: Path) -> None:
+    """Skip where the kernel gives none. The tool is not asked: where it is wrong, tests must fail."""
+    path = tmp_path / "leased"
+    path.touch()
+    with path.open("rb") as file:
+        try:
+            fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        except OSError as error:
+            pytest.skip(f"this file system has no leases: {error}")
+    path.unlink()

@@ -149,6 +149,25 @@ class TestDirectRoad:
         assert guest_from_graph(made).disks[0].layers == ()
 
 
+class TestReadByOthers:
+    """Only what lies below may be merged into, so only there does another reader matter."""
+
+    @pytest.mark.parametrize(
+        ("exported", "flagged"),
+        [((), []), (("mid",), ["mid"]), (("mid", "base"), ["mid", "base"]), (("base-file",), [])],
+    )
+    def test_layer_that_is_exported(self, exported: tuple[str, ...], flagged: list[str]) -> None:
+        assert self.flagged(exported) == flagged
+
+    def test_export_of_the_active_layer_is_the_disk_itself(self) -> None:
+        assert self.flagged(("top",)) == []
+
+    def flagged(self, exported: tuple[str, ...]) -> list[str]:
+        made = replace(recordings.graph("qcow2-chain"), exported=frozenset(exported))
+        layers = guest_from_graph(made).disks[0].layers
+        return [layer.file for layer in layers if "shared-base" in layer.flags]
+
+
 class TestHeaders:
     def test_header_as_qemu_read_it_when_none_is_read_from_disk(self) -> None:
         _, mid, base = reported("qcow2-chain").layers

@@ -60,6 +60,23 @@ def without_permissions(graph: dict[str, Any]) -> dict[str, Any]:
     return {**graph, "edges": edges}
 
 
+class TestExported:
+    """Of a backend without a name, which an export has and a job makes as well."""
+
+    @pytest.mark.parametrize("node", ["mid", "base"])
+    def test_read_by_a_backend_that_is_no_jobs(self, node: str) -> None:
+        graph = recordings.replies("qcow2-chain")["x-debug-query-block-graph"]
+        (child,) = (one["id"] for one in graph["nodes"] if one["name"] == node)
+        nodes = [*graph["nodes"], {"name": "", "type": "block-backend", "id": 99}]
+        edges = [*graph["edges"], {"name": "root", "parent": 99, "child": child}]
+        assert debug_graph_from({"nodes": nodes, "edges": edges}).exported == {node}
+
+    @pytest.mark.parametrize("name", recordings.NAMES)
+    def test_not_by_devices_and_jobs(self, name: str) -> None:
+        graph = recordings.replies(name)["x-debug-query-block-graph"]
+        assert debug_graph_from(graph).exported == frozenset()
+
+
 class TestNodes:
     def test_qcow2_node_with_all_that_it_tells(self) -> None:
         recording = recordings.replies("qcow2-chain")

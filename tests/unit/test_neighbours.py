@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from qmpsnap.guests.files import neighbours
-from qmpsnap.guests.files.lease import is_open_nowhere
 from qmpsnap.guests.files.neighbours import other_users
 
 Hold = Callable[[Path], int]
@@ -120,13 +119,11 @@ class TestLeft:
         return users
 
     def test_no_walk_where_nobody_has_them(
-        self, files: tuple[Path, ...], monkeypatch: pytest.MonkeyPatch
+        self, files: tuple[Path, ...], leases: None, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def not_needed(folder: str) -> set[object]:
             raise AssertionError(folder)
 
-        if not is_open_nowhere(str(files[0])):
-            pytest.skip("this file system has no leases")
         monkeypatch.setattr(neighbours, "_opened", not_needed)
         assert self.users_of(*files) == {}
 

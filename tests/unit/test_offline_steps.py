@@ -158,6 +158,8 @@ class TestDefinition:
         again = str(step.again_from(edited).arguments["xml"])
         assert "<memory>7</memory>" in again
         assert self.disks(step.again_from(edited))["vda"] == ("/share/volume-1", "raw", 1)
+        same = edited.replace("/share/volume-1.s2", "/share//./volume-1.s2")
+        assert self.disks(step.again_from(same))["vda"] == ("/share/volume-1", "raw", 1)
         with pytest.raises(PointsElsewhere, match=r"vda is defined with /elsewhere"):
             step.again_from(edited.replace("/share/volume-1.s2", "/elsewhere"))
         with pytest.raises(PointsElsewhere, match="None"):

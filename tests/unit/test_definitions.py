@@ -1,0 +1,180 @@
+"""Which definitions of a libvirt name a file of a chain: any, however they come to it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from qmpsnap.formats.layers import Disk
+from qmpsnap.guests.libvirt.neighbours import defined_users
+from tests.unit import samples
+from tests.unit.fake_libvirt import Domain, Error, install
+from tests.unit.qcow2_header import header
+
+FORMAT_OF_BACKING = 0xE2792ACA
+
+Named = tuple[str, Path, str | None]
+"""Target, active file and its format in a definition."""
+
+
+@pytest.fixture(autouse=True)
+def _libvirt(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch)
+
+
+def overlay(path: Path, below: str, format_: str | None = "raw") -> Path:
+    """A qcow2 file over another one; without a format its header states none."""
+    states = () if format_ is None else ((FORMAT_OF_BACKING, format_.encode()),)
+    path.write_bytes(header(backing=below.encode(), extensions=states))
+    return path
+
+
+def guest(name: str, *disks: Named, active: bool = False) -> Domain:
+    """Another guest with these disks in its definition."""
+    made = "".join(
+        f"<disk type='file' device='disk'><driver name='qemu'"
+        f"{'' if format_ is None else f' type={format_!r}'}/>"
+        f"<source file='{path}'/><target dev='{target}'/></disk>"
+        for target, path, format_ in disks
+    )
+    xml = f"<domain><name>{name}</name><devices>{made}</devices></domain>"
+    return Domain(name=name, UUIDString=name, XMLDesc=xml, isActive=active)
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Disk vda of the guest web1: top over base."""
+
+    top: Path
+    base: Path
+
+    @property
+    def disk(self) -> Disk:
+        upper, lower = samples.disk(2).layers
+        layers = (replace(upper, path=str(self.top)), replace(lower, path=str(self.base)))
+        return samples.disk(2, layers=layers)
+
+    @property
+    def vda(self) -> Named:
+        """As its own definition has it."""
+        return ("vda", self.top, "qcow2")
+
+    def users(
+        self,
+        *others: Domain,
+        own: Collection[Named] | None = None,
+        left: Collection[str] | None = None,
+    ) -> dict[str, tuple[str, ...]]:
+        """Descriptions by bare name of the layer; by default its own definition is as it should be."""
+        mine = guest("web1", *([self.vda] if own is None else own), active=True)
+        mine.answers["listAllDomains"] = [mine, *others]
+        found = defined_users(mine, self.disk, left)
+        return {Path(path).name: users for path, users in found.items()}
+
+
+@pytest.fixture
+def chain(tmp_path: Path) -> Chain:
+    base = tmp_path / "base"
+    base.write_bytes(bytes(512))
+    return Chain(top=overlay(tmp_path / "top", "base"), base=base)
+
+
+def test_nobody(chain: Chain, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.write_bytes(bytes(512))
+    assert chain.users(guest("db1", ("vda", other, "raw"))) == {}
+
+
+def test_guest_that_is_off(chain: Chain) -> None:
+    off = guest("db1", ("vda", chain.base, "raw"))
+    assert chain.users(off) == {"base": ("guest db1, which is off",)}
+
+
+def test_running_guest_by_what_it_would_start_from(chain: Chain) -> None:
+    """It may have other files open now."""
+    on = guest("db1", ("vda", chain.base, "raw"), active=True)
+    assert chain.users(on) == {"base": ("the definition of guest db1",)}
+
+
+@pytest.mark.parametrize("link", [Path.hardlink_to, Path.symlink_to])
+def test_under_another_name(chain: Chain, tmp_path: Path, link: object) -> None:
+    there = tmp_path / "there"
+    link(there, chain.base)  # type: ignore[operator]
+    off = guest("db1", ("vda", there, "raw"))
+    assert chain.users(off) == {"base": ("guest db1, which is off",)}
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 5])
+def test_however_far_down(chain: Chain, tmp_path: Path, depth: int) -> None:
+    below, format_ = "base", "raw"
+    for number in range(depth):
+        below, format_ = overlay(tmp_path / f"other{number}", below, format_).name, "qcow2"
+    off = guest("db1", ("vda", tmp_path / below, "qcow2"))
+    assert chain.users(off) == {"base": ("guest db1, which is off",)}
+
+
+def test_in_another_folder(chain: Chain, tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir()
+    over = overlay(tmp_path / "theirs" / "over", "../base")
+    assert "base" in chain.users(guest("db1", ("vda", over, "qcow2")))
+
+
+def test_no_format_is_guessed(chain: Chain, tmp_path: Path) -> None:
+    """What a guest wrote into a raw file is no header, and a header that states no format is the last."""
+    over = overlay(tmp_path / "over", "base")
+    unstated = overlay(tmp_path / "unstated", "over", None)
+    for path, format_ in ((over, "raw"), (over, None), (unstated, "qcow2")):
+        assert chain.users(guest("db1", ("vda", path, format_))) == {}
+
+
+def test_circle_and_what_cannot_be_read(chain: Chain, tmp_path: Path) -> None:
+    circle = overlay(tmp_path / "circle", "circle", "qcow2")
+    empty = tmp_path / "empty"
+    empty.touch()
+    disks: tuple[Named, ...] = (
+        ("vda", circle, "qcow2"),
+        ("vdb", empty, "qcow2"),
+        ("vdc", tmp_path / "gone", "qcow2"),
+        ("vdd", chain.base, "raw"),
+    )
+    assert chain.users(guest("db1", *disks)) == {"base": ("guest db1, which is off",)}
+
+
+def test_undefined_in_between(chain: Chain) -> None:
+    gone = guest("gone")
+    gone.answers["XMLDesc"] = Error("NO_DOMAIN")
+    off = guest("db1", ("vda", chain.base, "raw"))
+    assert chain.users(gone, off) == {"base": ("guest db1, which is off",)}
+
+
+class TestOwnDefinition:
+    def test_of_this_very_disk_is_no_other(self, chain: Chain) -> None:
+        assert chain.users() == {}
+
+    def test_of_this_very_disk_under_another_name(self, chain: Chain, tmp_path: Path) -> None:
+        link = tmp_path / "link"
+        link.symlink_to(chain.top)
+        assert chain.users(own=[("vda", link, "qcow2")]) == {}
+
+    def test_of_another_disk(self, chain: Chain, tmp_path: Path) -> None:
+        over = overlay(tmp_path / "over", "base")
+        assert chain.users(own=[chain.vda, ("vdb", over, "qcow2")]) == {
+            "base": ("the guest's own definition, as vdb",)
+        }
+
+    def test_of_this_disk_with_another_active_file(self, chain: Chain, tmp_path: Path) -> None:
+        """It would start from that one, and read what this chain rests on."""
+        over = overlay(tmp_path / "over", "base")
+        assert chain.users(own=[("vda", over, "qcow2")]) == {
+            "base": ("the guest's own definition, as vda",)
+        }
+
+    def test_that_still_names_what_has_left(self, chain: Chain) -> None:
+        left = [str(chain.top)]
+        assert chain.users(left=left) == {"top": ("the guest's own definition, as vda",)}
+
+    def test_that_names_what_stays(self, chain: Chain) -> None:
+        assert chain.users(own=[("vda", chain.base, "raw")], left=[str(chain.top)]) == {}
