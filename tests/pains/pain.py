@@ -62,8 +62,8 @@ class Pain(ABC, Generic[World]):
     """Base of the tests. The fixture `world` is what they happen in: mostly a guest."""
 
     guard: ClassVar[Guard]
-    second: ClassVar[Guard | None] = None
-    """Where two guards keep the harm away, each alone: the other one."""
+    others: ClassVar[tuple[Guard, ...]] = ()
+    """Where several guards keep the harm away, each alone: the other ones."""
     guarded = True
     """False while the guard is out, and what is waited for never comes."""
 
@@ -81,9 +81,8 @@ class Pain(ABC, Generic[World]):
     def test_hurts_without_the_guard(self, world: World) -> None:
         self.guarded = False
         with ExitStack() as out:
-            for guard in (self.guard, self.second):
-                if guard is not None:
-                    out.enter_context(without(guard))
+            for guard in (self.guard, *self.others):
+                out.enter_context(without(guard))
             with pytest.raises((AssertionError, pytest.fail.Exception)):
                 self.answered(world)
         self.hurts(world)

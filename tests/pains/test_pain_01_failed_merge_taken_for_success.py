@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from qmpsnap.guests.files.qemu_img import QemuImgFailed
+from qmpsnap.operations.guards import Surroundings
 from qmpsnap.operations.outcome import Result
 from qmpsnap.operations.plan_merge import MergePlan
 from tests.pains.pain import Guard, Pain
@@ -34,8 +35,14 @@ def _believe_that_it_was_done(plan: MergePlan, *_: Any, **_more: Any) -> Result:
 
 class TestFailedMergeTakenForSuccess(Pain[Rig]):
     guard = Guard(where="qmpsnap.operations.merge.judged", instead=_believe_that_it_was_done)
-    second = Guard(
-        where="qmpsnap.operations.merge.ensured", instead=lambda _guest, after, *_: (after, ())
+    others = (
+        Guard(
+            where="qmpsnap.operations.merge.ensured", instead=lambda _guest, after, *_: (after, ())
+        ),
+        Guard(
+            where="qmpsnap.guests.qmp.guest.surroundings",
+            instead=lambda *_, **_more: Surroundings(),
+        ),
     )
 
     @pytest.fixture

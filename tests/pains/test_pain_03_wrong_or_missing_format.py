@@ -44,8 +44,11 @@ class TestFormatThatTheVolumeServiceGuessed(Pain[Rig]):
         where="qmpsnap.guests.files.looks.look_at_overlay",
         instead=lambda _plan: Overlay(is_there=True),
     )
-    second = Guard(
-        where="qmpsnap.operations.snapshot.ensured", instead=lambda _host, after, *_: (after, ())
+    others = (
+        Guard(
+            where="qmpsnap.operations.snapshot.ensured",
+            instead=lambda _host, after, *_: (after, ()),
+        ),
     )
 
     @pytest.fixture

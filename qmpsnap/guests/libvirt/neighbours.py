@@ -115,7 +115,7 @@ def _chain(layers: Sequence[xml.XmlLayer]) -> Iterator[str]:
     """The files of a chain by its headers, as far as each is stated to be qcow2 by the one above."""
     path, stated = (layers[0].path, layers[0].format) if layers else (None, None)
     seen = set()
-    while path is not None and len(seen) < 10 ** 5:
+    while path is not None and path not in seen:
         seen.add(path)
         yield path
         if stated != "qcow2":
