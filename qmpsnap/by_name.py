@@ -102,7 +102,7 @@ def delete(
     Args:
         guest: From `connect`, `connect_qmp` or `from_domain`.
         disk: Target (`vda`), serial, device id or node name.
-        snapshot: Its name.
+        snapshot: Its name, or that of its overlay.
         method: `commit`: the newer data goes down into the older file. `pull` (newest snapshot
             only): the older data comes up into the active file. `auto`: commit, unless a pull
             moves much less.

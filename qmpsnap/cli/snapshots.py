@@ -122,7 +122,11 @@ def delete(
     options: MergeOptions,
     output: str,
 ) -> None:
-    """Delete a snapshot of a disk. The guest keeps what it sees."""
+    """
+    Delete a snapshot of a disk. The guest keeps what it sees.
+
+    NAME is a snapshot's name, as `qmpsnap list` shows it, or the name of its overlay.
+    """
     allowed = guards(allow, force=force)
     if only_plan:
         request = NamedDeleteRequest(disk=disk, snapshot=name, method=method)

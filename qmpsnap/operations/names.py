@@ -3,6 +3,7 @@ Names of files and snapshots on a chain.
 
 Cinder's rule, which ours follows for people too: the overlay that is made for snapshot S of a
 volume is `<volume>.<S>`; it holds what was written *after* S. The data of S is the layer below.
+What other tools made (`snap1.qcow2`) has a name as well, without the ending that tells a format.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import os.path
 import re
 from dataclasses import dataclass
+from typing import Final
 
 from qmpsnap.errors import Ambiguous, NotFound, Refused
 from qmpsnap.formats.layers import Disk, Layer
@@ -17,6 +19,11 @@ from qmpsnap.operations.requests import BadFileName
 
 _SNAPSHOT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", re.ASCII)
 _VOLUME = re.compile(r"volume-(?P<id>[^.]+)")
+_ENDINGS: Final = frozenset(
+    ["img", "qcow", "qcow2", "qed", "raw", "vdi", "vhd", "vhdx", "vmdk", "vpc"]
+)
+"""What other tools put at the end of a file's name; it tells snapshots apart as little as a
+format does."""
 
 
 class BadSnapshotName(Refused):
@@ -52,7 +59,7 @@ class SnapshotAmbiguous(Ambiguous):
     """Two layers of the chain end in this name."""
 
     msg = "disk {self.disk} has more than one snapshot {self.wanted!r}: {self.known_text}"
-    remedy = "Delete by file names: `qmpsnap volume-snapshot-delete`."
+    remedy = "Give one of these file names."
 
     disk: str
 
@@ -62,6 +69,7 @@ class Snapshot:
     """One snapshot of a disk."""
 
     name: str
+    """No other snapshot of the disk has it: its own, or the name of its overlay."""
     overlay: Layer
     """Holds what was written after the snapshot."""
     data: Layer
@@ -70,9 +78,36 @@ class Snapshot:
 
 def snapshots(disk: Disk) -> tuple[Snapshot, ...]:
     """Snapshots of a disk, newest first: one for each layer that has another one below it."""
+    pairs = tuple(zip(disk.layers, disk.layers[1:], strict=False))
+    names = [_own_name(disk, overlay) for overlay, _ in pairs]
     return tuple(
-        Snapshot(name=overlay.file.rpartition(".")[2], overlay=overlay, data=data)
-        for overlay, data in zip(disk.layers, disk.layers[1:], strict=False)
+        Snapshot(name=name if names.count(name) == 1 else overlay.file, overlay=overlay, data=data)
+        for name, (overlay, data) in zip(names, pairs, strict=True)
+    )
+
+
+def _own_name(disk: Disk, overlay: Layer) -> str:
+    """What is left of an overlay's name without the volume's, and without an ending."""
+    volume = _volume_of(disk, overlay)
+    own = overlay.file.removeprefix(f"{volume.file}.")
+    front, _, end = own.rpartition(".")
+    return (front if front and end.lower() in _ENDINGS else own).rpartition(".")[2]
+
+
+def _volume_of(disk: Disk, overlay: Layer) -> Layer:
+    """
+    The lowest layer that an overlay is named after, in the same folder; else the overlay itself.
+
+    A base whose name is another one may be a template, which many guests rest on.
+    """
+    folder = folder_of(overlay)
+    return next(
+        (
+            layer
+            for layer in reversed(disk.layers)
+            if folder_of(layer) == folder and overlay.file.startswith(f"{layer.file}.")
+        ),
+        overlay,
     )
 
 
@@ -80,34 +115,33 @@ def overlay_name(disk: Disk, snapshot: str) -> str:
     """
     Name of the overlay for a new snapshot: `<volume>.<snapshot>`.
 
-    The volume is the lowest layer in the active file's folder: what lies elsewhere is a template
-    of many volumes, or nothing that this disk should lead to.
+    The volume is the file that the active one is named after, where it has come by snapshots of
+    this name; else the active file: what it rests on may be a template of many guests.
 
     Raises:
         BadSnapshotName: `snapshot` would not make a safe file name.
     """
     if not _SNAPSHOT.fullmatch(snapshot):
         raise BadSnapshotName(snapshot)
-    folder = folder_of(disk.layers[0])
-    volume = next(layer for layer in reversed(disk.layers) if folder_of(layer) == folder)
-    return f"{volume.file}.{snapshot}"
+    return f"{_volume_of(disk, disk.layers[0]).file}.{snapshot}"
 
 
 def find_snapshot(disk: Disk, name: str) -> Snapshot:
     """
-    Find a snapshot by its name.
+    Find a snapshot by its name, or by the name of its overlay.
 
     Raises:
         SnapshotNotFound: No layer of the chain belongs to it.
         SnapshotAmbiguous: More than one does.
     """
     known = snapshots(disk)
-    found = [snapshot for snapshot in known if snapshot.name == name]
-    if not found:
-        raise SnapshotNotFound(name, tuple(one.name for one in known), disk.disk)
-    if len(found) > 1:
-        raise SnapshotAmbiguous(name, tuple(one.overlay.file for one in found), disk.disk)
-    return found[0]
+    found = [one for one in known if name in (one.name, one.overlay.file)]
+    if found:
+        return found[0]
+    alike = tuple(one.overlay.file for one in known if _own_name(disk, one.overlay) == name)
+    if alike:
+        raise SnapshotAmbiguous(name, alike, disk.disk)
+    raise SnapshotNotFound(name, tuple(one.name for one in known), disk.disk)
 
 
 def tidy(path: str) -> str:

@@ -96,6 +96,24 @@ def libvirt_rig(
         yield Rig(guest, folder, road, [name], connect, guest.kill)
 
 
+def chain_rig(
+    road: Road, request: pytest.FixtureRequest, files: Sequence[tuple[Path, str]]
+) -> AbstractContextManager[Rig]:
+    """
+    Start a guest whose disk is a chain that is there, on one road.
+
+    Args:
+        road: The road.
+        request: The test's, for libvirt's connection.
+        files: (file, format) in chain order; libvirt finds the lower ones by the headers.
+    """
+    (active, format), folder = files[0], files[0][0].parent
+    if road == "qmp":
+        return direct_rig(folder, qcow2_chain(files, DISK, SERIAL))
+    connection = request.getfixturevalue("connection")
+    return libvirt_rig(connection, folder, format, file=active.name)
+
+
 def direct_rigs(share: Path) -> MakeRig:
     """Make guests on their own QMP sockets; `base` may be `raw-without-node` as well."""
 

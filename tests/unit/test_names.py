@@ -34,7 +34,10 @@ class TestSnapshots:
     def test_find(self) -> None:
         assert find_snapshot(samples.disk(3), "s1").overlay.file == "volume-1.s1"
 
-    @pytest.mark.parametrize("name", ["s3", "volume-1", "volume-1.s1", "", "S1"])
+    def test_find_by_file(self) -> None:
+        assert find_snapshot(samples.disk(3), "volume-1.s1").name == "s1"
+
+    @pytest.mark.parametrize("name", ["s3", "volume-1", "1.s1", "", "S1"])
     def test_find_none(self, name: str) -> None:
         with pytest.raises(SnapshotNotFound, match="it has: s2, s1") as caught:
             find_snapshot(samples.disk(3), name)
@@ -49,6 +52,28 @@ class TestSnapshots:
         disk = samples.disk(layers=tuple(samples.layer(name) for name in layers))
         with pytest.raises(SnapshotAmbiguous, match=r"other\.s1, volume-1\.s1"):
             find_snapshot(disk, "s1")
+        assert [one.name for one in snapshots(disk)] == ["other.s1", "volume-1.s1"]
+        assert find_snapshot(disk, "other.s1").overlay.file == "other.s1"
+
+    @pytest.mark.parametrize(
+        ("chain", "expected"),
+        [
+            (["snap2.qcow2", "snap1.qcow2", "base.qcow2"], ["snap2", "snap1"]),
+            (["vm.monday.qcow2", "vm.snap1", "vm.qcow2"], ["monday", "snap1"]),
+            (["vm.qcow2.b", "vm.qcow2.a.IMG", "vm.qcow2"], ["b", "a"]),
+            (["volume-1.qcow2", "volume-1"], ["qcow2"]),
+            (["volume-1.s1.s2", "volume-1.s1", "volume-1"], ["s2", "s1"]),
+            (["disk.s1", "disk.v2.s1", "disk"], ["disk.s1", "disk.v2.s1"]),
+            (["overlay", ".qcow2", "base"], ["overlay", "qcow2"]),
+        ],
+    )
+    def test_files_of_other_tools(self, chain: list[str], expected: list[str]) -> None:
+        """virsh's `--diskspec`, virt-manager, Proxmox: an ending is no name of a snapshot."""
+        disk = samples.disk(layers=tuple(samples.layer(name) for name in chain))
+        assert [one.name for one in snapshots(disk)] == expected
+        for name, file in zip(expected, chain[:-1], strict=True):
+            assert find_snapshot(disk, name).overlay.file == file
+            assert find_snapshot(disk, file).overlay.file == file
 
 
 class TestOverlayName:
@@ -107,8 +132,24 @@ class TestBelongs:
 
 
 def test_an_overlay_is_not_called_after_a_file_elsewhere() -> None:
-    disk = samples.changed_layer(samples.disk(3), 2, path="/templates/fedora", file="fedora")
+    disk = samples.changed_layer(samples.disk(2), 1, path="/templates/volume-1")
     assert overlay_name(disk, "new") == "volume-1.s1.new"
+
+
+@pytest.mark.parametrize(
+    ("chain", "expected"),
+    [
+        (["vm1.qcow2", "t.qcow2"], "vm1.qcow2.new"),
+        (["vm1.qcow2.a", "vm1.qcow2", "t.qcow2"], "vm1.qcow2.new"),
+        (["vm1.qcow2.b", "vm1.qcow2.a", "t.qcow2"], "vm1.qcow2.b.new"),
+        (["volume-1.s2", "volume-1.s1", "fedora"], "volume-1.s2.new"),
+        (["t1", "t"], "t1.new"),
+    ],
+)
+def test_an_overlay_is_not_called_after_a_template(chain: list[str], expected: str) -> None:
+    """Clones of one template in one folder would share it."""
+    disk = samples.disk(layers=tuple(samples.layer(name) for name in chain))
+    assert overlay_name(disk, "new") == expected
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from qmpsnap.errors import Failed, Refused
 from qmpsnap.formats.qcow2 import BadHeader
 from qmpsnap.guests.files import qemu_img
 from qmpsnap.guests.files.header import read_header
+from qmpsnap.guests.files.lease import is_open_nowhere
 from qmpsnap.operations.guest import Overlay
 from qmpsnap.operations.names import tidy
 from qmpsnap.operations.plan_snapshot import CreatePlan
@@ -129,13 +130,14 @@ def _sync_folder(folder: str) -> None:
 def _taken(plan: CreatePlan) -> Overlay:
     """Look at an overlay that the volume service made; its backing format may be corrected."""
 
-    def unsuitable(reason: str, advice: str | None = None) -> OverlayUnsuitable:
-        if advice is None:
-            return OverlayUnsuitable(plan.overlay, reason)
+    def unsuitable(reason: str, advice: str = OverlayUnsuitable.advice) -> OverlayUnsuitable:
+        if not is_open_nowhere(plan.overlay):
+            # It may be the active file of another guest.
+            advice = "Another program may have it open: choose another name."
         return OverlayUnsuitable(plan.overlay, reason, advice)
 
     if not stat.S_ISREG(os.lstat(plan.overlay).st_mode):
-        raise unsuitable("it is not a regular file")
+        raise OverlayUnsuitable(plan.overlay, "it is not a regular file")
     spare = _own_link(plan.overlay)
     if os.lstat(plan.overlay).st_nlink != (1 if spare is None else 2):
         raise unsuitable("the file has another name as well, and may be somebody else's")
@@ -165,8 +167,7 @@ def _taken(plan: CreatePlan) -> Overlay:
     try:
         state, empty = qemu_img.state_of(plan.overlay), qemu_img.is_empty(plan.overlay)
     except qemu_img.QemuImgFailed as error:
-        advice = "Find out who has it open, or choose another name."
-        raise unsuitable(f"it cannot be looked into ({error.reason})", advice) from error
+        raise unsuitable(f"it cannot be looked into ({error.reason})") from error
     if state.corrupt:
         raise unsuitable("it is marked as corrupt")
     if state.snapshots:
