@@ -11,17 +11,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import select
 import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Final
 
 from qmpsnap.errors import Refused
+from qmpsnap.guests import children
 
 _BLOCK: Final = 1024 * 1024
+READY_S: Final = 0.01
+"""Seconds between two looks whether the server listens."""
 
 
 class CannotVerify(Refused):
@@ -50,7 +54,7 @@ def digest_of(layers: Sequence[tuple[str, str]]) -> str:
     digest, file = hashlib.sha256(), layers[0][0]
     with _served(layers) as address:
         try:
-            copy = subprocess.Popen(
+            copy = children.start(
                 ["nbdcopy", address, "-"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
             )
         except OSError as error:
@@ -58,9 +62,13 @@ def digest_of(layers: Sequence[tuple[str, str]]) -> str:
             raise CannotVerify(file, reason) from error
         with copy:
             assert copy.stdout is not None
-            for block in _blocks(copy.stdout):
-                digest.update(block)
             assert copy.stderr is not None
+            try:
+                for block in _blocks(copy.stdout):
+                    digest.update(block)
+            except BaseException:  # Ctrl-C
+                copy.kill()
+                raise
             said = copy.stderr.read().decode(errors="replace").strip()
     if copy.returncode != 0:
         raise CannotVerify(file, said or f"nbdcopy ended with {copy.returncode}")
@@ -74,30 +82,65 @@ def _blocks(stream: IO[bytes]) -> Iterator[bytes]:
 
 @contextmanager
 def _served(layers: Sequence[tuple[str, str]]) -> Iterator[str]:
-    """An NBD address at which the chain can be read."""
+    """
+    An NBD address at which the chain can be read.
+
+    The server is gone at the end of the block: it holds locks on the files as any QEMU does, and
+    the job that comes next would fail on them.
+    """
     file = layers[0][0]
-    with tempfile.TemporaryDirectory(prefix="qmpsnap-") as folder:
-        socket, ready = f"{folder}/nbd", f"{folder}/pid"
-        # --fork: it has opened everything and listens when the command returns.
-        command = ["qemu-nbd", "-r", "-t", "--fork", f"--pid-file={ready}", "-k", socket]
-        try:
-            done = subprocess.run(
-                [*command, f"json:{json.dumps(_node(layers))}"],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                text=True,
-                check=False,
-            )
-        except OSError as error:
-            raise CannotVerify(file, f"{error} (Debian's package qemu-utils)") from error
-        if done.returncode != 0:
-            raise CannotVerify(file, done.stderr.strip() or f"qemu-nbd: {done.returncode}")
-        server = int(Path(ready).read_text())
-        try:
-            yield f"nbd+unix:///?socket={socket}"
-        finally:
-            os.kill(server, signal.SIGTERM)
+    with tempfile.TemporaryDirectory(prefix="qmpsnap-") as folder, ExitStack() as stack:
+        socket, ready = f"{folder}/nbd", Path(folder, "pid")
+        # Not --fork: what it leaves behind is nobody's child, and would outlive this process.
+        command = ["qemu-nbd", "-r", "-t", f"--pid-file={ready}", "-k", socket]
+        said = Path(folder, "stderr")
+        with said.open("wb") as errors:
+            try:
+                server = children.start(
+                    [*command, f"json:{json.dumps(_node(layers))}"],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=errors,
+                )
+            except OSError as error:
+                raise CannotVerify(file, f"{error} (Debian's package qemu-utils)") from error
+        stack.callback(_ended, server, ready)
+        # It writes the file when it has opened everything and listens.
+        while not _pid_in(ready):
+            with suppress(subprocess.TimeoutExpired):
+                code = server.wait(READY_S)
+                reason = said.read_text(errors="replace").strip()
+                raise CannotVerify(file, reason or f"qemu-nbd: {code}")
+        yield f"nbd+unix:///?socket={socket}"
+
+
+def _pid_in(path: Path) -> int | None:
+    """The process id in a file that may not be there, or not whole, yet."""
+    with suppress(FileNotFoundError):
+        text = path.read_text()
+        return int(text) if text.endswith("\n") else None
+    return None
+
+
+def _ended(server: subprocess.Popen[bytes], ready: Path) -> None:
+    """End the server, and what it was started through, and wait until they are gone."""
+    real = _pid_in(ready)
+    with suppress(ProcessLookupError):
+        os.killpg(server.pid, signal.SIGTERM)
+    server.wait()
+    if real is not None and real != server.pid:  # `qemu-nbd` is a script, which runs it
+        with suppress(ProcessLookupError), _process(real) as descriptor:
+            select.select([descriptor], [], [])
+
+
+@contextmanager
+def _process(pid: int) -> Iterator[int]:
+    """A process that is not a child; its descriptor is readable when it has ended."""
+    descriptor = os.pidfd_open(pid)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _node(layers: Sequence[tuple[str, str]]) -> dict[str, object] | None:

@@ -10,10 +10,8 @@ Not qemu-storage-daemon: it has no way to flush a node while a job holds it (no 
 
 from __future__ import annotations
 
-import ctypes
 import json
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
@@ -23,12 +21,12 @@ from pathlib import Path
 from typing import Final
 
 from qmpsnap.errors import Refused
+from qmpsnap.guests import children
 from qmpsnap.monitor.socket import SocketMonitor
 
 PROGRAM: Final = "qemu-system-x86_64"
 OPEN_TIMEOUT_S: Final = 60.0
 """A program that cannot open the chain ends, so only a host that is very busy takes long."""
-_PR_SET_PDEATHSIG: Final = 1
 
 
 class QemuMissing(Refused):
@@ -92,13 +90,12 @@ def opened(layers: Sequence[tuple[str, str]]) -> Iterator[SocketMonitor]:
             ]
             said = Path(folder, "stderr")
             with said.open("wb") as errors:
-                process = subprocess.Popen(
+                process = children.start(
                     command,
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=errors,
                     pass_fds=(number,),
-                    preexec_fn=_end_with_parent,
                 )
         try:
             monitor = _connected(process, path, said, layers[0][0])
@@ -137,11 +134,6 @@ def _hold(monitor: SocketMonitor, path: str) -> None:
     monitor.execute("nbd-server-start", {"addr": address})
     export = {"type": "nbd", "id": "held", "node-name": "layer-0", "writable": True}
     monitor.execute("block-export-add", export)
-
-
-def _end_with_parent() -> None:
-    """Source: prctl(2), PR_SET_PDEATHSIG; kept over execve()."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _connected(process: subprocess.Popen[bytes], path: str, said: Path, file: str) -> SocketMonitor:

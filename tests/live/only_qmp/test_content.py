@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from qmpsnap.guests.files.content import CannotVerify, digest_of
 from tests.rig import images
+from tests.rig.waiting import HANG_S, until
 
 MIB = 1024 * 1024
 
@@ -63,3 +68,63 @@ def test_program_that_is_missing(
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     with pytest.raises(CannotVerify, match="Debian's package"):
         digest_of(chain)
+
+
+def users(path: str) -> set[int]:
+    """The processes that have a file open."""
+    found = set()
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with suppress(OSError):  # it has ended since
+            for number in os.listdir(f"/proc/{pid}/fd"):
+                with suppress(OSError):
+                    if os.readlink(f"/proc/{pid}/fd/{number}") == path:
+                        found.add(int(pid))
+    return found
+
+
+def program(folder: Path, name: str, *lines: str) -> None:
+    """Put a script in the place of a program."""
+    folder.mkdir(exist_ok=True)
+    script = folder / name
+    script.write_text("\n".join(("#!/bin/sh", *lines, "")))
+    script.chmod(0o755)
+
+
+def test_server_is_gone_afterwards(
+    chain: list[tuple[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds locks, on which the job that comes next would fail; here it ends a second late."""
+    late = (
+        f"exec 9<{chain[0][0]}",
+        "trap 'sleep 1; exit' TERM",
+        '/usr/bin/qemu-nbd "$@" &',
+        "wait",
+    )
+    program(tmp_path / "bin", "qemu-nbd", *late)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    digest_of(chain)
+    assert users(chain[0][0]) == set()
+
+
+def test_server_of_another_process_group_is_gone_afterwards(
+    chain: list[tuple[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A script may have put it there; its process id is in its file."""
+    lines = ("trap 'exit' TERM", 'setsid sh -c \'exec /usr/bin/qemu-nbd "$@"\' sh "$@" &', "pid=$!")
+    forward = "trap '(sleep 1; kill $pid) & exit' TERM"
+    program(tmp_path / "bin", "qemu-nbd", *lines, forward, "wait")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    digest_of(chain)
+    assert users(chain[0][0]) == set()
+
+
+def test_killed_in_the_middle(chain: list[tuple[str, str]], tmp_path: Path) -> None:
+    """Neither the server nor the copy outlives a tool that is killed."""
+    program(tmp_path / "bin", "nbdcopy", f"exec 9<{chain[0][0]}", "exec sleep 1000")
+    code = f"from qmpsnap.guests.files.content import digest_of; digest_of({chain!r})"
+    path = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+    process = subprocess.Popen([sys.executable, "-c", code], env=path)
+    until(lambda: len(users(chain[0][0])) == 2)
+    process.send_signal(signal.SIGKILL)
+    process.wait(HANG_S)
+    until(lambda: users(chain[0][0]) == set(), "somebody still reads the chain")
