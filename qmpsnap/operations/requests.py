@@ -84,8 +84,9 @@ class NamedDeleteRequest:
     method: Method = "auto"
 
 
-_HALF: Final = re.compile("[\ud800-\udc7f\udd00-\udfff]")
-"""Surrogates that stand for no byte (surrogateescape); JSON can hold them, a file name cannot."""
+_UNSPEAKABLE: Final = re.compile("[\ud800-\udfff\ufffe\uffff]")
+"""What JSON may hold, and QMP or libvirt's XML cannot: halves of characters, those that stand for
+a byte of a file's name too (surrogateescape), and what is no character."""
 _CREATE_EXPECTED: Final = '{"type": "qcow2", "new_file": …, "snapshot_id": …}'
 _DELETE_EXPECTED: Final = '{"type": "qcow2", "file_to_merge": …, "merge_target_file": …}'
 
@@ -172,9 +173,9 @@ def checked_name(field: str, name: str) -> str:
         reason = "it has a slash"
     elif any(ord(character) < 32 or ord(character) == 127 for character in name):
         reason = "it has control characters"
-    elif _HALF.search(name):
-        reason = "it has half a character"
-    elif len(name.encode("utf-8", "surrogateescape")) > 255:
+    elif _UNSPEAKABLE.search(name):
+        reason = "it has half a character, or one that is none"
+    elif len(name.encode()) > 255:
         reason = "it is longer than 255 bytes"
     elif ":" in name:
         # QEMU reads `json:…` and `proto:…` in a backing name as more than a file name.

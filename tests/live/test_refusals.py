@@ -31,6 +31,9 @@ WRONG_CREATE_INFO: list[tuple[dict[str, object], str]] = [
     ({"new_file": "volume-9999.new"}, "another volume"),
     ({"new_file": BASE}, "in use"),
     ({"new_file": "nbd:unix"}, "colon"),
+    ({"new_file": f"{BASE}.\udcff"}, "half a character"),
+    ({"new_file": f"{BASE}.\ud83d"}, "half a character"),
+    ({"new_file": f"{BASE}.\uffff"}, "half a character"),
 ]
 WRONG_DELETE_INFO: list[tuple[dict[str, object], str]] = [
     ({"type": "vmdk", "file_to_merge": None, "merge_target_file": None}, "'vmdk'"),

@@ -13,6 +13,7 @@ from typing import Any
 from qmpsnap.graph import xml
 from qmpsnap.monitor.virt import libvirt_module
 from tests.rig.rig import DISK, SERIAL, Said, run_cli
+from tests.rig.waiting import until
 
 _NUMBERS = itertools.count()
 
@@ -45,6 +46,11 @@ class Defined:
     def start(self) -> None:
         """Start it, paused; raises what libvirt raises."""
         self.domain.createWithFlags(libvirt_module().VIR_DOMAIN_START_PAUSED)
+
+    def stop(self) -> None:
+        """End it, and wait until libvirt calls it off."""
+        self.domain.destroy()
+        until(lambda: not self.domain.isActive(), "libvirt still calls it active")
 
     def active_file(self) -> str | None:
         """The file that the disk of the running guest stands on."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os.path
+
 import pytest
 
 from qmpsnap.formats.from_headers import next_below, with_chain
@@ -33,11 +35,27 @@ def header(name: str | None) -> Header:
         ("/share/a", "./a:b", "/share/a:b"),
         ("/share/a", 'json:{"driver": "file", "filename": "/share/b"}', None),
         ("/share/a", "b\0c", None),
+        ("/share/a", "b/..", None),
+        ("/share/a", "b/.", None),
+        ("/share/x/../a", "b", "/share/x/../b"),
+        ("/share/x/../a", "/share/b", "/share/x/../b"),
     ],
 )
 def test_name_of_a_header(path: str, name: str | None, below: str | None) -> None:
     """It may have come with an image that somebody uploaded."""
     assert next_below(path, header(name)) == below
+
+
+def test_folder_behind_a_link() -> None:
+    """`/link` is `/share/deep`."""
+
+    def real(folder: str) -> str:
+        return os.path.normpath(folder.replace("/link", "/share/deep"))
+
+    assert next_below("/link/a", header("/share/deep/b"), real) == "/link/b"
+    assert next_below("/link/a", header("../deep/b"), real) == "/link/b"
+    assert next_below("/link/../a", header("/share/b"), real) == "/link/../b"
+    assert next_below("/link/a", header("/link/../b"), real) is None
 
 
 def chain(*active: str, **headers: str | None) -> list[tuple[str | None, str, str | None]]:

@@ -7,6 +7,7 @@ QEMU, and in the definition.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -150,7 +151,8 @@ class OfflineGuest(Closable):
         headers = {
             path: header for disk in domain.disks for path, header in _followed(disk).items()
         }
-        domain = replace(domain, disks=tuple(with_chain(disk, headers) for disk in domain.disks))
+        chains = (with_chain(disk, headers, os.path.realpath) for disk in domain.disks)
+        domain = replace(domain, disks=tuple(chains))
         note = "the guest is off: formats by its definition and the headers of its files"
         report = guest_from_xml(domain, headers=headers, notes=(note,))
         disks = tuple(with_nodes(self._with_size(disk)) for disk in report.disks)
@@ -216,5 +218,5 @@ def _followed(disk: xml.XmlDisk) -> dict[str, Header]:
         except (OSError, BadHeader):
             break
         header = headers[path]
-        path, stated = next_below(path, header), header.backing_format
+        path, stated = next_below(path, header, os.path.realpath), header.backing_format
     return headers
