@@ -6,7 +6,7 @@ import click
 
 from qmpsnap.cli import documents, views
 from qmpsnap.cli.command import Command
-from qmpsnap.cli.connection import Road, read_guest
+from qmpsnap.cli.connection import Road, measured, read_guest
 from qmpsnap.cli.output import Drawing, draw, drawing_option, show
 
 
@@ -40,4 +40,6 @@ def chain(road: Road, guest: str | None, disk: str | None, output: str) -> None:
         drawn = picture(report, chosen)
         draw(svg(drawn) if output == Drawing.SVG else drawn)
         return
-    show(documents.chain(report, chosen), output, lambda here: views.chain(chosen, here))
+    files = measured(road, chosen)
+    document = documents.chain(report, chosen, files)
+    show(document, output, lambda here: views.chain(chosen, here, files))

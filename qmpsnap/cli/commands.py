@@ -9,6 +9,9 @@ from qmpsnap.cli.group import Entry
 
 COMMANDS: Final[Mapping[str, Mapping[str, Entry]]] = {
     "Look": {
+        "guests": Entry(
+            "qmpsnap.cli.guests:guests", "All guests of libvirt: disks, depth, findings."
+        ),
         "disks": Entry("qmpsnap.cli.disks:disks", "Disks of a guest: active file, format, depth."),
         "chain": Entry(
             "qmpsnap.cli.chain:chain", "Every layer with format, witnesses and verdict."
@@ -34,9 +37,7 @@ COMMANDS: Final[Mapping[str, Mapping[str, Entry]]] = {
     },
     "Checks": {
         "verify": Entry("qmpsnap.cli.verify:verify", "Compare all witnesses for a guest's disks."),
-        "audit": Entry(
-            "qmpsnap.cli.audit.command:audit", "The same for every running guest of a host."
-        ),
+        "audit": Entry("qmpsnap.cli.audit:audit", "The same for every running guest of a host."),
         "doctor": Entry(
             "qmpsnap.cli.doctor:doctor", "What is installed, reachable and allowed here."
         ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from qmpsnap.cli.output import say
 from qmpsnap.errors import Refused
-from qmpsnap.formats.layers import Disks
+from qmpsnap.formats.layers import Disk, Disks
 from qmpsnap.guests.connect import connect, connect_qmp, from_domain, libvirt_uri
 from qmpsnap.guests.reader import MAX_STALL_S
 from qmpsnap.monitor.virt import find_domain, host_of, open_connection
 
 if TYPE_CHECKING:
+    from qmpsnap.guests.files.measure import Measure
     from qmpsnap.guests.libvirt.guest import LibvirtGuest
     from qmpsnap.guests.offline.guest import OfflineGuest
     from qmpsnap.guests.qmp.guest import QmpGuest
@@ -55,6 +56,11 @@ class Road:
     def source(self) -> str:
         """Where a guest is looked for, in words: a socket, a transcript or a URI."""
         return self.qmp or self.replay or self.uri
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the guest's files can be on this host: not those of a recording, or elsewhere."""
+        return self.replay is None and (self.qmp is not None or not host_of(self.uri))
 
     @property
     def names_guest(self) -> bool:
@@ -179,6 +185,13 @@ def _text_of(path: str) -> str:
         raise NoTranscript(path, error.strerror or str(error)) from error
     except UnicodeDecodeError as error:
         raise NoTranscript(path, str(error)) from error
+
+
+def measured(road: Road, disks: Iterable[Disk]) -> dict[str, Measure]:
+    """Measure the files of disks, where they are on this host."""
+    from qmpsnap.guests.files.measure import measured
+
+    return measured(path for one in disks for path in one.paths) if road.is_local else {}
 
 
 def read_guest(road: Road, guest: str | None) -> Disks:

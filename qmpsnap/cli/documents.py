@@ -4,30 +4,36 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from qmpsnap.cli.units import moment
 from qmpsnap.formats.layers import Disk, Disks, Layer
 
 if TYPE_CHECKING:  # none of them for `chain`
     from qmpsnap.findings.finding import Finding
+    from qmpsnap.guests.files.measure import Measure
     from qmpsnap.operations.job.pace import Rates
     from qmpsnap.operations.job.states import JobReport
+    from qmpsnap.operations.names import Snapshot
     from qmpsnap.operations.outcome import Result
 
 Document = dict[str, object]
+Files = Mapping[str, "Measure"]
+"""What is known of files, by path."""
+NOT_MEASURED: Final[Files] = {}
 
 
-def chain(guest: Disks, disks: Iterable[Disk]) -> Document:
-    """`qmpsnap.chain/1`: every layer with format, witnesses and verdict."""
+def chain(guest: Disks, disks: Iterable[Disk], files: Files = NOT_MEASURED) -> Document:
+    """`qmpsnap.chain/1`: every layer with format, witnesses and verdict, and its file."""
     return {
         "schema": "qmpsnap.chain/1",
         "guest": guest.guest,
-        "disks": [_disk(disk) for disk in disks],
+        "disks": [_disk(disk, files) for disk in disks],
         "notes": list(guest.notes),
     }
 
 
-def _disk(disk: Disk) -> Document:
+def _disk(disk: Disk, files: Files = NOT_MEASURED) -> Document:
     return {
         "disk": disk.disk,
         "serial": disk.serial,
@@ -35,7 +41,7 @@ def _disk(disk: Disk) -> Document:
         "kind": disk.kind,
         "read_only": disk.read_only,
         "xml_differs": disk.xml_differs,
-        "layers": [_layer(layer) for layer in disk.layers],
+        "layers": [_layer(layer, files) for layer in disk.layers],
         "files": [
             {
                 "path": file.path,
@@ -50,7 +56,8 @@ def _disk(disk: Disk) -> Document:
     }
 
 
-def _layer(layer: Layer) -> Document:
+def _layer(layer: Layer, files: Files) -> Document:
+    seen = files.get(layer.path or "")
     return {
         "file": layer.file,
         "path": layer.path,
@@ -59,6 +66,9 @@ def _layer(layer: Layer) -> Document:
         "verdict": layer.verdict.value,
         "node": layer.node,
         "virtual_size": layer.virtual_size,
+        "allocated": seen.allocated if seen else None,
+        "created": moment(seen.created) if seen else None,
+        "modified": moment(seen.modified) if seen else None,
         "flags": list(layer.flags),
         "evidence": [
             {"witness": one.witness.value, "format": one.format, "detail": one.detail}
@@ -72,44 +82,52 @@ def disks(guest: Disks) -> Document:
     return {
         "schema": "qmpsnap.disks/1",
         "guest": guest.guest,
-        "disks": [
-            {
-                "disk": disk.disk,
-                "serial": disk.serial,
-                "qdev": disk.qdev,
-                "kind": disk.kind,
-                "read_only": disk.read_only,
-                "file": disk.layers[0].file if disk.layers else None,
-                "path": disk.layers[0].path if disk.layers else None,
-                "format": disk.layers[0].format if disk.layers else None,
-                "verdict": disk.layers[0].verdict.value if disk.layers else None,
-                "virtual_size": disk.layers[0].virtual_size if disk.layers else None,
-                "depth": len(disk.layers),
-            }
-            for disk in guest.disks
-        ],
+        "disks": [in_short(disk) for disk in guest.disks],
         "notes": list(guest.notes),
     }
 
 
-def snapshot_list(guest: Disks, chosen: Iterable[Disk]) -> Document:
+def in_short(disk: Disk) -> Document:
+    """A disk with its active file alone."""
+    active = disk.layers[0] if disk.layers else None
+    return {
+        "disk": disk.disk,
+        "serial": disk.serial,
+        "qdev": disk.qdev,
+        "kind": disk.kind,
+        "read_only": disk.read_only,
+        "file": active.file if active else None,
+        "path": active.path if active else None,
+        "format": active.format if active else None,
+        "verdict": active.verdict.value if active else None,
+        "virtual_size": active.virtual_size if active else None,
+        "depth": len(disk.layers),
+    }
+
+
+def snapshot_list(guest: Disks, chosen: Iterable[Disk], files: Files = NOT_MEASURED) -> Document:
     """`qmpsnap.snapshots/1`: newest first for each disk."""
     from qmpsnap.operations.names import snapshots
 
     return {
         "schema": "qmpsnap.snapshots/1",
         "guest": guest.guest,
-        "snapshots": [
-            {
-                "disk": disk.disk,
-                "name": one.name,
-                "data": one.data.file,
-                "data_format": one.data.format,
-                "overlay": one.overlay.file,
-            }
-            for disk in chosen
-            for one in snapshots(disk)
-        ],
+        "snapshots": [_snapshot(disk, one, files) for disk in chosen for one in snapshots(disk)],
+    }
+
+
+def _snapshot(disk: Disk, one: Snapshot, files: Files) -> Document:
+    data, overlay = files.get(one.data.path or ""), files.get(one.overlay.path or "")
+    return {
+        "disk": disk.disk,
+        "name": one.name,
+        "data": one.data.file,
+        "data_format": one.data.format,
+        "overlay": one.overlay.file,
+        "created": moment(overlay.created) if overlay else None,
+        "virtual_size": one.data.virtual_size,
+        "data_allocated": data.allocated if data else None,
+        "overlay_allocated": overlay.allocated if overlay else None,
     }
 
 

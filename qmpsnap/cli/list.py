@@ -6,7 +6,7 @@ import click
 
 from qmpsnap.cli import documents, views
 from qmpsnap.cli.command import Command
-from qmpsnap.cli.connection import Road, read_guest
+from qmpsnap.cli.connection import Road, measured, read_guest
 from qmpsnap.cli.output import output_option, show
 
 
@@ -19,5 +19,6 @@ def list_(road: Road, guest: str | None, disk: str | None, output: str) -> None:
     """List the snapshots of a guest's disks, newest first."""
     report = read_guest(road, guest)
     chosen = (report.disk(disk),) if disk else report.disks
-    document = documents.snapshot_list(report, chosen)
-    show(document, output, lambda _: [views.snapshot_list(chosen)])
+    files = measured(road, chosen)
+    document = documents.snapshot_list(report, chosen, files)
+    show(document, output, lambda _: [views.snapshot_list(chosen, files)])

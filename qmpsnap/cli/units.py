@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final
 import click
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     IntParamType = click.ParamType[int]
 else:
     IntParamType = click.ParamType  # generic since click 8.4; Debian 12 and 13 have 8.1
@@ -45,6 +47,29 @@ class Seconds(click.FloatRange):
         if math.isnan(seconds):
             self.fail(f"{value!r} is not a number of seconds", param, ctx)
         return seconds
+
+
+def moment(seconds: float | None) -> str | None:
+    """A point in time for programs, UTC: `2026-11-22T23:15:00Z`; None where it is not known."""
+    when = _utc(seconds)
+    return None if when is None else f"{when:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def moment_text(seconds: float | None) -> str | None:
+    """The same for people, to the minute: `2026-11-22 23:15Z`."""
+    when = _utc(seconds)
+    return None if when is None else f"{when:%Y-%m-%d %H:%MZ}"
+
+
+def _utc(seconds: float | None) -> datetime | None:
+    if seconds is None:
+        return None
+    from datetime import UTC, datetime
+
+    try:
+        return datetime.fromtimestamp(seconds, tz=UTC)
+    except (ValueError, OverflowError, OSError):  # a file system may say anything
+        return None
 
 
 def seconds_text(seconds: float) -> str:

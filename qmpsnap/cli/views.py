@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from qmpsnap.cli.tables import Screen, Table
 from qmpsnap.cli.text import Safe, printable
-from qmpsnap.cli.units import seconds_text
+from qmpsnap.cli.units import moment_text, seconds_text
 from qmpsnap.formats.layers import Disk, Disks, Layer
 from qmpsnap.graph.files import OpenFile
 from qmpsnap.operations.space import bytes_text
 
 if TYPE_CHECKING:  # none of them for `chain`
+    from qmpsnap.guests.files.measure import Measure
     from qmpsnap.operations.job.pace import Rates
     from qmpsnap.operations.job.states import JobReport
 
@@ -44,18 +46,21 @@ def _kind(disk: Disk) -> list[str]:
     return [*words, "read-only"] if disk.read_only else words
 
 
-def chain(chosen: Iterable[Disk], here: Screen) -> Iterator[str | Table]:
-    """One table a disk, one row a layer, active layer first."""
+def chain(
+    chosen: Iterable[Disk], here: Screen, files: Mapping[str, Measure] | None = None
+) -> Iterator[str | Table]:
+    """One table a disk, one row a layer, active layer first; with sizes where files were measured."""
     below = "`- " if here.plain else "└ "
     for disk in chosen:
-        yield _chain(disk, below)
+        yield _chain(disk, below, files)
 
 
-def _chain(disk: Disk, below: str) -> str | Table:
+def _chain(disk: Disk, below: str, files: Mapping[str, Measure] | None) -> str | Table:
     rows = [
         (
             Safe(("" if number == 0 else below) + printable(layer.file)),
             layer.format or "?",
+            *(() if files is None else _measures(layer, files)),
             layer.verdict.value,
             witnesses(layer),
             ", ".join(layer.flags),
@@ -68,8 +73,17 @@ def _chain(disk: Disk, below: str) -> str | Table:
     title = f"{disk.disk}{serial}"
     if not rows:
         return f"{printable(title)}: empty"
-    columns = ("FILE", "FORMAT", "VERDICT", "WITNESSES", "FLAGS")
+    measures = () if files is None else ("ON DISK", "CREATED")
+    columns = ("FILE", "FORMAT", *measures, "VERDICT", "WITNESSES", "FLAGS")
     return Table(columns, rows, title=title, remarks=remarks, labelled=False)
+
+
+def _measures(layer: Layer, files: Mapping[str, Measure]) -> tuple[str | None, str | None]:
+    """What a layer takes of what the guest sees of it, `196 KiB of 1 GiB`, and since when it is there."""
+    seen = files.get(layer.path or "")
+    allocated = seen.allocated if seen else None
+    sizes = f"{size(allocated)} of {size(layer.virtual_size)}"
+    return None if sizes == "- of -" else sizes, moment_text(seen.created if seen else None)
 
 
 def _why(disk: Disk, file: OpenFile) -> str:
@@ -86,16 +100,28 @@ def witnesses(layer: Layer) -> str:
     return "; ".join(f"{' '.join(who)}: {format_}" for format_, who in formats.items())
 
 
-def snapshot_list(chosen: Iterable[Disk]) -> Table:
+def snapshot_list(
+    chosen: Iterable[Disk], files: Mapping[str, Measure] = MappingProxyType({})
+) -> Table:
     """One row a snapshot."""
     from qmpsnap.operations.names import snapshots
 
     rows = [
-        (disk.disk, one.name, one.data.file, one.data.format, one.overlay.file)
+        (
+            disk.disk,
+            one.name,
+            moment_text(made.created if (made := files.get(one.overlay.path or "")) else None),
+            one.data.file,
+            one.data.format,
+            size(one.data.virtual_size),
+            one.overlay.file,
+            size(made.allocated if made else None),
+        )
         for disk in chosen
         for one in snapshots(disk)
     ]
-    return Table(("DISK", "SNAPSHOT", "DATA IN", "FORMAT", "WRITTEN SINCE IN"), rows, heading=2)
+    columns = ("DISK", "SNAPSHOT", "CREATED", "DATA IN", "FORMAT", "SIZE", "WRITTEN SINCE IN")
+    return Table((*columns, "ON DISK"), rows, heading=2)
 
 
 def jobs(found: Iterable[JobReport], rates: Mapping[str, Rates]) -> Table:

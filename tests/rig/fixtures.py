@@ -96,6 +96,8 @@ def document(report: Disks, places: Mapping[str, str] | None = None) -> Document
     made: Document = json.loads(_NUMBERED.sub("#block", normal(text, places or {})))
     for disk in made["disks"]:
         for layer in disk["layers"]:
+            for key in ("allocated", "created", "modified"):
+                assert layer.pop(key) is None  # a recording has no files
             for evidence in layer["evidence"]:
                 del evidence["detail"]
     return made

@@ -71,7 +71,17 @@ def test_chain_imports_what_reads_a_guest(output: str, tmp_path: Path) -> None:
         found = imported("--qmp", socket, "chain", "-o", output)
     rooms = {".".join(name.split(".")[:3]) for name in found if name.startswith("qmpsnap.")}
     assert "qmpsnap.guests.qmp" in rooms
-    others = {"cli.audit", "cli.demo", "cli.doctor", "cli.drawing", "cli.job", "cli.volume"}
+    others = {
+        "cli.audit",
+        "cli.demo",
+        "cli.every_guest",
+        "cli.guests",
+        "cli.parallel",
+        "cli.doctor",
+        "cli.drawing",
+        "cli.job",
+        "cli.volume",
+    }
     others |= {"cli.findings", "cli.plans", "cli.progress", "cli.snapshots", "cli.verify"}
     others |= {"guests.libvirt", "guests.offline", "guests.replay", "guests.record", "findings"}
     others |= {"operations.merge", "operations.snapshot", "operations.forecast"}

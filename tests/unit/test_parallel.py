@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from qmpsnap.cli.audit.parallel import TooSlow, in_parallel
+from qmpsnap.cli.parallel import TooSlow, in_parallel
 
 NEVER = 60.0
 

@@ -10,10 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qmpsnap.cli import views
+from qmpsnap.cli import guests, views
+from qmpsnap.cli.every_guest import Answer, Domain
+from qmpsnap.cli.parallel import TooSlow
 from qmpsnap.cli.tables import Screen, Table
 from qmpsnap.cli.text import cells, encodes, fold, json_text, printable
+from qmpsnap.findings.facts import Seen
 from qmpsnap.formats.layers import Disk
+from qmpsnap.guests.files.measure import Measure
 from qmpsnap.operations.job.pace import Pace
 from qmpsnap.operations.job.states import JobReport, JobStatus, JobView
 from tests.unit import samples
@@ -44,6 +48,25 @@ class TestEachTable:
     @pytest.mark.parametrize("width", WIDTHS)
     def test_chain(self, width: int | None) -> None:
         self.check(chain(disk(), width), width, {LONG, "volume-1"})
+
+    @pytest.mark.parametrize("width", WIDTHS)
+    def test_chain_that_was_measured(self, width: int | None) -> None:
+        here = Screen(width=width)
+        files = {f"/share/{LONG}": Measure(size=1, allocated=200704, created=1.8e9, modified=2e9)}
+        lines = shown(list(views.chain([disk()], here, files)), width)
+        self.check(lines, width, {LONG, "volume-1", "196", "2027-01-15"})
+        self.check(shown(views.snapshot_list([disk()], files), width), width, {LONG, "2027-01-15"})
+
+    @pytest.mark.parametrize("width", WIDTHS)
+    def test_guests(self, width: int | None) -> None:
+        domain = Domain(name="web1", uuid="", running=True, handle=None)
+        seen = Seen(guest="web1", report=samples.guest(disk()))
+        answer = Answer(seen=seen, found=(), uuid=None)
+        rows = [
+            guests.Row(domain=domain, answer=answer, found=()),
+            guests.Row(domain=domain, answer=TooSlow(30.0), found=()),
+        ]
+        self.check(shown(guests.table(rows), width), width, {f"/share/{LONG}", "read:"})
 
     @pytest.mark.parametrize("width", WIDTHS)
     def test_disks(self, width: int | None) -> None:

@@ -7,40 +7,28 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import click
 
-from qmpsnap.cli.audit.parallel import in_parallel
 from qmpsnap.cli.command import Command
 from qmpsnap.cli.connection import Road
+from qmpsnap.cli.every_guest import Answer, Domain, by_libvirt, listed, many_options
 from qmpsnap.cli.findings import Audited, NotAudited, findings_output, tell
 from qmpsnap.cli.output import say
-from qmpsnap.cli.units import Seconds
+from qmpsnap.cli.parallel import in_parallel
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.findings import finding as rules
 from qmpsnap.findings.across_guests import across_guests
-from qmpsnap.findings.facts import Seen
 from qmpsnap.findings.finding import Finding
 from qmpsnap.findings.look import look
 from qmpsnap.monitor.base import CommandFailed
 from qmpsnap.monitor.passthrough import GuestNotRunning
 from qmpsnap.monitor.socket import SocketMonitor
-from qmpsnap.monitor.virt import LibvirtUnreachable, host_of, libvirt_module
 
 log = logging.getLogger(__name__)
 
 UNREACHABLE: Final = 7
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Answer:
-    """What one guest's thread came back with."""
-
-    seen: Seen
-    found: tuple[Finding, ...]
-    uuid: str | None
-    """None where QEMU was given none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +37,7 @@ class _Target:
 
     name: str
     source: str
-    look: Callable[[], _Answer]
+    look: Callable[[], Answer]
 
 
 @click.command(
@@ -67,21 +55,7 @@ class _Target:
     multiple=True,
     help="A QMP socket to audit as well; may be given several times.",
 )
-@click.option(
-    "--jobs",
-    type=click.IntRange(1, 64),
-    default=8,
-    show_default=True,
-    help="How many guests to look at at the same time.",
-)
-@click.option(
-    "--timeout",
-    metavar="SECONDS",
-    type=Seconds(0.1, 3600),
-    default=30.0,
-    show_default=True,
-    help="Give each guest this long; one that does not answer does not hold up the others.",
-)
+@many_options
 @findings_output
 @click.pass_context
 def audit(
@@ -108,7 +82,11 @@ def audit(
     outcome = _Outcome()
     with _domains(road, bool(paths), timeout, outcome) as domains:
         # libvirt's guests first: where one has a socket as well, libvirt's view of it counts.
-        targets = [_by_libvirt(road, domain) for domain in domains if domain.running]
+        targets = [
+            _Target(name=one.name, source=road.uri, look=by_libvirt(road, one))
+            for one in domains
+            if one.running
+        ]
         targets += [_by_socket(road, path) for path in paths]
         results = in_parallel([one.look for one in targets], threads=jobs, limit_s=timeout)
     for target, result in zip(targets, results, strict=True):
@@ -128,7 +106,7 @@ class _Outcome:
         self.found: list[Finding] = []
         self._known: dict[tuple[str, str | None], str] = {}
 
-    def take(self, target: _Target, result: _Answer | Exception) -> None:
+    def take(self, target: _Target, result: Answer | Exception) -> None:
         """Add one guest's answer, or why there is none."""
         if isinstance(result, GuestNotRunning):  # it ended while others were looked at
             self.leave_out(target.name, target.source)
@@ -140,7 +118,7 @@ class _Outcome:
                 Audited(guest=result.seen.guest, source=target.source, seen=result.seen)
             )
 
-    def _is_known(self, target: _Target, answer: _Answer) -> bool:
+    def _is_known(self, target: _Target, answer: Answer) -> bool:
         """Whether the same guest has answered by another way; then this answer does not count."""
         if answer.uuid is None:
             return False
@@ -178,10 +156,10 @@ def _distinct(paths: Sequence[str]) -> list[str]:
 
 
 def _by_socket(road: Road, path: str) -> _Target:
-    def work() -> _Answer:
+    def work() -> Answer:
         with closing(SocketMonitor.connect(path)) as monitor:
             seen, found = look(road.onlooker(monitor).read, name=path)
-            return _Answer(seen=seen, found=found, uuid=_uuid(monitor))
+            return Answer(seen=seen, found=found, uuid=_uuid(monitor))
 
     return _Target(name=path, source=path, look=work)
 
@@ -198,25 +176,15 @@ def _uuid(monitor: SocketMonitor) -> str | None:
     return uuid if isinstance(uuid, str) and uuid != _NO_UUID else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Domain:
-    """One guest that libvirt knows."""
-
-    name: str
-    uuid: str
-    running: bool
-    handle: Any
-
-
 @contextmanager
 def _domains(
     road: Road, has_sockets: bool, timeout: float, outcome: _Outcome
-) -> Iterator[list[_Domain]]:
+) -> Iterator[list[Domain]]:
     """Connect to libvirt for the length of a block, if it is asked for, and list its guests."""
     if road.connect is None and has_sockets:
         yield []
         return
-    (answer,) = in_parallel([lambda: _listed(road)], threads=1, limit_s=timeout)
+    (answer,) = in_parallel([lambda: listed(road)], threads=1, limit_s=timeout)
     if isinstance(answer, Exception):
         outcome.fail(None, road.uri, answer)
         yield []
@@ -227,33 +195,3 @@ def _domains(
             outcome.leave_out(domain.name, road.uri)
     with closing(connection):
         yield domains
-
-
-def _listed(road: Road) -> tuple[Any, list[_Domain]]:
-    connection = road.connection()
-    libvirt = libvirt_module()
-    try:
-        return connection, _domains_of(connection, libvirt)
-    except libvirt.libvirtError as error:
-        connection.close()
-        raise LibvirtUnreachable(road.uri, str(error)) from error
-
-
-def _domains_of(connection: Any, libvirt: Any) -> list[_Domain]:
-    return [
-        _Domain(name=one.name(), uuid=one.UUIDString(), running=running, handle=one)
-        for running, flag in (
-            (True, libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE),
-            (False, libvirt.VIR_CONNECT_LIST_DOMAINS_INACTIVE),
-        )
-        for one in connection.listAllDomains(flag)
-    ]
-
-
-def _by_libvirt(road: Road, domain: _Domain) -> _Target:
-    def work() -> _Answer:
-        with road.under_libvirt(domain.handle) as host:
-            seen, found = look(host.read, name=domain.name, host=host_of(road.uri))
-        return _Answer(seen=seen, found=found, uuid=domain.uuid)
-
-    return _Target(name=domain.name, source=road.uri, look=work)

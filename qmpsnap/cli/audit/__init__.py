@@ -1,1 +1,0 @@
-"""`audit`: all guests of a host at the same time."""
