@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 from collections.abc import Collection, Sequence
 from typing import overload
 
@@ -14,7 +15,14 @@ from qmpsnap.operations.merge import Progress
 from qmpsnap.operations.options import DEFAULT_OPTIONS, MergeOptions
 from qmpsnap.operations.outcome import Result
 from qmpsnap.operations.quiesce import Quiesce, Word, quiesce_as
-from qmpsnap.operations.requests import CreateRequest, Method, NamedDeleteRequest
+from qmpsnap.operations.requests import (
+    BadFileName,
+    CreateRequest,
+    Method,
+    NamedDeleteRequest,
+    checked_folder,
+    checked_name,
+)
 from qmpsnap.operations.snapshot import create_all
 
 
@@ -24,6 +32,8 @@ def create(
     disk: str,
     snapshot: str | None = ...,
     *,
+    into: str | os.PathLike[str] | None = ...,
+    file: str | os.PathLike[str] | None = ...,
     quiesce: Quiesce | Word = ...,
     allow: Collection[Guard] = ...,
 ) -> Result: ...
@@ -36,6 +46,8 @@ def create(
     snapshot: str | None = ...,
     *,
     also: Sequence[str],
+    into: str | os.PathLike[str] | None = ...,
+    file: str | os.PathLike[str] | None = ...,
     quiesce: Quiesce | Word = ...,
     allow: Collection[Guard] = ...,
 ) -> tuple[Result, ...]: ...
@@ -47,20 +59,24 @@ def create(
     snapshot: str | None = None,
     *,
     also: Sequence[str] | None = None,
+    into: str | os.PathLike[str] | None = None,
+    file: str | os.PathLike[str] | None = None,
     quiesce: Quiesce | Word = "never",
     allow: Collection[Guard] = (),
 ) -> Result | tuple[Result, ...]:
     """
     Take a snapshot of a disk, or of several at one moment.
 
-    What the guest writes from now on goes to a new file beside the active one,
-    `<volume>.<snapshot>`.
+    What the guest writes from now on goes to a new file, `<volume>.<snapshot>`, beside the active
+    one. It is refused where a folder does not keep files (`/dev`, with a block device).
 
     Args:
         guest: From `connect`, `connect_qmp` or `from_domain`.
         disk: Target (`vda`), serial, device id or node name.
         snapshot: Its name; None: the time of day (`default_name`).
         also: More disks: all of them, or none.
+        into: Another folder for the new files.
+        file: Another path for the new file, of one disk.
         quiesce: Whether to freeze the guest's filesystems for the moment: `never`; `try`, which
             without an agent makes do with a crash-consistent snapshot and says so in `notes`;
             `require`, which then takes none. A `Quiesce` says how long that may take as well.
@@ -75,12 +91,37 @@ def create(
             not as it was asked for (`NotConsistent`, `NotThawed`).
         Unknown: The connection broke before the outcome could be seen.
     """
-    name = snapshot or default_name()
-    requests = [
-        CreateRequest(disk=one, new_file=None, snapshot=name) for one in (disk, *(also or ()))
-    ]
+    requests = create_requests([disk, *(also or ())], snapshot, into=into, file=file)
     done = create_all(guest, requests, quiesce_as(quiesce), allow=allow)
     return done[0] if also is None else done
+
+
+def create_requests(
+    disks: Sequence[str],
+    snapshot: str | None,
+    *,
+    into: str | os.PathLike[str] | None = None,
+    file: str | os.PathLike[str] | None = None,
+) -> list[CreateRequest]:
+    """
+    What `create` asks for; a relative `into` or `file` counts from the current folder.
+
+    Raises:
+        BadFileName: `into` or `file` cannot be what it should be, or both are given.
+    """
+    name = snapshot or default_name()
+    folder, new_file = None if into is None else os.fspath(into), None
+    if file is not None:
+        path = os.fspath(file)
+        if folder is not None:
+            raise BadFileName("file", path, "the folder is given as well")
+        folder, bare = os.path.split(path)
+        folder, new_file = folder or ".", checked_name("file", bare)
+    if folder is not None:
+        folder = os.path.join(os.getcwd(), checked_folder("folder", folder))
+    return [
+        CreateRequest(disk=disk, new_file=new_file, snapshot=name, into=folder) for disk in disks
+    ]
 
 
 def delete(

@@ -25,11 +25,16 @@ from qmpsnap.cli.text import fold, printable
 from qmpsnap.operations.forecast import forecast_create, forecast_delete
 from qmpsnap.operations.options import MergeOptions
 from qmpsnap.operations.outcome import Result
-from qmpsnap.operations.requests import CreateRequest, Method, NamedDeleteRequest
+from qmpsnap.operations.requests import Method, NamedDeleteRequest
 
 
 @click.command(
-    cls=Command, examples=("create web1 vda", "create web1 vda monday --also vdb --quiesce try")
+    cls=Command,
+    examples=(
+        "create web1 vda",
+        "create web1 vda monday --also vdb --quiesce try",
+        "create web1 vda monday --into /var/lib/libvirt/images",
+    ),
 )
 @click.argument("guest")
 @click.argument("disk")
@@ -42,6 +47,10 @@ from qmpsnap.operations.requests import CreateRequest, Method, NamedDeleteReques
     multiple=True,
     help="One more disk, at the same moment; may be given again. All of them, or none.",
 )
+@click.option(
+    "--into", metavar="DIR", help="Folder for the new files.  [default: the active file's]"
+)
+@click.option("--file", metavar="PATH", help="The new file, of one disk: its folder and its name.")
 @quiesce_options
 @output_option
 @click.pass_obj
@@ -51,6 +60,8 @@ def create(
     disk: str,
     name: str | None,
     also: tuple[str, ...],
+    into: str | None,
+    file: str | None,
     quiesce: str,
     freeze_timeout: float,
     allow: tuple[str, ...],
@@ -61,20 +72,28 @@ def create(
     Take a snapshot of a disk, or of several at one moment.
 
     What the guest writes from now on goes to a new file beside the active one, <volume>.<NAME>.
-    Without NAME, the time of day (UTC) names it.
+    Without NAME, the time of day (UTC) names it. Of a block device, say where it is to lie (--into
+    or --file): a file in /dev would be gone at the next boot.
     """
+    if file is not None and (also or into is not None):
+        raise click.UsageError("--file goes neither with --into nor with --also")
     snapshot = name or by_name.default_name()
     quiescence = quiescing.quiesce(quiesce, freeze_timeout)
     with road.open(guest) as host:
         if only_plan:
-            requests = [
-                CreateRequest(disk=one, new_file=None, snapshot=snapshot) for one in (disk, *also)
-            ]
+            requests = by_name.create_requests([disk, *also], snapshot, into=into, file=file)
             forecasts = forecast_create(host, requests, quiescence, allow=guards(allow))
             plans.show_plans("create", forecasts, output)
             return
         done = by_name.create(
-            host, disk, snapshot, also=also, quiesce=quiescence, allow=guards(allow)
+            host,
+            disk,
+            snapshot,
+            also=also,
+            into=into,
+            file=file,
+            quiesce=quiescence,
+            allow=guards(allow),
         )
     _tell(
         f"snapshot {snapshot} of {', '.join(one.disk.disk for one in done)}", "create", done, output

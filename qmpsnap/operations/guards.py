@@ -31,6 +31,7 @@ class Guard(StrEnum):
     MIGRATION = "migration"
     GROW_BASE = "grow-base"
     SPACE = "space"
+    FOREIGN_LAYER = "foreign-layer"
 
 
 class WouldHarm(Refused):

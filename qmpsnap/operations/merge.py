@@ -66,7 +66,7 @@ def prepared(
     Raises:
         Refused: It is not to be done. Nothing was touched.
     """
-    plan = plan_delete(found.disks, request)
+    plan = plan_delete(found.disks, request, foreign=Guard.FOREIGN_LAYER in allow)
     state = guest.state()
     steps = guest.compose.merge(plan, options, state)
     if remove:

@@ -37,13 +37,15 @@ class ForeignLayer(Refused):
 
     A bare name of the volume service's means its own file. A chain may lead out of the folder (to
     a template, or by a hostile header to anything that QEMU may write), and what lies there is
-    not the volume's.
+    not the volume's, unless the operator says so: of a block device, every snapshot's overlay lies
+    elsewhere.
     """
 
     msg = "{self.what} would be {self.path}, which is not in {self.folder}"
     remedy = (
         "See with `qmpsnap chain` where this chain leads, and why. Nothing was merged; a pull "
-        "of the whole chain (`--method pull`) writes the active file only."
+        "of the whole chain (`--method pull`) writes the active file only. (`--allow "
+        "foreign-layer` does it all the same.)"
     )
 
     what: str
@@ -125,9 +127,16 @@ class MergePlan:
         return (self.written,)
 
 
-def plan_delete(guest: Disks, request: DeleteRequest | NamedDeleteRequest) -> MergePlan:
+def plan_delete(
+    guest: Disks, request: DeleteRequest | NamedDeleteRequest, *, foreign: bool = False
+) -> MergePlan:
     """
     Plan the removal of layers.
+
+    Args:
+        guest: All disks of the guest.
+        request: What to delete.
+        foreign: Whether files of other folders may be merged.
 
     Raises:
         DiskNotFound, DiskAmbiguous, DiskUnsuitable, FormatUncertain: The disk cannot be used.
@@ -149,31 +158,33 @@ def plan_delete(guest: Disks, request: DeleteRequest | NamedDeleteRequest) -> Me
                 )
             return _plan_pull(disk, None)
         if request.method == "commit":
-            return _plan_commit(disk, top, base)
-        return _commit_or_pull(disk, top, base)
+            return _plan_commit(disk, top, base, foreign)
+        return _commit_or_pull(disk, top, base, foreign)
     if request.merge_target_file is None:
         base_name = request.file_to_merge
         return _plan_pull(
-            disk, None if base_name is None else _position(disk, "file_to_merge", base_name)
+            disk,
+            None if base_name is None else _position(disk, "file_to_merge", base_name, foreign),
         )
     assert request.file_to_merge is not None  # requests.delete_request() has seen to it
     return _plan_commit(
         disk,
-        _position(disk, "file_to_merge", request.file_to_merge),
-        _position(disk, "merge_target_file", request.merge_target_file),
+        _position(disk, "file_to_merge", request.file_to_merge, foreign),
+        _position(disk, "merge_target_file", request.merge_target_file, foreign),
+        foreign,
     )
 
 
-def _commit_or_pull(disk: Volume, top: int, base: int) -> MergePlan:
+def _commit_or_pull(disk: Volume, top: int, base: int, foreign: bool) -> MergePlan:
     """
     Choose between a commit and a pull, where both are possible.
 
     With more than two layers only a commit keeps the names of the other snapshots right.
     """
     if len(disk.layers) != 2:
-        return _plan_commit(disk, top, base)
+        return _plan_commit(disk, top, base, foreign)
     try:
-        commit = _plan_commit(disk, top, base)
+        commit = _plan_commit(disk, top, base, foreign)
     except ShorterLayer as error:
         why = f"a commit would make the disk grow to the {error.base_size} bytes of {error.base}"
         return replace(_plan_pull(disk, None), why=why)
@@ -201,7 +212,7 @@ def _allocated(layer: VolumeLayer) -> int | None:
     return layer.node_details.actual_size if layer.node_details else None
 
 
-def _plan_commit(disk: Volume, top: int, base: int) -> MergePlan:
+def _plan_commit(disk: Volume, top: int, base: int, foreign: bool) -> MergePlan:
     layers = disk.layers
     upper, lower = layers[top], layers[base]
     if base <= top:
@@ -211,7 +222,7 @@ def _plan_commit(disk: Volume, top: int, base: int) -> MergePlan:
         ("the file to merge", upper),
         (f"the file that {upper.file} is committed into", lower),
     ):
-        if folder_of(layer) != own:
+        if folder_of(layer) != own and not foreign:
             raise ForeignLayer(what, layer.path, own)
     above = layers[top - 1] if top else None
     check_lengths(disk, above, upper, lower)
@@ -250,12 +261,12 @@ def _plan_pull(disk: Volume, base: int | None) -> MergePlan:
     )
 
 
-def _position(disk: Volume, field: str, name: str) -> int:
+def _position(disk: Volume, field: str, name: str, foreign: bool) -> int:
     """Find a file of the volume by its bare name, which means one in the active file's folder."""
     folder = folder_of(disk.layers[0])
     for position, layer in enumerate(disk.layers):
         if layer.file == name:
-            if folder_of(layer) != folder:
+            if folder_of(layer) != folder and not foreign:
                 raise ForeignLayer(f"{field} {name!r}", layer.path, folder)
             return position
     raise NotInChain(field, name, disk.disk, disk.chain_text)

@@ -9,7 +9,13 @@ from typing import Final
 
 from qmpsnap.errors import Refused
 from qmpsnap.formats.layers import Disks
-from qmpsnap.operations.names import SnapshotExists, backing_name, check_belongs, overlay_name
+from qmpsnap.operations.names import (
+    SnapshotExists,
+    backing_name,
+    check_belongs,
+    overlay_name,
+    tidy,
+)
 from qmpsnap.operations.requests import BadFileName, CreateRequest
 from qmpsnap.operations.volume import DiskUnsuitable, FormatUncertain, Volume, VolumeLayer, usable
 
@@ -37,7 +43,7 @@ class CreatePlan:
     overlay: str
     """Path of the overlay."""
     backing_name: str
-    """Name of the active file for the overlay's header: relative to their folder."""
+    """Name of the active file for the overlay's header: relative where they share a folder."""
     backing_format: str
     virtual_size: int
     """Bytes; the overlay must have just these."""
@@ -86,7 +92,8 @@ def plan_create(guest: Disks, request: CreateRequest) -> CreatePlan:
     active = disk.layers[0]
     new_file = request.new_file or overlay_name(disk, request.snapshot)
     check_belongs(new_file, disk, tuple(other for other in guest.disks if other.disk != disk.disk))
-    path = os.path.join(os.path.dirname(active.path), new_file)
+    beside = os.path.dirname(active.path)
+    path = os.path.join(beside if request.into is None else request.into, new_file)
     for other in guest.disks:
         if any(layer.path == path for layer in other.layers):
             if request.new_file is None:
@@ -101,7 +108,9 @@ def plan_create(guest: Disks, request: CreateRequest) -> CreatePlan:
         disk=disk,
         active=active,
         overlay=path,
-        backing_name=backing_name(active.file),
+        backing_name=backing_name(active.file)
+        if tidy(os.path.dirname(path)) == tidy(beside)
+        else active.path,
         backing_format=active.format,
         virtual_size=active.virtual_size,
     )

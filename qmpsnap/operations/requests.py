@@ -56,6 +56,8 @@ class CreateRequest:
     new_file: str | None
     """Bare name of the overlay; made when it is not there. None: `<volume>.<snapshot>`."""
     snapshot: str
+    into: str | None = None
+    """Folder of the overlay, absolute. None: the active file's."""
 
 
 Method = Literal["auto", "commit", "pull"]
@@ -182,6 +184,25 @@ def checked_name(field: str, name: str) -> str:
         reason = "it has a colon, which QEMU would take for a protocol"
     if reason is not None:
         raise BadFileName(field, name, reason)
+    return name
+
+
+def checked_folder(field: str, name: str) -> str:
+    """
+    Return `name` if it can be the name of a folder.
+
+    Raises:
+        BadFileName: It is empty, or has control characters, or half a character.
+    """
+    reason = None
+    if not name:
+        reason = "it names no folder"
+    elif any(ord(character) < 32 or ord(character) == 127 for character in name):
+        reason = "it has control characters"
+    elif _UNSPEAKABLE.search(name):
+        reason = "it has half a character, or one that is none"
+    if reason is not None:
+        raise BadFileName(field, name, reason, "/var/lib/libvirt/images")
     return name
 
 

@@ -7,16 +7,19 @@ apache/cloudstack#13188, fox-it/dissect.target#1154.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from qmpsnap.guests.files import qemu_img
+from qmpsnap.guests.files.mounts import type_of
 from tests.layouts.layout import Image
 from tests.layouts.running import Kept
 from tests.pains.pain import Guard, Pain
 from tests.rig import images
-from tests.rig.disks import DiskSpec, qcow2_chain
+from tests.rig.beside import NotHere, loop_device
+from tests.rig.disks import DiskSpec, qcow2_chain, raw_disk
 from tests.rig.rig import BASE, DISK, MIB, SERIAL, Rig
 from tests.rig.roads import direct_rig
 
@@ -85,3 +88,34 @@ class TestDataFile(Pain[Rig]):
         assert world.files() == [f"{BASE}.s1"]
         assert not (world.folder / BASE).exists()  # the file that named
         assert (world.folder / "data").exists()  # the one that nobody knows of any more
+
+
+class TestBlockDevice(Pain[Rig]):
+    """Its name lies in `/dev`, where a file is in memory until the next boot."""
+
+    guard = Guard(where="qmpsnap.guests.files.overlay.loses", instead=lambda *_: None)
+
+    @pytest.fixture
+    def world(self, share: Path) -> Iterator[Rig]:
+        images.create_raw(share / BASE, MIB)
+        try:
+            with loop_device(share / BASE) as device:
+                disk = raw_disk(device, DISK, SERIAL)
+                file, raw = disk.blockdevs
+                disk = replace(disk, blockdevs=({**file, "driver": "host_device"}, raw))
+                with direct_rig(share, disk) as rig:
+                    yield rig
+                Path(f"{device}.s1").unlink(missing_ok=True)
+        except NotHere as error:
+            pytest.skip(str(error))
+
+    def answered(self, world: Rig) -> None:
+        said = world.cli("create", DISK, "s1")
+        assert said.code == 4, said
+        assert "no new file can be made in /dev" in said.err
+        assert len(world.files()) == 1
+
+    def hurts(self, world: Rig) -> None:
+        overlay = world.disk().layers[0].path
+        assert overlay is not None
+        assert type_of(overlay) in ("devtmpfs", "tmpfs")

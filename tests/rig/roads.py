@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -112,6 +113,25 @@ def chain_rig(
         return direct_rig(folder, qcow2_chain(files, DISK, SERIAL))
     connection = request.getfixturevalue("connection")
     return libvirt_rig(connection, folder, format, file=active.name)
+
+
+def device_rig(
+    road: Road, request: pytest.FixtureRequest, device: str, folder: Path
+) -> AbstractContextManager[Rig]:
+    """Start a guest whose disk is a block device, raw; `folder` is for what else it needs."""
+    if road == "qmp":
+        disk = raw_disk(device, DISK, SERIAL)
+        file, raw = disk.blockdevs
+        return direct_rig(folder, replace(disk, blockdevs=({**file, "driver": "host_device"}, raw)))
+
+    def on_the_device(domain: Any) -> None:
+        (disk,) = domain.iterfind("./devices/disk")
+        disk.set("type", "block")
+        disk.find("source").attrib.clear()
+        disk.find("source").set("dev", device)
+
+    connection = request.getfixturevalue("connection")
+    return libvirt_rig(connection, folder, "raw", alter=on_the_device)
 
 
 def direct_rigs(share: Path) -> MakeRig:

@@ -18,6 +18,7 @@ from qmpsnap.formats.qcow2 import BadHeader
 from qmpsnap.guests.files import qemu_img
 from qmpsnap.guests.files.header import read_header
 from qmpsnap.guests.files.lease import is_open_nowhere
+from qmpsnap.guests.files.mounts import loses
 from qmpsnap.operations.guest import Overlay
 from qmpsnap.operations.names import tidy
 from qmpsnap.operations.plan_snapshot import CreatePlan
@@ -38,6 +39,16 @@ class OverlayUnsuitable(Refused):
     advice: str = "Remove it if nobody needs it, or choose another name."
 
 
+class FolderUnsuitable(Refused):
+    """The new file would lie where files are not kept, or nowhere."""
+
+    msg = "no new file can be made in {self.folder}: {self.reason}"
+    remedy = "Choose a folder that keeps its files: `qmpsnap create --into DIR`."
+
+    folder: str
+    reason: str
+
+
 class CannotMake(Failed):
     """The overlay file could not be made; the guest was not touched."""
 
@@ -51,13 +62,28 @@ class CannotMake(Failed):
 
 def look_at_overlay(plan: CreatePlan) -> Overlay:
     """
-    Look at the file that is to become the overlay.
+    Look at the file that is to become the overlay, and at its folder.
 
     Raises:
+        FolderUnsuitable: The folder does not keep files, or is none.
         OverlayUnsuitable: The file that is there is not an empty qcow2 overlay of this disk.
         QemuImgMissing: It cannot be looked into.
     """
+    _check_folder(plan)
     return _taken(plan) if os.path.lexists(plan.overlay) else Overlay(is_there=False)
+
+
+def _check_folder(plan: CreatePlan) -> None:
+    """A block device has its name in `/dev`, where a file would fill the host's memory."""
+    folder = os.path.dirname(plan.overlay)
+    try:
+        reason = loses(folder, plan.active.path)
+    except (OSError, ValueError) as error:
+        raise FolderUnsuitable(folder, str(error)) from error
+    if reason is not None:
+        raise FolderUnsuitable(folder, reason)
+    if not os.path.isdir(folder):
+        raise FolderUnsuitable(folder, "it is not a folder")
 
 
 def make_overlay(

@@ -12,6 +12,7 @@ active commit the overlay that it still names reads the same through its changed
 
 from __future__ import annotations
 
+import os.path
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -22,6 +23,7 @@ from qmpsnap.guests.offline.definition import Point, Redefine
 from qmpsnap.guests.qmp.steps import QmpComposer
 from qmpsnap.operations.guest import HeaderSteps, MergeSteps, Overlay, SnapshotSteps, State
 from qmpsnap.operations.job.states import JobReport, Verb
+from qmpsnap.operations.names import folder_of, tidy
 from qmpsnap.operations.options import MergeOptions, OnError, PauseUnsupported
 from qmpsnap.operations.plan_header import HeaderPlan
 from qmpsnap.operations.plan_merge import MergePlan
@@ -47,6 +49,22 @@ class MemorySaved(Refused):
         "(`virsh managedsave-remove {self.guest}`)."
     )
 
+    guest: str
+
+
+class ElsewhereWhileOff(Refused):
+    """
+    The overlay would lie in another folder than the file below it.
+
+    Of a guest that is off, no header is followed out of its folder: it may have come with an image
+    that somebody uploaded. So the new chain could not be read again.
+    """
+
+    msg = "{self.overlay} would not lie beside {self.active}, and {self.guest} is off"
+    remedy = "Put it into the same folder, or take the snapshot while the guest runs."
+
+    overlay: str
+    active: str
     guest: str
 
 
@@ -90,8 +108,12 @@ class OfflineComposer:
 
         Raises:
             MemorySaved: The guest is to go on with the chain as it is.
+            ElsewhereWhileOff: The overlay is to lie in another folder.
         """
         self._check_memory(state)
+        for plan in plans:
+            if tidy(os.path.dirname(plan.overlay)) != folder_of(plan.active):
+                raise ElsewhereWhileOff(plan.overlay, plan.active.path, self._guest)
         points = {
             plan.disk.disk: Point(old=plan.active.path, path=plan.overlay, format="qcow2")
             for plan in plans

@@ -46,6 +46,14 @@ def test_chain_says_that_the_guest_is_off(off: Off) -> None:
     ]
 
 
+def test_new_file_elsewhere_is_refused(off: Off, tmp_path: Path) -> None:
+    for folder in (str(tmp_path), "/proc/self"):
+        said = off.rig.cli("create", DISK, "s1", "--into", folder)
+        assert said.code == 4, said
+    assert sorted(path.name for path in off.folder.iterdir()) == [BASE]
+    assert off.active()[0] == BASE
+
+
 def test_create(off: Off) -> None:
     off.write(0, 65536, 1)
     content = off.content()
