@@ -24,6 +24,7 @@ HOLDS: Final = {
     "formats": "witnesses, verdicts",
     "operations": "plans, steps, their order",
     "guests": "who takes the steps",
+    "journal": "what a crash must not lose",
     "status": "the body for Cinder",
     "service": "Nova's two calls",
     "by_name": "create, delete",

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from qmpsnap.guests.libvirt.guest import LibvirtGuest
     from qmpsnap.guests.offline.guest import OfflineGuest
     from qmpsnap.guests.qmp.guest import QmpGuest
+    from qmpsnap.journal.file import Journal
     from qmpsnap.operations.guards import Guard
     from qmpsnap.operations.guest import Guest
     from qmpsnap.operations.names import Snapshot, snapshots
@@ -60,6 +61,7 @@ __all__ = [  # noqa: RUF022  # most important first
     "MergeOptions",
     "OnError",
     "Guard",
+    "Journal",
     "Dialect",
     "QmpsnapError",
     "Refused",
@@ -81,6 +83,7 @@ _HOME: Final = {
     "guests.libvirt.guest": "LibvirtGuest",
     "guests.offline.guest": "OfflineGuest",
     "guests.qmp.guest": "QmpGuest",
+    "journal.file": "Journal",
     "operations.guards": "Guard",
     "operations.guest": "Guest",
     "operations.names": "Snapshot snapshots",

@@ -7,7 +7,8 @@ import os
 from collections.abc import Collection, Sequence
 from typing import overload
 
-from qmpsnap.operations import merge
+from qmpsnap.journal.file import DEFAULT, Journal
+from qmpsnap.journal.keep import created, deleted
 from qmpsnap.operations.guards import Guard
 from qmpsnap.operations.guest import Guest
 from qmpsnap.operations.job.loop import Tell as Notices
@@ -23,7 +24,6 @@ from qmpsnap.operations.requests import (
     checked_folder,
     checked_name,
 )
-from qmpsnap.operations.snapshot import create_all
 
 
 @overload
@@ -36,6 +36,7 @@ def create(
     file: str | os.PathLike[str] | None = ...,
     quiesce: Quiesce | Word = ...,
     allow: Collection[Guard] = ...,
+    journal: Journal | None = ...,
 ) -> Result: ...
 
 
@@ -50,6 +51,7 @@ def create(
     file: str | os.PathLike[str] | None = ...,
     quiesce: Quiesce | Word = ...,
     allow: Collection[Guard] = ...,
+    journal: Journal | None = ...,
 ) -> tuple[Result, ...]: ...
 
 
@@ -63,6 +65,7 @@ def create(
     file: str | os.PathLike[str] | None = None,
     quiesce: Quiesce | Word = "never",
     allow: Collection[Guard] = (),
+    journal: Journal | None = DEFAULT,
 ) -> Result | tuple[Result, ...]:
     """
     Take a snapshot of a disk, or of several at one moment.
@@ -81,18 +84,20 @@ def create(
             without an agent makes do with a crash-consistent snapshot and says so in `notes`;
             `require`, which then takes none. A `Quiesce` says how long that may take as well.
         allow: Guards that do not count.
+        journal: Where it is written down before it is done, for `qmpsnap resume`; None: nowhere,
+            and the notes say so.
 
     Returns:
         What was done. With `also`, one result for each disk, `disk` first.
 
     Raises:
-        Refused: Nothing was touched.
+        Refused: Nothing was touched. `JournalUnusable`: it could not be written down.
         Failed: It could not be done, and every chain is as it was; or the snapshot is there, and is
             not as it was asked for (`NotConsistent`, `NotThawed`).
         Unknown: The connection broke before the outcome could be seen.
     """
     requests = create_requests([disk, *(also or ())], snapshot, into=into, file=file)
-    done = create_all(guest, requests, quiesce_as(quiesce), allow=allow)
+    done = created(journal, guest, tuple(requests), quiesce_as(quiesce), allow=allow)
     return done[0] if also is None else done
 
 
@@ -136,6 +141,7 @@ def delete(
     verify: bool = False,
     progress: Progress | None = None,
     notices: Notices | None = None,
+    journal: Journal | None = DEFAULT,
 ) -> Result:
     """
     Delete a snapshot of a disk. The guest keeps what it sees.
@@ -154,14 +160,16 @@ def delete(
         verify: Whether to compare what is read before and after.
         progress: Called at every look at the job.
         notices: Called with what is worth saying while the job runs.
+        journal: As for `create`.
 
     Raises:
-        Refused: Nothing was touched.
+        Refused: Nothing was touched. `JournalUnusable`: it could not be written down.
         Failed: The job failed, and the chain is as it was; or the chain is not as it should be.
         Unknown: Ctrl-C (`Interrupted`) or a lost connection: a job that goes on is taken up by the
             same call.
     """
-    return merge.delete(
+    return deleted(
+        journal,
         guest,
         NamedDeleteRequest(disk=disk, snapshot=snapshot, method=method),
         progress,

@@ -22,7 +22,8 @@ from dataclasses import dataclass
 
 from qmpsnap import status
 from qmpsnap.errors import QmpsnapError, Unknown
-from qmpsnap.operations import merge, snapshot
+from qmpsnap.journal.file import DEFAULT, Journal
+from qmpsnap.journal.keep import created, deleted
 from qmpsnap.operations.guards import Guard
 from qmpsnap.operations.guest import Guest
 from qmpsnap.operations.job.loop import Tell as Notices
@@ -71,6 +72,7 @@ def volume_snapshot_create(
     allow: Collection[Guard] = (),
     dialect: Dialect | str = Dialect.SPEC,
     tell: Tell | None = None,
+    journal: Journal | None = DEFAULT,
 ) -> Update:
     """
     Take a snapshot with Nova's arguments.
@@ -85,6 +87,8 @@ def volume_snapshot_create(
         allow: Guards that do not count.
         dialect: `spec` or `legacy`.
         tell: Called with the update, exactly once, before this returns or raises.
+        journal: Where it is written down before it is done, by the caller's token where there is
+            one; None: nowhere, and the notes say so.
 
     Returns:
         The update, of a failure as well: its `error` says why. Errors are not raised.
@@ -98,7 +102,9 @@ def volume_snapshot_create(
         call.token = create_token(create_info)
         request, quiescence = create_request(volume_id, create_info), quiesce_as(quiesce)
         with call.opened(guest) as host:
-            call.result = snapshot.create(host, request, quiescence, allow=allow)
+            (call.result,) = created(
+                journal, host, (request,), quiescence, allow=allow, token=call.token
+            )
 
     return _told(Operation.CREATE, dialect, work, tell)
 
@@ -116,6 +122,7 @@ def volume_snapshot_delete(
     tell: Tell | None = None,
     progress: Progress | None = None,
     notices: Notices | None = None,
+    journal: Journal | None = DEFAULT,
 ) -> Update:
     """
     Delete a snapshot with Nova's arguments. No file is removed: the volume service does that.
@@ -133,6 +140,7 @@ def volume_snapshot_delete(
         tell: Called with the update, exactly once, before this returns or raises.
         progress: Called at every look at the job.
         notices: Called with what is worth saying while the job runs.
+        journal: As for `volume_snapshot_create`.
 
     Returns:
         The update, of a failure as well: its `error` says why. Errors are not raised.
@@ -145,7 +153,8 @@ def volume_snapshot_delete(
         call.token = delete_token(delete_info)
         request = delete_asked(volume_id, snapshot_id, delete_info)
         with call.opened(guest) as host:
-            call.result = merge.delete(
+            call.result = deleted(
+                journal,
                 host,
                 request,
                 progress,
@@ -153,6 +162,7 @@ def volume_snapshot_delete(
                 tell=notices,
                 allow=allow,
                 verify=verify,
+                token=call.token,
             )
 
     return _told(Operation.DELETE, dialect, work, tell)

@@ -99,11 +99,14 @@ def _no_libvirt(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.fixture(autouse=True, scope="session")
 def _run_time_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What is remembered of a QEMU is remembered for this session only."""
+    """What is remembered of a QEMU, and the journal, are this session's only."""
     folder = tmp_path_factory.mktemp("run")
     folder.chmod(0o700)
+    state = tmp_path_factory.mktemp("state")
+    state.chmod(0o700)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_RUNTIME_DIR", str(folder))
+        patch.setenv("QMPSNAP_STATE", str(state))
         yield
 
 

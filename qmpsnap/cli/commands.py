@@ -32,6 +32,9 @@ COMMANDS: Final[Mapping[str, Mapping[str, Entry]]] = {
             "qmpsnap.cli.volume:volume_snapshot_delete", "Delete, with Nova's arguments."
         ),
     },
+    "History": {
+        "log": Entry("qmpsnap.cli.log:log", "What was done on this host, and what it came to."),
+    },
     "Jobs": {
         "job": Entry("qmpsnap.cli.job.group:job", "List, wait for, cancel or limit block jobs."),
     },

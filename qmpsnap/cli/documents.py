@@ -145,6 +145,7 @@ def result(operation: str, done: Sequence[Result]) -> Document:
         "consistency": done[0].consistency,
         "frozen_s": done[0].frozen_s,
         "guest_state": done[0].guest_state,
+        "id": done[0].operation,
         "disk": _disk(done[0].disk),
         "volumes": [
             {

@@ -10,6 +10,7 @@ from qmpsnap import by_name
 from qmpsnap.cli import documents, plans, quiescing, views
 from qmpsnap.cli.command import Command
 from qmpsnap.cli.connection import Road
+from qmpsnap.cli.journaling import journal_option
 from qmpsnap.cli.options import (
     allow_option,
     force_option,
@@ -22,6 +23,7 @@ from qmpsnap.cli.output import output_option, say, show
 from qmpsnap.cli.progress import shown
 from qmpsnap.cli.quiescing import quiesce_options
 from qmpsnap.cli.text import fold, printable
+from qmpsnap.journal.file import Journal
 from qmpsnap.operations.forecast import forecast_create, forecast_delete
 from qmpsnap.operations.options import MergeOptions
 from qmpsnap.operations.outcome import Result
@@ -52,6 +54,7 @@ from qmpsnap.operations.requests import Method, NamedDeleteRequest
 )
 @click.option("--file", metavar="PATH", help="The new file, of one disk: its folder and its name.")
 @quiesce_options
+@journal_option
 @output_option
 @click.pass_obj
 def create(
@@ -66,6 +69,7 @@ def create(
     freeze_timeout: float,
     allow: tuple[str, ...],
     only_plan: bool,
+    journal: Journal | None,
     output: str,
 ) -> None:
     """
@@ -94,6 +98,7 @@ def create(
             file=file,
             quiesce=quiescence,
             allow=guards(allow),
+            journal=journal,
         )
     _tell(
         f"snapshot {snapshot} of {', '.join(one.disk.disk for one in done)}", "create", done, output
@@ -125,6 +130,7 @@ def create(
 @verify_option
 @plan_option
 @merge_options
+@journal_option
 @output_option
 @click.pass_obj
 def delete(
@@ -139,6 +145,7 @@ def delete(
     verify: bool,
     only_plan: bool,
     options: MergeOptions,
+    journal: Journal | None,
     output: str,
 ) -> None:
     """
@@ -171,6 +178,7 @@ def delete(
             verify=verify,
             progress=screen.progress,
             notices=screen.tell,
+            journal=journal,
         )
     _tell(f"deleted snapshot {name} of {done.disk.disk}", "delete", (done,), output)
     for path in done.removed:

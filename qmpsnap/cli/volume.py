@@ -15,6 +15,7 @@ from qmpsnap import service
 from qmpsnap.cli import plans, quiescing
 from qmpsnap.cli.command import Command
 from qmpsnap.cli.connection import Road
+from qmpsnap.cli.journaling import journal_option
 from qmpsnap.cli.options import (
     allow_option,
     force_option,
@@ -26,6 +27,7 @@ from qmpsnap.cli.options import (
 from qmpsnap.cli.output import say, write
 from qmpsnap.cli.progress import shown
 from qmpsnap.cli.quiescing import quiesce_options
+from qmpsnap.journal.file import Journal
 from qmpsnap.operations.forecast import forecast_create, forecast_delete
 from qmpsnap.operations.options import MergeOptions
 from qmpsnap.operations.requests import BadRequest, create_request
@@ -54,6 +56,7 @@ dialect_option = click.option(
 @quiesce_options
 @dialect_option
 @allow_option
+@journal_option
 @plan_as
 @click.pass_obj
 def volume_snapshot_create(
@@ -65,6 +68,7 @@ def volume_snapshot_create(
     freeze_timeout: float,
     dialect: str,
     allow: tuple[str, ...],
+    journal: Journal | None,
     plan: str | None,
 ) -> None:
     """
@@ -88,6 +92,7 @@ def volume_snapshot_create(
         allow=allowed,
         dialect=dialect,
         tell=_print,
+        journal=journal,
     )
     _end(update)
 
@@ -109,6 +114,7 @@ def volume_snapshot_create(
 @verify_option
 @plan_as
 @merge_options
+@journal_option
 @click.pass_obj
 def volume_snapshot_delete(
     road: Road,
@@ -122,6 +128,7 @@ def volume_snapshot_delete(
     verify: bool,
     plan: str | None,
     options: MergeOptions,
+    journal: Journal | None,
 ) -> None:
     """
     Delete a snapshot with Nova's arguments; print the status body for Cinder.
@@ -155,6 +162,7 @@ def volume_snapshot_delete(
                 tell=told.append,
                 progress=screen.progress,
                 notices=screen.tell,
+                journal=journal,
             )
     finally:  # when nothing moves on the terminal any more
         for one in told:

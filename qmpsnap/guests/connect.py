@@ -156,6 +156,12 @@ def connect_qmp(
 
     monitor = again()
     guest = QmpGuest(
-        monitor, agent=agent, pid=monitor.pid, connect=again, max_stall_s=max_stall_s, owns=True
+        monitor,
+        agent=agent,
+        pid=monitor.pid,
+        socket=os.fspath(path),
+        connect=again,
+        max_stall_s=max_stall_s,
+        owns=True,
     )
     return guest.close_at_exit()

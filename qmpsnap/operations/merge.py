@@ -51,6 +51,9 @@ class Prepared:
     """The job of this very plan, which an earlier call has left."""
 
 
+Begins = Callable[[Prepared], object]
+
+
 def prepared(
     guest: Guest,
     found: Found,
@@ -107,6 +110,7 @@ def delete(
     remove: bool = False,
     poll_s: float = POLL_S,
     limits: Limits = DEFAULT_LIMITS,
+    begins: Begins | None = None,
 ) -> Result:
     """
     Delete a snapshot: commit, active commit or pull, whichever the request and the chain ask for.
@@ -123,6 +127,7 @@ def delete(
             `verify`, only if the proof was had.
         poll_s: Seconds between two looks when nothing happens.
         limits: Bounds of the waiting.
+        begins: Called with the plan before its first act.
 
     Raises:
         Refused: Nothing was touched.
@@ -138,6 +143,8 @@ def delete(
     found = cleared(guest)
     merge = prepared(guest, found, request, options, allow=allow, remove=remove)
     plan, steps, running = merge.plan, merge.steps, merge.running
+    if begins is not None:
+        begins(merge)
     proof = Proof.begin(guest, plan) if verify and running is None else None
     loop = Loop(
         guest=guest,

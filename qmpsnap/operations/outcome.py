@@ -38,6 +38,8 @@ class Result:
     guest_state: str | None = None
     """In which state the guest was: at a create, and at the end of a delete; RunState,
     qapi/run-state.json, or `off`. None where nobody tells."""
+    operation: str | None = None
+    """Its id in the journal; None where none was kept."""
 
 
 class Interrupted(Unknown):

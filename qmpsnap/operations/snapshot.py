@@ -10,7 +10,7 @@ process that is killed leaves them, and the next try takes them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -70,6 +70,9 @@ class Prepared:
         return ", ".join(plan.file for plan in self.plans)
 
 
+Begins = Callable[[Prepared], object]
+
+
 def prepared(
     guest: Guest, found: Found, requests: Iterable[CreateRequest], *, allow: Collection[Guard]
 ) -> Prepared:
@@ -111,9 +114,17 @@ def create_all(
     quiesce: Quiesce = NEVER,
     *,
     allow: Collection[Guard] = (),
+    begins: Begins | None = None,
 ) -> tuple[Result, ...]:
     """
     Take a snapshot of several disks at one moment; returns one result for each, in order.
+
+    Args:
+        guest: The guest.
+        requests: One for each disk.
+        quiesce: Whether to freeze the guest.
+        allow: Guards that do not count.
+        begins: Called with the plan before its first act.
 
     Raises:
         Refused: Nothing was touched.
@@ -126,6 +137,8 @@ def create_all(
     """
     found = cleared(guest)
     ready = prepared(guest, found, requests, allow=allow)
+    if begins is not None:
+        begins(ready)
     if any(wrong_active(disk.layers, disk) for disk in ready.disks):
         check_unchanged(guest, ready.disks)
     # While it is the active one: under libvirt only then.

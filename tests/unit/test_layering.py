@@ -21,6 +21,7 @@ ORDER = (
     "formats",
     "operations",
     "guests",
+    "journal",
     "status",
     "by_name",
     "service",

@@ -52,6 +52,7 @@ from qmpsnap.operations.guest import Outline, State
 from qmpsnap.operations.job.states import Heard, JobReport, JobView
 from qmpsnap.operations.run_state import RUNNING, SUSPENDED
 from qmpsnap.operations.step import Does, Step
+from qmpsnap.operations.where import Where
 
 log = logging.getLogger(__name__)
 
@@ -107,12 +108,18 @@ class LibvirtGuest(Closable):
         self._follows = self._hears = False
         self._libvirt = libvirt_module()
         self._monitor = PassthroughMonitor(domain)
+        process = qemu_process(pid_of(domain))
         self._reader = (
-            Reader(self._monitor, max_stall_s=max_stall_s, process=qemu_process(pid_of(domain)))
-            if passthrough
-            else None
+            Reader(self._monitor, max_stall_s=max_stall_s, process=process) if passthrough else None
         )
-        self._remote = host_of(domain.connect().getURI())
+        uri = domain.connect().getURI()
+        self._remote = host_of(uri)
+        self.where = Where(
+            road="libvirt",
+            at=uri,
+            guest=self._uuid,
+            process=None if process is None else (process.pid, process.started),
+        )
         self._off = "passthrough is switched off (--no-passthrough)"
         self._quiescer = DomainQuiescer(domain)
         self.files = LocalFiles()

@@ -37,6 +37,7 @@ from qmpsnap.operations.guest import Outline, State
 from qmpsnap.operations.job.states import Heard, JobReport, JobView
 from qmpsnap.operations.run_state import OFF
 from qmpsnap.operations.step import Does, Step
+from qmpsnap.operations.where import Where
 
 
 class GuestStarted(Refused):
@@ -79,6 +80,7 @@ class OfflineGuest(Closable):
         self._open = ExitStack()
         self._held: dict[str, QmpGuest] = {}
         self.files = LocalFiles()
+        self.where = Where(road="offline", at=domain.connect().getURI(), guest=domain.UUIDString())
         self.compose = OfflineComposer(domain.name(), self._definition)
 
     def _release(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os.path
 import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -51,6 +52,7 @@ from qmpsnap.operations.job.states import (
     status_of,
 )
 from qmpsnap.operations.step import Does, NotNow, Step
+from qmpsnap.operations.where import Where
 
 RECONNECT_S: Final = 3.0
 """How long a guest may take to answer again after its connection was lost."""
@@ -73,6 +75,7 @@ class QmpGuest(Closable):
         *,
         agent: str | None = None,
         pid: int | None = None,
+        socket: str = "",
         connect: Callable[[], Monitor] | None = None,
         max_stall_s: float | None = MAX_STALL_S,
         owns: bool = False,
@@ -86,6 +89,7 @@ class QmpGuest(Closable):
             agent: Path of the socket that leads to its guest agent.
             pid: Process of this QEMU, where it is known: its command line tells which drives
                 it was started with without a format.
+            socket: Path of its QMP socket, for who has to find it again.
             connect: Makes another connection to the same QEMU, when this one breaks; None when
                 there is no way to.
             max_stall_s: As `Reader` takes it.
@@ -99,8 +103,12 @@ class QmpGuest(Closable):
         self._reconnects = 0
         self._probed = probed_files(_command_line(pid)) if pid else frozenset()
         self._quiescer = SocketQuiescer(agent)
-        self._reader = Reader(
-            monitor, max_stall_s=max_stall_s, process=qemu_process(pid), partly=partly
+        process = qemu_process(pid)
+        self._reader = Reader(monitor, max_stall_s=max_stall_s, process=process, partly=partly)
+        self.where = Where(
+            road="qmp",
+            at=socket and os.path.abspath(socket),
+            process=None if process is None else (process.pid, process.started),
         )
         self.files = LocalFiles()
         self.compose = QmpComposer(self._masks, has_agent=agent is not None)

@@ -1,0 +1,283 @@
+"""
+The door with a journal before it: what is going to be done is on disk before it is done.
+
+Between a freeze and its thaw nothing is written: a disk that hangs would keep the guest frozen. The
+intent of the switch is written with that of the freeze, and what thaws is not waited for.
+"""
+
+from __future__ import annotations
+
+import platform
+import secrets
+import time
+from collections.abc import Collection, Sequence
+from typing import Final
+
+from qmpsnap.errors import QmpsnapError
+from qmpsnap.formats.layers import Disk, Disks
+from qmpsnap.journal.file import Store
+from qmpsnap.journal.folder import JournalUnusable
+from qmpsnap.journal.identities import seen_all
+from qmpsnap.journal.record import (
+    Act,
+    Conclusion,
+    Entry,
+    Kind,
+    Record,
+    Request,
+    Wishes,
+    act_of,
+    dumps,
+    who,
+)
+from qmpsnap.operations import merge, snapshot
+from qmpsnap.operations.guards import Surroundings
+from qmpsnap.operations.guest import Composer, Files, Guest, Outline, SnapshotSteps, State
+from qmpsnap.operations.job.states import Heard, JobReport, JobView
+from qmpsnap.operations.plan_merge import MergePlan
+from qmpsnap.operations.plan_snapshot import CreatePlan
+from qmpsnap.operations.requests import DeleteRequest, NamedDeleteRequest
+from qmpsnap.operations.step import Does, Step
+from qmpsnap.operations.where import where_of
+
+BUSY_WITH: Final = frozenset(
+    {
+        Does.HOLD,
+        Does.MAKE,
+        Does.OPEN,
+        Does.FREEZE,
+        Does.SWITCH,
+        Does.START,
+        Does.COMMIT,
+        Does.REDEFINE,
+        Does.REMOVE,
+    }
+)
+"""What leads on. Without its intent on disk it is not taken; what settles or takes back is."""
+_ANSWER: Final = 500
+"""Characters that are kept of an answer."""
+
+
+class Recorder:
+    """A guest whose acts are written down. See `operations.guest.Guest`."""
+
+    def __init__(
+        self,
+        guest: Guest,
+        store: Store,
+        request: Request,
+        wishes: Wishes,
+        *,
+        token: str | None = None,
+        goes_on: Entry | None = None,
+    ) -> None:
+        """
+        Write nothing yet.
+
+        Args:
+            guest: Who takes the acts.
+            store: Where they are written down.
+            request: What was asked for.
+            wishes: How.
+            token: The caller's name for the operation.
+            goes_on: The operation that is gone on with; None: a new one.
+        """
+        self._guest, self._store = guest, store
+        self._asked = request, wishes, token
+        self._name: str | None = None
+        self.record = None if goes_on is None else goes_on.record
+        """None before there is a plan."""
+        self._is_written = goes_on is not None
+        self._number = goes_on.acts[-1].number if goes_on is not None and goes_on.acts else 0
+        self._steps: SnapshotSteps | None = None
+        self._ahead: dict[str, int] = {}
+        """Numbers of acts whose intent is written before their turn, by what they do."""
+        self._waiting: list[Act] = []
+        self._answers: list[tuple[int, str]] = []
+        self._is_frozen = False
+        self.notes: list[str] = []
+        """What could not be written down."""
+
+    # --- the operation
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether anything of it is in the journal."""
+        return self.record is not None and self._is_written
+
+    def begins(self, ready: snapshot.Prepared | merge.Prepared) -> None:
+        """Take note of the plan; it is written with the first act."""
+        if isinstance(ready, snapshot.Prepared):
+            self._steps = ready.steps
+        if self.record is None:
+            self.record = self._record_of(ready)
+
+    def _record_of(self, ready: snapshot.Prepared | merge.Prepared) -> Record:
+        request, wishes, token = self._asked
+        creates: tuple[CreatePlan, ...] = ()
+        plan: MergePlan | None = None
+        made_here: tuple[bool, ...] = ()
+        kind: Kind = "create"
+        if isinstance(ready, snapshot.Prepared):
+            creates = ready.plans
+            made_here = tuple(not overlay.is_there for overlay in ready.overlays)
+        else:
+            plan, kind = ready.plan, ready.plan.kind
+        plans = creates if plan is None else (plan,)
+        layers = [layer for one in plans for layer in one.disk.layers]
+        written = {one.disk.layers[0].path for one in plans}
+        if plan is not None:
+            written |= {one.path for one in (plan.written, plan.above, plan.base) if one}
+        return Record(
+            id=self._new_id(token),
+            token=token,
+            kind=kind,
+            guest=self._name,
+            where=where_of(self._guest),
+            creating=request if isinstance(request, tuple) else (),
+            deleting=request if isinstance(request, DeleteRequest) else None,
+            deleting_named=request if isinstance(request, NamedDeleteRequest) else None,
+            disks=tuple(one.disk.disk for one in plans),
+            before={layer.file: layer.format for layer in layers},
+            creates=creates,
+            made_here=made_here,
+            merge=plan,
+            wishes=wishes,
+            files=seen_all(
+                (layer.path, layer.format == "qcow2" and layer.path not in written)
+                for layer in layers
+            ),
+            by=who(),
+            host=platform.node(),
+            begun=time.time(),
+        )
+
+    def _new_id(self, token: str | None) -> str:
+        if token is not None and not self._store.has(token):
+            return token
+        return secrets.token_hex(16)
+
+    def concludes(self, conclusion: Conclusion) -> None:
+        """Write down what it came to; a journal that does not take it makes a note."""
+        record = self.record
+        if record is None or not self._is_written:
+            return
+        try:
+            self._store.conclude(record, conclusion, self._answers, self._waiting)
+        except JournalUnusable as error:
+            self.notes.append(
+                f"what operation {record.id} came to could not be written down: {error}; "
+                "`qmpsnap resume` will find it open"
+            )
+
+    # --- acts
+
+    def take(self, step: Step) -> object:
+        """
+        See `Door.take`.
+
+        Raises:
+            JournalUnusable: Its intent could not be written, and it would lead on; not taken.
+        """
+        number = self._intend(step)
+        try:
+            answer = self._guest.take(step)
+        except BaseException as error:
+            self._answered(number, f"{type(error).__name__}: {error}")
+            raise
+        finally:
+            if step.does is Does.THAW:
+                self._is_frozen = False
+        self._answered(number, "done" if answer is None else dumps(answer))
+        return answer
+
+    def _intend(self, step: Step) -> int | None:
+        """Write an intent; returns the number of the act, None where no operation has begun."""
+        if self.record is None:
+            return None
+        if step.does in self._ahead:
+            return self._ahead.pop(step.does)
+        acts = [self._act(step)]
+        if step.does is Does.FREEZE:
+            self._is_frozen = True
+            if self._steps is not None:
+                acts.append(self._act(self._steps.switch))
+                self._ahead[Does.SWITCH] = self._number
+        self._waiting += acts
+        if not self._is_frozen or step.does is Does.FREEZE:
+            self._write(needed=step.does in BUSY_WITH)
+        return acts[0].number
+
+    def _act(self, step: Step) -> Act:
+        self._number += 1
+        return act_of(self._number, time.time(), step)
+
+    def _write(self, *, needed: bool) -> None:
+        assert self.record is not None
+        acts, self._waiting = self._waiting, []
+        answers, self._answers = self._answers, []
+        try:
+            if self._is_written:
+                self._store.go_on(self.record.id, answers, acts)
+            else:
+                self._store.begin(self.record, acts)
+                self._is_written = True
+        except JournalUnusable as error:
+            self._answers = answers
+            if needed:
+                raise
+            self.notes.append(f"the journal was not written before an act: {error}")
+
+    def _answered(self, number: int | None, answer: str) -> None:
+        if number is not None:
+            self._answers.append((number, answer[:_ANSWER]))
+
+    # --- looks
+
+    @property
+    def compose(self) -> Composer:
+        """See `Jobs.compose`."""
+        return self._guest.compose
+
+    @property
+    def files(self) -> Files:
+        """See `Guest.files`."""
+        return self._guest.files
+
+    def read(self) -> Disks:
+        """See `Guest.read`."""
+        found = self._guest.read()
+        self._name = found.guest
+        return found
+
+    def state(self) -> State:
+        """See `Guest.state`."""
+        return self._guest.state()
+
+    def outlines(self, disks: Sequence[Disk]) -> tuple[Outline | None, ...]:
+        """See `Guest.outlines`."""
+        return self._guest.outlines(disks)
+
+    def neighbours(self, disk: Disk, left: Collection[str] | None = None) -> Surroundings:
+        """See `Guest.neighbours`."""
+        return self._guest.neighbours(disk, left)
+
+    def jobs(self) -> tuple[JobReport, ...]:
+        """See `Jobs.jobs`."""
+        return self._guest.jobs()
+
+    def follow(self, job: str) -> None:
+        """See `Jobs.follow`."""
+        self._guest.follow(job)
+
+    def view(self, job: str) -> JobView:
+        """See `Jobs.view`."""
+        return self._guest.view(job)
+
+    def wait(self, job: str, timeout: float) -> Heard:
+        """See `Jobs.wait`."""
+        return self._guest.wait(job, timeout)
+
+    def reconnect(self, error: QmpsnapError) -> bool:
+        """See `Jobs.reconnect`."""
+        return self._guest.reconnect(error)

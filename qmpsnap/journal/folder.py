@@ -1,0 +1,116 @@
+"""
+The folder in which this host remembers.
+
+`$QMPSNAP_STATE`; else for root `/var/lib/qmpsnap`; else `qmpsnap` in the XDG state folder.
+It is on a local disk, and nobody else can write into it: what is read there is acted on.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Final
+
+from qmpsnap.errors import Refused
+
+VARIABLE: Final = "QMPSNAP_STATE"
+_ROOT: Final = 0
+_ON_THE_NETWORK: Final = frozenset(
+    {"9p", "afs", "beegfs", "ceph", "cifs", "coda", "glusterfs", "gfs2", "gpfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2", "orangefs", "smb3", "smbfs", "fuse.ceph", "fuse.ceph-fuse", "fuse.glusterfs", "fuse.gpfs", "fuse.s3fs", "fuse.sshfs"}
+)  # fmt: skip
+"""Types in `/proc/self/mountinfo`."""
+_OTHERS_MAY_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
+
+
+class JournalUnusable(Refused):
+    """There is no way to write down what is going to be done."""
+
+    msg = "the journal {self.path} cannot be used: {self.reason}"
+    remedy = (
+        "Mend the cause, or name another folder in QMPSNAP_STATE. Without a journal "
+        "(`--no-journal`), what a crash leaves cannot always be put right."
+    )
+
+    path: str
+    reason: str
+
+
+class StateOnNetwork(JournalUnusable):
+    """SQLite's write-ahead log needs memory that all its users share, so one host."""
+
+    msg = "the state folder {self.path} is on a network file system ({self.reason})"
+    remedy = "Name a folder on a local disk in QMPSNAP_STATE."
+
+
+def state_folder() -> Path:
+    """
+    Where the state is; it may not be there yet.
+
+    Raises:
+        JournalUnusable: The environment names no absolute path.
+    """
+    given = os.environ.get(VARIABLE)
+    if given:
+        folder = Path(given)
+    elif os.geteuid() == _ROOT:
+        folder = Path("/var/lib/qmpsnap")
+    else:
+        above = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+        folder = Path(above) / "qmpsnap"
+    if not folder.is_absolute():
+        raise JournalUnusable(str(folder), "the folder is not named by an absolute path")
+    return folder
+
+
+def checked(folder: Path, *, make: bool) -> Path:
+    """
+    Look at the state folder, and make it where it is not there.
+
+    Raises:
+        StateOnNetwork: It is on a share.
+        JournalUnusable: It cannot be made, or others can write into it.
+        FileNotFoundError: It is not there, and is not to be made.
+    """
+    type_ = file_system(folder)
+    if type_ in _ON_THE_NETWORK:
+        raise StateOnNetwork(str(folder), type_)
+    try:
+        if make:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = folder.stat()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise JournalUnusable(str(folder), error.strerror or str(error)) from error
+    if status.st_uid not in (_ROOT, os.geteuid()) or status.st_mode & _OTHERS_MAY_WRITE:
+        raise JournalUnusable(str(folder), "others can write into its folder")
+    return folder
+
+
+def file_system(path: Path, mounts: str = "/proc/self/mountinfo") -> str:
+    """
+    The type of the file system that a path is on, or would be; empty where nobody tells.
+
+    Source: proc(5), mountinfo: the fifth field is the mount point, the type follows ` - `.
+    """
+    wanted = os.path.realpath(path)
+    found, length = "", -1
+    try:
+        with open(mounts, encoding="utf-8", errors="surrogateescape") as file:
+            lines = file.readlines()
+    except OSError:
+        return ""
+    for line in lines:
+        mount, _, source = line.partition(" - ")
+        point = _unescaped(mount.split(" ")[4])
+        is_above = point == "/" or wanted == point or wanted.startswith(f"{point}/")
+        if is_above and len(point) >= length:  # of two on one point the later one counts
+            found, length = source.split(" ", 1)[0], len(point)
+    return found
+
+
+def _unescaped(point: str) -> str:
+    for code, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+        point = point.replace(code, character)
+    return point

@@ -1,0 +1,95 @@
+"""What a file is, told so that it is known again after a restart, on another mount or host."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import stat
+import struct
+from collections.abc import Iterable
+from contextlib import suppress
+from functools import cache
+from typing import Any, Final
+
+from qmpsnap.formats.qcow2 import READ_SIZE
+from qmpsnap.journal.record import Seen
+
+_AT_FDCWD: Final = -100
+_BTIME: Final = 0x800
+_SIZE: Final = 256
+_BORN_AT: Final = 80
+"""`stx_btime` in `struct statx` (linux/stat.h): seconds, and 32 bits of nanoseconds."""
+
+
+def seen(path: str, *, header: bool = False) -> Seen | None:
+    """
+    Look at a file; None for what cannot be looked at.
+
+    Args:
+        path: Its absolute name.
+        header: Whether to hash its header: of a qcow2 file that nobody writes.
+    """
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    is_device = stat.S_ISBLK(status.st_mode)
+    return Seen(
+        path=path,
+        inode=status.st_ino,
+        born=born(path),
+        size=status.st_size,
+        device=status.st_rdev if is_device else None,
+        header=_hash(path) if header else None,
+    )
+
+
+def seen_all(paths: Iterable[tuple[str, bool]]) -> tuple[Seen, ...]:
+    """Look at files, as far as they can be looked at; of which to hash the header."""
+    found = (seen(path, header=header) for path, header in paths)
+    return tuple(one for one in found if one is not None)
+
+
+def is_same(before: Seen, now: Seen) -> bool:
+    """Whether it is the same file, whatever it is called and holds now."""
+    if before.device is not None or now.device is not None:
+        return before.device == now.device
+    same_birth = None in (before.born, now.born) or before.born == now.born
+    return before.inode == now.inode and same_birth
+
+
+def born(path: str) -> int | None:
+    """When a file was made, in nanoseconds; None where nobody tells. Python has no statx(2)."""
+    call = _statx()
+    if call is None:
+        return None
+    buffer = ctypes.create_string_buffer(_SIZE)
+    with suppress(OSError, ValueError):
+        if call(_AT_FDCWD, os.fsencode(path), 0, _BTIME, buffer) != 0:
+            return None
+        (mask,) = struct.unpack_from("=I", buffer)
+        seconds, nanoseconds = struct.unpack_from("=qI", buffer, _BORN_AT)
+        return seconds * 10**9 + nanoseconds if mask & _BTIME else None
+    return None
+
+
+@cache
+def _statx() -> Any:
+    try:
+        return ctypes.CDLL(None).statx
+    except (AttributeError, OSError):
+        return None
+
+
+def _hash(path: str) -> str | None:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        return hashlib.sha256(os.pread(descriptor, READ_SIZE, 0)).hexdigest()
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,229 @@
+"""
+What is kept of an operation: values that come back from the journal as they went in.
+
+A plan is kept whole, so that it can be gone on with, by the same code, in another process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Literal, TypeVar, cast
+
+import msgspec
+
+from qmpsnap.operations.guards import Guard
+from qmpsnap.operations.options import MergeOptions
+from qmpsnap.operations.outcome import Result
+from qmpsnap.operations.plan_merge import MergeKind, MergePlan
+from qmpsnap.operations.plan_snapshot import CreatePlan
+from qmpsnap.operations.requests import CreateRequest, DeleteRequest, NamedDeleteRequest
+from qmpsnap.operations.step import Step
+from qmpsnap.operations.where import Where
+
+Kind = Literal["create"] | MergeKind
+Outcome = Literal["finished", "rolled-back", "nothing-to-do", "failed"]
+Request = tuple[CreateRequest, ...] | DeleteRequest | NamedDeleteRequest
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """
+    A file as it was before the first act.
+
+    Never with the number of its file system: that changes with boot, host and mount.
+    """
+
+    path: str
+    inode: int
+    born: int | None
+    """Nanoseconds after 1970; None where the file system does not tell."""
+    size: int
+    device: int | None = None
+    """`st_rdev` of a block device, which counts alone."""
+    header: str | None = None
+    """SHA-256 of the header of a qcow2 file that nobody writes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """How the caller wanted it."""
+
+    options: MergeOptions | None = None
+    allow: tuple[Guard, ...] = ()
+    remove: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """An operation before its first act."""
+
+    id: str
+    token: str | None = None
+    """The caller's own name for it, which the status update carries."""
+    kind: Kind
+    guest: str | None
+    """Its name."""
+    where: Where
+    creating: tuple[CreateRequest, ...] = ()
+    """What was asked for, as it was asked; of this and the next two there is one."""
+    deleting: DeleteRequest | None = None
+    deleting_named: NamedDeleteRequest | None = None
+    disks: tuple[str, ...] = ()
+    """The disks it works on."""
+    before: dict[str, str] = field(default_factory=dict)
+    """Format by bare name of every layer of these, as they were."""
+    creates: tuple[CreatePlan, ...] = ()
+    made_here: tuple[bool, ...] = ()
+    """For each of these, whether the overlay was not there before."""
+    merge: MergePlan | None = None
+    wishes: Wishes = Wishes()
+    files: tuple[Seen, ...] = ()
+    by: str = ""
+    """Who did it; see `who`."""
+    host: str = ""
+    begun: float
+    """Seconds after 1970, as in all times here."""
+
+    @property
+    def request(self) -> Request:
+        """What was asked for."""
+        return self.deleting or self.deleting_named or self.creating
+
+    @property
+    def plans(self) -> tuple[CreatePlan | MergePlan, ...]:
+        """What was to be done."""
+        return self.creates if self.merge is None else (self.merge,)
+
+    @property
+    def paths(self) -> frozenset[str]:
+        """All files that it may change, read or remove."""
+        found = {plan.overlay for plan in self.creates}
+        return frozenset(
+            found.union(layer.path for plan in self.plans for layer in plan.disk.layers)
+        )
+
+    @property
+    def slim(self) -> Record:
+        """What is still told of it when it has ended: all but the plans."""
+        return replace(self, creates=(), made_here=(), merge=None, files=())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Act:
+    """One act, as it was intended."""
+
+    number: int
+    at: float
+    does: str
+    by: str
+    what: str
+    arguments: dict[str, Any]
+    answer: str | None = None
+    """What it answered, in short; None: not known, because nothing was written after it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conclusion:
+    """What an operation came to. Each has one, once."""
+
+    outcome: Outcome
+    ended: float
+    file_format: dict[str, str] = field(default_factory=dict)
+    after: dict[str, str] = field(default_factory=dict)
+    """Format by bare name of every layer of its disks afterwards."""
+    active: tuple[str, ...] = ()
+    """Active file of each disk afterwards."""
+    removed: tuple[str, ...] = ()
+    consistency: str | None = None
+    frozen_s: float | None = None
+    error: str | None = None
+    """The id of the error it ended with."""
+    message: str | None = None
+    notes: tuple[str, ...] = ()
+    resumed: bool = False
+    """Whether another process than the first one ended it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """An operation as the journal has it."""
+
+    record: Record
+    acts: tuple[Act, ...] = ()
+    conclusion: Conclusion | None = None
+    """None: it is open."""
+
+
+class Unreadable(ValueError):
+    """A text in the journal is not what this program writes."""
+
+
+_LIMIT: Final = 64 * 1024 * 1024
+"""Characters; a plan of a hundred layers has 200,000."""
+
+
+def dumps(value: object) -> str:
+    """A value as a text of ASCII: names of files may hold bytes that are no UTF-8."""
+    return json.dumps(msgspec.to_builtins(value, enc_hook=str), separators=(",", ":"))
+
+
+def loads(text: str, kind: type[T]) -> T:
+    """
+    Give a value back.
+
+    Raises:
+        Unreadable: It is not one.
+    """
+    try:
+        if len(text) > _LIMIT:
+            raise Unreadable("it is too long")
+        return msgspec.convert(json.loads(text), type=kind)
+    except (ValueError, msgspec.ValidationError, RecursionError) as error:
+        raise Unreadable(str(error)) from error
+
+
+def act_of(number: int, at: float, step: Step) -> Act:
+    """An act to be written down."""
+    given: Mapping[str, Any] = step.arguments
+    return Act(
+        number=number,
+        at=at,
+        does=step.does.value,
+        by=step.by,
+        what=step.what,
+        arguments=cast("dict[str, Any]", msgspec.to_builtins(dict(given), enc_hook=str)),
+    )
+
+
+def conclusion_of(
+    outcome: Outcome, now: float, done: Sequence[Result] = (), error: BaseException | None = None
+) -> Conclusion:
+    """What is kept of the results, or of the error, of an operation."""
+    return Conclusion(
+        outcome=outcome,
+        ended=now,
+        file_format={name: format_ for one in done for name, format_ in one.file_format.items()},
+        after={layer.file: layer.format or "?" for one in done for layer in one.disk.layers},
+        active=tuple(one.disk.layers[0].path or one.disk.layers[0].file for one in done),
+        removed=tuple(path for one in done for path in one.removed),
+        consistency=done[0].consistency if done else None,
+        frozen_s=done[0].frozen_s if done else None,
+        error=None if error is None else type(error).__name__,
+        message=None if error is None else str(error),
+        notes=tuple(dict.fromkeys(note for one in done for note in one.notes)),
+    )
+
+
+def who() -> str:
+    """The user of this process; and who has become it by `sudo`."""
+    try:
+        name = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        name = str(os.getuid())
+    before = os.environ.get("SUDO_USER")
+    return f"{name} ({before})" if before and before != name else name

@@ -1,0 +1,296 @@
+"""The journal on disk: what is in it stays, and what it cannot do is said before anything is done."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from qmpsnap.journal import file
+from qmpsnap.journal.file import (
+    Journal,
+    JournalDamaged,
+    JournalNewer,
+    JournalUnwritable,
+    Store,
+)
+from qmpsnap.journal.folder import (
+    JournalUnusable,
+    StateOnNetwork,
+    checked,
+    file_system,
+    state_folder,
+)
+from qmpsnap.journal.record import Conclusion
+from tests.unit.journal_samples import act, merging
+
+GOLDEN = Path(__file__).parents[2] / "fixtures" / "journal"
+FINISHED = Conclusion(outcome="finished", ended=2000.0)
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    tmp_path.chmod(0o700)
+    return Journal(tmp_path)
+
+
+def filled(journal: Journal) -> None:
+    with journal.opened() as store:
+        store.begin(merging("ended"), [act(1)])
+        store.conclude(merging("ended"), FINISHED, [(1, "done")])
+        store.begin(merging("open"), [act(1)])
+        store.go_on("open", [(1, "done")], [act(2), act(3)])
+
+
+class TestStore:
+    def test_an_open_operation_with_its_acts(self, journal: Journal) -> None:
+        filled(journal)
+        with journal.opened() as store:
+            (entry,) = store.open_entries()
+        assert entry.record == merging("open")
+        assert entry.acts == (replace(act(1), answer="done"), act(2), act(3))
+        assert entry.conclusion is None
+
+    def test_all_of_them_oldest_first(self, journal: Journal) -> None:
+        filled(journal)
+        store = journal.looked_into()
+        assert store is not None
+        with store:
+            assert [one.record.id for one in store.entries()] == ["ended", "open"]
+            entry = store.entry("ended")
+            assert store.entry("other") is None
+        assert entry is not None
+        assert entry.conclusion == FINISHED
+        assert entry.record == merging("ended").slim
+
+    def test_one_conclusion(self, journal: Journal) -> None:
+        filled(journal)
+        with journal.opened() as store:
+            assert store.conclude(merging("open"), FINISHED)
+            other = Conclusion(outcome="failed", ended=1.0)
+            assert not store.conclude(merging("open"), other)
+            entry = store.entry("open")
+        assert entry is not None
+        assert entry.conclusion == FINISHED
+
+    def test_an_id_stands_for_one(self, journal: Journal) -> None:
+        filled(journal)
+        with journal.opened() as store:
+            assert store.has("open")
+            assert not store.has("other")
+            with pytest.raises(JournalUnusable):
+                store.begin(merging("open"), [])
+
+    def test_what_another_process_wrote_is_seen(self, journal: Journal) -> None:
+        with journal.opened() as one, journal.opened() as other:
+            one.begin(merging("x"), [])
+            assert [entry.record.id for entry in other.open_entries()] == ["x"]
+
+    def test_an_intent_is_synced_before_it_returns(
+        self, journal: Journal, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        said: list[str] = []
+        with journal.opened() as store:
+            store._database.set_trace_callback(said.append)
+            store.begin(merging("x"), [act(1)])
+            assert said[0] == "PRAGMA synchronous=FULL"
+            said.clear()
+            store.conclude(merging("x"), FINISHED)
+            assert said[0] == "PRAGMA synchronous=NORMAL"
+
+
+class TestPruned:
+    def test_old_and_many(self, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(file, "KEEP", 2)
+        now = 10 * file.KEEP_S
+        with journal.opened() as store:
+            store.begin(merging("open", begun=1.0), [act(1)])
+            for number in range(4):
+                record = merging(f"new{number}", begun=now + number)
+                store.begin(record, [act(1)])
+                store.conclude(record, Conclusion(outcome="finished", ended=now + number))
+            assert [one.record.id for one in store.entries()] == ["open", "new2", "new3"]
+            store.begin(merging("last"), [])
+            later = now + file.KEEP_S + 3
+            store.conclude(merging("last"), Conclusion(outcome="finished", ended=later))
+            assert {one.record.id for one in store.entries()} == {"open", "new3", "last"}
+            acts = store._database.execute("SELECT operation FROM act").fetchall()
+        assert set(acts) == {("open",), ("new3",)}
+
+
+class TestRefused:
+    @pytest.mark.parametrize("content", [b"", b"hello", b"SQLite format 3\0" + b"\xff" * 5000])
+    def test_damaged(self, journal: Journal, content: bytes) -> None:
+        journal.path.write_bytes(content)
+        with pytest.raises(JournalDamaged):
+            journal.opened()
+        assert journal.path.read_bytes() == content
+
+    def test_damaged_in_the_middle_and_read_as_far_as_it_is_good(self, journal: Journal) -> None:
+        with journal.opened() as store:
+            for number in range(50):
+                store.begin(merging(f"{number:03}", begun=float(number)), [act(1)])
+        content = bytearray(journal.path.read_bytes())
+        place = content.index(b"/run/web1.qmp", len(content) // 2) // 4096 * 4096
+        content[place : place + 16] = b"\xff" * 16
+        journal.path.write_bytes(content)
+        with pytest.raises(JournalDamaged):
+            journal.opened()
+        store_ = journal.looked_into()
+        assert store_ is not None
+        with store_ as store:
+            store.entries()
+            assert store.notes
+
+    def test_a_row_that_is_none(self, journal: Journal) -> None:
+        filled(journal)
+        with journal.opened() as store:
+            store._database.execute("UPDATE operation SET record = '{}' WHERE id = 'open'")
+            assert [one.record.id for one in store.entries()] == ["ended"]
+            (note,) = store.notes
+            assert "open" in note
+            with pytest.raises(JournalDamaged, match="operation open"):
+                store.open_entries()
+            with pytest.raises(JournalDamaged, match="operation open"):
+                store.entry("open")
+
+    def test_acts_that_are_none(self, journal: Journal) -> None:
+        filled(journal)
+        with journal.opened() as store:
+            store._database.execute("UPDATE act SET act = 7")
+            with pytest.raises(JournalDamaged, match="acts of operation open"):
+                store.open_entries()
+
+    def test_newer(self, journal: Journal) -> None:
+        filled(journal)
+        _pragma(journal.path, f"user_version={file.VERSION + 1}")
+        with pytest.raises(JournalNewer, match="version 2"):
+            journal.opened()
+        with pytest.raises(JournalNewer):
+            journal.looked_into()
+
+    def test_of_another_program(self, journal: Journal) -> None:
+        filled(journal)
+        _pragma(journal.path, "application_id=7")
+        with pytest.raises(JournalDamaged, match="another program"):
+            journal.opened()
+
+    def test_full(self, journal: Journal) -> None:
+        filled(journal)
+        with journal.opened() as store:
+            (pages,) = store._database.execute("PRAGMA page_count").fetchone()
+            store._database.execute(f"PRAGMA max_page_count={pages}")
+            many = [act(number) for number in range(1000)]
+            with pytest.raises(JournalUnwritable, match="full"):
+                store.begin(merging("large"), many)
+            assert [one.record.id for one in store.open_entries()] == ["open"]
+
+    def test_read_only(self, journal: Journal) -> None:
+        filled(journal)
+        with Store(journal.path, writes=False) as store, pytest.raises(JournalUnwritable):
+            store.begin(merging("x"), [])
+
+    def test_a_folder_in_its_place(self, journal: Journal) -> None:
+        journal.path.mkdir()
+        with pytest.raises(JournalUnusable):
+            journal.opened()
+
+    def test_no_room_for_a_new_one(self, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+        def full(*_: object, **__: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr("tempfile.mkstemp", full)
+        with pytest.raises(JournalUnwritable, match="No space left"):
+            journal.opened()
+        assert not journal.path.exists()
+
+    def test_nothing_is_made_by_looking(self, tmp_path: Path) -> None:
+        assert Journal(tmp_path / "none").looked_into() is None
+        assert not (tmp_path / "none").exists()
+        tmp_path.chmod(0o700)
+        assert Journal(tmp_path).looked_into() is None
+        assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("path", sorted(GOLDEN.glob("*.db")), ids=lambda path: path.stem)
+def test_every_version_that_was_ever_written_is_read(path: Path, journal: Journal) -> None:
+    shutil.copy(path, journal.path)
+    with journal.opened() as store:
+        (entry,) = store.open_entries()
+        ended = store.entry("ended")
+    assert entry.record == merging("open")
+    assert [one.answer for one in entry.acts] == ["done", None, None]
+    assert ended is not None
+    assert ended.conclusion == FINISHED
+
+
+def test_there_is_one_of_this_version() -> None:
+    assert (GOLDEN / f"{file.VERSION}.db").is_file()
+
+
+class TestFolder:
+    def test_given(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("QMPSNAP_STATE", "/somewhere")
+        assert Journal().path == Path("/somewhere/journal.db")
+
+    @pytest.mark.parametrize(
+        ("user", "xdg", "found"),
+        [
+            (0, "/xdg", "/var/lib/qmpsnap"),
+            (1000, "/xdg", "/xdg/qmpsnap"),
+            (1000, "", "/home/ann/.local/state/qmpsnap"),
+        ],
+    )
+    def test_else(self, monkeypatch: pytest.MonkeyPatch, user: int, xdg: str, found: str) -> None:
+        monkeypatch.delenv("QMPSNAP_STATE")
+        monkeypatch.setenv("XDG_STATE_HOME", xdg)
+        monkeypatch.setenv("HOME", "/home/ann")
+        monkeypatch.setattr("os.geteuid", lambda: user)
+        assert str(state_folder()) == found
+
+    def test_relative(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("QMPSNAP_STATE", "here")
+        with pytest.raises(JournalUnusable, match="absolute"):
+            state_folder()
+
+    def test_others_can_write_into_it(self, tmp_path: Path) -> None:
+        tmp_path.chmod(0o777)
+        with pytest.raises(JournalUnusable, match="others can write"):
+            checked(tmp_path, make=True)
+
+    def test_a_file_in_its_place(self, tmp_path: Path) -> None:
+        (tmp_path / "state").write_text("")
+        with pytest.raises(JournalUnusable):
+            checked(tmp_path / "state" / "qmpsnap", make=True)
+
+    def test_on_a_share(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("qmpsnap.journal.folder.file_system", lambda _: "nfs4")
+        with pytest.raises(StateOnNetwork, match="nfs4"):
+            checked(tmp_path, make=True)
+
+    def test_the_mount_above_it(self, tmp_path: Path) -> None:
+        mounts = tmp_path / "mountinfo"
+        mounts.write_text(
+            "22 1 8:1 / / rw shared:1 - ext4 /dev/sda1 rw\n"
+            "30 22 0:40 / /srv rw - nfs4 host:/srv rw\n"
+            "31 30 8:2 / /srv/with\\040space rw - xfs /dev/sdb rw\n"
+            "32 22 8:3 / /over rw - ext4 /dev/sdc rw\n"
+            "33 22 0:41 / /over rw - cifs //host/over rw\n"
+        )
+        kinds = [
+            file_system(Path(path), str(mounts))
+            for path in ("/srv/a", "/srv/with space/b", "/srvx", "/over/c", "/srv")
+        ]
+        assert kinds == ["nfs4", "xfs", "ext4", "cifs", "nfs4"]
+
+    def test_nobody_tells(self, tmp_path: Path) -> None:
+        assert file_system(tmp_path, str(tmp_path / "none")) == ""
+
+
+def _pragma(path: Path, text: str) -> None:
+    database = sqlite3.connect(path)
+    database.execute(f"PRAGMA {text}")
+    database.close()
