@@ -116,7 +116,10 @@ class Scenario:
         """Ask for a snapshot; what was said, and the file that is to be its overlay."""
         name, rig = disk.next_name(), self.running.rig
         if step.form == "people":
-            return rig.cli("create", disk.id, name, "-o", "json"), f"{disk.files[-1]}.{name}"
+            active = disk.files[0]
+            named_after = [file for file in disk.files if active.startswith(f"{file}.")]
+            volume = named_after[-1] if named_after else active
+            return rig.cli("create", disk.id, name, "-o", "json"), f"{volume}.{name}"
         file = f"volume-{disk.serial}.{name}"
         if step.ready != "no":
             backing = disk.active

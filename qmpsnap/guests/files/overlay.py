@@ -166,7 +166,9 @@ def _taken(plan: CreatePlan) -> Overlay:
         raise OverlayUnsuitable(plan.overlay, "it is not a regular file")
     spare = _own_link(plan.overlay)
     if os.lstat(plan.overlay).st_nlink != (1 if spare is None else 2):
-        raise unsuitable("the file has another name as well, and may be somebody else's")
+        # Nobody is asked who has it open: a lease opens it.
+        reason = "the file has another name as well, and may be somebody else's"
+        raise OverlayUnsuitable(plan.overlay, reason)
     try:
         header = read_header(plan.overlay, follow=False)
     except BadHeader as error:
