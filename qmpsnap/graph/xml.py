@@ -10,6 +10,7 @@ Source: libvirt docs/formatdomain.rst, "Hard drives, floppy disks, CDROMs".
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -94,13 +95,27 @@ def parse(text: str) -> XmlDomain:
         MalformedXml: Not well formed, a DOCTYPE, too deep or too large for the parser's limits,
             or not a `<domain>`.
     """
-    root = _root(text, "domain")
-    disks = tuple(
+    root = root_of(text, "domain")
+    return XmlDomain(name=root.findtext("name") or "", disks=disks_of(root))
+
+
+def disks_of(domain: etree._Element) -> tuple[XmlDisk, ...]:
+    """The disks of a `<domain>`, or of what a record keeps of one."""
+    return tuple(
         _disk(element)
-        for element in root.iterfind("./devices/disk")
+        for element in domain.iterfind("./devices/disk")
         if element.find("target") is not None
     )
-    return XmlDomain(name=root.findtext("name") or "", disks=disks)
+
+
+def volumes_of(root: etree._Element) -> Iterator[tuple[str, str, str | None]]:
+    """Pool, volume and stated format of every source that is named by its place in a storage pool."""
+    for source in root.iter("source"):
+        pool, volume, above = source.get("pool"), source.get("volume"), source.getparent()
+        if pool and volume and above is not None:
+            tag = "format" if above.tag == "backingStore" else "driver"
+            stated = above.find(tag)
+            yield pool, volume, None if stated is None else stated.get("type")
 
 
 def parse_snapshot(text: str) -> XmlSnapshot:
@@ -112,7 +127,7 @@ def parse_snapshot(text: str) -> XmlSnapshot:
 
     Source: libvirt docs/formatsnapshot.rst.
     """
-    root = _root(text, "domainsnapshot")
+    root = root_of(text, "domainsnapshot")
     sources = root.iterfind("./disks/disk[@snapshot='external']/source")
     files = (source.get("file") or source.get("dev") for source in sources)
     return XmlSnapshot(
@@ -120,7 +135,13 @@ def parse_snapshot(text: str) -> XmlSnapshot:
     )
 
 
-def _root(text: str, tag: str) -> etree._Element:
+def root_of(text: str, tag: str) -> etree._Element:
+    """
+    Parse a document of libvirt.
+
+    Raises:
+        MalformedXml: See `parse`; or not a `<tag>`.
+    """
     # The text was decoded before, so whatever encoding it declares is not that of these bytes. A
     # comment would cut a text in two, of which only the first part is read.
     parser = etree.XMLParser(

@@ -4,6 +4,7 @@ What a reading of a guest costs, and what an operation.
     python -m tests.bench                     a reading beside XMLDesc and `qemu-img info`
     python -m tests.bench readings            a reading beside its bare queries
     python -m tests.bench operations          an operation beside the bare job, and virsh
+    python -m tests.bench shares              `orphans` on a share of up to 10,000 files
     python -m tests.bench […] --write         write the page in docs/reference as well
 
 All figures of a row are taken in turns on the same guest; what counts is the ratios, and how a
@@ -28,6 +29,7 @@ from tests.bench import (
     page,
     readings,
     readings_page,
+    shares,
     stalls,
     starts,
     under_libvirt,
@@ -44,7 +46,7 @@ def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    choices = ("costs", "readings", "operations")
+    choices = ("costs", "readings", "operations", "shares")
     parser.add_argument("what", nargs="?", choices=choices, default="costs")
     parser.add_argument("--write", action="store_true", help="write the page")
     parser.add_argument("--rounds", type=int, help="times that each thing is done")
@@ -56,6 +58,8 @@ def main() -> int:
                 return _readings(Path(folder), options.rounds or 30, write=options.write)
             case "operations":
                 return _operations(Path(folder), options.rounds or 15, write=options.write)
+            case "shares":
+                return _shares(options.rounds or 3, write=options.write)
             case _:
                 return _costs(Path(folder), options.rounds or 5, write=options.write)
 
@@ -74,6 +78,15 @@ def _operations(folder: Path, rounds: int, *, write: bool) -> int:
     text = operations_page.render(rows, frozen, started, rounds, few)
     _show(text, "benchmarks-operations.md", write=write)
     return 0
+
+
+def _shares(rounds: int, *, write: bool) -> int:
+    rows = [*shares.measure(rounds)]
+    _show(shares.render(rows, rounds), "benchmarks-shares.md", write=write)
+    wrong = sum(row.wrong for row in rows)
+    if wrong:
+        print(f"not as promised: {wrong} files are not told as they are", file=sys.stderr)
+    return 1 if wrong else 0
 
 
 def _costs(folder: Path, rounds: int, *, write: bool) -> int:

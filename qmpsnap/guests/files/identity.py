@@ -24,8 +24,12 @@ def identity_of(status: os.stat_result) -> Identity:
 def identity(path: str) -> Identity | None:
     """Tell what a path leads to; None for what is not there, and for what no image can be."""
     try:
-        status = os.stat(path)
+        return image_identity(os.stat(path))
     except OSError:
         return None
+
+
+def image_identity(status: os.stat_result) -> Identity | None:
+    """Tell what was looked at; None for what no image can be."""
     is_image = stat.S_ISREG(status.st_mode) or stat.S_ISBLK(status.st_mode)
     return identity_of(status) if is_image else None

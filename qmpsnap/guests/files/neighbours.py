@@ -44,8 +44,29 @@ def other_users(
             return {}, ()
     wanted = {key: path for path in paths if (key := identity(path)) is not None}
     own = None if active is None else identity(active)
-    found: dict[str, list[str]] = {}
-    hidden = 0
+    found, _, hidden = processes_with(wanted, own)
+    notes: tuple[str, ...] = ()
+    if hidden:
+        notes = (f"{hidden} processes of other users could not be looked at: run as root",)
+    return {wanted[key]: tuple(users) for key, users in found.items()}, notes
+
+
+def processes_with(
+    wanted: Collection[Identity], own: Identity | None = None
+) -> tuple[dict[Identity, list[str]], int, int]:
+    """
+    Find processes that have files open; this one does not count.
+
+    Args:
+        wanted: The files.
+        own: Whoever has this one open does not count either.
+
+    Returns:
+        Descriptions of processes by file; how many were looked at; how many could not be.
+    """
+    wanted = frozenset(wanted)
+    found: dict[Identity, list[str]] = {}
+    seen = hidden = 0
     for pid in os.listdir(_PROC):
         if not pid.isdecimal():
             continue
@@ -56,14 +77,12 @@ def other_users(
             continue
         except OSError:
             continue  # it has ended
+        seen += 1
         if own in opened or int(pid) == os.getpid():
             continue
-        for key in opened & wanted.keys():
-            found.setdefault(wanted[key], []).append(_description(pid))
-    notes: tuple[str, ...] = ()
-    if hidden:
-        notes = (f"{hidden} processes of other users could not be looked at: run as root",)
-    return {path: tuple(users) for path, users in found.items()}, notes
+        for key in opened & wanted:
+            found.setdefault(key, []).append(_description(pid))
+    return found, seen, hidden
 
 
 def surroundings(disk: Disk, left: Collection[str] | None, *, runs: bool) -> Surroundings:

@@ -1,0 +1,221 @@
+"""
+Who uses the files of a folder: everybody who can be asked is asked once, about all of them.
+
+A file is its identity, whatever its name. What somebody names and cannot be looked at is a gap:
+then nothing can be called unused, because nobody knows what it names.
+
+To look for *names* every file beside a chain is read, also those whose format nobody states. That
+concludes nothing about their formats: a header that a guest wrote into its raw disk can only keep
+a file from being called unused.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal
+
+from qmpsnap.formats.qcow2 import MAGIC, READ_SIZE, BadHeader, parse
+from qmpsnap.graph.chain import host_path
+from qmpsnap.guests.files.identity import Identity, identity, identity_of
+from qmpsnap.guests.files.neighbours import processes_with
+
+_WORDS: Final = (re.compile(rb"[\0/\"'=\n]"), re.compile(rb"[\0/\"'=\s,;:]"))
+"""What may stand around a name: the first of these leaves names with blanks whole."""
+_LOOP: Final = "/sys/block"
+_MOUNTS: Final = "/proc/self/mountinfo"
+_LOCAL: Final = frozenset(
+    {"btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "tmpfs", "xfs", "zfs"}
+)
+"""File systems that one host alone has mounted; of any other one somebody else may use a file."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Use:
+    """One use of a file."""
+
+    by: Literal["process", "device", "guest", "record", "header"]
+    who: str
+    """For people."""
+    guest: str | None = None
+    """Its name, where it is one of libvirt's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Census:
+    """What everybody said who was asked."""
+
+    uses: Mapping[Identity, tuple[Use, ...]] = field(default_factory=dict)
+    asked: Mapping[str, int] = field(default_factory=dict)
+    """How many of each kind were asked, in words for people."""
+    gaps: tuple[str, ...] = ()
+    """Who could not be asked, and why."""
+
+    def of(self, path: str) -> tuple[Use, ...]:
+        """The uses of a file that is there."""
+        key = identity(path)
+        return self.uses.get(key, ()) if key is not None else ()
+
+
+def together(answers: Iterable[Census]) -> Census:
+    """Several answers as one."""
+    uses: dict[Identity, list[Use]] = {}
+    asked: dict[str, int] = {}
+    gaps: list[str] = []
+    for one in answers:
+        for key, found in one.uses.items():
+            uses.setdefault(key, []).extend(found)
+        for kind, number in one.asked.items():
+            asked[kind] = asked.get(kind, 0) + number
+        gaps += one.gaps
+    return Census(
+        uses={key: tuple(dict.fromkeys(found)) for key, found in uses.items()},
+        asked=asked,
+        gaps=tuple(dict.fromkeys(gaps)),
+    )
+
+
+def beside(folder: str) -> dict[str, os.stat_result]:
+    """
+    The regular files of a folder by path, in the order of their names.
+
+    Raises:
+        OSError: It cannot be listed.
+    """
+    found = {}
+    with os.scandir(folder) as entries:
+        for one in entries:
+            with suppress(FileNotFoundError):  # removed in between
+                status = one.stat(follow_symlinks=False)
+                if stat.S_ISREG(status.st_mode):
+                    found[one.path] = status
+    return dict(sorted(found.items()))
+
+
+def ask_headers(
+    folder: str, files: Collection[str], *, again: Collection[str] | None = None
+) -> Census:
+    """
+    Whom the files of a folder name, each in its first bytes.
+
+    Args:
+        folder: The folder.
+        files: Its regular files.
+        again: Those to be read, which were counted before; None: all of them.
+    """
+    by_name = {os.path.basename(path).encode("utf-8", "surrogateescape"): path for path in files}
+    uses: dict[Identity, list[Use]] = {}
+    gaps = []
+    for path in files if again is None else again:
+        try:
+            data = _beginning(path)
+            named = {*_names(data, path, by_name)} - {path}
+        except FileNotFoundError:
+            continue  # removed in between
+        except BadHeader as error:
+            gaps.append(
+                f"{path} begins like a qcow2 image, and what it names cannot be read: {error.reason}"
+            )
+            continue
+        except OSError as error:
+            gaps.append(f"{path} cannot be read, so what it names is not known: {error.strerror}")
+            continue
+        for target in named:
+            key = identity(target)
+            if key is not None and key != identity(path):
+                uses.setdefault(key, []).append(Use(by="header", who=f"named in {path}"))
+    return Census(
+        uses={key: tuple(found) for key, found in uses.items()},
+        asked={f"files in {folder}": len(files)} if again is None else {},
+        gaps=tuple(gaps),
+    )
+
+
+def _beginning(path: str) -> bytes:
+    # O_NOFOLLOW: it may have become a link, to a file that is not to be opened.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        return os.pread(descriptor, READ_SIZE, 0)
+    finally:
+        os.close(descriptor)
+
+
+def _names(data: bytes, path: str, by_name: Mapping[bytes, str]) -> Iterator[str]:
+    """
+    Files that the first bytes of a file name.
+
+    Raises:
+        BadHeader: They would be a qcow2 header, and it cannot be read.
+    """
+    if not data.startswith(MAGIC):
+        yield from _mentioned(data, by_name)
+        return
+    header = parse(data, path)
+    for name in (header.backing_file, header.data_file):
+        if name:
+            yield from _mentioned(name.encode("utf-8", "surrogateescape"), by_name)
+            yield from named_by(path, name)
+
+
+def named_by(path: str, name: str) -> Iterator[str]:
+    """The path of a name that stands in the header of a file; nothing for what is no local file."""
+    local = host_path(name)
+    if local and "\0" not in local:
+        yield os.path.join(os.path.dirname(path), local)
+
+
+def _mentioned(data: bytes, by_name: Mapping[bytes, str]) -> Iterator[str]:
+    """Files of the folder whose bare names stand somewhere in the data: vmdk extents, JSON, lists."""
+    for pattern in _WORDS:
+        for word in by_name.keys() & set(pattern.split(data)):
+            yield by_name[word]
+
+
+def ask_processes(files: Iterable[str]) -> Census:
+    """Which processes of this host have which of the files open, and which loop devices."""
+    wanted = {key for path in files if (key := identity(path)) is not None}
+    users, seen, hidden = processes_with(wanted)
+    uses = {key: tuple(Use(by="process", who=who) for who in found) for key, found in users.items()}
+    gaps = (f"{hidden} processes of other users could not be looked at: run as root",) * bool(
+        hidden
+    )
+    answer = Census(uses=uses, asked={"processes of this host": seen}, gaps=gaps)
+    return together((answer, _loop_devices()))
+
+
+def _loop_devices() -> Census:
+    """The kernel holds these files itself: no process has them open."""
+    uses: dict[Identity, tuple[Use, ...]] = {}
+    for path in Path(_LOOP).glob("loop*/loop/backing_file"):
+        with suppress(OSError):  # detached in between
+            name = path.read_bytes().rstrip(b"\n").decode("utf-8", "surrogateescape")
+            status = os.stat(name)
+            who = Use(by="device", who=f"/dev/{path.parts[-3]}")
+            uses[identity_of(status)] = (who,)
+    return Census(uses=uses)
+
+
+def ask_file_system(folder: str) -> Census:
+    """Whether other hosts may have the same folder: those cannot be asked."""
+    kind = _file_system(os.path.realpath(folder))
+    if kind in _LOCAL:
+        return Census()
+    return Census(gaps=(f"{folder} is on {kind}: other hosts that use it were not asked",))
+
+
+def _file_system(folder: str) -> str:
+    """Type of the file system that a folder is on. Source: proc(5), /proc/PID/mountinfo."""
+    found: tuple[int, str] = (-1, "an unknown file system")
+    with open(_MOUNTS, encoding="utf-8", errors="surrogateescape") as lines:
+        for line in lines:
+            before, _, after = line.partition(" - ")
+            point = re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), before.split(" ")[4])
+            inside = folder == point or folder.startswith(point.rstrip("/") + "/")
+            if inside and len(point) >= found[0]:  # of two on one point, the later one counts
+                found = len(point), after.split(" ")[0]
+    return found[1]
