@@ -36,13 +36,13 @@ def _files(arguments: Sequence[str]) -> Iterator[str]:
         if name in _SHORT:
             yield value
         elif name == "drive":
-            given = dict(_pairs(value))
+            given = dict(pairs(value))
             if "file" in given and not {"format", "driver"} & given.keys():
                 yield given["file"]
 
 
-def _pairs(value: str) -> Iterator[tuple[str, str]]:
-    """Split `key=value,…`; what has no `=` is a switch."""
+def pairs(value: str) -> Iterator[tuple[str, str]]:
+    """Split `key=value,…`; what has no `=` is a switch, or the value of an implied key."""
     start = 0
     while start < len(value):
         comma = _comma(value, start)

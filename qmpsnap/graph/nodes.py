@@ -47,6 +47,8 @@ class Node:
     read_only: bool = False
     encrypted: bool = False
     detect_zeroes: bool = False
+    unmaps_zeroes: bool = False
+    """`detect-zeroes=unmap`, which QEMU takes together with `discard=unmap` only."""
     cache: Cache = field(default_factory=Cache)
     recorded: Recorded | None = None
     """The backing entry of this node's header; None when there is none."""

@@ -56,6 +56,7 @@ def _node(info: BlockDeviceInfo) -> Node:
         read_only=info.ro,
         encrypted=info.encrypted or info.image.encrypted,
         detect_zeroes=info.detect_zeroes != "off",
+        unmaps_zeroes=info.detect_zeroes == "unmap",
         cache=Cache(
             direct=info.cache.direct,
             no_flush=info.cache.no_flush,

@@ -62,6 +62,8 @@ class SnapshotSteps:
     release: Step | None = None
     discard: tuple[Step | None, ...]
     """Takes `make` back, for each disk; None where the file was there before."""
+    notes: tuple[str | None, ...] = ()
+    """What is not known, for each disk."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

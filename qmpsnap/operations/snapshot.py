@@ -284,6 +284,8 @@ def _result(
         notes=(
             *notes,
             *_corrected(plan, overlay),
+            *(note for note in ready.steps.notes[number : number + 1] if note),
+            *_forgotten(plan, after),
             *before.notes,
             *moment.notes,
             *remarks(ready.state.run),
@@ -291,6 +293,17 @@ def _result(
         consistency=moment.consistency,
         frozen_s=moment.frozen_s,
         guest_state=ready.state.run,
+    )
+
+
+def _forgotten(plan: CreatePlan, after: Disk) -> tuple[str, ...]:
+    """libvirt opens an overlay without `detect_zeroes`, and adds it with the next start (9.0)."""
+    before, now = plan.active.node_details, after.layers[0].node_details
+    if before is None or now is None or now.detect_zeroes or not before.detect_zeroes:
+        return ()
+    return (
+        f"{plan.file} was opened without detect-zeroes, which {plan.active.file} has: until the "
+        "guest is started again, zeroes that it writes take room",
     )
 
 

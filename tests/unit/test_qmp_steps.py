@@ -11,7 +11,8 @@ import pytest
 
 from qmpsnap.formats.layers import Disk, Disks
 from qmpsnap.graph.nodes import Cache, Node
-from qmpsnap.guests.qmp.names import job_id, named, protocol_node_of
+from qmpsnap.graph.opening import Opening
+from qmpsnap.guests.qmp.names import job_id, named, opened_as, protocol_node_of
 from qmpsnap.guests.qmp.steps import FilterInTheWay, FormatNotRecordable, QmpComposer
 from qmpsnap.operations.guest import MergeSteps, Overlay, SnapshotSteps, State
 from qmpsnap.operations.job.states import JobReport, JobStatus, JobView, Verb
@@ -67,6 +68,9 @@ def sent(*steps: Step | None) -> list[tuple[str, dict[str, object]]]:
     return [(step.what, dict(step.arguments)) for step in steps if step is not None]
 
 
+OPENED = Opening()
+
+
 class TestNames:
     @pytest.mark.parametrize("merge", PLANS)
     def test_id_is_one_that_qemu_accepts(self, merge: MergePlan) -> None:
@@ -78,12 +82,12 @@ class TestNames:
         hostile = '/share/"\n\udcff; quit'
         disk = samples.changed_layer(samples.disk(2), 0, path=hostile)
         assert re.fullmatch(r"qmpsnap-[a-z-]+-[0-9a-f]{12}", id_of(plan(None, None, disk)))
-        assert re.fullmatch(r"qmpsnap-[0-9a-f]{12}", named(hostile, None))
+        assert re.fullmatch(r"qmpsnap-[0-9a-f]{12}bd", named(hostile, None, OPENED))
 
     def test_stay_the_same_from_release_to_release(self) -> None:
         """What an older qmpsnap left must be found by a newer one."""
         assert id_of(COMMIT) == "qmpsnap-commit-9afe65cfe0c3"
-        assert named("/share/volume-1.new", "volume-1-node") == "qmpsnap-385beca33b4e"
+        assert named("/share/volume-1.new", "volume-1-node", OPENED) == "qmpsnap-385beca33b4ebd"
 
     def test_other_merges_have_other_ids(self) -> None:
         other = samples.disk(3, disk="vdb")
@@ -96,9 +100,33 @@ class TestNames:
         assert id_of(plan("volume-1.s1", "volume-1", disk)) == id_of(COMMIT)
 
     def test_of_nodes_follow_from_path_and_active_node(self) -> None:
-        assert named("/share/a", "node") == named("/share/a", "node")
-        assert len({named("/share/a", "x"), named("/share/b", "x"), named("/share/a", "y")}) == 3
-        assert len(f"{named('/share/a', 'node')}-format") < 32  # BlockDriverState.node_name
+        places = [("/share/a", "x"), ("/share/b", "x"), ("/share/a", "y")]
+        assert len({named(*place, OPENED) for place in places * 2}) == 3
+        # BlockDriverState.node_name
+        assert len(f"{named('/share/a', 'node', OPENED)}-format") < 32
+
+    @pytest.mark.parametrize("discard", [False, True])
+    @pytest.mark.parametrize("passed_on", [False, True])
+    @pytest.mark.parametrize("aio", [None, "threads", "native", "io_uring"])
+    def test_of_nodes_tell_how_they_were_opened(
+        self, discard: bool, passed_on: bool, aio: str | None
+    ) -> None:
+        opening = Opening(discard=discard, passed_on=passed_on, aio=aio)
+        assert opened_as(f"{named('/share/a', 'x', opening)}-format") == opening
+
+    @pytest.mark.parametrize(
+        "node",
+        [
+            "",
+            "disk",
+            "qmpsnap-385beca33b4e-format",
+            "qmpsnap-385beca33b4eux-format",
+            "qmpsnap-385beca33b4eud-file",
+            "xqmpsnap-385beca33b4eud-format",
+        ],
+    )
+    def test_of_other_nodes_do_not(self, node: str) -> None:
+        assert opened_as(node) is None
 
     @pytest.mark.parametrize(
         ("node", "inner"),
@@ -361,12 +389,13 @@ class TestSnapshot:
     )
     def test_one_transaction(self, cache: dict[str, bool], zeroes: str) -> None:
         steps = self.steps(self.plan(**cache))
-        name = named("/share/volume-1.new", "volume-1.s1-node")
+        name = named("/share/volume-1.new", "volume-1.s1-node", OPENED)
         given = {"direct": cache.get("direct", False), "no-flush": "no_flush" in cache}
         added = {
             "driver": "qcow2",
             "node-name": f"{name}-format",
             "cache": given,
+            "discard": "ignore",
             "detect-zeroes": zeroes,
             "backing": None,
             "file": {
@@ -374,6 +403,7 @@ class TestSnapshot:
                 "node-name": f"{name}-file",
                 "filename": "/share/volume-1.new",
                 "cache": given,
+                "discard": "unmap",
             },
         }
         data = {"node": "volume-1.s1-node", "overlay": f"{name}-format"}

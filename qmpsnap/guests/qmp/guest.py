@@ -111,7 +111,12 @@ class QmpGuest(Closable):
             process=None if process is None else (process.pid, process.started),
         )
         self.files = LocalFiles()
-        self.compose = QmpComposer(self._masks, has_agent=agent is not None)
+        peer: int | None = pid or getattr(monitor, "pid", None)
+        self.compose = QmpComposer(
+            self._masks,
+            has_agent=agent is not None,
+            arguments=_command_line(peer) if peer else (),
+        )
 
     def _let_go(self) -> None:
         while self._owned:

@@ -16,7 +16,8 @@ from qmpsnap.graph.drivers import DriverKind, kind_of
 from qmpsnap.graph.nodes import Node
 from qmpsnap.guests.files.steps import discard_steps, make_steps
 from qmpsnap.guests.qmp.leftovers import leftovers
-from qmpsnap.guests.qmp.names import FILE, FORMAT, job_id, named, protocol_node_of
+from qmpsnap.guests.qmp.names import FORMAT, job_id, named, protocol_node_of
+from qmpsnap.guests.qmp.overlay_node import open_step, overlay_opening, zeroes_of
 from qmpsnap.operations.guest import HeaderSteps, MergeSteps, Overlay, SnapshotSteps, State
 from qmpsnap.operations.job.states import JobReport, JobStatus, Verb
 from qmpsnap.operations.options import MergeOptions, OnError
@@ -70,16 +71,24 @@ class FilterInTheWay(Refused):
 class QmpComposer:
     """Puts QMP together for one QEMU."""
 
-    def __init__(self, masks: Callable[[str], bool], *, has_agent: bool = False) -> None:
+    def __init__(
+        self,
+        masks: Callable[[str], bool],
+        *,
+        has_agent: bool = False,
+        arguments: Sequence[str] = (),
+    ) -> None:
         """
         Ask nothing yet.
 
         Args:
             masks: Whether a command of this QEMU takes `backing-mask-protocol`.
             has_agent: Whether the way to the guest agent is known.
+            arguments: The command line of this QEMU, where it is known.
         """
         self._masks = masks
         self._has_agent = has_agent
+        self._arguments = arguments
 
     def verb(self, verb: Verb, job: str, bandwidth: int = 0) -> Step:
         """
@@ -133,9 +142,13 @@ class QmpComposer:
 
         `blockdev-snapshot` attaches the active node as it is open then; what the header says is
         not consulted, which is why the overlay was checked. One transaction: QEMU carries it out
-        as a whole or not at all.
+        as a whole or not at all. Filters above the active node stay above the overlay.
         """
-        names = [named(plan.overlay, plan.active.node) for plan in plans]
+        openings = [overlay_opening(plan, disks.graph, self._arguments) for plan in plans]
+        names = [
+            named(plan.overlay, plan.active.node, opening)
+            for plan, (opening, _) in zip(plans, openings, strict=True)
+        ]
         actions = [
             {
                 "type": "blockdev-snapshot",
@@ -145,7 +158,10 @@ class QmpComposer:
         ]
         return SnapshotSteps(
             make=make_steps(plans, overlays),
-            open=tuple(_open(plan, name) for plan, name in zip(plans, names, strict=True)),
+            open=tuple(
+                open_step(plan, name, opening)
+                for plan, name, (opening, _) in zip(plans, names, openings, strict=True)
+            ),
             switch=Step(
                 does=Does.SWITCH,
                 by="qmp",
@@ -155,6 +171,7 @@ class QmpComposer:
             ),
             close=tuple(_close(f"{name}{FORMAT}") for name in names),
             discard=discard_steps(plans, overlays),
+            notes=tuple(note for _, note in openings),
         )
 
     def merge(self, plan: MergePlan, options: MergeOptions, state: State) -> MergeSteps:
@@ -327,26 +344,6 @@ def _close(name: str) -> Step:
     return Step(does=Does.CLOSE, by="qmp", what="blockdev-del", arguments={"node-name": name})
 
 
-def _open(plan: CreatePlan, name: str) -> Step:
-    """An overlay as `blockdev-add` takes it: without its backing file."""
-    active = plan.active.node_details or Node(name="", driver="", filename="")
-    cache = {"direct": active.cache.direct, "no-flush": active.cache.no_flush}
-    arguments = {
-        "driver": "qcow2",
-        "node-name": f"{name}{FORMAT}",
-        "cache": cache,
-        "detect-zeroes": "on" if active.detect_zeroes else "off",
-        "backing": None,
-        "file": {
-            "driver": "file",
-            "node-name": f"{name}{FILE}",
-            "filename": plan.overlay,
-            "cache": cache,
-        },
-    }
-    return Step(does=Does.OPEN, by="qmp", what="blockdev-add", arguments=arguments, again=False)
-
-
 def _read_only(node: Node, plan: HeaderPlan) -> dict[str, object]:
     """A qcow2 node as `blockdev-reopen` takes it, to be opened for reading only."""
     return {
@@ -354,7 +351,7 @@ def _read_only(node: Node, plan: HeaderPlan) -> dict[str, object]:
         "node-name": node.name,
         "read-only": True,
         "cache": {"direct": node.cache.direct, "no-flush": node.cache.no_flush},
-        "detect-zeroes": "on" if node.detect_zeroes else "off",
+        **zeroes_of(node),
         "file": plan.top.nodes[plan.top.nodes.index(node.name) + 1],
         "backing": plan.base.top_node,
     }
