@@ -234,8 +234,8 @@ def errors() -> str:
         "|---|---|",
         *(f"| {code} | {meaning} |" for code, meaning in EXIT_CODES.items()),
         "",
-        "Ctrl-C when no block job is running ends with 6 as well, and says that nothing was under "
-        "way.",
+        "A signal (Ctrl-C, SIGTERM, SIGHUP) before anything was begun ends with 6 as well, and says "
+        "that nothing was under way.",
         "",
         "## Errors",
         "",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from qmpsnap.cli import global_options
+from qmpsnap.cli import global_options, signals
 from qmpsnap.cli.global_options import agree, given
 from qmpsnap.cli.output import complain, write
 from qmpsnap.errors import QmpsnapError
@@ -52,6 +52,9 @@ def _show_help(ctx: click.Context, _param: click.Parameter, value: bool) -> None
 class Command(Common):
     """A command. One that takes GUEST takes it first, and not at all where a socket says it."""
 
+    changes = False
+    """Whether it changes something: a signal then comes only where the operation expects it."""
+
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
         self.params += global_options.global_options(hidden=True)
@@ -86,10 +89,18 @@ class Command(Common):
         if any(param.name == "guest" for param in self.params):
             ctx.params.setdefault("guest", None)  # callbacks take it in any case
         try:
-            return super().invoke(ctx)
+            if self.changes:
+                return super().invoke(ctx)
+            return signals.let_through(lambda: super(Command, self).invoke(ctx))
         except QmpsnapError as error:
             complain(error, ctx.params.get("output"))
             return ctx.exit(error.exit_code)
+
+
+class Changing(Command):
+    """A command that changes something."""
+
+    changes = True
 
 
 def _log(verbosity: int) -> None:

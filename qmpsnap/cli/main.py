@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from qmpsnap.cli import signals
 from qmpsnap.cli.commands import COMMANDS, HIDDEN
 from qmpsnap.cli.group import LazyGroup
 from qmpsnap.cli.output import complain, say, write
@@ -68,6 +69,7 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with one of the documented codes."""
+    signals.install()
     sys.exit(run(arguments))
 
 

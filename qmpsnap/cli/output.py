@@ -11,7 +11,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from typing import Any, Final, TypeVar
 
@@ -177,7 +177,13 @@ def say(text: str) -> None:
 
 def warn(text: str) -> None:
     """A message that somebody has to see, `-q` or not."""
-    click.echo(printable(text), err=True)
+    _echo(printable(text))
+
+
+def _echo(text: str) -> None:
+    """Nobody may read it any more, such as a terminal that is closed; that ends no operation."""
+    with suppress(OSError):
+        click.echo(text, err=True)
 
 
 def is_quiet() -> bool:
@@ -199,8 +205,8 @@ def complain(error: QmpsnapError, output: str | None) -> None:
             "remedy": error.way_out,
             "exit_code": error.exit_code,
         }
-        click.echo(json.dumps(problem), err=True)
+        _echo(json.dumps(problem))
         return
-    click.echo(f"qmpsnap: {printable(error)}", err=True)
+    _echo(f"qmpsnap: {printable(error)}")
     if error.way_out:
-        click.echo(f"  {printable(error.way_out)}", err=True)
+        _echo(f"  {printable(error.way_out)}")

@@ -8,8 +8,9 @@ import click
 
 from qmpsnap import by_name
 from qmpsnap.cli import documents, plans, quiescing, views
-from qmpsnap.cli.command import Command
+from qmpsnap.cli.command import Changing
 from qmpsnap.cli.connection import Road
+from qmpsnap.cli.interruptible import expecting
 from qmpsnap.cli.journaling import journal_option
 from qmpsnap.cli.options import (
     allow_option,
@@ -31,7 +32,7 @@ from qmpsnap.operations.requests import Method, NamedDeleteRequest
 
 
 @click.command(
-    cls=Command,
+    cls=Changing,
     examples=(
         "create web1 vda",
         "create web1 vda monday --also vdb --quiesce try",
@@ -83,7 +84,7 @@ def create(
         raise click.UsageError("--file goes neither with --into nor with --also")
     snapshot = name or by_name.default_name()
     quiescence = quiescing.quiesce(quiesce, freeze_timeout)
-    with road.open(guest) as host:
+    with expecting(road, guest) as host:
         if only_plan:
             requests = by_name.create_requests([disk, *also], snapshot, into=into, file=file)
             forecasts = forecast_create(host, requests, quiescence, allow=guards(allow))
@@ -106,7 +107,7 @@ def create(
 
 
 @click.command(
-    cls=Command, examples=("delete web1 vda monday", "delete web1 vda monday --remove-file --plan")
+    cls=Changing, examples=("delete web1 vda monday", "delete web1 vda monday --remove-file --plan")
 )
 @click.argument("guest")
 @click.argument("disk")
@@ -156,7 +157,7 @@ def delete(
     allowed = guards(allow, force=force)
     if only_plan:
         request = NamedDeleteRequest(disk=disk, snapshot=name, method=method)
-        with road.open(guest) as host:
+        with expecting(road, guest) as host:
             forecast = forecast_delete(
                 host,
                 request,
@@ -166,7 +167,7 @@ def delete(
             )
         plans.show_plans("delete", (forecast,), output)
         return
-    with road.open(guest) as host, shown() as screen:
+    with expecting(road, guest) as host, shown() as screen:
         done = by_name.delete(
             host,
             disk,

@@ -13,8 +13,9 @@ import click
 
 from qmpsnap import service
 from qmpsnap.cli import plans, quiescing
-from qmpsnap.cli.command import Command
+from qmpsnap.cli.command import Changing
 from qmpsnap.cli.connection import Road
+from qmpsnap.cli.interruptible import expecting
 from qmpsnap.cli.journaling import journal_option
 from qmpsnap.cli.options import (
     allow_option,
@@ -45,7 +46,7 @@ dialect_option = click.option(
 
 @click.command(
     "volume-snapshot-create",
-    cls=Command,
+    cls=Changing,
     examples=(
         'volume-snapshot-create web1 VOLUME_ID \'{"type": "qcow2", "new_file": "volume-1.snap", "snapshot_id": "1"}\'',
     ),
@@ -80,12 +81,12 @@ def volume_snapshot_create(
     quiescence, allowed = quiescing.quiesce(quiesce, freeze_timeout), guards(allow)
     if plan is not None:
         request = create_request(volume_id, _dictionary("create_info", create_info))
-        with road.open(guest) as host:
+        with expecting(road, guest) as host:
             forecasts = forecast_create(host, [request], quiescence, allow=allowed)
         plans.show_plans("create", forecasts, plan)
         return
     update = service.volume_snapshot_create(
-        lambda: road.open(guest),
+        lambda: expecting(road, guest),
         volume_id,
         _or_refused(Operation.CREATE, "create_info", create_info),
         quiesce=quiescence,
@@ -99,7 +100,7 @@ def volume_snapshot_create(
 
 @click.command(
     "volume-snapshot-delete",
-    cls=Command,
+    cls=Changing,
     examples=(
         'volume-snapshot-delete web1 VOLUME_ID SNAPSHOT_ID \'{"type": "qcow2", "file_to_merge": "volume-1.snap", "merge_target_file": "volume-1"}\'',
     ),
@@ -142,7 +143,7 @@ def volume_snapshot_delete(
     if plan is not None:
         info = _dictionary("delete_info", delete_info)
         request = service.delete_asked(volume_id, snapshot_id, info)
-        with road.open(guest) as host:
+        with expecting(road, guest) as host:
             forecast = forecast_delete(host, request, options=options, allow=allowed)
         plans.show_plans("delete", (forecast,), plan)
         return
@@ -151,7 +152,7 @@ def volume_snapshot_delete(
     try:
         with shown() as screen:
             update = service.volume_snapshot_delete(
-                lambda: road.open(guest),
+                lambda: expecting(road, guest),
                 volume_id,
                 snapshot_id,
                 info,

@@ -21,6 +21,7 @@ from qmpsnap.operations.hold import held
 from qmpsnap.operations.job.loop import JobSteps, Loop
 from qmpsnap.operations.job.states import JobFailed
 from qmpsnap.operations.outcome import HeaderWrong
+from qmpsnap.operations.patience import Patience
 from qmpsnap.operations.plan_header import HeaderPlan, fault, fault_before, rewrite, wrong_active
 from qmpsnap.operations.step import Does
 
@@ -60,10 +61,12 @@ def ensured(
     reason = fault(upper, lower, name)
     if reason is None:
         return after, ()
-    command = by_hand(above, below, name)
+    command, patience = by_hand(above, below, name), Patience()
     try:
-        notes = _write(guest, rewrite(after, upper, lower, name))
-        after = fresh(guest, after)[1]
+        plan = rewrite(after, upper, lower, name)
+        notes = patience.through(lambda: _write(guest, plan))
+        before = after
+        after = patience.through(lambda: fresh(guest, before)[1])
         still = fault(_found(after, above), _found(after, below), name)
     except (QmpsnapError, KeyboardInterrupt) as error:
         problem = str(error) or "it was interrupted"
@@ -125,6 +128,7 @@ def _write(guest: Guest, plan: HeaderPlan) -> tuple[str, ...]:
     Raises:
         JobFailed: Another job is in the way, or it ended with an error.
         Refused: It cannot be done here.
+        KeyboardInterrupt: When it is done, or before it was begun.
     """
     steps, chain = guest.compose.header(plan), plan.disk.chain_text
     kind, file = "rewrite of the header", plan.top.file
@@ -137,6 +141,7 @@ def _write(guest: Guest, plan: HeaderPlan) -> tuple[str, ...]:
         job=steps.job,
         steps=JobSteps(cancel=steps.cancel),
         changed=lambda: (),
+        is_short=True,
     )
     notes: list[str] = []
     with held(guest, () if steps.hold is None else (steps.hold,), steps.release):
@@ -152,6 +157,8 @@ def _write(guest: Guest, plan: HeaderPlan) -> tuple[str, ...]:
                 guest.take(step)
             except Failed as error:
                 notes.append(f"{step.what} of {file}: {error}")
+    if loop.patience.came:
+        raise KeyboardInterrupt
     return tuple(notes)
 
 

@@ -23,12 +23,13 @@ from qmpsnap.operations.guards import Guard, Surroundings, check_idle, check_mer
 from qmpsnap.operations.guest import Guest, MergeSteps, NotFlushed, State
 from qmpsnap.operations.headers import ensured, mended_active
 from qmpsnap.operations.hold import held
+from qmpsnap.operations.interrupts import when_interrupted
 from qmpsnap.operations.job.loop import POLL_S, Ended, JobSteps, Loop, Tell
 from qmpsnap.operations.job.machine import DEFAULT_LIMITS, Limits
 from qmpsnap.operations.job.states import COPYING, JobReport, JobStatus, JobView, Verb
 from qmpsnap.operations.judge import judged
 from qmpsnap.operations.options import DEFAULT_OPTIONS, MergeOptions
-from qmpsnap.operations.outcome import Interrupted, OutcomeUnknown, Result, changing
+from qmpsnap.operations.outcome import OutcomeUnknown, Result, changing
 from qmpsnap.operations.plan_merge import MergePlan, plan_delete
 from qmpsnap.operations.proof import ContentDiffers, Proof
 from qmpsnap.operations.removal import removal, removed
@@ -136,7 +137,9 @@ def delete(
         TimedOut: It was cancelled at the time limit; the chain is as it was.
         StillRunning: It was changing the chain at the time limit, and has not ended since.
         Interrupted: Ctrl-C; the job goes on, and the same call attaches to it.
-        OutcomeUnknown: The connection broke while the job ran, or Ctrl-C came when it had ended.
+        GivenUp: Ctrl-C; the guest is off, and its job ended with this call.
+        KeyboardInterrupt: Nothing was begun.
+        OutcomeUnknown: The connection broke while the job ran, or Ctrl-C came again and again.
         HeaderWrong, ChainUnexpected: It ran, and the outcome is not what it should be.
         ContentDiffers: It ran, and what is read is not what was read before.
     """
@@ -165,7 +168,7 @@ def delete(
                 problems = _settle(guest, loop, plan, steps, ended)
                 now, after = loop.lasting(lambda: fresh(guest, plan.disk))
         except KeyboardInterrupt:
-            reason = "interrupted when its job had ended"
+            reason = "interrupted again and again when its job had ended"
             raise OutcomeUnknown(plan.kind, plan.top.file, reason) from None
     left_open = _left_open(plan, problems, now)
     done = judged(
@@ -175,7 +178,7 @@ def delete(
         after,
         room=guest.files.room(plan.written.path) if ended.error else None,
         seconds=options.timeout_s or 0,
-        notes=(*notes_of(found.jobs, steps.job), *left_open),
+        notes=(*notes_of(found.jobs, steps.job), *left_open, *loop.patience.notes),
     )
     done = _with_right_headers(guest, plan, done)
     done = _with_state(guest, _kept_for_others(guest, plan, done))
@@ -192,7 +195,7 @@ def _run(guest: Guest, merge: Prepared, loop: Loop, options: MergeOptions, limit
 
     Raises:
         GraphChanged: The chain is another one by now; nothing was started.
-        Interrupted: Ctrl-C; the job may go on.
+        Interrupted, GivenUp, KeyboardInterrupt: Ctrl-C; see `delete`.
     """
     plan, steps, running = merge.plan, merge.steps, merge.running
     may_run = running is not None
@@ -214,7 +217,7 @@ def _run(guest: Guest, merge: Prepared, loop: Loop, options: MergeOptions, limit
     except KeyboardInterrupt:
         if not may_run:
             raise
-        raise Interrupted(plan.kind, plan.top.file) from None
+        return when_interrupted(guest, plan, steps, loop)
 
 
 def _settle(

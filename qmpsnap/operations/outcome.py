@@ -46,10 +46,30 @@ class Interrupted(Unknown):
     """Ctrl-C while a job was running. The job goes on in QEMU."""
 
     msg = "interrupted; the {self.kind} of {self.file} goes on in the guest"
-    remedy = "Give the same command again: it takes up the running job and finishes it."
+    remedy = (
+        "Give the same command again: it takes up the running job and finishes it. Under libvirt "
+        "the job may end by itself first; when {self.file} is not in the chain any more, or has "
+        "nothing below it, the merge is done."
+    )
 
     kind: str
     file: str
+
+
+class GivenUp(Failed):
+    """Ctrl-C while a job of a guest that is off was running: QEMU ends with the call, and its job."""
+
+    msg = (
+        "interrupted; the {self.kind} of {self.file} was given up, and the chain is as it was: "
+        "{self.chain}"
+    )
+    remedy = "Give the same command again: it begins anew. What was copied stays, and does no harm."
+    exit_code = 6
+    changed = "no"
+
+    kind: str
+    file: str
+    chain: str
 
 
 class TimedOut(Failed):

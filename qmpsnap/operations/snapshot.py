@@ -24,6 +24,7 @@ from qmpsnap.operations.headers import Mended, ensured, mended_active
 from qmpsnap.operations.hold import held
 from qmpsnap.operations.judge import format_of
 from qmpsnap.operations.outcome import ChainUnexpected, OutcomeUnknown, Result, changing
+from qmpsnap.operations.patience import Patience
 from qmpsnap.operations.plan_header import name_kept, wrong_active
 from qmpsnap.operations.plan_snapshot import CreatePlan, plan_creates
 from qmpsnap.operations.quiesce import NEVER, Moment, NotConsistent, Policy, Quiesce, frozen
@@ -153,9 +154,11 @@ def create_all(
             with suppress(QmpsnapError):
                 _discard(guest, ready, guest.read())
             raise moment.not_thawed or problem
-        now, afters = _seen(guest, ready)
+        patience = Patience()
+        patience.came = isinstance(problem, KeyboardInterrupt)
+        now, afters = _seen(guest, ready, patience)
     if all(_is_new(plan, after) for plan, after in zip(ready.plans, afters, strict=True)):
-        notes = notes_of(found.jobs, but="")
+        notes = (*notes_of(found.jobs, but=""), *patience.notes)
         results = tuple(
             _result(guest, ready, number, after, moment, mended[number], notes)
             for number, after in enumerate(afters)
@@ -212,11 +215,11 @@ def _switch(
     return None
 
 
-def _seen(guest: Guest, ready: Prepared) -> tuple[Disks, tuple[Disk, ...]]:
+def _seen(guest: Guest, ready: Prepared, patience: Patience) -> tuple[Disks, tuple[Disk, ...]]:
     try:
         with changing("snapshot", ready.files):
             made = {plan.overlay: "qcow2" for plan in ready.plans}
-            return fresh_all(guest, ready.disks, made)
+            return patience.through(lambda: fresh_all(guest, ready.disks, made))
     except KeyboardInterrupt:
         raise OutcomeUnknown("snapshot", ready.files, "it was interrupted") from None
 

@@ -76,6 +76,8 @@ class FakeGuest:
         """Whether its chain is held while it is changed, and its definition changes with it."""
         self.fails: dict[str, BaseException] = {}
         """Raised in the place of a call."""
+        self.interrupts: dict[str, int] = {}
+        """How often Ctrl-C comes at a call, in its place."""
         self.fails_after: dict[str, BaseException] = {}
         """Raised when an act is done: its reply was lost."""
         self.fails_at_look: dict[str, int] = {}
@@ -125,6 +127,9 @@ class FakeGuest:
 
     def _call(self, name: str) -> None:
         self.calls.append(name)
+        if self.interrupts.get(name):
+            self.interrupts[name] -= 1
+            raise KeyboardInterrupt
         if name in self.fails:
             raise self.fails[name]
         if name in self.meanwhile:

@@ -52,6 +52,7 @@ def test_help_imports_no_command(arguments: list[str]) -> None:
         "qmpsnap.cli.group",
         "qmpsnap.cli.main",
         "qmpsnap.cli.output",
+        "qmpsnap.cli.signals",
         "qmpsnap.cli.tables",
         "qmpsnap.cli.text",
         "qmpsnap.cli.units",

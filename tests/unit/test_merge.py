@@ -28,6 +28,7 @@ from qmpsnap.operations.job.states import JobFailed, JobReport, JobStatus, JobVi
 from qmpsnap.operations.options import MergeOptions
 from qmpsnap.operations.outcome import (
     ChainUnexpected,
+    GivenUp,
     HeaderWrong,
     Interrupted,
     OutcomeUnknown,
@@ -485,8 +486,9 @@ class TestOff:
     @pytest.mark.parametrize("error", [KeyboardInterrupt(), CommandFailed("x", "", "no")])
     def test_is_let_go_however_it_ends(self, error: BaseException) -> None:
         fake = self.off()
+        fake.views = [view("running")]
         fake.fails["start"], fake.fails["release"] = error, CommandFailed("y", "", "second")
-        with pytest.raises((Interrupted, CommandFailed)) as caught:
+        with pytest.raises((GivenUp, CommandFailed, KeyboardInterrupt)) as caught:
             deleted(fake)
         assert "second" not in str(caught.value)
         assert fake.calls[-1] == "release"
@@ -669,23 +671,78 @@ class TestJobOfThePlan:
         assert self.found(PULL, job) != expected
 
 
+DONE = "the interruption came when it was nearly done; it was finished"
+
+
 class TestInterrupted:
-    @pytest.mark.parametrize("step", ["start", "view", "wait", "commit"])
-    def test_ctrl_c(self, step: str) -> None:
-        fake = guest(view("pending"), CONCLUDED)
-        fake.fails[step] = KeyboardInterrupt()
+    @pytest.mark.parametrize("step", ["start", "view", "wait"])
+    def test_ctrl_c_while_it_copies(self, step: str) -> None:
+        fake = guest(view("running"))
+        fake.interrupts[step] = 1
         with pytest.raises(Interrupted, match=r"the commit of volume-1\.s1 goes on") as caught:
             deleted(fake)
         assert (caught.value.exit_code, caught.value.changed) == (6, "unknown")
 
+    @pytest.mark.parametrize("step", ["start", "wait", "view"])
+    @pytest.mark.parametrize("end", ["concluded", "null"])
+    def test_ctrl_c_when_it_has_ended_unseen(self, step: str, end: str) -> None:
+        """Nothing goes on in the guest, and the same command would find nothing to merge."""
+        fake = guest(view(end))
+        fake.interrupts[step] = 1
+        result = deleted(fake)
+        assert result.file_format == {"volume-1": "raw"}
+        assert DONE in result.notes
+
+    def test_ctrl_c_before_it_was_begun(self) -> None:
+        fake = guest(view("null"))
+        fake.is_merged, fake.interrupts["start"] = False, 1
+        with pytest.raises(KeyboardInterrupt):
+            deleted(fake)
+
+    def test_ctrl_c_when_it_has_failed(self) -> None:
+        fake = guest(view("concluded", "No space left on device"))
+        fake.interrupts["wait"] = 1
+        with pytest.raises(JobFailed, match="No space left"):
+            deleted(fake)
+
+    @pytest.mark.parametrize("step", ["commit", "dismiss", "close"])
+    def test_ctrl_c_when_little_is_left(self, step: str) -> None:
+        fake = guest(view("pending"), view("pending"), CONCLUDED)
+        fake.interrupts[step] = 1
+        result = deleted(fake)
+        assert result.file_format == {"volume-1": "raw"}
+        assert DONE in result.notes
+
+    def test_ctrl_c_again_and_again_while_it_is_committed(self) -> None:
+        fake = guest(view("pending"))
+        fake.interrupts["commit"] = 2
+        with pytest.raises(Interrupted):
+            deleted(fake)
+
     @pytest.mark.parametrize("step", ["dismiss", "close"])
-    def test_ctrl_c_when_the_job_has_ended(self, step: str) -> None:
-        """Nothing goes on in the guest, and the same command may find nothing to merge."""
+    def test_ctrl_c_again_and_again_when_the_job_has_ended(self, step: str) -> None:
         fake = guest(view("pending"), CONCLUDED)
-        fake.fails[step] = KeyboardInterrupt()
-        with pytest.raises(OutcomeUnknown, match="interrupted when its job had ended") as caught:
+        fake.interrupts[step] = 2
+        with pytest.raises(OutcomeUnknown, match="again and again when its job had") as caught:
             deleted(fake)
         assert (caught.value.exit_code, caught.value.changed) == (6, "unknown")
+
+    def test_ctrl_c_again_while_it_is_looked_at(self) -> None:
+        fake = guest(view("running"))
+        fake.interrupts["view"] = 2
+        with pytest.raises(OutcomeUnknown, match="interrupted again and again"):
+            deleted(fake)
+
+    def test_ctrl_c_on_a_guest_that_is_off(self) -> None:
+        """Its job ends with the call, so nothing goes on."""
+        fake = guest(view("running"))
+        fake.is_off, fake.interrupts["wait"] = True, 1
+        with pytest.raises(
+            GivenUp, match=r"was given up, .* volume-1\.s1 <- volume-1\.s2$"
+        ) as caught:
+            deleted(fake)
+        assert (caught.value.exit_code, caught.value.changed) == (6, "no")
+        assert fake.calls[-1] == "release"
 
     def test_ctrl_c_before_the_job_is_no_job_that_goes_on(self) -> None:
         fake = guest()
@@ -695,8 +752,8 @@ class TestInterrupted:
         assert "start" not in fake.calls
 
     def test_ctrl_c_when_a_job_is_taken_up(self) -> None:
-        fake = guest()
-        fake.left_running, fake.fails["follow"] = True, KeyboardInterrupt()
+        fake = guest(view("running"))
+        fake.left_running, fake.interrupts["follow"] = True, 1
         with pytest.raises(Interrupted):
             deleted(fake)
 
@@ -720,10 +777,10 @@ class TestInterrupted:
         assert result.notes[-1] == "not verified: interrupted"
 
     def test_ctrl_c_in_a_pivot(self) -> None:
-        fake = guest(view("ready"))
-        fake.fails["commit"] = KeyboardInterrupt()
-        with pytest.raises(Interrupted):
-            deleted(fake, ACTIVE)
+        """It may have been carried out, so its end is awaited."""
+        fake = guest(view("ready"), view("ready"), CONCLUDED)
+        fake.interrupts["commit"] = 1
+        assert DONE in deleted(fake, ACTIVE).notes
 
     def test_ctrl_c_before_anything_was_started(self) -> None:
         fake = guest()
@@ -733,10 +790,9 @@ class TestInterrupted:
 
     def test_same_command_again_finishes_it(self) -> None:
         fake = guest(view("running"))
-        fake.fails["wait"] = KeyboardInterrupt()
+        fake.interrupts["wait"] = 1
         with pytest.raises(Interrupted):
             deleted(fake)
-        fake.fails.clear()
         fake.left_running, fake.views = True, [CONCLUDED]
         assert deleted(fake).file_format == {"volume-1": "raw"}
         assert fake.calls.count("start") == 1

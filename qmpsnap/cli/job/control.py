@@ -5,8 +5,9 @@ from __future__ import annotations
 import click
 
 from qmpsnap.cli import plans
-from qmpsnap.cli.command import Command
+from qmpsnap.cli.command import Changing
 from qmpsnap.cli.connection import Road
+from qmpsnap.cli.interruptible import expecting
 from qmpsnap.cli.options import plan_as
 from qmpsnap.cli.output import say
 from qmpsnap.cli.units import BytesPerSecond
@@ -16,7 +17,7 @@ from qmpsnap.operations.job.states import JobReport, Verb
 from qmpsnap.operations.space import bytes_text
 
 
-@click.command(cls=Command, examples=("job cancel web1 vda", "job cancel web1 vda --plan"))
+@click.command(cls=Changing, examples=("job cancel web1 vda", "job cancel web1 vda --plan"))
 @click.argument("guest")
 @click.argument("job")
 @plan_as
@@ -31,7 +32,7 @@ def cancel(road: Road, guest: str | None, job: str, plan: str | None) -> None:
         say(f"job {done.id} was cancelled")
 
 
-@click.command(cls=Command, examples=("--qmp /run/web1.qmp job pause vda",))
+@click.command(cls=Changing, examples=("--qmp /run/web1.qmp job pause vda",))
 @click.argument("guest")
 @click.argument("job")
 @plan_as
@@ -46,7 +47,7 @@ def pause(road: Road, guest: str | None, job: str, plan: str | None) -> None:
         say(f"job {done.id} is paused; it goes on after `qmpsnap job resume`")
 
 
-@click.command(cls=Command, examples=("--qmp /run/web1.qmp job resume vda",))
+@click.command(cls=Changing, examples=("--qmp /run/web1.qmp job resume vda",))
 @click.argument("guest")
 @click.argument("job")
 @plan_as
@@ -62,7 +63,7 @@ def resume(road: Road, guest: str | None, job: str, plan: str | None) -> None:
 
 
 @click.command(
-    "set-speed", cls=Command, examples=("job set-speed web1 vda 50M", "job set-speed web1 vda 0")
+    "set-speed", cls=Changing, examples=("job set-speed web1 vda 50M", "job set-speed web1 vda 0")
 )
 @click.argument("guest")
 @click.argument("job")
@@ -84,7 +85,7 @@ def _act(
     road: Road, guest: str | None, verb: Verb, job: str, plan: str | None, bandwidth: int = 0
 ) -> JobReport | None:
     """Do it to the job, and return what it was; or show the plan in this form."""
-    with road.open(guest) as host:
+    with expecting(road, guest) as host:
         if plan is not None:
             plans.show_plans(verb, (forecast_control(host, verb, job, bandwidth),), plan)
             return None

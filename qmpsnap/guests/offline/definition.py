@@ -50,14 +50,15 @@ class Redefine(Step):
 
     def again_from(self, definition: str) -> Redefine:
         """
-        The same change to the definition that there is by now.
+        The same change to the definition that there is by now; it may have been made already.
 
         Raises:
             PointsElsewhere: A disk names another file.
         """
         for target, point in self.points.items():
             named = named_by(definition, target)
-            if named is None or os.path.normpath(named) != os.path.normpath(point.old):
+            expected = {os.path.normpath(one) for one in (point.old, point.path)}
+            if named is None or os.path.normpath(named) not in expected:
                 raise PointsElsewhere(target, point.old, str(named))
         return Redefine.of(self.does, definition, self.points)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
 from qmpsnap.errors import QmpsnapError
@@ -30,6 +30,7 @@ from qmpsnap.operations.job.machine import (
 from qmpsnap.operations.job.notices import Notice, Reconnected, StoppedByError
 from qmpsnap.operations.job.states import Do, JobStatus, JobView
 from qmpsnap.operations.outcome import StillRunning
+from qmpsnap.operations.patience import Patience
 from qmpsnap.operations.space import Room
 from qmpsnap.operations.step import NotNow, Step
 
@@ -83,6 +84,9 @@ class Loop:
     progress: Callable[[JobView], None] | None = None
     tell: Tell | None = None
     poll_s: float = POLL_S
+    patience: Patience = field(default_factory=Patience)
+    is_short: bool = False
+    """Whether the job takes no time: the first Ctrl-C is put off from its start on."""
 
     def to_the_end(
         self,
@@ -102,9 +106,10 @@ class Loop:
 
         Raises:
             StillRunning: It does not end, long after its time was up.
+            KeyboardInterrupt: While it copies; once it changes the chain, the first is put off.
         """
         state = watch(self.job, time.monotonic(), timeout_s, limits)
-        looks = not is_new
+        looks, commits = not is_new, False
         while True:
             try:
                 if looks:
@@ -116,18 +121,28 @@ class Loop:
                     if decided.do is Do.END:
                         return _ended(view, decided.watch)
                     self._say(decided.say)
+                    commits = commits or decided.do is Do.COMMIT
                     # What was decided counts when it was done: a cancel that was lost is sent again.
                     state = self._act(decided, view)
                 looks = True
                 state = state.hears(self.guest.wait(self.job, self._nap(state)))
             except QmpsnapError as error:
                 self._go_on_after(error)
+            except KeyboardInterrupt:
+                if not (commits or self.is_short):
+                    raise
+                self.patience.put_off()
 
     def lasting(self, work: Callable[[], T]) -> T:
-        """Do something that may be done twice, again when the connection breaks under it."""
+        """
+        Do something that may be done twice, again when the connection breaks under it.
+
+        Raises:
+            KeyboardInterrupt: A second one; the first is put off.
+        """
         while True:
             try:
-                return work()
+                return self.patience.through(work)
             except QmpsnapError as error:
                 self._go_on_after(error)
 

@@ -22,12 +22,14 @@ from qmpsnap.operations import merge
 from qmpsnap.operations.requests import DeleteRequest
 from qmpsnap.operations.step import Does, Step
 from tests.live.test_doors import assert_shown_is_sent, by_novas_names
+from tests.live.test_signals import CREATE, DELETES
 from tests.rig import images
 from tests.rig.doors import at, patch
 from tests.rig.headers import recorded, with_format
 from tests.rig.kills import KILLINGS, Victim, kill_at_every_act
 from tests.rig.off import DOMAIN, Off, defined_off, sound
-from tests.rig.rig import BASE, DISK, MIB, SERIAL, SIZE
+from tests.rig.rig import BASE, DISK, MIB, SERIAL, SIZE, Said
+from tests.rig.signals import Signalled, calls, check, handlers, signal_at_every_call
 from tests.rig.situations import situation
 from tests.rig.waiting import until
 
@@ -366,6 +368,65 @@ def test_killed_at_every_act(connection: Any, tmp_path: Path, operation: str, wh
     count = kill_at_every_act(victims, KILLINGS[operation], when)
     print(f"{operation}: killed {when} each of {count} acts")
     assert count
+
+
+def _signalled(off: Off, operation: str, *options: str) -> Signalled:
+    def cli() -> Said:
+        if operation == "create":
+            return off.rig.cli("volume-snapshot-create", SERIAL, json.dumps(CREATE), *options)
+        top, base, _ = DELETES[operation]
+        return off.rig.delete(top, base, *options)
+
+    done = [f"{BASE}.new", f"{BASE}.s2", f"{BASE}.s1", BASE]
+    return Signalled(
+        kind=OfflineGuest,
+        cli=cli,
+        files=off.rig.files,
+        done=done if operation == "create" else DELETES[operation][2],
+        jobs=lambda: 0,
+        content=off.content,
+    )
+
+
+@pytest.mark.parametrize("operation", ["create", *DELETES])
+def test_signal_after_every_act(
+    connection: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: str
+) -> None:
+    folder = tmp_path / "share"
+    folder.mkdir()
+
+    @contextmanager
+    def guests() -> Iterator[Signalled]:
+        for path in folder.glob("*"):
+            path.unlink()
+        with defined_off(connection, folder, "raw") as off:
+            off.grow(3)
+            yield _signalled(off, operation)
+
+    found = signal_at_every_call(
+        monkeypatch,
+        guests,
+        lambda patched, kind, act: patch(patched, kind, after=lambda _step: act()),
+    )
+    print(f"{operation}: {found}")
+    assert "done" in found
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signal_while_it_copies(
+    off: Off, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    """Nobody goes on with it, and that is said."""
+    off.grow(3)
+    guest = _signalled(off, "commit", "--bandwidth", "1")
+    before, content = guest.files(), guest.content()
+    with handlers(monkeypatch), monkeypatch.context() as patched:
+        calls(patched, guest.kind, lambda: signal.raise_signal(number), ("wait",))
+        said = guest.cli()
+    assert check(guest, said, before, content) == "failed"
+    assert "was given up, and the chain is as it was" in said.err
+    said = off.rig.delete(*DELETES["commit"][:2])
+    assert (said.code, guest.files(), guest.content()) == (0, guest.done, content)
 
 
 def _shortened(off: Off) -> None:

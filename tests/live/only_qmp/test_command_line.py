@@ -8,8 +8,10 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import cast
 
 import jsonschema
+import pytest
 
 from tests.rig import images
 from tests.rig.disks import DiskSpec
@@ -68,7 +70,7 @@ CHAIN_SCHEMA = {
 def _process(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         # A background job of a shell ignores Ctrl-C, and its children would as well.
-        ["env", "--default-signal=INT", sys.executable, "-m", "qmpsnap", *arguments],
+        ["env", "--default-signal=INT,TERM,HUP", sys.executable, "-m", "qmpsnap", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -101,7 +103,10 @@ def test_closed_stdout_and_stderr(make_rig: MakeRig) -> None:
                 assert ("stdout is closed" in done.stderr) == (code == 1 and closed == ">&-")
 
 
-def test_ctrl_c_leaves_the_job_running_and_says_how_to_go_on(make_rig: MakeRig) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signal_leaves_the_job_running_and_says_how_to_go_on(
+    make_rig: MakeRig, number: signal.Signals
+) -> None:
     with make_rig("raw") as rig:
         rig.create("s1")
         rig.guest.write(DISK, 0, SIZE, 7)
@@ -111,7 +116,7 @@ def test_ctrl_c_leaves_the_job_running_and_says_how_to_go_on(make_rig: MakeRig) 
         command = [*rig.road, "volume-snapshot-delete", SERIAL, "id", json.dumps(info)]
         process = _process(*command, "--bandwidth", "1")
         until(lambda: bool(rig.guest.qmp("query-jobs")) or process.poll() is not None)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         out, err = process.communicate(timeout=HANG_S)
         assert process.returncode == 6, err
         assert json.loads(out)["os-update_snapshot_status"] == {
@@ -131,6 +136,36 @@ def test_ctrl_c_leaves_the_job_running_and_says_how_to_go_on(make_rig: MakeRig) 
         assert rig.files() == [f"{BASE}.s2", BASE]
         assert_sound(rig.disk())
         assert rig.guest.read_sha256(DISK) == content
+
+
+def test_signal_that_is_ignored_stays_so(make_rig: MakeRig) -> None:
+    """`nohup`: the command outlives its terminal."""
+    with make_rig("raw") as rig:
+        rig.grow(3)
+        info = {"type": "qcow2", "file_to_merge": f"{BASE}.s1", "merge_target_file": BASE}
+        words = [*rig.road, "volume-snapshot-delete", SERIAL, "id", json.dumps(info)]
+        process = subprocess.Popen(
+            [
+                "env",
+                "--ignore-signal=HUP",
+                sys.executable,
+                "-m",
+                "qmpsnap",
+                *words,
+                "--bandwidth",
+                "1",
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        until(lambda: bool(rig.guest.qmp("query-jobs")) or process.poll() is not None)
+        process.send_signal(signal.SIGHUP)
+        (job,) = cast("list[dict[str, str]]", rig.guest.qmp("query-jobs"))
+        rig.guest.qmp("block-job-set-speed", {"device": job["id"], "speed": 0})
+        out, err = process.communicate(timeout=HANG_S)
+        assert process.returncode == 0, err
+        assert json.loads(out)["os-update_snapshot_status"]["file_format"] == {BASE: "raw"}
 
 
 def test_chain_follows_its_schema(make_rig: MakeRig) -> None:
