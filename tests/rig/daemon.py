@@ -24,7 +24,7 @@ from qmpsnap.monitor.virt import find_domain, libvirt_module, open_connection
 from qmpsnap.operations.guest import Guest
 from tests.rig.disks import qdev
 from tests.rig.machine import Machine
-from tests.rig.waiting import HANG_S, until
+from tests.rig.waiting import HANG_S, listens, until
 
 USER: Final = "libvirt-qemu"
 """Made by Debian's packages, and by .ci/setup."""
@@ -87,7 +87,7 @@ class Daemon:
                 [*self._as_user, libvirtd], env=self._environment, stdout=log, stderr=log
             )
         process = self._process
-        until(lambda: self._socket.exists() or process.poll() is not None)
+        until(lambda: listens(self._socket) or process.poll() is not None)
         assert process.poll() is None, self.log.read_text()
 
     def restart(self, how: signal.Signals = signal.SIGTERM) -> None:

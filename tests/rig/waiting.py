@@ -7,8 +7,10 @@ there for one that will never be true. What must not end too soon is held by a t
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 HANG_S: Final = 300.0
@@ -21,3 +23,9 @@ def until(condition: Callable[[], bool], what: str = "") -> None:
     while not condition():
         assert time.monotonic() < end, what
         time.sleep(0.002)  # leaves a processor to those who are waited for
+
+
+def listens(path: Path) -> bool:
+    """Whether somebody listens on a socket: the file is there before that."""
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(path)) == 0

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from qmpsnap.cli.main import cli
 from tests.rig import images
-from tests.rig.waiting import until
+from tests.rig.waiting import listens, until
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ def test_flag(tmp_path: Path, options: str, expected: bool) -> None:
     command += ["-drive", f"file={tmp_path}/disk{options}"]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         try:
-            until(lambda: socket.exists() or process.poll() is not None)
+            until(lambda: listens(socket) or process.poll() is not None)
             done = CliRunner().invoke(cli, ["--qmp", str(socket), "chain", "-o", "json"])
         finally:
             process.kill()
