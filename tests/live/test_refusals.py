@@ -171,7 +171,7 @@ class TestHandedOverOverlays:
         then="Have it made again, or remove it.",
         pain=4,
     )
-    @pytest.mark.parametrize("what", ["empty file", "other backing", "no backing"])
+    @pytest.mark.parametrize("what", ["empty file", "other backing", "no backing", "corrupt"])
     def test_is_refused(self, make_rig: MakeRig, what: str) -> None:
         with make_rig("raw") as rig:
             _make_unfit(rig.folder, what)
@@ -194,6 +194,9 @@ def _make_unfit(folder: Path, what: str) -> None:
             images.create_qcow2(new, SIZE, "other", "raw")
         case "no backing":
             images.create_qcow2(new, SIZE)
+        case "corrupt":
+            images.create_qcow2(new, SIZE, BASE, "raw")
+            images.without_counts(new)
         case _:
             raise AssertionError(what)
 

@@ -194,10 +194,14 @@ def _taken(plan: CreatePlan) -> Overlay:
         )
     try:
         state, empty = qemu_img.state_of(plan.overlay), qemu_img.is_empty(plan.overlay)
+        consistent = qemu_img.is_consistent(plan.overlay)
     except qemu_img.QemuImgFailed as error:
         raise unsuitable(f"it cannot be looked into ({error.reason})") from error
     if state.corrupt:
         raise unsuitable("it is marked as corrupt")
+    if not consistent:
+        # The guest's first writes would go into its tables.
+        raise unsuitable("it is corrupt (`qemu-img check`)")
     if state.snapshots:
         raise unsuitable("it holds internal snapshots")
     if not empty:
