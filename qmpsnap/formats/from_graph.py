@@ -275,7 +275,7 @@ def _layer(
     node, protocol = layer.node, layer.protocol
     header = headers.get(path) if path and node.driver == "qcow2" else None
     by_xml = xml_says(xml)
-    evidence = (node_says(node), by_xml, layer_above_says(above, headers, xml=by_xml))
+    evidence = (node_says(node), by_xml, layer_above_says(above, layer, headers, xml=by_xml))
     stated = tuple(one for one in evidence if one is not None)
     format_, verdict = judge(stated)
     return Layer(

@@ -94,7 +94,7 @@ def _files(disk: XmlDisk, headers: Mapping[str, Header]) -> Iterator[OpenFile]:
 
 def _flags(xml: XmlLayer, header: Header | None) -> tuple[str, ...]:
     flags = {
-        "encrypted": xml.format == "luks" or (header and header.encryption),
+        "encrypted": xml.encrypted or xml.format == "luks" or (header and header.encryption),
         "data-file": xml.data_store is not None or (header and header.data_file is not None),
         "slice": xml.slice,
         "json-name": header and (header.backing_file or "").startswith("json:"),

@@ -28,21 +28,31 @@ def xml_says(layer: XmlLayer | None) -> Evidence | None:
     if layer is None or layer.format is None:
         return None
     detail = f"index {layer.index}" if layer.index is not None else "driver type"
+    if layer.word is not None:
+        detail += f", which says {layer.word!r}, libvirt's word for it"
     return Evidence(witness=Witness.XML, format=layer.format, detail=detail)
 
 
 def layer_above_says(
-    above: ChainLink | None, headers: Mapping[str, Header], *, xml: Evidence | None = None
+    above: ChainLink | None,
+    below: ChainLink,
+    headers: Mapping[str, Header],
+    *,
+    xml: Evidence | None = None,
 ) -> Evidence | None:
     """
     What the header of the layer above says: on disk, else as QEMU read it when it opened it.
 
+    A header speaks of one file. Where QEMU has a node of several in its place (quorum), it is one
+    of these that the header names, and nothing is said of the whole.
+
     Args:
         above: The layer whose header it is.
+        below: The layer that it stands for.
         headers: Those on disk, by path.
         xml: What the domain XML says of the layer below.
     """
-    if above is None:
+    if above is None or (below.node.kind is DriverKind.UNKNOWN and below.protocol is None):
         return None
     header = headers.get(above.path) if above.path else None
     if header is not None and above.node.driver == "qcow2":

@@ -17,8 +17,8 @@ from typing import Final
 from lxml import etree
 
 from qmpsnap.errors import Failed
+from qmpsnap.graph.xml_sources import host_file, is_empty, name_of
 
-_LUKS: Final = "encryption[@format='luks']"
 _INDEX: Final = re.compile(r"[0-9]{1,9}")
 
 
@@ -41,14 +41,18 @@ class XmlLayer:
     name: str
     """Path, or the name of the network source; empty when the XML gives none."""
     format: str | None
-    """`<driver type>` or `<format type>`; `luks` for an encrypted raw source. None when libvirt
-    does not say (before 1.2.10 it gave no backing chain at all)."""
+    """`<driver type>` or `<format type>` in QEMU's words; `luks` for a raw source that QEMU
+    decrypts. None when libvirt does not say (before 1.2.10 it gave no backing chain at all)."""
     index: int | None
     """libvirt's number of this source: `vda[index]`, and the N of node `libvirt-N-format`."""
     data_store: str | None = None
     """Name of an external data file, which libvirt lists since 10.10."""
     slice: bool = False
     """Only a part of the file is the disk (`<slice type='storage'>`)."""
+    encrypted: bool = False
+    """It has an `<encryption>`, whoever decrypts it: QEMU's block layer, or the storage's library."""
+    word: str | None = None
+    """libvirt's own word for the format, where QEMU has another."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +66,8 @@ class XmlDisk:
     """`disk`, `cdrom`, `floppy` or `lun`."""
     read_only: bool
     layers: tuple[XmlLayer, ...]
+    ended: bool = False
+    """Whether it is said that nothing lies below the last layer; else libvirt goes on by headers."""
     mirror: str | None = None
     """Job of a `<mirror>` (`copy`, `active-commit`) while one runs."""
     mirror_ready: bool = False
@@ -172,13 +178,15 @@ def _has_doctype(root: etree._Element) -> bool:
 def _disk(element: etree._Element) -> XmlDisk:
     target, alias = element.find("target"), element.find("alias")
     mirror = element.find("mirror")
+    layers, ended = _layers(element)
     return XmlDisk(
         target=(target.get("dev") or "") if target is not None else "",
         serial=element.findtext("serial"),
         alias=alias.get("name") if alias is not None else None,
         device=element.get("device", "disk"),
         read_only=element.find("readonly") is not None,
-        layers=tuple(_layers(element)),
+        layers=tuple(layers),
+        ended=ended,
         mirror=mirror.get("job") if mirror is not None else None,
         mirror_ready=mirror is not None and mirror.get("ready") == "yes",
         mirror_file=_mirror_file(mirror),
@@ -190,46 +198,61 @@ def _mirror_file(mirror: etree._Element | None) -> str | None:
     return source.get("file") or source.get("dev") if source is not None else None
 
 
-def _layers(disk: etree._Element) -> list[XmlLayer]:
+def _layers(disk: etree._Element) -> tuple[list[XmlLayer], bool]:
+    """The layers that are named, and whether a `<backingStore/>` ends them."""
     layers: list[XmlLayer] = []
     element: etree._Element | None = disk
     format_tag = "driver"
     while element is not None:
         source = element.find("source")
-        if source is None or _is_empty(source):
-            break  # an empty drive, or the <backingStore/> that ends a chain
+        if source is None or is_empty(source):
+            return layers, bool(layers)  # an empty drive has no chain to end
         stated = element.find(format_tag)
         # The number of the disk's own source stands at <source>, of those below at <backingStore>.
         index = element.get("index") or source.get("index") or ""
         layers.append(_layer(source, stated.get("type") if stated is not None else None, index))
         element, format_tag = element.find("backingStore"), "format"
-    return layers
-
-
-def _is_empty(source: etree._Element) -> bool:
-    """An empty drive of libvirt 12 is `<source index='2'/>`."""
-    return len(source) == 0 and not set(source.attrib) - {"index", "startupPolicy"}
+    return layers, False
 
 
 def _layer(source: etree._Element, stated: str | None, index: str) -> XmlLayer:
-    path = source.get("file") or source.get("dev")
+    path = host_file(source)
     # Since libvirt 3.9 it stands in <source>; at the <disk> it is kept where it was written.
-    places = (source.find(_LUKS), source.find(f"../{_LUKS}"))
-    if stated == "raw" and any(place is not None for place in places):
-        stated = "luks"
+    places = (source.find("encryption"), source.find("../encryption"))
+    encryptions = [place for place in places if place is not None]
+    format_ = _FORMATS.get(stated or "", stated)
+    if format_ == "raw" and any(_is_luks_of_qemu(one) for one in encryptions):
+        format_ = "luks"
     return XmlLayer(
         path=path,
-        name=path or source.get("name") or "",
-        format=stated or None,
+        name=path or name_of(source),
+        format=format_ or None,
         index=int(index) if _INDEX.fullmatch(index) else None,
         data_store=_data_store(source),
         slice=source.find("slices/slice") is not None,
+        encrypted=bool(encryptions),
+        word=stated if stated in _FORMATS else None,
     )
+
+
+_FORMATS: Final = {"fat": "raw", "ploop": "parallels", "vhd": "vhdx"}
+"""QEMU's driver by libvirt's word, where they differ. A `fat` is made by the storage driver (vvfat),
+with a raw node over it. Source: qemuBlockStorageSourceGetBlockdevFormatProps(), qemu_block.c."""
+
+
+def _is_luks_of_qemu(encryption: etree._Element) -> bool:
+    """
+    Whether QEMU has a `luks` node for it.
+
+    With the engine `librbd` the client library decrypts (`luks2` and `luks-any` too, which QEMU
+    does not know), and QEMU's node is raw.
+    """
+    return encryption.get("format") == "luks" and encryption.get("engine") != "librbd"
 
 
 def _data_store(source: etree._Element) -> str | None:
     for place in ("dataStore/source", "../dataStore/source"):
         found = source.find(place)
         if found is not None:
-            return found.get("file") or found.get("dev") or found.get("name") or ""
+            return host_file(found) or name_of(found)
     return None

@@ -305,6 +305,33 @@ class TestFlags:
         )
 
 
+def test_header_says_nothing_of_a_quorum() -> None:
+    """The overlay's header names one of its files; nobody states what the whole is."""
+    made = recordings.graph("quorum")
+    over = Node(
+        name="over",
+        driver="qcow2",
+        filename="/share/o",
+        recorded=Recorded(filename="/share/a", format="raw"),
+    )
+    file = Node(name="over-file", driver="file", filename="/share/o")
+    graph = replace(
+        made,
+        devices=tuple(replace(one, root="over") for one in made.devices),
+        nodes={**made.nodes, "over": over, "over-file": file},
+        edges=(
+            *made.edges,
+            Edge(parent="over", child="over-file", role="file"),
+            Edge(parent="over", child="vote", role="backing"),
+        ),
+    )
+    _, below = guest_from_graph(graph).disks[0].layers
+    assert (below.node, below.format, below.verdict) == ("vote", None, Verdict.UNKNOWN)
+    header = Header(version=3, virtual_size=1, backing_file="/share/a", backing_format="raw")
+    _, below = guest_from_graph(graph, headers={"/share/o": header}).disks[0].layers
+    assert below.verdict is Verdict.UNKNOWN
+
+
 def libvirt(recording: str = "libvirt-running", xml: XmlDomain | None = None) -> list[Disk]:
     """The disks of the recorded libvirt guest, with its own XML or another one."""
     domain = xml or parse(recordings.xml(recording))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from qmpsnap.formats.from_xml import guest_from_xml
@@ -118,6 +120,20 @@ def test_luks_base_that_the_header_calls_otherwise(written: str) -> None:
 def test_luks_is_flagged() -> None:
     (layer,) = layers(xml_layer("/share/a", "luks"))
     assert (layer.format, layer.flags) == ("luks", ("encrypted",))
+
+
+def test_what_the_xml_says_is_encrypted_is_flagged() -> None:
+    """An encrypted qcow2 whose header cannot be read, and what the storage's library decrypts."""
+    for format_ in ("qcow2", "raw"):
+        (layer,) = layers(replace(xml_layer("/share/a", format_), encrypted=True))
+        assert (layer.format, layer.flags) == (format_, ("encrypted",))
+
+
+def test_libvirts_own_word_is_told() -> None:
+    (layer,) = layers(replace(xml_layer(None, "raw", name="/d"), word="fat"))
+    assert [one.detail for one in layer.evidence] == [
+        "driver type, which says 'fat', libvirt's word for it"
+    ]
 
 
 def test_network_source_keeps_its_whole_name() -> None:

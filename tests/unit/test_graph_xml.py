@@ -49,8 +49,10 @@ class TestRecorded:
                 XmlLayer(path="/share/base.s1", name="/share/base.s1", format="qcow2", index=4),
                 XmlLayer(path="/share/base", name="/share/base", format="raw", index=5),
             ),
+            ended=True,
         )
-        assert vdd.layers == (XmlLayer(path=None, name="", format="raw", index=2),)
+        nbd = "nbd+unix://?socket=/share/nbd.sock"
+        assert vdd.layers == (XmlLayer(path=None, name=nbd, format="raw", index=2),)
         assert (vdd.target, vdd.serial, vdd.device) == ("vdd", None, "disk")
         assert cdrom == XmlDisk(
             target="sda",
@@ -108,6 +110,19 @@ class TestLayers:
     def test_no_backing_store_is_the_end(self) -> None:
         found = only_disk("<driver type='qcow2'/><source file='/a' index='1'/>")
         assert [layer.path for layer in found.layers] == ["/a"]
+
+    @pytest.mark.parametrize(
+        ("below", "ended"),
+        [
+            ("", False),
+            ("<backingStore/>", True),
+            ("<backingStore type='file'><source file='/b'/></backingStore>", False),
+            ("<backingStore><source file='/b'/><backingStore/></backingStore>", True),
+        ],
+    )
+    def test_whether_the_end_is_said(self, below: str, ended: bool) -> None:
+        assert only_disk(f"<source file='/a'/>{below}").ended is ended
+        assert not only_disk(below).ended
 
     def test_backing_store_without_format_states_nothing(self) -> None:
         found = only_disk(
@@ -168,6 +183,33 @@ class TestLayers:
     def test_other_encryption_of_a_raw_source(self) -> None:
         body = "<driver type='raw'/><source file='/a'><encryption format='qcow'/></source>"
         assert only_layer(body).format == "raw"
+
+    @pytest.mark.parametrize("format", ["luks", "luks2", "luks-any"])
+    def test_encryption_of_the_storage_is_raw_to_qemu(self, format: str) -> None:
+        inside = f"<encryption format='{format}' engine='librbd'/>"
+        body = f"<source protocol='rbd' name='p/i'>{inside}</source>"
+        layer = only_layer(f"<driver type='raw'/>{body}")
+        assert (layer.format, layer.encrypted) == ("raw", True)
+
+    @pytest.mark.parametrize(
+        ("driver", "body"),
+        [
+            ("qcow2", f"<source file='/a'>{LUKS}</source>"),
+            ("qcow2", "<source file='/a'/><encryption format='qcow'/>"),
+            ("raw", f"<source file='/a'/>{LUKS}"),
+        ],
+    )
+    def test_whatever_is_encrypted_is_flagged(self, driver: str, body: str) -> None:
+        assert only_layer(f"<driver type='{driver}'/>{body}").encrypted
+        assert not only_layer(f"<driver type='{driver}'/><source file='/a'/>").encrypted
+
+    @pytest.mark.parametrize(
+        ("word", "driver"), [("fat", "raw"), ("ploop", "parallels"), ("vhd", "vhdx")]
+    )
+    def test_words_that_qemu_has_others_for(self, word: str, driver: str) -> None:
+        layer = only_layer(f"<driver type='{word}'/><source file='/a'/>")
+        assert (layer.format, layer.word) == (driver, word)
+        assert only_layer(f"<driver type='{driver}'/><source file='/a'/>").word is None
 
     @pytest.mark.parametrize("depth", [2, 8, 64, 200])
     def test_depth(self, depth: int) -> None:
