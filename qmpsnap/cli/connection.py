@@ -197,6 +197,6 @@ def measured(road: Road, disks: Iterable[Disk]) -> dict[str, Measure]:
 def read_guest(road: Road, guest: str | None) -> Disks:
     """Read a guest, and say what there is to note about the reading."""
     report = road.read(guest)
-    for note in report.notes:
+    for note in report.remarks:
         say(f"note: {note}")
     return report

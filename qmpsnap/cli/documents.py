@@ -29,7 +29,7 @@ def chain(guest: Disks, disks: Iterable[Disk], files: Files = NOT_MEASURED) -> D
         "schema": "qmpsnap.chain/1",
         "guest": guest.guest,
         "disks": [_disk(disk, files) for disk in disks],
-        "notes": list(guest.notes),
+        "notes": list(guest.remarks),
     }
 
 
@@ -83,7 +83,7 @@ def disks(guest: Disks) -> Document:
         "schema": "qmpsnap.disks/1",
         "guest": guest.guest,
         "disks": [in_short(disk) for disk in guest.disks],
-        "notes": list(guest.notes),
+        "notes": list(guest.remarks),
     }
 
 

@@ -142,7 +142,9 @@ CHAIN_DIFFERS: Final = Rule(
     severity=Severity.ERROR,
     title="libvirt sees another chain than QEMU has",
     help="Somebody changed the chain behind libvirt's back, by QMP. libvirt never notices; its "
-    "next snapshot or commit fails, and the next start opens the old files.",
+    "next snapshot or commit fails, and the next start opens the old files. Of a guest that is off: "
+    "its definition names a chain (`<backingStore>`), and the headers of its files name another "
+    "one. The next start obeys the definition.",
     remedy="Correct the disk in the guest's definition, so that it starts with the files that "
     "QEMU has open now, and restart the guest.",
 )

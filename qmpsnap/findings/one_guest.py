@@ -55,7 +55,10 @@ def one_guest(seen: Seen) -> tuple[Finding, ...]:
         for note in seen.report.notes
     ]
     for disk in seen.report.disks:
-        found += _disk(_Looked(seen=seen, disk=disk))
+        looked = _Looked(seen=seen, disk=disk)
+        active = disk.layers[0] if disk.layers else None
+        found += [looked.finding(rules.GUEST_PARTLY_READ, active, note) for note in disk.notes]
+        found += _disk(looked)
     return tuple(found)
 
 
@@ -87,6 +90,11 @@ class _Looked:
             remedy=remedy or rule.remedy,
         )
 
+    @property
+    def who(self) -> str:
+        """Who says what the chain is."""
+        return "the definition" if self.disk.off else "QEMU"
+
     def recorded(self, layer: Layer) -> _Recorded | None:
         """
         What the layer's header says of its backing file; None when nobody has read a header.
@@ -104,11 +112,19 @@ class _Looked:
         return _Recorded(name=known.filename, format=known.format)
 
 
+_DISAGREE: Final = (
+    "Find out which is right. Then take the `<backingStore>` out of the definition (`virsh edit`), "
+    "so that the headers count, or correct the header: `qemu-img rebase -u -f qcow2 -b BACKING "
+    "-F FORMAT OVERLAY`."
+)
+
+
 def _disk(looked: _Looked) -> Iterator[Finding]:
     disk = looked.disk
     if disk.xml_differs is not None:
         active = disk.layers[0] if disk.layers else None
-        yield looked.finding(rules.CHAIN_DIFFERS, active, disk.xml_differs)
+        remedy = _DISAGREE if disk.off else None
+        yield looked.finding(rules.CHAIN_DIFFERS, active, disk.xml_differs, remedy)
     yield from _repeated(looked)
     for layer in disk.layers:
         yield from _layer(looked, layer)
@@ -177,7 +193,7 @@ def _header(looked: _Looked, position: int, layer: Layer, below: Layer | None) -
             yield looked.finding(
                 rules.BACKING_NOT_RECORDED,
                 layer,
-                f"QEMU has it over {below.file}; its header names no backing file",
+                f"{looked.who} has it over {below.file}; its header names no backing file",
                 rebase(layer, below),
             )
         return
@@ -240,13 +256,13 @@ def _recorded_name(
         yield looked.finding(
             rules.BACKING_NAME_DIFFERS,
             layer,
-            f"its header names the backing file {name}; QEMU has none open",
+            f"its header names the backing file {name}; {looked.who} has none",
         )
     elif below.path is not None and there not in _names(looked, below):
         yield looked.finding(
             rules.BACKING_NAME_DIFFERS,
             layer,
-            f"its header names the backing file {name}; QEMU has {below.path} open",
+            f"its header names the backing file {name}; {looked.who} has {below.path}",
             rebase(layer, below),
         )
 

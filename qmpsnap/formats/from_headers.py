@@ -1,18 +1,22 @@
 """
 The chain of a guest that is off, from its definition and the headers on disk. Pure.
 
-libvirt's definition names the active file and its format; each qcow2 header names the next file
-and its format. Only headers of files that are stated to be qcow2 count, a name counts only in the
-folder of the file that names it, and a header without a backing format ends what is known.
+libvirt's definition names the active file and its format, and may name what lies below: then the
+next start obeys it, and the headers are witnesses. Where it ends, each qcow2 header names the next
+file and its format. Only headers of files that are stated to be qcow2 count, a name counts only in
+the folder of the file that names it, and a header without a backing format ends what is known.
 """
 
 from __future__ import annotations
 
 import os.path
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Final
 
 from qmpsnap.formats.qcow2 import Header
+from qmpsnap.graph.chain import host_path
 from qmpsnap.graph.xml import XmlDisk, XmlLayer
 
 Real = Callable[[str], str]
@@ -42,16 +46,16 @@ def with_chain(
     disk: XmlDisk, headers: Mapping[str, Header], real: Real = os.path.normpath
 ) -> XmlDisk:
     """
-    Complete the chain of an inactive definition, which has the active file only.
+    Complete the chain of an inactive definition, which may have the active file only.
 
     Args:
         disk: As it is defined.
         headers: By path, of the layers that are stated to be qcow2, as far as they were followed.
         real: As `next_below` takes it.
     """
-    if not disk.layers:
+    if not disk.layers or disk.ended:
         return disk
-    layers = [disk.layers[0]]
+    layers = list(disk.layers)
     while (path := layers[-1].path) is not None and (header := headers.get(path)) is not None:
         if header.backing_file is None:
             break
@@ -63,3 +67,76 @@ def with_chain(
         if below is None or any(layer.path == below for layer in layers[:-1]):
             break
     return replace(disk, layers=tuple(layers))
+
+
+def formats_to_follow(disk: XmlDisk, headers: Mapping[str, Header]) -> dict[str, str]:
+    """
+    Format by path of the layers whose headers are to be read, as far as the chain is known.
+
+    Args:
+        disk: From `with_chain`.
+        headers: Those that were read.
+    """
+    found = {}
+    above: Header | None = None
+    for layer in disk.layers:
+        stated = layer.format or (above.backing_format if above is not None else None)
+        above = headers.get(layer.path or "")
+        if layer.path is not None and stated is not None:
+            found[layer.path] = stated
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """Where a definition names another file than the header of the layer above."""
+
+    above: int
+    """Position of the layer with that header."""
+    text: str
+    """In words."""
+
+
+def difference(
+    disk: XmlDisk, headers: Mapping[str, Header], same: Callable[[str, str], bool]
+) -> Difference | None:
+    """
+    In what a definition that names the chain differs first from the headers; None: in nothing.
+
+    Args:
+        disk: As it is defined.
+        headers: By path, of the layers that are stated to be qcow2.
+        same: Whether two names are of one file. What a header names is compared, never opened.
+    """
+    for position, layer in enumerate(disk.layers):
+        header = headers.get(layer.path or "")
+        is_last = position + 1 == len(disk.layers)
+        if header is None or layer.path is None or (is_last and not disk.ended):
+            continue
+        below = None if is_last else disk.layers[position + 1]
+        if not _is_named(layer.path, header.backing_file, below, same):
+            file = os.path.basename(layer.path)
+            named = "nothing" if header.backing_file is None else header.backing_file
+            text = (
+                f"below {file} the definition has {below.name if below else 'nothing'}, "
+                f"and its header names {named}"
+            )
+            return Difference(above=position, text=text)
+    return None
+
+
+def _is_named(
+    path: str, name: str | None, below: XmlLayer | None, same: Callable[[str, str], bool]
+) -> bool:
+    if name is None or below is None:
+        return name is None and below is None
+    there = host_path(name)
+    if there is not None and _PROTOCOL.match(there):
+        there = None
+    if there is None or below.path is None:
+        return there is None and below.path is None  # a network's names are not compared
+    return same(os.path.join(os.path.dirname(path), there), below.path)
+
+
+_PROTOCOL: Final = re.compile(r"[^/]*:")
+"""What stands before a colon in front of the first slash. Source: path_has_protocol(), block.c."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from qmpsnap.errors import Ambiguous, NotFound
 from qmpsnap.formats.verdict import Evidence, Verdict
@@ -70,12 +71,17 @@ class Disk:
     entry: str | None = None
     """The node that the device reads: the root, or a filter that a job has put over it."""
     xml_differs: str | None = None
-    """Why libvirt's chain is another one than QEMU's, if it is."""
+    """Why libvirt's chain is another one than QEMU's, if it is; of a disk that is off, why the
+    definition's is another one than that of the headers."""
     mirror: str | None = None
     files: tuple[OpenFile, ...] = ()
     """Every file that is reachable from this disk, those of the chain included."""
     nodes: frozenset[str] = frozenset()
     """Every node that is reachable from this disk, but for filters."""
+    notes: tuple[str, ...] = ()
+    """What could not be read of this disk, and why."""
+    off: bool = False
+    """No QEMU has it open: the guest's definition and the headers of the files were read."""
 
     @property
     def chain_text(self) -> str:
@@ -102,6 +108,9 @@ class Disk:
         return frozenset(name for name in names if name)
 
 
+_OFF: Final = "the guest is off: formats by its definition and the headers of its files"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Disks:
     """All disks of one guest at one moment."""
@@ -112,7 +121,7 @@ class Disks:
     open_files: frozenset[str] = frozenset()
     """Host files that any node of the guest has open, on a disk or not."""
     notes: tuple[str, ...] = ()
-    """What could not be read, and why: for example passthrough that is off."""
+    """What could not be read of all disks, and why: for example passthrough that is off."""
     graph: Graph | None = None
     """What the disks were read from; None when only the XML was read."""
 
@@ -138,6 +147,17 @@ class Disks:
                 ),
             )
         return found[0]
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What there is to say of this reading, for people; of single disks with their names."""
+        of_disks = tuple(f"{disk.disk}: {note}" for disk in self.disks for note in disk.notes)
+        return (*((_OFF,) if self.off else ()), *self.notes, *of_disks)
+
+    @property
+    def off(self) -> bool:
+        """Whether no QEMU has the disks open."""
+        return any(disk.off for disk in self.disks)
 
     def readable(self) -> dict[str, str]:
         """

@@ -43,6 +43,7 @@ from qmpsnap.operations.where import where_of
 BUSY_WITH: Final = frozenset(
     {
         Does.HOLD,
+        Does.FORGET,
         Does.MAKE,
         Does.OPEN,
         Does.FREEZE,

@@ -73,6 +73,8 @@ class MergeSteps:
     job: str
     """The id that the job has, or will have."""
     hold: Step | None = None
+    forget: Step | None = None
+    """Before the job: where the definition names what it takes out, the headers are to say it."""
     start: Step
     flush: Step | None = None
     commit: Step | None = None
@@ -91,7 +93,7 @@ class MergeSteps:
     def all(self) -> tuple[Step, ...]:
         """What is taken when all goes well and no job is there yet, in order."""
         return _there(
-            self.hold, self.start, self.flush, self.commit, *self.settle, self.redefine,
+            self.hold, self.forget, self.start, self.flush, self.commit, *self.settle, self.redefine,
             self.release, *self.remove,
         )  # fmt: skip
 

@@ -202,6 +202,8 @@ def _run(guest: Guest, merge: Prepared, loop: Loop, options: MergeOptions, limit
     try:
         if running is None:
             check_unchanged(guest, (plan.disk,))
+            if steps.forget is not None:
+                guest.take(steps.forget)
             guest.follow(steps.job)
             may_run = True
             guest.take(steps.start)
@@ -380,7 +382,8 @@ def remaining(steps: MergeSteps, running: JobReport | None) -> tuple[Step, ...]:
         return steps.all
     if running.view.error is not None:
         return () if steps.dismiss is None else (steps.dismiss,)
-    settle = tuple(step for step in steps.all if step not in (steps.hold, steps.start))
+    before = (steps.hold, steps.forget, steps.start)
+    settle = tuple(step for step in steps.all if step not in before)
     if running.view.status in (JobStatus.CONCLUDED, JobStatus.NULL):
         done = (steps.flush, steps.commit)
         return tuple(step for step in settle if step not in done)

@@ -30,6 +30,8 @@ class Does(StrEnum):
     THAW = "thaw"
     SWITCH = "switch"
     """Put overlays on their disks."""
+    FORGET = "forget"
+    """Let the definition of a guest that is off end above what a job takes out."""
     START = "start"
     FLUSH = "flush"
     COMMIT = "commit"

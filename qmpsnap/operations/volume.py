@@ -101,6 +101,13 @@ def usable(disk: Disk) -> Volume:
         raise unsuitable("the drive is empty", "Insert a medium, or choose another disk.")
     if disk.read_only:
         raise unsuitable("it is read-only", "A guest that cannot write needs no snapshot.")
+    if disk.xml_differs is not None and disk.off:
+        raise unsuitable(
+            f"its definition and the headers of its files disagree ({disk.xml_differs})",
+            "The next start obeys the definition. Find out which is right: then take the "
+            "`<backingStore>` out of the definition (`virsh edit`), or correct the header "
+            "(`qemu-img rebase -u -f qcow2 -b BACKING -F FORMAT OVERLAY`).",
+        )
     if disk.xml_differs is not None:
         raise unsuitable(
             f"libvirt and QEMU have different chains ({disk.xml_differs})",

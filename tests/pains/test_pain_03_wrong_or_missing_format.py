@@ -16,7 +16,7 @@ import pytest
 from lxml import etree
 
 from qmpsnap.guests.files.header import read_header
-from qmpsnap.guests.offline.definition import Point
+from qmpsnap.guests.offline.definition import Edit
 from qmpsnap.operations.guest import Overlay
 from tests.pains.pain import Guard, Pain
 from tests.rig import images
@@ -99,18 +99,18 @@ class TestProtocolForAFormat(Pain[Rig]):
         assert read_header(str(world.folder / f"{BASE}.s2")).backing_format == "file"
 
 
-def _only_the_file(definition: str, active: Mapping[str, Point]) -> str:
+def _only_the_file(definition: str, edits: Mapping[str, Edit]) -> str:
     """The disk is another file now; that its format is another one too is not thought of."""
     root = etree.fromstring(definition.encode())
     for source in root.iterfind("./devices/disk/source"):
-        source.set("file", active[DISK].path)
+        source.set("file", edits[DISK].new[0].path)
     return etree.tostring(root, encoding="unicode")
 
 
 class TestFormatInTheDefinition(Pain[Defined]):
     """A qcow2 overlay was committed into its raw base, and the definition still says qcow2."""
 
-    guard = Guard(where="qmpsnap.guests.offline.definition.pointed_to", instead=_only_the_file)
+    guard = Guard(where="qmpsnap.guests.offline.definition.edited", instead=_only_the_file)
 
     @pytest.fixture
     def world(self, connection: Any, share: Path, borrowed: None) -> Iterator[Defined]:

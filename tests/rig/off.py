@@ -63,10 +63,32 @@ class Off:
             if number < depth:
                 self.rig.create(f"s{number}")
 
+    def name_chain(self, *, ended: bool = True) -> None:
+        """Have the definition name the whole chain, as snapshots of the running guest leave it."""
+        _, *lower = self.rig.disk().layers
+        inside = "<backingStore/>" if ended else ""
+        for layer in reversed(lower):
+            inside = (
+                f"<backingStore type='file'><format type='{layer.format}'/>"
+                f"<source file='{layer.path}'/>{inside}</backingStore>"
+            )
+        text = self.definition()
+        self.domain.connect().defineXML(
+            text.replace("<target dev='vda'", f"{inside}<target dev='vda'")
+        )
+
+    def definition(self) -> str:
+        """As it is now."""
+        return str(self.domain.XMLDesc(libvirt_module().VIR_DOMAIN_XML_INACTIVE))
+
+    def named(self) -> list[str]:
+        """The files that the definition names for the disk."""
+        layers = xml.parse(self.definition()).disks[0].layers
+        return [Path(layer.path or "").name for layer in layers]
+
     def active(self) -> tuple[str, str]:
         """File and format in the definition."""
-        text = self.domain.XMLDesc(libvirt_module().VIR_DOMAIN_XML_INACTIVE)
-        disk = xml.parse(text).disks[0]
+        disk = xml.parse(self.definition()).disks[0]
         return Path(disk.layers[0].path or "").name, str(disk.layers[0].format)
 
 

@@ -6,7 +6,13 @@ import os.path
 
 import pytest
 
-from qmpsnap.formats.from_headers import next_below, with_chain
+from qmpsnap.formats.from_headers import (
+    Difference,
+    difference,
+    formats_to_follow,
+    next_below,
+    with_chain,
+)
 from qmpsnap.formats.qcow2 import Header
 from qmpsnap.graph.xml import XmlDisk, XmlLayer
 
@@ -58,11 +64,19 @@ def test_folder_behind_a_link() -> None:
     assert next_below("/link/a", header("/link/../b"), real) is None
 
 
-def chain(*active: str, **headers: str | None) -> list[tuple[str | None, str, str | None]]:
+def chain(
+    *active: str, ended: bool = False, **headers: str | None
+) -> list[tuple[str | None, str, str | None]]:
     """Path, name and format of each layer; headers by bare file name."""
     layers = tuple(XmlLayer(path=path, name=path, format="qcow2", index=None) for path in active)
     disk = XmlDisk(
-        target="vda", serial=None, alias=None, device="disk", read_only=False, layers=layers
+        target="vda",
+        serial=None,
+        alias=None,
+        device="disk",
+        read_only=False,
+        layers=layers,
+        ended=ended,
     )
     found = with_chain(disk, {f"/share/{file}": header(name) for file, name in headers.items()})
     return [(one.path, one.name, one.format) for one in found.layers]
@@ -97,8 +111,79 @@ def test_circle() -> None:
     assert chain("/share/a", a="a") == [ACTIVE, layer("a")]
 
 
-def test_what_the_definition_says_of_lower_layers_does_not_count() -> None:
-    assert chain("/share/a", "/share/old", a="b") == [ACTIVE, layer("b")]
+def test_what_the_definition_names_comes_first() -> None:
+    """libvirt obeys it; where it ends, the headers go on."""
+    named = [ACTIVE, ("/share/old", "/share/old", "qcow2")]
+    assert chain("/share/a", "/share/old", a="b") == named
+    assert chain("/share/a", "/share/old", a="b", old="c") == [*named, layer("c")]
+    assert chain("/share/a", "/share/old", old="c", ended=True) == named
+
+
+def defined(*lower: str | None, ended: bool = False, name: str = "") -> XmlDisk:
+    """A disk of /share/a over these files; None: a network source of that name."""
+    layers = tuple(
+        XmlLayer(path=path, name=path or name, format="qcow2", index=None)
+        for path in ("/share/a", *lower)
+    )
+    return XmlDisk(
+        target="vda",
+        serial=None,
+        alias=None,
+        device="disk",
+        read_only=False,
+        layers=layers,
+        ended=ended,
+    )
+
+
+@pytest.mark.parametrize(
+    ("lower", "ended", "written", "differs"),
+    [
+        (("/share/b",), True, "b", False),
+        (("/share/b",), True, "/share/b", False),
+        (("/share/b",), True, 'json:{"driver": "file", "filename": "/share/b"}', False),
+        (("/share/b",), True, "c", True),
+        (("/share/b",), True, None, True),
+        (("/share/b",), True, "nbd:b", True),
+        ((), True, None, False),
+        ((), True, "b", True),
+        ((), False, "b", False),
+        ((), False, None, False),
+        ((None,), False, "rbd:pool/image", False),
+        ((None,), False, "b", True),
+        ((None,), False, None, True),
+    ],
+)
+def test_difference(
+    lower: tuple[str | None, ...], ended: bool, written: str | None, differs: bool
+) -> None:
+    disk = defined(*lower, ended=ended, name="pool/image")
+    headers = {"/share/a": header(written), "/share/b": header(None)}
+    found = difference(disk, headers, lambda one, other: one == other)
+    assert (found is not None) is differs
+    if found is not None:
+        assert found.above == 0
+        assert found.text.startswith("below a the definition has ")
+        assert found.text.endswith(f"names {written or 'nothing'}")
+
+
+def test_difference_further_down() -> None:
+    disk = defined("/share/b", "/share/c", ended=True)
+    headers = {"/share/a": header("b"), "/share/b": header("d"), "/share/c": header(None)}
+    found = difference(disk, headers, lambda one, other: one == other)
+    assert found == Difference(
+        above=1, text="below b the definition has /share/c, and its header names d"
+    )
+    assert difference(disk, headers, lambda *_: True) is None
+    assert difference(disk, {}, lambda *_: False) is None  # no header could be read
+
+
+def test_headers_that_are_to_be_read() -> None:
+    disk = with_chain(defined("/share/b"), {"/share/a": header("b"), "/share/b": header("c")})
+    headers = {"/share/b": header("c")}
+    found = {"/share/a": "qcow2", "/share/b": "qcow2"}
+    assert formats_to_follow(disk, {}) == found
+    assert formats_to_follow(disk, headers) == {**found, "/share/c": "qcow2"}
 
 
 def test_empty_drive() -> None:

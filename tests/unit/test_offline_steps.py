@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
+from qmpsnap.formats.verdict import Witness
 from qmpsnap.graph import xml
-from qmpsnap.guests.offline.definition import Point, PointsElsewhere, Redefine, pointed_to
+from qmpsnap.guests.offline.definition import (
+    Edit,
+    Place,
+    PointsElsewhere,
+    Redefine,
+    edited,
+    names_below,
+)
 from qmpsnap.guests.offline.steps import MemorySaved, OfflineComposer, with_nodes
 from qmpsnap.operations.guest import HeaderSteps, MergeSteps, Overlay, SnapshotSteps, State
 from qmpsnap.operations.options import DEFAULT_OPTIONS, MergeOptions, OnError, PauseUnsupported
@@ -16,7 +26,8 @@ from qmpsnap.operations.plan_merge import MergePlan, plan_delete
 from qmpsnap.operations.plan_snapshot import plan_creates
 from qmpsnap.operations.quiesce import CannotFreeze
 from qmpsnap.operations.requests import CreateRequest, DeleteRequest
-from qmpsnap.operations.step import Step
+from qmpsnap.operations.step import Does, Step
+from qmpsnap.operations.volume import DiskUnsuitable
 from tests.unit import samples
 
 OFF = State(run="off")
@@ -40,8 +51,14 @@ def plan(merge: str | None, target: str | None) -> MergePlan:
     return plan_delete(samples.guest(DISK), request)
 
 
-def point(path: str, format: str) -> Point:
-    return Point(old="/share/old", path=path, format=format)
+def over(path: str, old: tuple[str, ...] = ("/share/volume-1.s2",)) -> Edit:
+    """A new overlay on the active file."""
+    below = Place(path=old[0], format="qcow2", was=0)
+    return Edit(old=old, new=(Place(path=path, format="qcow2", was=None), below))
+
+
+def same(one: str, other: str) -> bool:
+    return one == other
 
 
 COMMIT, PULL = plan("volume-1.s1", "volume-1"), plan(None, None)
@@ -74,8 +91,8 @@ def test_layers_have_the_nodes_that_they_will_be_opened_by() -> None:
         for n in range(3)
     ]
     assert DISK.root == "layer-0"
-    empty = samples.disk(layers=(), root=None)
-    assert with_nodes(empty) is empty
+    empty = with_nodes(samples.disk(layers=(), root=None))
+    assert (empty.layers, empty.off, DISK.off) == ((), True, True)
 
 
 class TestHold:
@@ -102,7 +119,8 @@ class TestHold:
     def test_all_in_order(self) -> None:
         flushed = ["human-monitor-command", "job-finalize", "job-dismiss"]
         assert words(*merged(COMMIT).all) == [
-            *("open-chain", "block-commit", *flushed, "close-chain")
+            *("open-chain", "virDomainDefineXML", "block-commit", *flushed),
+            *("virDomainDefineXML", "close-chain"),
         ]
         pivoted = ["job-complete", "job-dismiss", "virDomainDefineXML"]
         assert words(*merged(ACTIVE).all) == [
@@ -112,58 +130,204 @@ class TestHold:
 
 
 class TestDefinition:
-    def disks(self, step: Step | None) -> dict[str, tuple[str | None, str | None, int]]:
+    def disks(self, step: Step | None) -> dict[str, list[tuple[str | None, str | None]]]:
         assert step is not None
         assert step.what == "virDomainDefineXML"
         found = xml.parse(str(step.arguments["xml"])).disks
-        layers = {one.target: one.layers for one in found}
         return {
-            name: (some[0].path, some[0].format, len(some)) for name, some in layers.items() if some
+            one.target: [(layer.path, layer.format) for layer in one.layers]
+            for one in found
+            if one.layers
         }
 
-    def test_names_the_overlay_of_a_snapshot(self) -> None:
+    def test_nests_what_it_named_below_the_overlay_of_a_snapshot(self) -> None:
         assert self.disks(snapshot().switch) == {
-            "vda": ("/share/volume-1.new", "qcow2", 1),
-            "vdb": ("/share/b", None, 1),
+            "vda": [
+                ("/share/volume-1.new", "qcow2"),
+                ("/share/volume-1.s2", "qcow2"),
+                ("/share/volume-1.s1", "qcow2"),
+            ],
+            "vdb": [("/share/b", None)],
         }
 
     def test_names_the_base_of_an_active_commit(self) -> None:
-        assert self.disks(merged(ACTIVE).redefine)["vda"] == ("/share/volume-1", "raw", 1)
+        assert merged(ACTIVE).forget is None
+        assert self.disks(merged(ACTIVE).redefine)["vda"] == [("/share/volume-1", "raw")]
+
+    def test_ends_above_what_a_commit_takes_out_and_is_completed_again(self) -> None:
+        assert self.disks(merged(COMMIT).forget)["vda"] == [("/share/volume-1.s2", "qcow2")]
+        # The base was never named: the header says it, as before.
+        assert self.disks(merged(COMMIT).redefine)["vda"] == [("/share/volume-1.s2", "qcow2")]
 
     @pytest.mark.parametrize("merge", [COMMIT, PULL])
-    def test_stays_where_the_active_file_does(self, merge: MergePlan) -> None:
-        assert merged(merge).redefine is None
+    def test_that_names_no_chain_stays_where_the_active_file_does(self, merge: MergePlan) -> None:
+        one = re.sub("<backingStore.*</backingStore>", "", DEFINITION, flags=re.DOTALL)
+        steps = OfflineComposer("web1", lambda: one).merge(merge, DEFAULT_OPTIONS, OFF)
+        assert (steps.forget, steps.redefine) == (None, None)
 
     def test_keeps_everything_else(self) -> None:
-        changed = pointed_to(DEFINITION, {"vda": point("/share/<&", "raw")})
+        changed = edited(DEFINITION, {"vda": over("/share/<&")})
         for kept in ('type="kvm"', 'cache="none"', 'bus="virtio"', 'device="cdrom"'):
             assert kept in changed
         assert "/share/&lt;&amp;" in changed
-        assert "backingStore" not in changed
 
     def test_driver_that_was_not_named(self) -> None:
-        changed = pointed_to(DEFINITION, {"vdb": point("/share/c", "qcow2")})
+        changed = edited(DEFINITION, {"vdb": over("/share/c", old=("/share/b",))})
         assert '<driver name="qemu" type="qcow2"/>' in changed
-        assert "backingStore" in changed
 
     @pytest.mark.parametrize("name", ["vdz", "sda"])
     def test_disk_that_has_no_file(self, name: str) -> None:
-        assert pointed_to(DEFINITION, {name: point("/x", "raw")}) == pointed_to(DEFINITION, {})
+        assert edited(DEFINITION, {name: over("/x")}) == edited(DEFINITION, {})
 
     def test_changed_in_between(self) -> None:
         """What somebody else has edited since the plan stays as it is."""
         step = merged(ACTIVE).redefine
         assert isinstance(step, Redefine)
-        edited = DEFINITION.replace("<name>web1</name>", "<name>web1</name><memory>7</memory>")
-        again = str(step.again_from(edited).arguments["xml"])
-        assert "<memory>7</memory>" in again
-        assert self.disks(step.again_from(edited))["vda"] == ("/share/volume-1", "raw", 1)
-        same = edited.replace("/share/volume-1.s2", "/share//./volume-1.s2")
-        assert self.disks(step.again_from(same))["vda"] == ("/share/volume-1", "raw", 1)
-        with pytest.raises(PointsElsewhere, match=r"vda is defined with /elsewhere"):
-            step.again_from(edited.replace("/share/volume-1.s2", "/elsewhere"))
+        named = DEFINITION.replace("<name>web1</name>", "<name>web1</name><memory>7</memory>")
+        again = step.again_from(named, same)
+        assert "<memory>7</memory>" in str(again.arguments["xml"])
+        assert self.disks(again)["vda"] == [("/share/volume-1", "raw")]
+        spelled = named.replace("/share/volume-1.s2", "/share//./volume-1.s2")
+        assert self.disks(step.again_from(spelled, same))["vda"] == [("/share/volume-1", "raw")]
+        for wanted, elsewhere in (
+            (r"vda is defined with /elsewhere", "/share/volume-1.s2"),
+            (r"/share/volume-1.s2 over /elsewhere", "/share/volume-1.s1"),
+        ):
+            with pytest.raises(PointsElsewhere, match=wanted):
+                step.again_from(named.replace(elsewhere, "/elsewhere"), same)
         with pytest.raises(PointsElsewhere, match="None"):
-            step.again_from("<domain/>")
+            step.again_from("<domain/>", same)
+
+    def test_made_already(self) -> None:
+        """A signal, or a crash, can come between libvirt's answer and ours."""
+        for step in (merged(ACTIVE).redefine, snapshot().switch, merged(COMMIT).forget):
+            assert isinstance(step, Redefine)
+            done = str(step.arguments["xml"])
+            assert self.disks(step.again_from(done, same)) == self.disks(step)
+
+    def test_other_name_of_the_same_file(self) -> None:
+        step = merged(ACTIVE).redefine
+        assert isinstance(step, Redefine)
+        again = step.again_from(DEFINITION.replace("/share/", "/link/"), lambda *_: True)
+        assert self.disks(again)["vda"] == [("/share/volume-1", "raw")]
+
+
+LABEL = '<seclabel model="dac" relabel="no"/>'
+A, B, C = "/share/a", "/share/b", "/share/c"
+
+
+def named(*lower: str, end: str = "", attributes: str = 'type="file"') -> str:
+    """A definition that names these qcow2 files (a device: block) below the active file A."""
+    inside = end
+    for path in reversed(lower):
+        kind, attribute = ("block", "dev") if path.startswith("/dev/") else ("file", "file")
+        source = f'<source {attribute}="{path}">{LABEL}</source>'
+        inside = (
+            f'<backingStore type="{kind}"><format type="qcow2"/>{source}{inside}</backingStore>'
+        )
+    return (
+        f"<domain><devices><disk {attributes}><driver type='qcow2' cache='none'/>"
+        f"<source file='{A}' startupPolicy='optional'>{LABEL}</source>{inside}"
+        "<target dev='vda'/></disk></devices></domain>"
+    )
+
+
+def places(*was: int | None, device: bool = False) -> tuple[Place, ...]:
+    old = (A, B, C)
+    return tuple(
+        Place(
+            path="/share/new" if one is None else old[one],
+            format="qcow2",
+            is_block=device,
+            was=one,
+        )
+        for one in was
+    )
+
+
+class TestEdit:
+    """The chain that a definition names, and whether it says where that ends."""
+
+    def chain(self, text: str, *new: int | None, names: int | None = None) -> str:
+        edit = Edit(old=(A, B, C), new=places(*new), names=names)
+        (disk,) = xml.parse(edited(text, {"vda": edit})).disks
+        end = ["."] if disk.ended else []
+        return " ".join([str(layer.path).rpartition("/")[2] for layer in disk.layers] + end)
+
+    @pytest.mark.parametrize(
+        ("new", "silent", "upper", "whole", "ended"),
+        [
+            ((None, 0, 1, 2), "new", "new a b", "new a b c", "new a b c ."),
+            ((0, 2), "a", "a", "a c", "a c ."),
+            ((0, 1), "a", "a b", "a b", "a b ."),
+            ((0,), "a", "a", "a", "a ."),
+            ((1, 2), "b", "b", "b c", "b c ."),
+            ((2,), "c", "c", "c", "c ."),
+        ],
+    )
+    def test_new_chain(
+        self, new: tuple[int | None, ...], silent: str, upper: str, whole: str, ended: str
+    ) -> None:
+        assert self.chain(named(), *new) == silent
+        assert self.chain(named(B), *new) == upper
+        assert self.chain(named(B, C), *new) == whole
+        assert self.chain(named(B, C, end="<backingStore/>"), *new) == ended
+
+    @pytest.mark.parametrize("end", ["", "<backingStore/>"])
+    def test_shortened(self, end: str) -> None:
+        text = named(B, C, end=end)
+        assert self.chain(text, 0, 1, 2, names=1) == "a"
+        assert self.chain(text, 0, 1, 2, names=2) == "a b"
+
+    def test_what_was_shortened_is_named_again(self) -> None:
+        text = named(B, C, end="<backingStore/>")
+        old = (A, B, C)
+        before = Redefine.of(
+            Does.FORGET, text, {"vda": Edit(old=old, new=places(0, 1, 2), names=1)}
+        )
+        after = Redefine.of(Does.REDEFINE, text, {"vda": Edit(old=old, new=places(0, 2))})
+        short = str(before.again_from(text, same).arguments["xml"])
+        (disk,) = xml.parse(str(after.again_from(short, same).arguments["xml"])).disks
+        assert ([layer.path for layer in disk.layers], disk.ended) == ([A, C], True)
+
+    def test_labels_and_kinds_go_with_their_files(self) -> None:
+        text = named("/dev/vg/lv", C)
+        edit = Edit(old=(A, "/dev/vg/lv", C), new=places(1, 2))
+        changed = edited(text, {"vda": edit})
+        assert '<disk type="block">' in changed
+        assert f'<source dev="/dev/vg/lv" startupPolicy="optional">{LABEL}</source>' in changed
+        assert A not in changed
+        over = edited(text, {"vda": Edit(old=(A, "/dev/vg/lv", C), new=places(None, 0, 1))})
+        assert '<disk type="file">' in over
+        assert f'<source file="/share/new" startupPolicy="optional">{LABEL}</source>' in over
+        assert f'<backingStore type="file"><format type="qcow2"/><source file="{A}">' in over
+        assert '<backingStore type="block">' in over
+
+    def test_overlay_over_a_block_device(self) -> None:
+        text = named(attributes='type="block"').replace("file='/share/a'", "dev='/dev/a'")
+        changed = edited(text, {"vda": Edit(old=("/dev/a",), new=places(None, 0))})
+        assert '<disk type="file">' in changed
+        assert "/dev/a" not in changed
+
+    def test_base_that_was_not_named_and_is_a_block_device(self) -> None:
+        edit = Edit(old=(A, B, C), new=places(1, device=True))
+        changed = edited(named(), {"vda": edit})
+        assert '<disk type="block">' in changed
+        assert f'dev="{B}"' in changed
+
+    def test_format_that_the_definition_has_not_told_is_told(self) -> None:
+        text = named(B).replace("<driver type='qcow2' cache='none'/>", "")
+        changed = edited(text, {"vda": Edit(old=(A, B, C), new=places(None, 0, 1))})
+        assert f'<backingStore type="file"><format type="qcow2"/><source file="{A}">' in changed
+
+    def test_whether_something_is_said_of_what_lies_below(self) -> None:
+        assert not names_below(named(), "vda", 0)
+        assert names_below(named(end="<backingStore/>"), "vda", 0)
+        assert names_below(named(B), "vda", 0)
+        assert not names_below(named(B), "vda", 1)
+        assert names_below(named(B, end="<backingStore/>"), "vda", 1)
+        assert not names_below(named(B), "vda", 2)
+        assert not names_below(named(B), "vdz", 0)
 
 
 class TestRefused:
@@ -174,6 +338,18 @@ class TestRefused:
             snapshot(saved)
         with pytest.raises(MemorySaved):
             COMPOSER.merge(PULL, DEFAULT_OPTIONS, saved)
+
+    @pytest.mark.parametrize("merge", [COMMIT, ACTIVE, PULL])
+    def test_a_format_that_no_header_records(self, merge: MergePlan) -> None:
+        """A start after a crash in mid-job would go by the headers alone."""
+        base = merge.disk.layers[-1]
+        by_xml = tuple(one for one in base.evidence if one.witness is not Witness.HEADER)
+        layers = (*merge.disk.layers[:-1], replace(base, evidence=by_xml))
+        disk = replace(merge.disk, layers=layers)
+        with pytest.raises(DiskUnsuitable, match=r"stands in the definition alone") as caught:
+            COMPOSER.merge(replace(merge, disk=disk), DEFAULT_OPTIONS, OFF)
+        command = "qemu-img rebase -u -f qcow2 -b volume-1 -F raw /share/volume-1.s1"
+        assert command in caught.value.way_out
 
     def test_a_job_that_nobody_could_resume(self) -> None:
         with pytest.raises(PauseUnsupported):

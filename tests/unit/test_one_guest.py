@@ -53,6 +53,26 @@ def only(found: tuple[Finding, ...]) -> Finding:
     return found[0]
 
 
+def test_what_could_not_be_read_of_one_disk() -> None:
+    disk = replace(samples.disk(), notes=("its size is not known",))
+    found = only(looked(disk))
+    assert (found.id, found.disk, found.message) == (
+        ("guest-partly-read", "vda", "its size is not known")
+    )
+
+
+def test_a_guest_that_is_off_is_no_finding() -> None:
+    disk = replace(samples.disk(), off=True)
+    assert looked(disk) == ()
+    (remark,) = samples.guest(disk).remarks
+    assert remark.startswith("the guest is off")
+
+
+def test_remarks_name_the_disk() -> None:
+    disk = replace(samples.disk(), notes=("why",))
+    assert replace(samples.guest(disk), notes=("all",)).remarks == ("all", "vda: why")
+
+
 @pytest.mark.parametrize("depth", range(1, 5))
 def test_a_clean_chain(depth: int) -> None:
     disk = samples.disk(depth)
@@ -195,7 +215,7 @@ class TestRecordedName:
         )
         found = only(looked(samples.changed_layer(disk, 0, node_details=node)))
         assert found.id == "backing-name-differs"
-        assert "QEMU has none open" in found.message
+        assert "QEMU has none" in found.message
 
     @pytest.mark.parametrize("name", ["nbd://host/export", 'json:{"driver":"nbd"}', "/dev/fdset/1"])
     def test_a_name_that_is_no_file_here(self, name: str) -> None:

@@ -73,7 +73,7 @@ class _Picture:
                 self._edge(edge)
         for number, job in enumerate(self._guest.jobs):
             self._job(f"job{number}", job)
-        title = [self._guest.guest or "guest", *self._guest.notes]
+        title = [self._guest.guest or "guest", *self._guest.remarks]
         return document(title, _DEFAULTS, self._clusters, [*self._outside, *self._edges])
 
     def _disk(self, number: int, disk: Disk) -> None:

@@ -21,11 +21,25 @@ def identity_of(status: os.stat_result) -> Identity:
     return "file", status.st_dev, status.st_ino
 
 
+def is_device(path: str) -> bool:
+    """Whether a path leads to a block device."""
+    found = identity(path)
+    return found is not None and found[0] == "device"
+
+
+def same_file(one: str, other: str) -> bool:
+    """Whether two names are of the same image; names that lead nowhere are compared as text."""
+    found = identity(one)
+    if found is not None:
+        return found == identity(other)
+    return os.path.realpath(one) == os.path.realpath(other)
+
+
 def identity(path: str) -> Identity | None:
     """Tell what a path leads to; None for what is not there, and for what no image can be."""
     try:
         return image_identity(os.stat(path))
-    except OSError:
+    except (OSError, ValueError):  # a name with a zero byte is no name
         return None
 
 

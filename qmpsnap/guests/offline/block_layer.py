@@ -22,6 +22,7 @@ from typing import Final
 
 from qmpsnap.errors import Refused
 from qmpsnap.guests import children
+from qmpsnap.guests.files.identity import is_device
 from qmpsnap.monitor.socket import SocketMonitor
 
 PROGRAM: Final = "qemu-system-x86_64"
@@ -154,7 +155,7 @@ def _nodes(layers: Sequence[tuple[str, str]]) -> Iterator[dict[str, object]]:
         path, format_ = layers[position]
         lower = position > 0
         yield {
-            "driver": "file",
+            "driver": "host_device" if is_device(path) else "file",
             "node-name": f"layer-{position}-file",
             "filename": path,
             "auto-read-only": True,

@@ -7,30 +7,26 @@ QEMU, and in the definition.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import replace
 from typing import Any, cast
 
 from qmpsnap.errors import Failed, QmpsnapError, Refused
-from qmpsnap.formats.from_headers import next_below, with_chain
-from qmpsnap.formats.from_xml import guest_from_xml
 from qmpsnap.formats.layers import Disk, Disks
-from qmpsnap.formats.qcow2 import BadHeader, Header
 from qmpsnap.graph import xml
 from qmpsnap.guests.closable import Closable
 from qmpsnap.guests.files.door import take_file
-from qmpsnap.guests.files.header import read_header
+from qmpsnap.guests.files.identity import same_file
 from qmpsnap.guests.files.looks import LocalFiles
-from qmpsnap.guests.files.sizes import with_raw_sizes
 from qmpsnap.guests.libvirt import door
 from qmpsnap.guests.libvirt.neighbours import surroundings_of
 from qmpsnap.guests.offline.block_layer import opened
 from qmpsnap.guests.offline.definition import Redefine
+from qmpsnap.guests.offline.reading import NoSize, read_disk
 from qmpsnap.guests.offline.steps import OfflineComposer, with_nodes
 from qmpsnap.guests.qmp.guest import QmpGuest
 from qmpsnap.monitor.base import CommandFailed
+from qmpsnap.monitor.passthrough import MonitorBusy, in_time
 from qmpsnap.monitor.virt import libvirt_module
 from qmpsnap.operations.guards import Surroundings
 from qmpsnap.operations.guest import Outline, State
@@ -120,7 +116,7 @@ class OfflineGuest(Closable):
             return self._engine.take(step)
         if isinstance(step, Redefine):
             # A merge of hours may have gone by, and somebody may have edited the definition.
-            step = step.again_from(self._definition())
+            step = step.again_from(self._definition(), same_file)
         try:
             return door.take(self._domain, step)
         except CommandFailed as error:
@@ -150,16 +146,14 @@ class OfflineGuest(Closable):
         if self._call("virDomainIsActive", self._domain.isActive):
             raise GuestStarted(self._domain.name())
         domain = xml.parse(self._definition())
-        headers = {
-            path: header for disk in domain.disks for path, header in _followed(disk).items()
-        }
-        chains = (with_chain(disk, headers, os.path.realpath) for disk in domain.disks)
-        domain = replace(domain, disks=tuple(chains))
-        note = "the guest is off: formats by its definition and the headers of its files"
-        report = guest_from_xml(domain, headers=headers, notes=(note,))
-        disks = tuple(with_nodes(self._with_size(disk)) for disk in report.disks)
-        graph = self._engine.read().graph if len(self._held) == 1 else None
-        return replace(report, disks=disks, graph=graph)
+        disks = tuple(with_nodes(read_disk(disk, self._size)) for disk in domain.disks)
+        paths = (layer.path for disk in disks for layer in disk.layers)
+        return Disks(
+            guest=domain.name,
+            disks=disks,
+            open_files=frozenset(path for path in paths if path is not None),
+            graph=self._engine.read().graph if len(self._held) == 1 else None,
+        )
 
     def _definition(self) -> str:
         flags = self._libvirt.VIR_DOMAIN_XML_INACTIVE | self._libvirt.VIR_DOMAIN_XML_SECURE
@@ -168,16 +162,13 @@ class OfflineGuest(Closable):
     def _call(self, name: str, function: Callable[[], Any]) -> Any:
         return door.call(self._domain, name, function)
 
-    def _with_size(self, disk: Disk) -> Disk:
-        """No header tells the size of a raw file; libvirt may look where this process may not."""
-        disk = with_raw_sizes(disk)
-        active = disk.layers[0] if disk.layers else None
-        if active is None or active.virtual_size is not None or active.format != "raw":
-            return disk
-        size = int(
-            self._call("virDomainGetBlockInfo", lambda: self._domain.blockInfo(disk.disk))[0]
-        )
-        return replace(disk, layers=(replace(active, virtual_size=size), *disk.layers[1:]))
+    def _size(self, target: str) -> int:
+        try:
+            return int(in_time(lambda: self._domain.blockInfo(target))[0])
+        except self._libvirt.libvirtError as error:
+            raise NoSize(str(error)) from error
+        except MonitorBusy:
+            raise NoSize("libvirt does not answer") from None
 
     def outlines(self, disks: Sequence[Disk]) -> tuple[Outline | None, ...]:
         """See `Guest.outlines`: a reading costs no guest anything."""
@@ -207,18 +198,3 @@ class OfflineGuest(Closable):
     def wait(self, job: str, timeout: float) -> Heard:
         """See `Jobs.wait`."""
         return self._engine.wait(job, timeout)
-
-
-def _followed(disk: xml.XmlDisk) -> dict[str, Header]:
-    """Headers of a chain by path, as far as each is stated to be qcow2 by the one above."""
-    headers: dict[str, Header] = {}
-    active = disk.layers[0] if disk.layers else None
-    path, stated = (active.path, active.format) if active else (None, None)
-    while path is not None and stated == "qcow2" and path not in headers:
-        try:
-            headers[path] = read_header(path)
-        except (OSError, BadHeader):
-            break
-        header = headers[path]
-        path, stated = next_below(path, header, os.path.realpath), header.backing_format
-    return headers

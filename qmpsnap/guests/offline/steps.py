@@ -2,8 +2,9 @@
 The acts of each operation on a guest that is off, put together from a plan.
 
     create   hold the chain ─► make the overlay ─► point the definition to it ─► let go
-    delete   hold the chain ─► the same job as with a guest ─►
-             (active commit) point the definition to the base ─► let go
+    delete   hold the chain ─► (where the definition names what leaves) take that out of it ─►
+             the same job as with a guest ─► (where it named it, or the active file has left)
+             name what is left in the definition ─► let go
 
 The chain is held by a QEMU without a machine, with QEMU's own locks, so a guest that somebody
 starts now does not start. Whatever is killed, the definition names a chain with all data: after an
@@ -15,13 +16,16 @@ from __future__ import annotations
 import os.path
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 from qmpsnap.errors import Refused
 from qmpsnap.formats.layers import Disk, Disks, Layer
+from qmpsnap.formats.verdict import Witness
 from qmpsnap.guests.files.steps import discard_steps, make_steps
-from qmpsnap.guests.offline.definition import Point, Redefine
+from qmpsnap.guests.offline.definition import Edit, Place, Redefine, names_below
 from qmpsnap.guests.qmp.steps import QmpComposer
 from qmpsnap.operations.guest import HeaderSteps, MergeSteps, Overlay, SnapshotSteps, State
+from qmpsnap.operations.headers import by_hand
 from qmpsnap.operations.job.states import JobReport, Verb
 from qmpsnap.operations.names import folder_of, tidy
 from qmpsnap.operations.options import MergeOptions, OnError, PauseUnsupported
@@ -30,7 +34,7 @@ from qmpsnap.operations.plan_merge import MergePlan
 from qmpsnap.operations.plan_snapshot import CreatePlan
 from qmpsnap.operations.quiesce import CannotFreeze
 from qmpsnap.operations.step import Does, Step
-from qmpsnap.operations.volume import VolumeLayer
+from qmpsnap.operations.volume import DiskUnsuitable, Volume, VolumeLayer
 
 RELEASE = Step(does=Does.RELEASE, by="file", what="close-chain")
 
@@ -114,14 +118,11 @@ class OfflineComposer:
         for plan in plans:
             if tidy(os.path.dirname(plan.overlay)) != folder_of(plan.active):
                 raise ElsewhereWhileOff(plan.overlay, plan.active.path, self._guest)
-        points = {
-            plan.disk.disk: Point(old=plan.active.path, path=plan.overlay, format="qcow2")
-            for plan in plans
-        }
+        edits = {plan.disk.disk: _with_overlay(plan) for plan in plans}
         return SnapshotSteps(
             hold=tuple(_hold(plan.disk) for plan in plans),
             make=make_steps(plans, overlays),
-            switch=self._redefine(Does.SWITCH, points),
+            switch=self._redefine(Does.SWITCH, edits),
             release=RELEASE,
             discard=discard_steps(plans, overlays),
         )
@@ -133,18 +134,18 @@ class OfflineComposer:
         Raises:
             PauseUnsupported: Nobody but this call can reach the job, so nobody could resume it.
             MemorySaved: The guest is to go on with the chain as it is.
+            DiskUnsuitable: A header is silent where only the definition tells a format.
         """
         if options.on_error is OnError.PAUSE:
             raise PauseUnsupported("the guest is off, and no other call could resume the job")
         self._check_memory(state)
-        redefine = None
-        if plan.kind == "active-commit" and plan.base is not None:
-            point = Point(old=plan.top.path, path=plan.base.path, format=plan.base.format)
-            redefine = self._redefine(Does.REDEFINE, {plan.disk.disk: point})
+        _check_headers(plan.disk)
+        forget, redefine = self._definition_of(plan)
         steps = self._qmp.merge(plan, options, state)
         return replace(
             steps,
             hold=_hold(plan.disk),
+            forget=forget,
             settle=tuple(_settling(steps)),
             otherwise=None,
             redefine=redefine,
@@ -168,8 +169,24 @@ class OfflineComposer:
         """See `Composer.flush`: nothing is in anybody's memory."""
         return None
 
-    def _redefine(self, does: Does, points: Mapping[str, Point]) -> Step:
-        return Redefine.of(does, self._definition(), points)
+    def _definition_of(self, plan: MergePlan) -> tuple[Step | None, Step | None]:
+        """What the definition is before the job and after it, where that is not as it is now."""
+        target, definition = plan.disk.disk, self._definition()
+        after = Edit(old=_paths(plan.disk), new=_places(plan.disk, plan.remaining))
+        if plan.kind == "active-commit":
+            return None, Redefine.of(Does.REDEFINE, definition, {target: after})
+        position = 0 if plan.above is None else after.old.index(plan.above.path)
+        if not names_below(definition, target, position):
+            return None, None
+        whole = _places(plan.disk, plan.disk.layers)
+        before = Edit(old=after.old, new=whole, names=position + 1)
+        return (
+            Redefine.of(Does.FORGET, definition, {target: before}),
+            Redefine.of(Does.REDEFINE, definition, {target: after}),
+        )
+
+    def _redefine(self, does: Does, edits: Mapping[str, Edit]) -> Step:
+        return Redefine.of(does, self._definition(), edits)
 
     def _check_memory(self, state: State) -> None:
         if state.saved:
@@ -191,17 +208,59 @@ def node_name(position: int) -> str:
 
 
 def with_nodes(disk: Disk) -> Disk:
-    """Give the layers the names of the nodes that they will be opened by."""
+    """The disk of a guest that is off; its layers have the nodes that they will be opened by."""
     if not disk.layers:
-        return disk
+        return replace(disk, off=True)
     layers = tuple(_with_nodes(layer, node_name(n)) for n, layer in enumerate(disk.layers))
-    return replace(disk, layers=layers, root=node_name(0))
+    return replace(disk, layers=layers, root=node_name(0), off=True)
 
 
 def _with_nodes(layer: Layer, name: str) -> Layer:
     protocol = f"{name}-file"
     nodes = (name, protocol)
     return replace(layer, node=name, top_node=name, protocol_node=protocol, nodes=nodes)
+
+
+def _check_headers(disk: Volume) -> None:
+    """
+    While a job runs, and for whoever starts the guest after a crash, the headers alone must do.
+
+    Raises:
+        DiskUnsuitable: One of them records no format.
+    """
+    for above, layer in pairwise(disk.layers):
+        if not any(one.witness is Witness.HEADER for one in layer.evidence):
+            name = above.backing_name or layer.path
+            raise DiskUnsuitable(
+                disk.disk,
+                f"that {layer.file} is {layer.format} stands in the definition alone, and not in "
+                f"the header of {above.file}",
+                f"Record it there: `{by_hand(above, layer, name)}`.",
+            )
+
+
+def _paths(disk: Volume) -> tuple[str, ...]:
+    return tuple(layer.path for layer in disk.layers)
+
+
+def _with_overlay(plan: CreatePlan) -> Edit:
+    overlay = Place(path=plan.overlay, format="qcow2", was=None)
+    new = (overlay, *_places(plan.disk, plan.disk.layers))
+    return Edit(old=_paths(plan.disk), new=new)
+
+
+def _places(before: Volume, layers: Sequence[VolumeLayer]) -> tuple[Place, ...]:
+    """Layers of a chain with the positions that they had in it."""
+    paths = _paths(before)
+    return tuple(
+        Place(
+            path=layer.path,
+            format=layer.format,
+            is_block=layer.protocol == "host_device",
+            was=paths.index(layer.path),
+        )
+        for layer in layers
+    )
 
 
 def _hold(disk: Disk) -> Step:

@@ -274,7 +274,7 @@ def test_killed_in_mid_job(off: Off) -> None:
 def test_definition_that_libvirt_refuses(off: Off, monkeypatch: pytest.MonkeyPatch) -> None:
     off.grow(2)
     content = off.content()
-    monkeypatch.setattr("qmpsnap.guests.offline.definition.pointed_to", lambda *_: "<domain/>")
+    monkeypatch.setattr("qmpsnap.guests.offline.definition.edited", lambda *_: "<domain/>")
     said = off.rig.delete(f"{BASE}.s1", BASE)
     assert (said.code, said.status["status"]) != (0, "deleting_compute_complete")
     assert off.active() == (f"{BASE}.s1", "qcow2")
