@@ -7,6 +7,8 @@ import os
 from collections.abc import Collection, Sequence
 from typing import overload
 
+from qmpsnap.errors import Refused
+from qmpsnap.formats.layers import Disks
 from qmpsnap.journal.file import DEFAULT, Journal
 from qmpsnap.journal.keep import created, deleted
 from qmpsnap.operations.guards import Guard
@@ -179,6 +181,33 @@ def delete(
         verify=verify,
         remove=remove_file,
     )
+
+
+class NothingToSnapshot(Refused):
+    """The guest has no disk that it can write."""
+
+    msg = "{self.guest} has no disk that it can write"
+    remedy = "See `qmpsnap disks`: an empty drive, and what is read-only, gets no snapshot."
+
+    guest: str
+
+
+def writable(guest: Disks) -> tuple[str, ...]:
+    """
+    The disks of a guest that it can write, by name: what a snapshot of all disks is of.
+
+    No drives for media, no devices of the host that are passed through (`lun`), and no flash memory:
+    its settings are not part of a snapshot.
+
+    Raises:
+        NothingToSnapshot: There is none.
+    """
+    found = tuple(
+        one.disk for one in guest.disks if one.kind == "disk" and one.layers and not one.read_only
+    )
+    if not found:
+        raise NothingToSnapshot(guest.guest or "the guest")
+    return found
 
 
 def default_name() -> str:

@@ -55,8 +55,10 @@ class Command(Common):
     changes = False
     """Whether it changes something: a signal then comes only where the operation expects it."""
 
-    def __init__(self, *args: Any, **more: Any) -> None:
+    def __init__(self, *args: Any, one_guest: bool = False, **more: Any) -> None:
         super().__init__(*args, **more)
+        self.one_guest = one_guest or any(param.name == "guest" for param in self.params)
+        """Whether it is about one guest: `$QMPSNAP_QMP` is for these."""
         self.params += global_options.global_options(hidden=True)
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
@@ -72,6 +74,8 @@ class Command(Common):
         for name in ("qmp", "replay"):
             if name in values:
                 given(ctx).setdefault(name, values[name])
+        if self.one_guest:
+            global_options.by_environment(ctx, values)
         output = given(ctx).get("output")
         if output is not None and not ctx.resilient_parsing:
             if all(param.name != "output" for param in self.params):
@@ -84,7 +88,7 @@ class Command(Common):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; its errors become a message (JSON with `-o json`) and an exit code."""
         global_options.check(ctx)
-        _log(given(ctx).get("verbose", 0))
+        _log(given(ctx).get("verbose", 0), as_json="log_json" in given(ctx))
         ctx.obj = _road(given(ctx))
         if any(param.name == "guest" for param in self.params):
             ctx.params.setdefault("guest", None)  # callbacks take it in any case
@@ -103,12 +107,18 @@ class Changing(Command):
     changes = True
 
 
-def _log(verbosity: int) -> None:
+def _log(verbosity: int, *, as_json: bool) -> None:
     if verbosity:
         import logging
 
         level = logging.DEBUG if verbosity > 1 else logging.INFO
-        logging.basicConfig(level=level, stream=sys.stderr, format="%(name)s: %(message)s")
+        handler: logging.Handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(name)s: %(message)s"))
+        if as_json:
+            from qmpsnap.cli.json_log import JsonHandler
+
+            handler = JsonHandler()
+        logging.basicConfig(level=level, handlers=[handler])
 
 
 def _road(options: dict[str, Any]) -> Road:

@@ -7,12 +7,12 @@ import click
 from qmpsnap.cli import documents, views
 from qmpsnap.cli.command import Command
 from qmpsnap.cli.connection import Road, read_guest
-from qmpsnap.cli.output import output_option, show
+from qmpsnap.cli.output import rows_option, show
 
 
 @click.command(cls=Command, examples=("disks web1", "disks web1 -o json"))
 @click.argument("guest")
-@output_option
+@rows_option
 @click.pass_obj
 def disks(road: Road, guest: str | None, output: str) -> None:
     """Show a guest's disks: active file, format, depth of the chain."""

@@ -67,6 +67,7 @@ _MAY_GO = {
 
 @click.command(
     cls=Command,
+    one_guest=True,
     examples=("explain /share/volume-1.monday", "--qmp /run/web1.qmp explain disk.qcow2 -o json"),
 )
 @click.argument("file")

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from qmpsnap.cli import documents
-from qmpsnap.cli.output import Format, say, show, write
+from qmpsnap.cli.output import Format, Rows, say, show, write
 from qmpsnap.cli.tables import Screen, Table
 from qmpsnap.cli.text import INDENT, fold, printable
 from qmpsnap.findings.facts import Seen
@@ -27,7 +27,7 @@ _STYLE: Final = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severit
 findings_output = click.option(
     "-o",
     "--output",
-    type=click.Choice([*(one.value for one in Format), SARIF]),
+    type=click.Choice([*(one.value for one in (*Format, *Rows)), SARIF]),
     default=Format.TABLE.value,
     show_default=True,
     help="How to print the findings.",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from typing import Any, Final
 
 import click
 from click.core import ParameterSource
 
-from qmpsnap.cli.output import QUIET, Drawing, Format
+from qmpsnap.cli.output import LOG_JSON, QUIET, Drawing, Format, Rows
 from qmpsnap.cli.units import Seconds
 
 _GIVEN: Final = "qmpsnap.cli.given"
@@ -17,7 +19,7 @@ _ROADS: Final = ("qmp", "connect", "replay")
 _OPTIONS: Final[dict[tuple[str, ...], dict[str, Any]]] = {
     ("--qmp",): {
         "metavar": "SOCKET",
-        "help": "Talk to QEMU on its own QMP socket; leave GUEST out.",
+        "help": "Talk to QEMU on its own QMP socket; leave GUEST out.  [default: $QMPSNAP_QMP]",
     },
     ("--agent",): {
         "metavar": "SOCKET",
@@ -46,14 +48,18 @@ _OPTIONS: Final[dict[tuple[str, ...], dict[str, Any]]] = {
         "is_flag": True,
         "help": "No progress and no notes on stderr; errors still.",
     },
+    ("--log-json",): {
+        "is_flag": True,
+        "help": "Messages, progress and errors on stderr as JSON, one a line.",
+    },
 }
 """All but `--output`, which not every command has."""
 
 _OUTPUT: Final[dict[str, Any]] = {
     "metavar": "FORMAT",
-    "type": click.Choice([*(one.value for one in (*Format, *Drawing)), "sarif"]),
-    "help": "How to print the result: table, json or yaml; chain can dot and svg as well, verify "
-    "and audit sarif.  [default: table]",
+    "type": click.Choice([*(one.value for one in (*Format, *Rows, *Drawing)), "sarif"]),
+    "help": "How to print the result: table, json or yaml, and csv where it is rows; chain can dot "
+    "and svg as well, verify and audit sarif.  [default: table]",
 }
 
 
@@ -113,6 +119,21 @@ def check(ctx: click.Context) -> None:
     if "quiet" in found and "verbose" in found:
         raise click.UsageError("-q and -v contradict each other: give one", ctx)
     ctx.meta[QUIET] = "quiet" in found
+    ctx.meta[LOG_JSON] = "log_json" in found
+
+
+def by_environment(ctx: click.Context, values: Mapping[str, object]) -> None:
+    """
+    Take `$QMPSNAP_QMP` for `--qmp`, unless the command line says which guest is meant.
+
+    Args:
+        ctx: Of the command.
+        values: Options that stand after it.
+    """
+    socket = os.environ.get("QMPSNAP_QMP")
+    found = given(ctx)
+    if socket and not any(name in found or name in values for name in _ROADS):
+        found["qmp"] = socket
 
 
 def names_guest(ctx: click.Context) -> bool:

@@ -13,7 +13,7 @@ from qmpsnap.cli import documents
 from qmpsnap.cli.command import Command
 from qmpsnap.cli.connection import Road
 from qmpsnap.cli.every_guest import Answer, Domain, by_libvirt, listed, many_options
-from qmpsnap.cli.output import output_option, say, show
+from qmpsnap.cli.output import rows_option, say, show
 from qmpsnap.cli.parallel import in_parallel
 from qmpsnap.cli.tables import Table
 from qmpsnap.cli.views import size
@@ -41,7 +41,7 @@ class Row:
 
 @click.command(cls=Command, examples=("guests", "guests -c qemu+ssh://compute7/system -o json"))
 @many_options
-@output_option
+@rows_option
 @click.pass_obj
 def guests(road: Road, jobs: int, timeout: float, output: str) -> None:
     """

@@ -7,13 +7,13 @@ import click
 from qmpsnap.cli import documents, views
 from qmpsnap.cli.command import Command
 from qmpsnap.cli.connection import Road, measured, read_guest
-from qmpsnap.cli.output import output_option, show
+from qmpsnap.cli.output import rows_option, show
 
 
 @click.command("list", cls=Command, examples=("list web1", "list web1 vda"))
 @click.argument("guest")
 @click.argument("disk", required=False)
-@output_option
+@rows_option
 @click.pass_obj
 def list_(road: Road, guest: str | None, disk: str | None, output: str) -> None:
     """List the snapshots of a guest's disks, newest first."""

@@ -9,7 +9,7 @@ import click
 
 from qmpsnap.cli.command import Command
 from qmpsnap.cli.connection import Road
-from qmpsnap.cli.output import output_option, say, show
+from qmpsnap.cli.output import rows_option, say, show
 from qmpsnap.cli.tables import Table
 from qmpsnap.cli.units import seconds_text
 from qmpsnap.journal.file import KEEP, Journal
@@ -27,7 +27,7 @@ from qmpsnap.journal.record import Entry
     default=KEEP,
     help="Show the newest N only.",
 )
-@output_option
+@rows_option
 @click.pass_obj
 def log(road: Road, guest: str | None, disk: str | None, number: int, output: str) -> None:
     """

@@ -9,7 +9,7 @@ import click
 
 from qmpsnap.cli.command import Command
 from qmpsnap.cli.connection import Road, read_guest
-from qmpsnap.cli.output import output_option, show
+from qmpsnap.cli.output import rows_option, show
 from qmpsnap.cli.tables import Screen, Table
 from qmpsnap.cli.text import fold, printable
 from qmpsnap.cli.units import moment, moment_text
@@ -33,7 +33,7 @@ class NoFolder(Refused):
 @click.command(cls=Command, examples=("orphans web1 vda", "orphans web1 vda -o json"))
 @click.argument("guest")
 @click.argument("disk")
-@output_option
+@rows_option
 @click.pass_obj
 def orphans(road: Road, guest: str | None, disk: str, output: str) -> None:
     """

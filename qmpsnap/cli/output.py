@@ -30,6 +30,8 @@ View = Callable[[Screen], Iterable[str | Table]]
 
 QUIET: Final = "qmpsnap.cli.quiet"
 """Key of `-q` among what a click context knows."""
+LOG_JSON: Final = "qmpsnap.cli.log_json"
+"""The same of `--log-json`."""
 
 
 class Format(StrEnum):
@@ -38,6 +40,12 @@ class Format(StrEnum):
     TABLE = "table"
     JSON = "json"
     YAML = "yaml"
+
+
+class Rows(StrEnum):
+    """Values of `--output` where there are rows."""
+
+    CSV = "csv"
 
 
 class Drawing(StrEnum):
@@ -52,9 +60,14 @@ def output_option(function: F) -> F:
     return _output(Format)(function)
 
 
+def rows_option(function: F) -> F:
+    """Add `-o`/`--output` to a command whose result is rows."""
+    return _output((*Format, *Rows))(function)
+
+
 def drawing_option(function: F) -> F:
     """Add `-o`/`--output` to a command that can draw its result as well."""
-    return _output((*Format, *Drawing))(function)
+    return _output((*Format, *Rows, *Drawing))(function)
 
 
 def _output(values: Iterable[StrEnum]) -> Callable[[F], F]:
@@ -109,6 +122,11 @@ def _locale() -> str:
 
 def show(document: Mapping[str, object], output: str, view: View) -> None:
     """Print a result in the format asked for."""
+    if output == Rows.CSV:
+        from qmpsnap.cli.rows import csv_text
+
+        write(csv_text(document), nl=False)
+        return
     match Format(output):
         case Format.JSON:
             import json
@@ -177,6 +195,11 @@ def say(text: str) -> None:
 
 def warn(text: str) -> None:
     """A message that somebody has to see, `-q` or not."""
+    if logs_json():
+        from qmpsnap.cli.json_log import line
+
+        _echo(line("info", text))
+        return
     _echo(printable(text))
 
 
@@ -188,13 +211,22 @@ def _echo(text: str) -> None:
 
 def is_quiet() -> bool:
     """Whether `-q` was given."""
+    return _is_given(QUIET)
+
+
+def logs_json() -> bool:
+    """Whether `--log-json` was given."""
+    return _is_given(LOG_JSON)
+
+
+def _is_given(key: str) -> bool:
     context = click.get_current_context(silent=True)
-    return context is not None and bool(context.meta.get(QUIET))
+    return context is not None and bool(context.meta.get(key))
 
 
 def complain(error: QmpsnapError, output: str | None) -> None:
     """Say what went wrong, whether anything changed, and what to do; JSON where asked for."""
-    if output in (Format.JSON, Format.YAML):
+    if output in (Format.JSON, Format.YAML) or logs_json():
         import json
 
         problem = {

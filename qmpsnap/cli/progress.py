@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from qmpsnap.cli.output import is_quiet, say, warn
+from qmpsnap.cli.output import is_quiet, logs_json, say, warn
 from qmpsnap.cli.text import printable
 from qmpsnap.cli.units import seconds_text
 from qmpsnap.operations.job.notices import Notice, StoppedByError
@@ -43,7 +43,7 @@ class Shown:
 @contextmanager
 def shown() -> Iterator[Shown]:
     """Show progress for the length of a block; nothing of it with `-q`."""
-    if is_quiet() or not sys.stderr.isatty():
+    if is_quiet() or logs_json() or not sys.stderr.isatty():
         yield Shown(_lines(), _tell)
         return
     from rich.console import Console

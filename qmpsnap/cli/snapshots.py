@@ -12,6 +12,7 @@ from qmpsnap.cli.command import Changing
 from qmpsnap.cli.connection import Road
 from qmpsnap.cli.interruptible import expecting
 from qmpsnap.cli.journaling import journal_option
+from qmpsnap.cli.no_wait import Leaving, check_runs, show_started
 from qmpsnap.cli.options import (
     allow_option,
     force_option,
@@ -24,10 +25,11 @@ from qmpsnap.cli.output import output_option, say, show
 from qmpsnap.cli.progress import shown
 from qmpsnap.cli.quiescing import quiesce_options
 from qmpsnap.cli.text import fold, printable
+from qmpsnap.formats.layers import Disks
 from qmpsnap.journal.file import Journal
 from qmpsnap.operations.forecast import forecast_create, forecast_delete
 from qmpsnap.operations.options import MergeOptions
-from qmpsnap.operations.outcome import Result
+from qmpsnap.operations.outcome import Interrupted, Result
 from qmpsnap.operations.requests import Method, NamedDeleteRequest
 
 
@@ -36,11 +38,12 @@ from qmpsnap.operations.requests import Method, NamedDeleteRequest
     examples=(
         "create web1 vda",
         "create web1 vda monday --also vdb --quiesce try",
+        "create web1 --all-disks monday",
         "create web1 vda monday --into /var/lib/libvirt/images",
     ),
 )
 @click.argument("guest")
-@click.argument("disk")
+@click.argument("disk", required=False)
 @click.argument("name", required=False)
 @plan_option
 @allow_option
@@ -49,6 +52,11 @@ from qmpsnap.operations.requests import Method, NamedDeleteRequest
     metavar="DISK",
     multiple=True,
     help="One more disk, at the same moment; may be given again. All of them, or none.",
+)
+@click.option(
+    "--all-disks",
+    is_flag=True,
+    help="All disks that the guest can write, at the same moment; leave DISK out.",
 )
 @click.option(
     "--into", metavar="DIR", help="Folder for the new files.  [default: the active file's]"
@@ -61,9 +69,10 @@ from qmpsnap.operations.requests import Method, NamedDeleteRequest
 def create(
     road: Road,
     guest: str | None,
-    disk: str,
+    disk: str | None,
     name: str | None,
     also: tuple[str, ...],
+    all_disks: bool,
     into: str | None,
     file: str | None,
     quiesce: str,
@@ -82,11 +91,18 @@ def create(
     """
     if file is not None and (also or into is not None):
         raise click.UsageError("--file goes neither with --into nor with --also")
+    if all_disks and (also or file is not None or name is not None):
+        raise click.UsageError("--all-disks takes NAME alone: neither DISK, --also nor --file")
+    if all_disks:
+        disk, name = None, disk
+    elif disk is None:
+        raise click.UsageError("name a DISK, or give --all-disks")
     snapshot = name or by_name.default_name()
     quiescence = quiescing.quiesce(quiesce, freeze_timeout)
     with expecting(road, guest) as host:
+        disk, *others = (disk, *also) if disk is not None else _all_disks(host.read())
         if only_plan:
-            requests = by_name.create_requests([disk, *also], snapshot, into=into, file=file)
+            requests = by_name.create_requests([disk, *others], snapshot, into=into, file=file)
             forecasts = forecast_create(host, requests, quiescence, allow=guards(allow))
             plans.show_plans("create", forecasts, output)
             return
@@ -94,7 +110,7 @@ def create(
             host,
             disk,
             snapshot,
-            also=also,
+            also=others,
             into=into,
             file=file,
             quiesce=quiescence,
@@ -104,6 +120,19 @@ def create(
     _tell(
         f"snapshot {snapshot} of {', '.join(one.disk.disk for one in done)}", "create", done, output
     )
+
+
+def _all_disks(guest: Disks) -> tuple[str, ...]:
+    """Those that are meant by `--all-disks`; says which are not, where the guest can write them."""
+    chosen = by_name.writable(guest)
+    left = [
+        f"{one.disk} ({one.kind})"
+        for one in guest.disks
+        if one.layers and not one.read_only and one.disk not in chosen
+    ]
+    if left:
+        say(f"note: not part of the snapshot: {', '.join(left)}")
+    return chosen
 
 
 @click.command(
@@ -126,6 +155,12 @@ def create(
     help="Remove the files that left the chain, once QEMU and libvirt hold them no more. Those in "
     "another folder than the active file's are kept.",
 )
+@click.option(
+    "--no-wait",
+    is_flag=True,
+    help="Start the job and leave it to QEMU; the same command without this option finishes it. What "
+    "is nearly done is seen to its end, and so is a pull under libvirt.",
+)
 @allow_option
 @force_option
 @verify_option
@@ -144,6 +179,7 @@ def delete(
     allow: tuple[str, ...],
     force: bool,
     verify: bool,
+    no_wait: bool,
     only_plan: bool,
     options: MergeOptions,
     journal: Journal | None,
@@ -154,6 +190,8 @@ def delete(
 
     NAME is a snapshot's name, as `qmpsnap list` shows it, or the name of its overlay.
     """
+    if no_wait and (verify or remove_file or options.timeout_s is not None):
+        raise click.UsageError("--verify, --remove-file and --timeout need somebody who waits")
     allowed = guards(allow, force=force)
     if only_plan:
         request = NamedDeleteRequest(disk=disk, snapshot=name, method=method)
@@ -167,20 +205,29 @@ def delete(
             )
         plans.show_plans("delete", (forecast,), output)
         return
+    leaving = Leaving(leaves_pulls=road.qmp is not None)
     with expecting(road, guest) as host, shown() as screen:
-        done = by_name.delete(
-            host,
-            disk,
-            name,
-            method=method,
-            remove_file=remove_file,
-            options=options,
-            allow=allowed,
-            verify=verify,
-            progress=screen.progress,
-            notices=screen.tell,
-            journal=journal,
-        )
+        if no_wait:
+            check_runs(host)
+        try:
+            done = by_name.delete(
+                host,
+                disk,
+                name,
+                method=method,
+                remove_file=remove_file,
+                options=options,
+                allow=allowed,
+                verify=verify,
+                progress=leaving.progress if no_wait else screen.progress,
+                notices=screen.tell,
+                journal=journal,
+            )
+        except Interrupted:
+            if not leaving.left:
+                raise
+            show_started(*leaving.left[0], output)
+            return
     _tell(f"deleted snapshot {name} of {done.disk.disk}", "delete", (done,), output)
     for path in done.removed:
         say(f"removed {path}")

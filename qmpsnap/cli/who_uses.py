@@ -11,9 +11,12 @@ from qmpsnap.errors import QmpsnapError, Refused
 from qmpsnap.formats.layers import Disks
 from qmpsnap.guests.census import Asked, layers_of
 from qmpsnap.guests.connect import libvirt_uri
-from qmpsnap.guests.files.census import Census, together
+from qmpsnap.guests.files.census import Census, Use, together
+from qmpsnap.guests.files.identity import Identity, identity
 from qmpsnap.guests.libvirt.census import ask_libvirt
 from qmpsnap.guests.replay import OnlyRecorded
+from qmpsnap.journal.file import Journal
+from qmpsnap.journal.folder import JournalUnusable
 from qmpsnap.monitor.virt import host_of, open_connection
 
 NO_MANAGER = "guests that are off and belong to no libvirt cannot be asked"
@@ -45,7 +48,7 @@ def guests_of(road: Road, report: Disks | None) -> Callable[[str], Census]:
     """Ask the guest that was read, and all that libvirt has; by a socket, the default libvirt's too."""
 
     def ask(folder: str) -> Census:
-        answers = [_libvirt(road, folder)]
+        answers = [_libvirt(road, folder), _journal()]
         if report is not None:
             who = f"guest {report.guest}" if report.guest else f"the guest at {road.source}"
             answers.append(layers_of(report, who))
@@ -54,6 +57,25 @@ def guests_of(road: Road, report: Disks | None) -> Callable[[str], Census]:
         return together(answers)
 
     return ask
+
+
+def _journal() -> Census:
+    """What operations work on that were interrupted, and that `resume` has to settle."""
+    try:
+        store = Journal().looked_into()
+        if store is None:
+            return Census()
+        with store:
+            entries = store.open_entries()
+    except JournalUnusable as error:
+        return Census(gaps=(str(error),))
+    uses: dict[Identity, tuple[Use, ...]] = {}
+    for one in entries:
+        use = Use(by="record", who=f"the open operation {one.record.id} of qmpsnap")
+        for path in one.record.paths:
+            if (key := identity(path)) is not None:
+                uses[key] = (*uses.get(key, ()), use)
+    return Census(uses=uses, asked={"open operations": len(entries)})
 
 
 def _libvirt(road: Road, folder: str) -> Census:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from qmpsnap.errors import Refused
+from qmpsnap.guests.files.mounts import file_system
 
 VARIABLE: Final = "QMPSNAP_STATE"
 _ROOT: Final = 0
@@ -86,31 +87,3 @@ def checked(folder: Path, *, make: bool) -> Path:
     if status.st_uid not in (_ROOT, os.geteuid()) or status.st_mode & _OTHERS_MAY_WRITE:
         raise JournalUnusable(str(folder), "others can write into its folder")
     return folder
-
-
-def file_system(path: Path, mounts: str = "/proc/self/mountinfo") -> str:
-    """
-    The type of the file system that a path is on, or would be; empty where nobody tells.
-
-    Source: proc(5), mountinfo: the fifth field is the mount point, the type follows ` - `.
-    """
-    wanted = os.path.realpath(path)
-    found, length = "", -1
-    try:
-        with open(mounts, encoding="utf-8", errors="surrogateescape") as file:
-            lines = file.readlines()
-    except OSError:
-        return ""
-    for line in lines:
-        mount, _, source = line.partition(" - ")
-        point = _unescaped(mount.split(" ")[4])
-        is_above = point == "/" or wanted == point or wanted.startswith(f"{point}/")
-        if is_above and len(point) >= length:  # of two on one point the later one counts
-            found, length = source.split(" ", 1)[0], len(point)
-    return found
-
-
-def _unescaped(point: str) -> str:
-    for code, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
-        point = point.replace(code, character)
-    return point

@@ -29,7 +29,7 @@ URI = "qemu:///system"
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """libvirt's errors and numbers; and a file system that is this host's alone, with leases."""
     monkeypatch.setattr(of_libvirt, "libvirt_module", lambda: fake_libvirt.LIBVIRT)
-    monkeypatch.setattr(census, "_file_system", lambda _folder: "ext4")
+    monkeypatch.setattr(census, "file_system", lambda _folder: "ext4")
     monkeypatch.setattr(whole, "is_open_nowhere", lambda _path: True)
 
 
@@ -304,36 +304,7 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
         who_uses(str(tmp_path / "no"), lambda _folder: Census())
 
 
-class TestFileSystem:
-    MOUNTS = (
-        "22 1 0:20 / / rw - ext4 /dev/sda1 rw\n"
-        "30 22 0:30 / /srv rw,nosuid shared:1 - nfs4 nas:/srv rw\n"
-        "31 30 0:31 / /srv/a\\040b rw - xfs /dev/sdb rw\n"
-        "32 30 0:32 / /srv/c rw - nfs4 nas:/c rw\n"
-        "33 32 0:33 / /srv/c rw - tmpfs none rw\n"
-    )
-
-    @pytest.mark.parametrize(
-        ("folder", "kind"),
-        [
-            ("/", "ext4"),
-            ("/home/x", "ext4"),
-            ("/srv", "nfs4"),
-            ("/srv/deeper", "nfs4"),
-            ("/srvx", "ext4"),
-            ("/srv/a b/c", "xfs"),
-            ("/srv/c/d", "tmpfs"),
-        ],
-    )
-    def test_kind(
-        self, folder: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.undo()
-        (tmp_path / "mounts").write_text(self.MOUNTS)
-        monkeypatch.setattr(census, "_MOUNTS", str(tmp_path / "mounts"))
-        assert census._file_system(folder) == kind
-
-    def test_other_hosts(self, share: Share, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(census, "_file_system", lambda _folder: "nfs4")
-        assert answers(share) == {"left": Answer.UNKNOWN}
-        assert "other hosts" in gaps(share)
+def test_other_hosts(share: Share, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(census, "file_system", lambda _folder: "nfs4")
+    assert answers(share) == {"left": Answer.UNKNOWN}
+    assert "is on nfs4: other hosts" in gaps(share)

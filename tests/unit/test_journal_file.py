@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from qmpsnap.guests.files.mounts import file_system
 from qmpsnap.journal import file
 from qmpsnap.journal.file import (
     Journal,
@@ -21,7 +22,6 @@ from qmpsnap.journal.folder import (
     JournalUnusable,
     StateOnNetwork,
     checked,
-    file_system,
     state_folder,
 )
 from qmpsnap.journal.record import Conclusion

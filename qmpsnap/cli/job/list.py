@@ -10,7 +10,7 @@ import click
 from qmpsnap.cli import documents, views
 from qmpsnap.cli.command import Command
 from qmpsnap.cli.connection import Road
-from qmpsnap.cli.output import output_option, show
+from qmpsnap.cli.output import rows_option, show
 from qmpsnap.operations.guest import Jobs
 from qmpsnap.operations.job.pace import Pace, Rates
 from qmpsnap.operations.job.states import JobReport, JobStatus
@@ -21,7 +21,7 @@ BETWEEN_S: Final = 0.5
 
 @click.command("list", cls=Command, examples=("job list web1", "job list web1 -o json"))
 @click.argument("guest")
-@output_option
+@rows_option
 @click.pass_obj
 def list_(road: Road, guest: str | None, output: str) -> None:
     """

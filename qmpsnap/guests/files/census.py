@@ -23,12 +23,12 @@ from typing import Final, Literal
 from qmpsnap.formats.qcow2 import MAGIC, READ_SIZE, BadHeader, parse
 from qmpsnap.graph.chain import host_path
 from qmpsnap.guests.files.identity import Identity, identity, identity_of
+from qmpsnap.guests.files.mounts import file_system
 from qmpsnap.guests.files.neighbours import processes_with
 
 _WORDS: Final = (re.compile(rb"[\0/\"'=\n]"), re.compile(rb"[\0/\"'=\s,;:]"))
 """What may stand around a name: the first of these leaves names with blanks whole."""
 _LOOP: Final = "/sys/block"
-_MOUNTS: Final = "/proc/self/mountinfo"
 _LOCAL: Final = frozenset(
     {"btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "tmpfs", "xfs", "zfs"}
 )
@@ -202,20 +202,8 @@ def _loop_devices() -> Census:
 
 def ask_file_system(folder: str) -> Census:
     """Whether other hosts may have the same folder: those cannot be asked."""
-    kind = _file_system(os.path.realpath(folder))
+    kind = file_system(folder)
     if kind in _LOCAL:
         return Census()
-    return Census(gaps=(f"{folder} is on {kind}: other hosts that use it were not asked",))
-
-
-def _file_system(folder: str) -> str:
-    """Type of the file system that a folder is on. Source: proc(5), /proc/PID/mountinfo."""
-    found: tuple[int, str] = (-1, "an unknown file system")
-    with open(_MOUNTS, encoding="utf-8", errors="surrogateescape") as lines:
-        for line in lines:
-            before, _, after = line.partition(" - ")
-            point = re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), before.split(" ")[4])
-            inside = folder == point or folder.startswith(point.rstrip("/") + "/")
-            if inside and len(point) >= found[0]:  # of two on one point, the later one counts
-                found = len(point), after.split(" ")[0]
-    return found[1]
+    told = kind or "an unknown file system"
+    return Census(gaps=(f"{folder} is on {told}: other hosts that use it were not asked",))

@@ -50,6 +50,30 @@ def type_of(path: str) -> str | None:
     return None
 
 
+def file_system(path: str | os.PathLike[str], mounts: str = _MOUNTS) -> str:
+    """
+    The type of the file system that a path is on, or would be; empty where nobody tells.
+
+    By the names of mounts: `type_of` does not know subvolumes of btrfs, and nothing that is not there.
+
+    Source: proc(5), mountinfo: the fifth field is the mount point, the type follows ` - `.
+    """
+    wanted = os.path.realpath(path)
+    found, length = "", -1
+    try:
+        with open(mounts, encoding="utf-8", errors="surrogateescape") as file:
+            lines = file.readlines()
+    except OSError:
+        return ""
+    for line in lines:
+        mount, _, source = line.partition(" - ")
+        point = _unescaped(mount.split(" ")[4])
+        is_above = point == "/" or wanted == point or wanted.startswith(f"{point}/")
+        if is_above and len(point) >= length:  # of two on one point the later one counts
+            found, length = source.split(" ", 1)[0], len(point)
+    return found
+
+
 def loses(folder: str, model: str) -> str | None:
     """
     Say why a folder would not keep a file as long as another one is kept; None when it would.
@@ -72,3 +96,9 @@ def loses(folder: str, model: str) -> str | None:
 def _lasts(path: str) -> bool:
     """Of a block device, only the name lies in `/dev`."""
     return stat.S_ISBLK(os.stat(path).st_mode) or type_of(path) not in _IN_MEMORY
+
+
+def _unescaped(point: str) -> str:
+    for code, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+        point = point.replace(code, character)
+    return point

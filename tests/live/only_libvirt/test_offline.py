@@ -474,3 +474,12 @@ def test_disk_does_not_grow(off: Off) -> None:
     assert off.rig.cli("delete", DISK, "s1").code == 0  # which chooses a pull
     assert off.rig.files() == [f"{BASE}.s1"]
     assert off.content() == content
+
+
+def test_nobody_would_go_on_with_a_merge(off: Off) -> None:
+    off.grow(3)
+    files = off.rig.files()
+    said = off.rig.cli("delete", DISK, "s1", "--no-wait", "-o", "json")
+    assert said.code == 4
+    assert '"NeedsWaiting"' in said.err
+    assert off.rig.files() == files

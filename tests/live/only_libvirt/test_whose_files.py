@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("alone")
 @pytest.fixture(autouse=True)
 def of_this_host(monkeypatch: pytest.MonkeyPatch) -> None:
     """The folder counts as one that no other host has, whatever the tests run on."""
-    monkeypatch.setattr(census, "_file_system", lambda _folder: "ext4")
+    monkeypatch.setattr(census, "file_system", lambda _folder: "ext4")
 
 
 @pytest.fixture(params=["raw", "qcow2"])
