@@ -35,6 +35,8 @@ class QmpsnapError(Exception):
     changed: ClassVar[Changed] = "unknown"
     facts: ClassVar[tuple[str, ...]] = ()
     """Names of the facts, in order."""
+    stands: ClassVar[bool] = False
+    """Of one that was raised: what was asked for has been done, though not as it should be."""
 
     def __init_subclass__(cls) -> None:
         """Collect the facts: those of the base first, a `ClassVar` is not one."""
@@ -66,6 +68,15 @@ class QmpsnapError(Exception):
     def way_out(self) -> str:
         """What to do next, in one sentence; empty when the message already says it."""
         return self.remedy.format(self=self)
+
+    @property
+    def code(self) -> int:
+        """The exit code: what stands, and is not as it should be, has to be looked at."""
+        return Unknown.exit_code if self.stands else self.exit_code
+
+    def standing(self) -> None:
+        """Mark this error: what was asked for has been done."""
+        vars(self)["stands"] = True
 
     @property
     def id(self) -> str:

@@ -5,12 +5,14 @@ Nova's two calls, for whoever has to tell the volume service: each ends in exact
     done                                        creating_…      deleting_…        90%
     refused, failed, the guest not reached      error           error_deleting    0%
     not known (`Unknown`, an unforeseen error   creating        deleting          0%
-    after the work had begun)
+    after the work had begun); a snapshot that
+    is there, and not as it should be
 
 A guest that cannot be reached is a failure, since nothing was sent to it; a connection that breaks
 later is an `Unknown`. That one is never told as an error: a create may have been carried out, and a
 volume service that takes it for failed would go on with the old file, while the guest writes to the
-new one. It is settled by the same call, given again.
+new one. It is settled by the same call, given again. The same holds of a snapshot that is there
+and not as it should be (`QmpsnapError.stands`); its error says what to do.
 """
 
 from __future__ import annotations
@@ -239,7 +241,9 @@ def _told(
 
 def _leaves_it_unknown(error: BaseException) -> bool:
     """Ctrl-C as such comes through before anything was begun; later it is made an `Unknown`."""
-    return isinstance(error, Unknown) or not isinstance(error, (QmpsnapError, KeyboardInterrupt))
+    if isinstance(error, QmpsnapError):
+        return isinstance(error, Unknown) or error.stands
+    return not isinstance(error, KeyboardInterrupt)
 
 
 def _ends_more_than_the_call(error: BaseException) -> bool:

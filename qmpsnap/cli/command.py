@@ -98,7 +98,7 @@ class Command(Common):
             return signals.let_through(lambda: super(Command, self).invoke(ctx))
         except QmpsnapError as error:
             complain(error, ctx.params.get("output"))
-            return ctx.exit(error.exit_code)
+            return ctx.exit(error.code)
 
 
 class Changing(Command):

@@ -84,7 +84,7 @@ def run(arguments: list[str] | None = None) -> int:
         return USAGE
     except QmpsnapError as error:
         complain(error, None)
-        return error.exit_code
+        return error.code
     except click.Abort:
         say("qmpsnap: interrupted; nothing was under way that changes a guest")
         return INTERRUPTED

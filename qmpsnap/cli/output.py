@@ -235,7 +235,7 @@ def complain(error: QmpsnapError, output: str | None) -> None:
             "message": str(error),
             "changed": error.changed,
             "remedy": error.way_out,
-            "exit_code": error.exit_code,
+            "exit_code": error.code,
         }
         _echo(json.dumps(problem))
         return

@@ -8,6 +8,7 @@ failure alike: the caller is always told.
 from __future__ import annotations
 
 import json
+from typing import Final
 
 import click
 
@@ -28,12 +29,18 @@ from qmpsnap.cli.options import (
 from qmpsnap.cli.output import say, write
 from qmpsnap.cli.progress import shown
 from qmpsnap.cli.quiescing import quiesce_options
+from qmpsnap.errors import QmpsnapError
 from qmpsnap.journal.file import Journal
 from qmpsnap.operations.forecast import forecast_create, forecast_delete
 from qmpsnap.operations.options import MergeOptions
 from qmpsnap.operations.requests import BadRequest, create_request
 from qmpsnap.service import Update
 from qmpsnap.status import Dialect, Operation
+
+_STANDS: Final = (
+    "note: the guest writes to the new file, so the status is not an error: the volume service would "
+    "go on with the old one. See to what follows, then tell it that the snapshot is there."
+)
 
 dialect_option = click.option(
     "--dialect",
@@ -205,6 +212,8 @@ def _print(update: Update) -> None:
 
 def _end(update: Update) -> None:
     """Say what there is to say beside the update; an error becomes the message and exit code."""
+    if isinstance(update.error, QmpsnapError) and update.error.stands:
+        say(_STANDS)
     if update.error is not None:
         raise update.error
     if update.result is not None:

@@ -169,6 +169,13 @@ def backing_name(relative: str) -> str:
     return f"./{relative}" if ":" in relative.partition("/")[0] else relative
 
 
+def name_beside(above: Layer, below: Layer) -> str:
+    """The name for `below` in the header of a new overlay: relative where they share a folder."""
+    if folder_of(above) == folder_of(below):
+        return backing_name(below.file)
+    return below.path or below.file
+
+
 def name_of_base(above: Layer, base: Layer) -> str:
     """
     The name for `base` in the header of `above`: relative where the present one is.

@@ -23,7 +23,14 @@ from qmpsnap.operations.guest import Guest, Overlay, SnapshotSteps, State
 from qmpsnap.operations.headers import Mended, ensured, mended_active
 from qmpsnap.operations.hold import held
 from qmpsnap.operations.judge import format_of
-from qmpsnap.operations.outcome import ChainUnexpected, OutcomeUnknown, Result, changing
+from qmpsnap.operations.names import name_beside
+from qmpsnap.operations.outcome import (
+    ChainUnexpected,
+    HeaderWrong,
+    OutcomeUnknown,
+    Result,
+    changing,
+)
 from qmpsnap.operations.patience import Patience
 from qmpsnap.operations.plan_header import name_kept, wrong_active
 from qmpsnap.operations.plan_snapshot import CreatePlan, plan_creates
@@ -49,6 +56,13 @@ class SizeChanged(Failed):
     disk: str
     size: int
     wanted: int
+
+
+@dataclass(slots=True)
+class _Sent:
+    """Whether the guest may write to the new files."""
+
+    may_be: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,8 +148,29 @@ def create_all(
         Failed: The overlays could not be made or put on; every chain is as it was.
         NotConsistent, NotThawed: The snapshot is there; the freeze was not what it should be.
         SizeChanged: It is there; the disk was resized in between.
+        ChainUnexpected: It is there, and so is one that somebody else took meanwhile.
+        HeaderWrong: It is there; a header is wrong, and could not be mended.
         OutcomeUnknown: The connection broke before the outcome could be seen.
+
+    Every error `stands` from the switch on, unless it was proven not to have happened.
     """
+    sent = _Sent()
+    try:
+        return _created(guest, requests, quiesce, allow, begins, sent)
+    except QmpsnapError as error:
+        if sent.may_be:
+            error.standing()
+        raise
+
+
+def _created(
+    guest: Guest,
+    requests: Iterable[CreateRequest],
+    quiesce: Quiesce,
+    allow: Collection[Guard],
+    begins: Begins | None,
+    sent: _Sent,
+) -> tuple[Result, ...]:
     found = cleared(guest)
     ready = prepared(guest, found, requests, allow=allow)
     if begins is not None:
@@ -149,7 +184,7 @@ def create_all(
         if ready.steps.hold:
             check_unchanged(guest, ready.disks)
         _make(guest, ready)
-        problem = _switch(guest, ready, quiesce, moment)
+        problem = _switch(guest, ready, quiesce, moment, sent)
         if isinstance(problem, GraphChanged):
             with suppress(QmpsnapError):
                 _discard(guest, ready, guest.read())
@@ -157,6 +192,7 @@ def create_all(
         patience = Patience()
         patience.came = isinstance(problem, KeyboardInterrupt)
         now, afters = _seen(guest, ready, patience)
+    sent.may_be = any(_has(plan, after) for plan, after in zip(ready.plans, afters, strict=True))
     if all(_is_new(plan, after) for plan, after in zip(ready.plans, afters, strict=True)):
         notes = (*notes_of(found.jobs, but=""), *patience.notes)
         results = tuple(
@@ -170,7 +206,10 @@ def create_all(
     saw = "; ".join(after.chain_text for after in afters)
     if any(after.paths != disk.paths for disk, after in zip(ready.disks, afters, strict=True)):
         wanted = "; ".join(f"{plan.file} over {plan.disk.chain_text}" for plan in ready.plans)
-        raise ChainUnexpected("snapshot", saw, wanted)
+        _mend_headers(guest, ready, afters)
+        if problem is not None and not sent.may_be:
+            _discard(guest, ready, now)
+        raise ChainUnexpected("snapshot", saw, wanted) from problem
     _discard(guest, ready, now)
     if moment.not_thawed is not None:
         raise moment.not_thawed from problem
@@ -191,7 +230,7 @@ def _make(guest: Guest, ready: Prepared) -> None:
 
 
 def _switch(
-    guest: Guest, ready: Prepared, quiesce: Quiesce, moment: Moment
+    guest: Guest, ready: Prepared, quiesce: Quiesce, moment: Moment, sent: _Sent
 ) -> BaseException | None:
     """
     Open the overlays and switch to them, frozen as asked for; returns what went wrong.
@@ -204,6 +243,7 @@ def _switch(
             guest.take(step)
         with frozen(guest, quiesce, moment):
             check_unchanged(guest, ready.disks)
+            sent.may_be = True
             guest.take(steps.switch)
     except (QmpsnapError, KeyboardInterrupt) as error:
         for step in steps.close:
@@ -236,6 +276,37 @@ def _take_back(guest: Guest, steps: Iterable[Step | None]) -> None:
         if step is not None:
             with suppress(QmpsnapError):
                 guest.take(step)
+
+
+def _mend_headers(guest: Guest, ready: Prepared, afters: Sequence[Disk]) -> None:
+    """
+    Let each overlay name what it really lies over.
+
+    Between our last look and libvirt's switch, somebody may have taken a snapshot: QEMU puts our
+    overlay on top of theirs, and its header names the file two below.
+
+    Raises:
+        HeaderWrong: It could not be mended.
+    """
+    for plan, after in zip(ready.plans, afters, strict=True):
+        if not _has(plan, after) or after.paths[-1] == plan.overlay:
+            continue
+        place = after.paths.index(plan.overlay)
+        above, below = after.layers[place : place + 2]
+        name = name_kept(above, below, name_beside(above, below))
+        try:
+            ensured(guest, after, above, below, name)
+        except HeaderWrong as error:
+            # libvirt (9.0) takes a relative name from our header, as it was, for that of the other
+            # overlay, and writes it again.
+            try:
+                ensured(guest, after, above, below, below.path or below.file)
+            except HeaderWrong:
+                raise error from None
+
+
+def _has(plan: CreatePlan, after: Disk) -> bool:
+    return plan.overlay in after.paths
 
 
 def _is_new(plan: CreatePlan, after: Disk) -> bool:

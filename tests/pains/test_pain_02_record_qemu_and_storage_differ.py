@@ -16,6 +16,7 @@ import libvirt
 import pytest
 
 from qmpsnap.formats.layers import Disk, Disks
+from qmpsnap.guests.libvirt.guest import LibvirtGuest
 from qmpsnap.guests.qmp.guest import QmpGuest
 from qmpsnap.monitor.base import LostInMidCommand
 from qmpsnap.monitor.passthrough import PassthroughMonitor
@@ -24,8 +25,10 @@ from tests.pains.pain import Guard, Pain
 from tests.rig import images
 from tests.rig.defined import Defined, defined
 from tests.rig.doors import at, patch
+from tests.rig.headers import recorded
+from tests.rig.races import take_theirs
 from tests.rig.rig import BASE, DISK, MIB, SERIAL, Rig
-from tests.rig.roads import MakeRig
+from tests.rig.roads import MakeRig, libvirt_rigs
 
 NEW = f"{BASE}.new"
 
@@ -100,3 +103,35 @@ class TestMergeBehindLibvirtsBack(Pain[Defined]):
         world.domain.destroy()
         with pytest.raises(libvirt.libvirtError, match="No such file"):
             world.start()
+
+
+class TestSnapshotInBetween(Pain[Rig]):
+    """libvirt puts our overlay on top of somebody else's, and its header names the file two below."""
+
+    guard = Guard(where="qmpsnap.operations.snapshot._mend_headers", instead=lambda *_: None)
+
+    @pytest.fixture
+    def world(
+        self, connection: Any, share: Path, borrowed: None, monkeypatch: pytest.MonkeyPatch
+    ) -> Iterator[Rig]:
+        with libvirt_rigs(connection, share)("raw") as rig:
+            patch(monkeypatch, LibvirtGuest, before=at(Does.SWITCH, lambda _step: self.race(rig)))
+            yield rig
+
+    def race(self, rig: Rig) -> None:
+        take_theirs(rig)
+        rig.guest.write(DISK, 0, 65536, 7)
+        rig.guest.qemu_io(DISK, "flush")
+
+    def answered(self, world: Rig) -> None:
+        said = world.cli("create", DISK, "new")
+        assert said.code == 6, said
+        assert world.files() == [NEW, f"{BASE}.theirs", BASE]
+        content = world.guest.read_sha256(DISK)
+        world.kill()
+        assert images.sha256_of(world.folder / NEW, "qcow2") == content
+
+    def hurts(self, world: Rig) -> None:
+        assert recorded(world.folder / NEW) == (BASE, "raw")
+        with images.raw_copy(str(world.folder / NEW), "qcow2", world.folder) as copy:
+            assert not any(copy.read_bytes())  # what the guest wrote after their snapshot

@@ -5,20 +5,32 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from qmpsnap.errors import Refused, Unreachable
+from qmpsnap.errors import QmpsnapError, Refused, Unreachable
 from qmpsnap.formats.layers import Disks
-from qmpsnap.monitor.base import LostInMidCommand
-from qmpsnap.operations.guest import Guest
+from qmpsnap.monitor.base import CommandFailed, LostInMidCommand
+from qmpsnap.operations.guest import Guest, Thawed
 from qmpsnap.operations.job.states import JobFailed, JobStatus, JobView
-from qmpsnap.operations.outcome import Interrupted, OutcomeUnknown
+from qmpsnap.operations.outcome import (
+    ChainUnexpected,
+    HeaderWrong,
+    Interrupted,
+    OutcomeUnknown,
+    XmlBehind,
+)
+from qmpsnap.operations.quiesce import NotConsistent, NotThawed
 from qmpsnap.operations.requests import BadRequest
+from qmpsnap.operations.snapshot import SizeChanged
 from qmpsnap.service import Update, volume_snapshot_create, volume_snapshot_delete
 from tests.unit import samples
-from tests.unit.fake_guest import CONCLUDED, FakeGuest
+from tests.unit.fake_guest import CONCLUDED, FakeGuest, with_layers
+from tests.unit.samples import BASE
+from tests.unit.test_merge import lagging
+from tests.unit.test_snapshot import after_create
 
 CREATE_INFO = {"type": "qcow2", "new_file": "volume-1.new", "snapshot_id": "new"}
 DELETE_INFO = {"type": "qcow2", "file_to_merge": "volume-1.s1", "merge_target_file": "volume-1"}
@@ -327,3 +339,94 @@ def test_nobody_hears() -> None:
     with pytest.raises(OSError, match="no route"):
         volume_snapshot_create(guest(), "1", CREATE_INFO, tell=tell)
     assert len(told) == 1
+
+
+def _wrong_header(fake: FakeGuest) -> None:
+    fake.readings = [after_create(None)]
+    fake.fails["start"] = CommandFailed("block-stream", "", "busy")
+
+
+def _not_thawed(fake: FakeGuest) -> None:
+    fake.fails["thaw"] = NotThawed("no reply")
+
+
+def _not_consistent(fake: FakeGuest) -> None:
+    fake.thaws = Thawed(count=1)
+
+
+def _resized(fake: FakeGuest) -> None:
+    overlay, active, *below = after_create().disks[0].layers
+    layers = (overlay, replace(active, virtual_size=99), *below)
+    fake.readings = [with_layers(fake.guest, layers)]
+
+
+def _theirs_below(fake: FakeGuest) -> None:
+    names = ["volume-1.new", "volume-1.theirs", *samples.names(3)]
+    layers = samples.linked(
+        [samples.layer(name) for name in names[:-1]] + [samples.layer(BASE, "raw")]
+    )
+    fake.readings = [with_layers(fake.guest, layers)]
+
+
+def _xml_behind(fake: FakeGuest) -> None:
+    fake.readings = [lagging(after_create())] * 10_000
+
+
+@pytest.mark.parametrize(
+    ("happens", "error"),
+    [
+        (_wrong_header, HeaderWrong),
+        (_not_thawed, NotThawed),
+        (_not_consistent, NotConsistent),
+        (_resized, SizeChanged),
+        (_theirs_below, ChainUnexpected),
+        (_xml_behind, XmlBehind),
+    ],
+)
+def test_a_snapshot_that_is_there_is_never_told_as_an_error(
+    happens: Callable[[FakeGuest], None],
+    error: type[QmpsnapError],
+    service: Service,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The guest writes to the new file: a volume service that goes on with the old one loses that."""
+    monkeypatch.setattr("qmpsnap.operations.fresh.XML_LAG_S", 0.0)
+    fake = guest()
+    happens(fake)
+    update = create(fake, service, quiesce="require")
+    assert isinstance(update.error, error)
+    assert service.status == CREATING
+    assert (update.error.stands, update.error.code) == (True, 6)
+
+
+def _refused_switch(fake: FakeGuest) -> None:
+    fake.fails["switch"] = CommandFailed("transaction", "", "no")
+
+
+def _refused_and_not_thawed(fake: FakeGuest) -> None:
+    _refused_switch(fake)
+    _not_thawed(fake)
+
+
+def _changed_before(fake: FakeGuest) -> None:
+    fake.meanwhile["open"] = samples.guest(samples.disk(4))
+
+
+def _theirs_alone(fake: FakeGuest) -> None:
+    _refused_switch(fake)
+    fake.readings = [samples.guest(samples.disk(4))]
+
+
+@pytest.mark.parametrize(
+    "happens", [_refused_switch, _refused_and_not_thawed, _changed_before, _theirs_alone]
+)
+def test_a_switch_that_has_not_happened_is(
+    happens: Callable[[FakeGuest], None], service: Service
+) -> None:
+    fake = guest()
+    happens(fake)
+    update = create(fake, service, quiesce="require")
+    assert isinstance(update.error, QmpsnapError)
+    assert service.status == NOT_CREATED
+    assert not update.error.stands
+    assert fake.existing == set()
