@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import subprocess
 import tempfile
@@ -146,6 +147,20 @@ def difference(seen: bytes, expected: bytes) -> str:
 def read_file(path: Path, format: str) -> bytes:
     """What a layer reads as with all below it, by its header, while no guest has it open."""
     with images.raw_copy(str(path), format, Path(tempfile.gettempdir())) as copy:
+        return copy.read_bytes()
+
+
+def read_chain(layers: Sequence[tuple[Path, str]]) -> bytes:
+    """What a chain reads as, every file and format of it given, active layer first."""
+    tree: object = None
+    for path, format in reversed(layers):
+        node: dict[str, object] = {"driver": format}
+        node["file"] = {"driver": "file", "filename": str(path)}
+        tree = node if format == "raw" else {**node, "backing": tree}
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder, "raw")
+        source = f"json:{json.dumps(tree)}"
+        subprocess.run(["qemu-img", "convert", "-O", "raw", source, str(copy)], check=True)
         return copy.read_bytes()
 
 

@@ -168,27 +168,32 @@ def run(
     """
     libvirt = libvirt_module()
     wait_until_gone(connection, name)
-    document = _domain(disks, name, os.environ.get("QMPSNAP_QEMU"))
+    document = domain_of(disks, name, os.environ.get("QMPSNAP_QEMU"))
     if alter is not None:
         alter(document)
     text = etree.tostring(document)
     # Short, for the NBD socket in it.
     with TemporaryDirectory(prefix="qmpsnap-", dir="/tmp") as scratch:
         domain = connection.createXML(text.decode(), libvirt.VIR_DOMAIN_START_PAUSED)
-        guest = LibvirtMachine(
-            domain=domain,
-            process=find(domain),
-            qdevs={
-                disk.target: qdev(disk.alias or "", "virtio")
-                for disk in xml.parse(domain.XMLDesc()).disks
-            },
-            scratch=Path(scratch),
-            directory=Path(directory),
-        )
+        guest = machine_of(domain, find(domain), Path(scratch), Path(directory))
         try:
             yield guest
         finally:
             guest.quit()
+
+
+def machine_of(domain: Any, process: Process, scratch: Path, directory: Path) -> LibvirtMachine:
+    """The guest of a `virDomain` that runs; the folders as `Machine` takes them."""
+    return LibvirtMachine(
+        domain=domain,
+        process=process,
+        qdevs={
+            disk.target: qdev(disk.alias or "", "virtio")
+            for disk in xml.parse(domain.XMLDesc()).disks
+        },
+        scratch=scratch,
+        directory=directory,
+    )
 
 
 def wait_until_gone(connection: Any, name: str) -> None:
@@ -206,7 +211,8 @@ def wait_until_gone(connection: Any, name: str) -> None:
     until(is_gone, f"the guest {name} is still there")
 
 
-def _domain(disks: Sequence[LibvirtDisk], name: str, qemu: str | None) -> Any:
+def domain_of(disks: Sequence[LibvirtDisk], name: str, qemu: str | None) -> Any:
+    """A guest as a `<domain>` (an lxml element), run by `qemu` or by libvirt's own choice."""
     devices = E.devices(*(disk.element() for disk in disks))
     if qemu is not None:
         devices.append(E.emulator(qemu))

@@ -127,14 +127,23 @@ def test_every_pain_names_its_tests_and_no_other() -> None:
         assert named
 
 
-def test_every_test_that_a_pain_names_is_there() -> None:
-    text = (ROOT / "docs/explanation/pains.md").read_text()
+@pytest.mark.parametrize("page", ["pains", "security"])
+def test_every_test_that_is_named_is_there(page: str) -> None:
+    text = (ROOT / f"docs/explanation/{page}.md").read_text()
     links = re.findall(r"\[`((?:Test|test_)\w+)`\]\(\.\./\.\./([^)\s]+)\)", text)
     assert links
     for name, file in links:
         assert re.search(
             rf"^(?:class|    def|def) {name}\b", (ROOT / file).read_text(), re.MULTILINE
         )
+
+
+def test_every_attempt_has_its_test() -> None:
+    text = (ROOT / "docs/explanation/security.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert sum("shown by" in row for row in rows) == 3  # a guest, a tenant, a local user
+    for row in rows:
+        assert "(../../tests/" in row or "shown by" in row or set(row) <= set("|- "), row
 
 
 def test_every_guard_of_a_pain_is_named() -> None:
