@@ -71,10 +71,10 @@ def _described(value: str) -> dict[str, Any]:
     """`-blockdev` takes JSON, or `key=value,…` with dots for what lies within."""
     if value.startswith("{"):
         try:
-            told = json.loads(value)
+            told: dict[str, Any] = json.loads(value)
         except (ValueError, RecursionError):
             return {}
-        return told if isinstance(told, dict) else {}
+        return told
     found: dict[str, Any] = {}
     for key, text in pairs(value):
         *places, last = key.split(".")

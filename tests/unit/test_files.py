@@ -56,6 +56,21 @@ def test_extents_are_listed_where_no_edge_leads_to_them() -> None:
     assert files(graph, "v") == [("/s/a.vmdk", "file", 0), ("/etc/shadow", "extents.1", 0)]
 
 
+@pytest.mark.parametrize(
+    ("data_file", "more"),
+    [("/etc/shadow", [("/etc/shadow", "data-file", 0)]), ("/s/a", []), (None, [])],
+)
+def test_data_file_is_listed_where_no_edge_leads_to_it(data_file: str | None, more: Found) -> None:
+    """Unless it is the file itself."""
+    nodes = {
+        "q": Node(name="q", driver="qcow2", filename="/s/a", data_file=data_file),
+        "f": Node(name="f", driver="file", filename="/s/a"),
+    }
+    edges = (Edge(parent="q", child="f", role="file"),)
+    graph = Graph(devices=(), nodes=nodes, edges=edges)
+    assert files(graph, "q") == [("/s/a", "file", 0), *more]
+
+
 def test_circle_ends() -> None:
     nodes = {name: Node(name=name, driver="quorum", filename="") for name in "ab"}
     edges = (Edge(parent="a", child="b", role="children.0"), Edge(parent="b", child="a", role="x"))

@@ -162,8 +162,15 @@ class TestReadByOthers:
     def test_export_of_the_active_layer_is_the_disk_itself(self) -> None:
         assert self.flagged(("top",)) == []
 
-    def flagged(self, exported: tuple[str, ...]) -> list[str]:
-        made = replace(recordings.graph("qcow2-chain"), exported=frozenset(exported))
+    @pytest.mark.parametrize(("qdev", "flagged"), [("vdb", ["mid"]), (None, [])])
+    def test_layer_that_another_device_reads(self, qdev: str | None, flagged: list[str]) -> None:
+        """A backend that no device uses, as a job's, is none."""
+        made = recordings.graph("qcow2-chain")
+        other = Device(device="", qdev=qdev, root="mid")
+        assert self.flagged((), replace(made, devices=(*made.devices, other))) == flagged
+
+    def flagged(self, exported: tuple[str, ...], graph: Graph | None = None) -> list[str]:
+        made = replace(graph or recordings.graph("qcow2-chain"), exported=frozenset(exported))
         layers = guest_from_graph(made).disks[0].layers
         return [layer.file for layer in layers if "shared-base" in layer.flags]
 

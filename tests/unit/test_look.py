@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from qmpsnap.findings import look as look_module
+from qmpsnap.findings.facts import FileFacts
 from qmpsnap.findings.look import look
 from qmpsnap.formats.layers import Disks
 from qmpsnap.graph.chain import ChainLoop
@@ -86,6 +87,13 @@ def test_files_of_recordings_and_other_hosts_are_not_opened(
     monkeypatch.setattr(look_module, "file_facts", forbidden)
     read, _ = reading(CLEAN)
     assert look(read, name=None, live=live, host=host)[0].files == {}
+
+
+def test_files_of_this_host_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = {"/share/volume-1": FileFacts(looks_like="qcow2")}
+    monkeypatch.setattr(look_module, "file_facts", lambda _: facts)
+    read, _ = reading(CLEAN)
+    assert look(read, name=None)[0].files == facts
 
 
 @pytest.mark.parametrize("name", ["qcow2-chain", "commit-running", "two-disks"])
