@@ -17,9 +17,9 @@ from qmpsnap.cli.units import moment, moment_text
 from qmpsnap.cli.views import size
 from qmpsnap.cli.who_uses import asked_document, asked_text, check_local, folder_of, guests_of
 from qmpsnap.errors import QmpsnapError, Refused
-from qmpsnap.formats.layers import Disk, Disks, Layer
+from qmpsnap.formats.layers import Disk, Disks, Identity, Layer
 from qmpsnap.guests.census import Answer, Asked, FileUse, who_uses
-from qmpsnap.guests.files.identity import Identity, identity
+from qmpsnap.guests.files.identity import identity
 from qmpsnap.guests.files.measure import Measure, measured
 from qmpsnap.operations.names import snapshots
 

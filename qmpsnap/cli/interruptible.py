@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from qmpsnap.cli.signals import let_through
-from qmpsnap.formats.layers import Disk, Disks
+from qmpsnap.formats.layers import Disk, Disks, Identity
 from qmpsnap.operations.guards import Surroundings
 from qmpsnap.operations.guest import Composer, Files, Guest, Outline, Overlay, State
 from qmpsnap.operations.job.states import Heard, JobReport, JobView
@@ -102,6 +102,9 @@ class _Files:
 
     def digest(self, layers: tuple[VolumeLayer, ...]) -> str:
         return let_through(lambda: self._files.digest(layers))
+
+    def identity(self, path: str) -> Identity | None:
+        return self._files.identity(path)
 
     def room(self, path: str) -> Room | None:
         return self._files.room(path)

@@ -235,7 +235,7 @@ def delete(
         if not remove_file:  # else it was removed, or a note says why not
             say(f"{path} is no longer used by this guest; it was kept")
     for path in done.held:
-        say(f"{path} left the chain, but it is still in use; it was kept")
+        say(f"{path} left the chain, but it is or may be in use; it was kept")
 
 
 def _tell(headline: str, operation: str, done: Sequence[Result], output: str) -> None:

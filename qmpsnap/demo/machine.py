@@ -133,7 +133,9 @@ def directly() -> Iterator[Machine]:
             raise GuestDidNotStart(printed or str(error)) from error
         stack.callback(monitor.close)
         device = f"/machine/peripheral/{DISK}/virtio-backend"
-        yield Machine(qmp=monitor.execute, guest=QmpGuest(monitor), device=device, folder=folder)
+        # The socket is ours, so by itself the guest would take this process for QEMU.
+        guest = QmpGuest(monitor, pid=process.pid)
+        yield Machine(qmp=monitor.execute, guest=guest, device=device, folder=folder)
 
 
 def _spawn(folder: Path, output: int) -> subprocess.Popen[bytes]:

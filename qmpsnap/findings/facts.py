@@ -6,9 +6,8 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from qmpsnap.formats.layers import Disks
+from qmpsnap.formats.layers import Disks, Identity
 from qmpsnap.formats.qcow2 import Header
-from qmpsnap.guests.files.identity import Identity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

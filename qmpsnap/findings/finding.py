@@ -222,6 +222,18 @@ NODE_UNREADABLE: Final = Rule(
     help="QEMU found the image, or one above it, corrupt while the guest ran, and closed it.",
     remedy="Shut the guest down, and look at the image with `qemu-img check -f FORMAT FILE`.",
 )
+FILE_REPLACED: Final = Rule(
+    id="file-replaced",
+    severity=Severity.ERROR,
+    title="A name does not lead to the file that QEMU has open",
+    help="The file was replaced (by a restore, rsync, mv, an editor) or unlinked while the guest "
+    "ran. QEMU goes on with the one that it has open, whatever has the name now. The next start, "
+    "and every overlay whose header names it, uses the other file; and when the guest ends, what "
+    "QEMU has open may be gone.",
+    remedy="Keep the guest running. If the file was renamed, give it its name back. If it has no "
+    "name any more, copy the whole disk into a new file before the guest ends (`virsh blockcopy`, "
+    "QMP `blockdev-mirror`).",
+)
 HEADER_INVALID: Final = Rule(
     id="header-invalid",
     severity=Severity.ERROR,
@@ -262,6 +274,16 @@ FILE_NOT_CHECKED: Final = Rule(
     remedy="Run as a user that may read the file, on the host that has it.",
 )
 
+FILE_NOT_SEEN: Final = Rule(
+    id="file-not-seen",
+    severity=Severity.NOTE,
+    title="Which files QEMU has open could not be seen",
+    help="Whether names still lead to the files that the guest has open is not known: QEMU's "
+    "process belongs to another user, it is not the one at the other end of the socket, or it runs "
+    "on another host. Operations go by the names then, and remove no file.",
+    remedy="Run as root on the guest's host, on QEMU's own socket or libvirt's.",
+)
+
 RULES: Final = (
     FORMAT_CONFLICT,
     FORMAT_UNKNOWN,
@@ -272,6 +294,7 @@ RULES: Final = (
     CHAIN_DIFFERS,
     CHAIN_LOOP,
     FILE_ACTIVE_AND_BASE,
+    FILE_REPLACED,
     NODE_UNREADABLE,
     HEADER_INVALID,
     GUEST_UNREADABLE,
@@ -285,4 +308,5 @@ RULES: Final = (
     BACKING_FORMAT_WITHOUT_LUKS,
     RAW_SLICE,
     FILE_NOT_CHECKED,
+    FILE_NOT_SEEN,
 )

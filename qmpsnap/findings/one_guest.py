@@ -11,7 +11,7 @@ from qmpsnap.findings import finding as rules
 from qmpsnap.findings.facts import FileFacts, Seen
 from qmpsnap.findings.finding import Finding, Rule
 from qmpsnap.findings.remedies import rebase
-from qmpsnap.formats.layers import Disk, Disks, Layer
+from qmpsnap.formats.layers import NOT_SEEN, REPLACED, Disk, Disks, Layer
 from qmpsnap.formats.verdict import Verdict, Witness
 from qmpsnap.graph.chain import host_path
 from qmpsnap.graph.drivers import DriverKind, kind_of
@@ -131,6 +131,7 @@ def _disk(looked: _Looked) -> Iterator[Finding]:
     for position, layer in enumerate(disk.layers):
         below = disk.layers[position + 1] if position + 1 < len(disk.layers) else None
         yield from _header(looked, position, layer, below)
+    yield from _unseen(looked)
     yield from _outside(looked)
     yield from _beyond(looked)
 
@@ -148,8 +149,18 @@ def _repeated(looked: _Looked) -> Iterator[Finding]:
             )
 
 
+def _unseen(looked: _Looked) -> Iterator[Finding]:
+    """One finding a disk and reason, as it is mostly the same for all files."""
+    unseen = [layer for layer in looked.disk.layers if NOT_SEEN in layer.flags]
+    for why in dict.fromkeys(layer.sight for layer in unseen):
+        names = ", ".join(layer.file for layer in unseen if layer.sight == why)
+        yield looked.finding(rules.FILE_NOT_SEEN, None, f"{names}: {why}")
+
+
 def _layer(looked: _Looked, layer: Layer) -> Iterator[Finding]:
     facts = looked.seen.facts(layer.path)
+    if REPLACED in layer.flags:
+        yield looked.finding(rules.FILE_REPLACED, layer, layer.sight or "")
     if "unreadable" in layer.flags:
         yield looked.finding(
             rules.NODE_UNREADABLE, layer, f"QEMU cannot describe the node {layer.node}"

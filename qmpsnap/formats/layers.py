@@ -10,6 +10,18 @@ from qmpsnap.formats.verdict import Evidence, Verdict
 from qmpsnap.graph.files import OpenFile
 from qmpsnap.graph.nodes import Device, Graph, Job, Node
 
+Identity = tuple[str, int, int]
+"""Kind (`file` or `device`), and two numbers that no other file of this host has."""
+
+REPLACED: Final = "replaced"
+"""The flag of a layer whose name does not lead to the file that QEMU has open."""
+NOT_SEEN: Final = "not-seen"
+"""The flag of a layer of which that cannot be told."""
+TEMPORARY: Final = "temporary"
+"""The flag of a layer that QEMU made for itself (`-snapshot`), and that has no name."""
+NOT_HERE: Final = "not-here"
+"""The flag of such a layer whose name leads to no file on this host."""
+
 
 class DiskNotFound(NotFound):
     """The guest has no such disk."""
@@ -52,6 +64,10 @@ class Layer:
     nodes: tuple[str, ...] = ()
     """Every node of this layer, each above what it reads: filters, format node, protocol node, …"""
     node_details: Node | None = None
+    identity: Identity | None = None
+    """What its name leads to on this host; None where that was not looked at, or is nothing."""
+    sight: str | None = None
+    """Why that is not, or not certainly, the file that QEMU has open; the flags say which."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from qmpsnap.errors import Refused
-from qmpsnap.formats.layers import Disks
+from qmpsnap.formats.layers import Disks, Identity
 from qmpsnap.guests.files import census
 from qmpsnap.guests.files.census import Census, Use, together
-from qmpsnap.guests.files.identity import Identity, identity
+from qmpsnap.guests.files.identity import identity
 from qmpsnap.guests.files.lease import is_open_nowhere
 
 Files = dict[str, os.stat_result]

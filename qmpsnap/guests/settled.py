@@ -3,6 +3,7 @@ Read again before a contradiction is believed: its witnesses are not asked in on
 
 The header of the layer above names the new base as soon as a pull or commit has concluded;
 libvirt's XML follows up to 19 ms later, and a graph that was read just before knows nothing of it.
+What QEMU has open is looked at last, and a node that the graph still showed may be closed by then.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from qmpsnap.formats.layers import Disks
+from qmpsnap.formats.layers import REPLACED, Disks
 from qmpsnap.formats.verdict import Verdict
 
 AGAIN_S: Final = 0.05
@@ -41,6 +42,8 @@ def settled(read: Callable[[], Disks]) -> Disks:
 def _is_in_doubt(report: Disks) -> bool:
     return any(
         disk.xml_differs is not None
-        or any(layer.verdict is Verdict.CONFLICT for layer in disk.layers)
+        or any(
+            layer.verdict is Verdict.CONFLICT or REPLACED in layer.flags for layer in disk.layers
+        )
         for disk in report.disks
     )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from qmpsnap.errors import Failed, QmpsnapError
-from qmpsnap.formats.layers import Disk, Disks
+from qmpsnap.formats.layers import Disk, Disks, Identity
 from qmpsnap.operations.guards import Surroundings
 from qmpsnap.operations.job.states import Heard, JobReport, JobView, Verb
 from qmpsnap.operations.options import MergeOptions
@@ -210,6 +210,9 @@ class Files(Protocol):
         Raises:
             CannotVerify: It cannot be read.
         """
+
+    def identity(self, path: str) -> Identity | None:
+        """What a name leads to; None where that is no file and no block device."""
 
     def room(self, path: str) -> Room | None:
         """The room that a file has to grow; None where that cannot be told."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import shlex
 
 from qmpsnap.errors import QmpsnapError
-from qmpsnap.formats.layers import Disk, Disks
+from qmpsnap.formats.layers import NOT_SEEN, Disk, Disks
 from qmpsnap.operations.guest import NotFlushed
 from qmpsnap.operations.job.loop import Ended
 from qmpsnap.operations.job.machine import Why
@@ -23,9 +23,11 @@ from qmpsnap.operations.outcome import (
     Result,
     StoppedByChange,
     TimedOut,
+    check_names,
 )
 from qmpsnap.operations.plan_merge import MergePlan
 from qmpsnap.operations.space import Room
+from qmpsnap.operations.volume import unseen
 
 
 def judged(
@@ -53,7 +55,8 @@ def judged(
     Raises:
         StoppedByChange, TimedOut, JobFailed: The chain is as it was.
         ChainUnexpected: It is neither the old nor the new one.
-        NotFlushed, HeaderWrong, FormatUnknown: It is the new one, with something wrong about it.
+        NotFlushed, HeaderWrong, FormatUnknown, NamesAnother: It is the new one, with something
+            wrong about it.
     """
     if ended.differences and {one.path for one in plan.dropped} <= set(after.paths):
         what = "; ".join(ended.differences)
@@ -122,13 +125,19 @@ def _proven(
         last = plan.remaining[-1]
         command = shlex.join(["qemu-img", "rebase", "-u", "-f", "qcow2", "-b", "", last.path])
         raise HeaderWrong(last.file, "it still names a backing file", command)
+    check_names(plan.kind, plan.disk, after)
     left = tuple(layer.path for layer in plan.dropped)
+    in_use = guest.open_files | {one.path for one in plan.dropped if NOT_SEEN in one.flags}
     return Result(
         disk=after,
         file_format={layer.file: format_of(after, layer.path) for layer in plan.reported},
-        dropped=tuple(path for path in left if path not in guest.open_files),
-        held=tuple(path for path in left if path in guest.open_files),
-        notes=(*((f"chose {plan.kind}: {plan.why}",) if plan.why else ()), *notes),
+        dropped=tuple(path for path in left if path not in in_use),
+        held=tuple(path for path in left if path in in_use),
+        notes=(
+            *((f"chose {plan.kind}: {plan.why}",) if plan.why else ()),
+            *unseen(plan.disk),
+            *notes,
+        ),
     )
 
 

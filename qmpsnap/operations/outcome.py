@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from qmpsnap.errors import Failed, QmpsnapError, Unknown
-from qmpsnap.formats.layers import Disk
+from qmpsnap.formats.layers import REPLACED, Disk
 from qmpsnap.operations.guest import NotFlushed
 from qmpsnap.operations.job.states import JobFailed
 
@@ -202,6 +202,43 @@ class FormatUnknown(Failed):
     chain: str
 
 
+class NamesAnother(Failed):
+    """The graph is as it should be, but a name leads to another file than QEMU has open."""
+
+    msg = (
+        "the {self.kind} is done, but {self.path} is not the file that the guest had open: "
+        "{self.reason}"
+    )
+    remedy = (
+        "Remove no file, and keep the guest running: it still has its file. If that was renamed, "
+        "give it its name back; otherwise copy the whole disk into a new file before the guest "
+        "ends (`virsh blockcopy`, QMP `blockdev-mirror`)."
+    )
+
+    kind: str
+    path: str
+    reason: str
+
+
+def check_names(kind: str, before: Disk, after: Disk) -> None:
+    """
+    After an operation: whether all names of the chain still lead to what QEMU had and has open.
+
+    QEMU opens a file again by its name when it needs other permissions on it (a base that is
+    committed into, an active file that becomes a base), and then has whatever has the name.
+
+    Raises:
+        NamesAnother: One does not.
+    """
+    known = {layer.path: layer.identity for layer in before.layers}
+    for layer in after.layers:
+        if REPLACED in layer.flags:
+            raise NamesAnother(kind, layer.path or layer.file, layer.sight or "")
+        if layer.identity is not None and known.get(layer.path) not in (None, layer.identity):
+            reason = "it was replaced while QEMU opened it again, and QEMU has the new one"
+            raise NamesAnother(kind, layer.path or layer.file, reason)
+
+
 _KNOWN: Final = (
     JobFailed,
     StillRunning,
@@ -211,6 +248,7 @@ _KNOWN: Final = (
     FormatUnknown,
     NotFlushed,
     OutcomeUnknown,
+    NamesAnother,
 )
 """Errors that say themselves how the guest was left."""
 

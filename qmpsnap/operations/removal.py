@@ -12,10 +12,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from qmpsnap.errors import QmpsnapError
+from qmpsnap.formats.layers import NOT_SEEN
 from qmpsnap.operations.names import folder_of, tidy
 from qmpsnap.operations.outcome import Result
 from qmpsnap.operations.plan_merge import MergePlan
 from qmpsnap.operations.step import Does, Door, Step
+from qmpsnap.operations.volume import VolumeLayer
 
 
 def removal(plan: MergePlan) -> tuple[Step, ...]:
@@ -23,13 +25,30 @@ def removal(plan: MergePlan) -> tuple[Step, ...]:
     What would remove the files that leave the chain.
 
     Those in another folder than the active file's stay: there a template may lie that many
-    volumes rest on.
+    volumes rest on. So do block devices, whose names are not files, and what cannot be seen to be
+    the file that QEMU had open.
     """
     return tuple(
-        Step(does=Does.REMOVE, by="file", what="unlink", arguments={"path": layer.path})
+        Step(does=Does.REMOVE, by="file", what="unlink", arguments=_named(layer))
         for layer in plan.dropped
-        if is_own(plan, layer.path)
+        if _kept(plan, layer) is None
     )
+
+
+def _named(layer: VolumeLayer) -> dict[str, object]:
+    """The file by its name, and by what the name led to when the plan was made."""
+    if layer.identity is None:
+        return {"path": layer.path}
+    return {"path": layer.path, "identity": [*layer.identity]}
+
+
+def _kept(plan: MergePlan, layer: VolumeLayer) -> str | None:
+    """Why a file stays, whoever uses it; None: it need not."""
+    if not is_own(plan, layer.path):
+        return f"it is not in {folder_of(plan.disk.layers[0])}"
+    if layer.identity is not None and layer.identity[0] == "device":
+        return "it is a block device"
+    return f"what the guest had open could not be seen ({layer.sight})" if NOT_SEEN in layer.flags else None  # fmt: skip
 
 
 def is_own(plan: MergePlan, path: str) -> bool:
@@ -56,10 +75,9 @@ def removed(door: Door, plan: MergePlan, steps: Sequence[Step], done: Result) ->
             notes.append(f"{path} was not removed: {str(error) or 'interrupted'}")
         else:
             gone.append(path)
-    folder = folder_of(plan.disk.layers[0])
     notes += [
-        f"{path} was not removed: it is not in {folder}"
-        for path in done.dropped
-        if not is_own(plan, path)
+        f"{layer.path} was not removed: {why}"
+        for layer in plan.dropped
+        if (why := _kept(plan, layer)) is not None
     ]
     return replace(done, removed=tuple(gone), notes=(*done.notes, *notes))

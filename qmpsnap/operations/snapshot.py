@@ -30,6 +30,7 @@ from qmpsnap.operations.outcome import (
     OutcomeUnknown,
     Result,
     changing,
+    check_names,
 )
 from qmpsnap.operations.patience import Patience
 from qmpsnap.operations.plan_header import name_kept, wrong_active
@@ -39,6 +40,7 @@ from qmpsnap.operations.requests import CreateRequest
 from qmpsnap.operations.run_state import remarks
 from qmpsnap.operations.step import Step
 from qmpsnap.operations.unchanged import GraphChanged, check_unchanged
+from qmpsnap.operations.volume import unseen
 
 
 class SizeChanged(Failed):
@@ -147,7 +149,7 @@ def create_all(
         CannotFreeze: A freeze was required and could not be had; nothing is left behind.
         Failed: The overlays could not be made or put on; every chain is as it was.
         NotConsistent, NotThawed: The snapshot is there; the freeze was not what it should be.
-        SizeChanged: It is there; the disk was resized in between.
+        SizeChanged, NamesAnother: It is there; the disk was resized, or a file replaced, in between.
         ChainUnexpected: It is there, and so is one that somebody else took meanwhile.
         HeaderWrong: It is there; a header is wrong, and could not be mended.
         OutcomeUnknown: The connection broke before the outcome could be seen.
@@ -194,6 +196,8 @@ def _created(
         now, afters = _seen(guest, ready, patience)
     sent.may_be = any(_has(plan, after) for plan, after in zip(ready.plans, afters, strict=True))
     if all(_is_new(plan, after) for plan, after in zip(ready.plans, afters, strict=True)):
+        for plan, after in zip(ready.plans, afters, strict=True):
+            check_names("snapshot", plan.disk, after)
         notes = (*notes_of(found.jobs, but=""), *patience.notes)
         results = tuple(
             _result(guest, ready, number, after, moment, mended[number], notes)
@@ -362,6 +366,7 @@ def _result(
             *_forgotten(plan, after),
             *before.notes,
             *moment.notes,
+            *unseen(plan.disk),
             *remarks(ready.state.run),
         ),
         consistency=moment.consistency,

@@ -8,6 +8,7 @@ a node may be put in another's place, or the disk taken away.
 
 The look is an outline where there is one: node names cost a millisecond, a reading many. Names are
 enough, since a node never changes its file but by `blockdev-reopen`, which gives it another child.
+But a name may come to mean another file, so every layer's is looked up again as well.
 """
 
 from __future__ import annotations
@@ -57,7 +58,17 @@ def changes(guest: Guest, planned: Iterable[Disk]) -> tuple[str, ...]:
             continue
         now = guest.read() if now is None else now
         found += differences(disk, now)
-    return tuple(found)
+    return (*found, *(one for disk in disks for one in _replaced(guest, disk)))
+
+
+def _replaced(guest: Guest, planned: Disk) -> Iterator[str]:
+    """Of each layer whose name does not lead to the same file any more."""
+    for layer in planned.layers:
+        if layer.path is not None and layer.identity is not None:
+            now = guest.files.identity(layer.path)
+            if now != layer.identity:
+                what = "no file" if now is None else "another file"
+                yield f"{layer.path} leads to {what} now"
 
 
 def in_outline(planned: Disk, now: Outline) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from qmpsnap.errors import Refused
-from qmpsnap.formats.layers import Disk, Layer
+from qmpsnap.formats.layers import NOT_HERE, NOT_SEEN, REPLACED, TEMPORARY, Disk, Layer
 from qmpsnap.formats.verdict import Verdict
 
 
@@ -38,6 +38,35 @@ class FormatUncertain(Refused):
     reason: str
 
 
+class FileReplaced(Refused):
+    """
+    A layer's name does not lead to the file that QEMU has open: it was replaced or unlinked.
+
+    Whatever goes by the name (an overlay's header, the next start, whoever removes it) would mean
+    another file, and the one that QEMU has may have no name any more.
+    """
+
+    msg = "{self.path} is not the file that the guest has open: {self.reason}"
+    remedy = (
+        "Keep the guest running: it still has its file. If that was renamed, give it its name back. "
+        "If it has no name any more, copy the whole disk into a new file before the guest ends "
+        "(`virsh blockcopy`, QMP `blockdev-mirror`)."
+    )
+
+    path: str
+    reason: str
+
+
+class FileNotHere(Refused):
+    """A layer's name leads to no file on this host, and what QEMU has open cannot be seen."""
+
+    msg = "{self.reason}: {self.path}"
+    remedy = "Run qmpsnap where QEMU runs, and where its files have the names that QEMU knows."
+
+    path: str
+    reason: str
+
+
 _FLAGS: Final = {
     "unreadable": (
         "is a node that QEMU cannot describe any more: its image, or one above it, is corrupt",
@@ -57,6 +86,10 @@ _FLAGS: Final = {
     "slice": (
         "is a part of a larger file (offset, size)",
         "A header cannot record that, so the next start would read the wrong part.",
+    ),
+    TEMPORARY: (
+        "is a temporary file of QEMU's own (`-snapshot`)",
+        "All that the guest writes is gone when it ends; start it without `-snapshot`.",
     ),
     "data-file": (
         "keeps its data in another file (data-file)",
@@ -124,6 +157,10 @@ def usable(disk: Disk) -> Volume:
 
 
 def _usable(layer: Layer, disk: str) -> VolumeLayer:
+    if REPLACED in layer.flags:
+        raise FileReplaced(layer.path or layer.file, layer.sight or "")
+    if NOT_HERE in layer.flags:
+        raise FileNotHere(layer.path or layer.file, layer.sight or "")
     for flag, (reason, advice) in _FLAGS.items():
         if flag in layer.flags:
             raise DiskUnsuitable(disk, f"{layer.file} {reason}", advice)
@@ -145,6 +182,16 @@ def _usable(layer: Layer, disk: str) -> VolumeLayer:
             "Start the guest with absolute file names.",
         )
     return VolumeLayer(**_values(layer))
+
+
+def unseen(disk: Disk) -> tuple[str, ...]:
+    """What a result says of a disk of which it cannot be seen which files QEMU has open."""
+    why = dict.fromkeys(layer.sight for layer in disk.layers if NOT_SEEN in layer.flags)
+    return tuple(
+        f"whether the files of {disk.disk} are those that the guest has open could not be seen "
+        f"({one}): no file is removed"
+        for one in why
+    )
 
 
 def _values(report: Disk | Layer) -> dict[str, Any]:

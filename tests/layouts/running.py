@@ -335,5 +335,7 @@ def _qemu(
             process.kill()
             process.wait()
             raise Refusal(output.read_text(errors="replace").strip() or str(error)) from error
+        # The socket is ours, so by itself the monitor would take this process for QEMU.
+        monitor.pid = process.pid
         stack.callback(monitor.close)
         yield monitor

@@ -84,7 +84,10 @@ class TestPlans:
             plan = planned(rig, "delete", DISK, "s1", "--remove-file")
             path = rig.folder / f"{BASE}.s1"
             last = plan["steps"][-1]
-            assert (last["what"], last["arguments"]) == ("unlink", {"path": str(path)})
+            status = path.stat()
+            identity = ["file", status.st_dev, status.st_ino]
+            assert last["what"] == "unlink"
+            assert last["arguments"] == {"path": str(path), "identity": identity}
 
     def test_output_goes_with_plan(self, make_rig: MakeRig) -> None:
         with make_rig("raw") as rig:

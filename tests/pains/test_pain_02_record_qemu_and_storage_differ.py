@@ -17,6 +17,7 @@ import pytest
 
 from qmpsnap.formats.layers import Disk, Disks
 from qmpsnap.guests.libvirt.guest import LibvirtGuest
+from qmpsnap.guests.libvirt.process import pid_of
 from qmpsnap.guests.qmp.guest import QmpGuest
 from qmpsnap.monitor.base import LostInMidCommand
 from qmpsnap.monitor.passthrough import PassthroughMonitor
@@ -73,7 +74,7 @@ class TestReplyLostAfterTheSwitch(Pain[Rig]):
 
 def _by_qmp(domain: Any, **_: object) -> QmpGuest:
     """QMP does it all, so it is sent through libvirt's passthrough."""
-    return QmpGuest(PassthroughMonitor(domain))
+    return QmpGuest(PassthroughMonitor(domain), pid=pid_of(domain))
 
 
 class TestMergeBehindLibvirtsBack(Pain[Defined]):

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from qmpsnap.cli import documents
-from qmpsnap.formats.layers import Disks
+from qmpsnap.formats.layers import TEMPORARY, Disks
 from qmpsnap.guests.replay import ReplayGuest
 from qmpsnap.monitor.transcript import parse
 
@@ -90,7 +90,8 @@ def document(report: Disks, places: Mapping[str, str] | None = None) -> Document
     Return what `qmpsnap chain -o json` says of a guest, in a form that is the same in each run.
 
     Numbers of nodes without a name are left out, and `detail`, which is a text for people: a
-    replay cannot read headers itself, so it words it in another way.
+    replay cannot read headers itself, so it words it in another way. Nor does it know of a file
+    that has no name.
     """
     text = json.dumps(documents.chain(report, report.disks))
     made: Document = json.loads(_NUMBERED.sub("#block", normal(text, places or {})))
@@ -98,6 +99,7 @@ def document(report: Disks, places: Mapping[str, str] | None = None) -> Document
         for layer in disk["layers"]:
             for key in ("allocated", "created", "modified"):
                 assert layer.pop(key) is None  # a recording has no files
+            layer["flags"] = [flag for flag in layer["flags"] if flag != TEMPORARY]
             for evidence in layer["evidence"]:
                 del evidence["detail"]
     return made

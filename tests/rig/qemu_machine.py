@@ -2,8 +2,9 @@
 A guest with a QEMU of its own: starts in 35 ms, needs no rights and no daemon.
 
 QEMU gets two monitors, because one serves one client at a time: `qmp_path` is for the tool that is
-shown or tested, the other one is this module's. Both sockets are made and listened on here and
-handed over, so whoever connects first waits for QEMU's greeting instead of finding no socket.
+shown or tested, and made by QEMU, which the tool then finds at its other end. The other one is this
+module's: its socket is made and listened on here and handed over, so that who connects waits for
+QEMU's greeting instead of finding no socket. By then the other one is there as well.
 """
 
 from __future__ import annotations
@@ -115,7 +116,8 @@ def run(
         os.close(descriptor)
         output = Path(name)
         qmp_path, own_path = str(scratch / "qmp.sock"), str(scratch / "own.sock")
-        process = _spawn(binary, disks, machine_args, (qmp_path, own_path), output)
+        words = ["-qmp", f"unix:{qmp_path},server=on,wait=off", *machine_args]
+        process = _spawn(binary, disks, words, own_path, output)
         try:
             monitor = SocketMonitor.connect(own_path, timeout=HANG_S)
         except BaseException as error:
@@ -140,7 +142,7 @@ def _spawn(
     binary: str,
     disks: Sequence[DiskSpec],
     machine_args: Sequence[str],
-    socket_paths: Sequence[str],
+    own_path: str,
     output: Path,
 ) -> subprocess.Popen[bytes]:
     arguments = [*_MACHINE]
@@ -149,16 +151,13 @@ def _spawn(
     for disk in disks:
         arguments += disk.arguments()
     with ExitStack() as stack:
-        listeners = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in socket_paths]
-        for number, (listener, path) in enumerate(zip(listeners, socket_paths, strict=True)):
-            listener.bind(path)
-            listener.listen()
-            arguments += [
-                "-chardev",
-                f"socket,id=monitor{number},fd={listener.fileno()},server=on,wait=off",
-                "-mon",
-                f"chardev=monitor{number},mode=control",
-            ]
+        listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+        listener.bind(own_path)
+        listener.listen()
+        arguments += [
+            *("-chardev", f"socket,id=own,fd={listener.fileno()},server=on,wait=off"),
+            *("-mon", "chardev=own,mode=control"),
+        ]
         log = stack.enter_context(output.open("ab"))
         # setpriv: as a `preexec_fn` the same would run Python between fork and exec, which is
         # not safe in a process with threads.
@@ -167,6 +166,6 @@ def _spawn(
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            pass_fds=[listener.fileno() for listener in listeners],
+            pass_fds=[listener.fileno()],
             start_new_session=True,  # the terminal's Ctrl-C is for the tool, not for the guest
         )

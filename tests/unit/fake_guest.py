@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
 from qmpsnap.errors import QmpsnapError
-from qmpsnap.formats.layers import Disk, Disks, Layer
+from qmpsnap.formats.layers import Disk, Disks, Identity, Layer
 from qmpsnap.operations.guards import Surroundings
 from qmpsnap.operations.guest import (
     HeaderSteps,
@@ -114,6 +114,8 @@ class FakeGuest:
         self.left_over: tuple[Step, ...] = ()
         """What a call that died has left."""
         self.heard = Heard(ended=True)
+        self.identities: dict[str, Identity] = {}
+        """What names lead to, of layers that were identified."""
         self.plan: MergePlan | HeaderPlan | None = None
         self.plans: Sequence[CreatePlan] = ()
 
@@ -175,6 +177,9 @@ class FakeGuest:
         self._look("digest")
         self.digested.append(tuple(layer.file for layer in layers))
         return self.digests.pop(0)
+
+    def identity(self, path: str) -> Identity | None:
+        return self.identities.get(path)
 
     def room(self, path: str) -> Room | None:
         return Room(file=path.rpartition("/")[2], mount="/share", free=1024, allocated=2048)

@@ -13,7 +13,7 @@ from qmpsnap.operations.job.loop import Ended
 from qmpsnap.operations.job.machine import Why
 from qmpsnap.operations.job.states import JobFailed, JobStatus
 from qmpsnap.operations.judge import check_closed, format_of, judged
-from qmpsnap.operations.outcome import FormatUnknown
+from qmpsnap.operations.outcome import FormatUnknown, NamesAnother
 from qmpsnap.operations.plan_merge import MergePlan, plan_delete
 from qmpsnap.operations.requests import DeleteRequest
 from tests.unit import samples
@@ -81,3 +81,27 @@ def test_format_that_nobody_states() -> None:
     with pytest.raises(FormatUnknown, match="nobody states the format of volume-1 now") as caught:
         format_of(disk, "/share/volume-1")
     assert (caught.value.exit_code, caught.value.changed) == (1, "yes")
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"flags": ("replaced",), "sight": "its name leads to no file any more"}, "to no file"),
+        ({"identity": ("file", 1, 3)}, "it was replaced while QEMU opened it again"),
+        ({"identity": ("file", 1, 2)}, None),
+        ({"identity": None}, None),
+    ],
+)
+def test_name_that_leads_to_another_file(changes: dict[str, object], why: str | None) -> None:
+    disk = samples.changed_layer(samples.disk(3), 2, identity=("file", 1, 2))
+    request = DeleteRequest(disk="vda", file_to_merge="volume-1.s1", merge_target_file="volume-1")
+    merge = plan_delete(samples.guest(disk), request)
+    after = samples.disk(3, layers=samples.linked(merge.remaining))
+    after = samples.changed_layer(after, 1, **changes)
+    ended = Ended(status=JobStatus.CONCLUDED, error=None)
+    if why is None:
+        judged(merge, ended, samples.guest(), after, room=None, seconds=0, notes=())
+        return
+    with pytest.raises(NamesAnother, match=why) as caught:
+        judged(merge, ended, samples.guest(), after, room=None, seconds=0, notes=())
+    assert (caught.value.path, caught.value.changed) == ("/share/volume-1", "yes")

@@ -66,8 +66,12 @@ GONE = [
 ]
 
 
-def guest(*views: JobView, depth: int = 3, base: str = "raw") -> FakeGuest:
-    return FakeGuest(samples.guest(samples.disk(depth, base=base)), *views)
+def guest(*views: JobView, depth: int = 3, base: str = "raw", **changes: Any) -> FakeGuest:
+    """A guest with one disk, whose layers have these changes."""
+    disk = samples.disk(depth, base=base)
+    for position in range(depth) if changes else ():
+        disk = samples.changed_layer(disk, position, **changes)
+    return FakeGuest(samples.guest(disk), *views)
 
 
 def view(status: str, error: str | None = None) -> JobView:
@@ -582,6 +586,27 @@ class TestRemoval:
         result = self.removed(fake)
         assert result.removed == ("/share/volume-1.s1",)
         assert "/template/volume-1 was not removed: it is not in /share" in result.notes
+
+    def test_not_what_is_no_file(self) -> None:
+        """A logical volume lies in `/dev`, and its name there is not its own to remove."""
+        device = ("device", 259, 0)
+        fake = guest(identity=device)
+        fake.identities = dict.fromkeys(
+            ("/share/volume-1", "/share/volume-1.s1", "/share/volume-1.s2"), device
+        )
+        result = self.removed(fake)
+        assert (result.removed, len(result.dropped)) == ((), 2)
+        assert "/share/volume-1 was not removed: it is a block device" in result.notes
+
+    def test_not_what_cannot_be_seen(self) -> None:
+        """Whether it is the file that the guest had open is not known: so nobody may remove it."""
+        fake = guest(flags=("not-seen",), sight="a proxy")
+        result = self.removed(fake)
+        assert (result.removed, result.dropped, len(result.held)) == ((), (), 2)
+        seen = "whether the files of vda are those that the guest has open could not be seen"
+        assert f"{seen} (a proxy): no file is removed" in result.notes
+        assert any("/share/volume-1 was not removed: what the guest" in one for one in result.notes)
+        assert "remove" not in fake.calls
 
     @pytest.mark.parametrize(
         ("error", "why"),

@@ -81,7 +81,17 @@ def test_the_guests_own_process_and_this_one(files: tuple[Path, ...]) -> None:
         qemu = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=lower, stderr=active)
         with qemu:
             assert users_of(top, base, active=top) == {}
+            assert other_users([str(base)], str(top), qemu=qemu.pid) == ({}, ())
             assert users_of(base) == {str(base): (f"cat (pid {qemu.pid})",)}
+
+
+def test_who_reads_the_active_file_is_not_qemu(files: tuple[Path, ...], hold: Hold) -> None:
+    """Where its process is known, everybody else is somebody else."""
+    top, base, _ = files
+    pid = hold(top)
+    assert users_of(top, base, active=top) == {}
+    users, _ = other_users([str(top), str(base)], str(top), qemu=os.getppid())
+    assert users == {str(top): (f"cat (pid {pid})",)}
 
 
 def test_what_is_no_image(tmp_path: Path, hold: Hold) -> None:

@@ -121,6 +121,22 @@ class TestFormats:
         assert (found.id, found.matters) == ("raw-slice", False)
 
 
+class TestNames:
+    def test_that_leads_to_another_file(self) -> None:
+        disk = samples.changed_layer(chain(), 1, flags=("replaced",), sight="to another file")
+        found = only(looked(disk))
+        assert (found.id, found.severity, found.file) == ("file-replaced", Severity.ERROR, BASE)
+        assert found.message == "to another file"
+
+    def test_one_note_for_all_that_cannot_be_seen(self) -> None:
+        disk = chain()
+        for position in (0, 1):
+            disk = samples.changed_layer(disk, position, flags=("not-seen",), sight="a proxy")
+        found = only(looked(disk))
+        assert (found.id, found.matters, found.file) == ("file-not-seen", False, None)
+        assert found.message == "volume-1.s1, volume-1: a proxy"
+
+
 class TestRecordedFormat:
     def test_missing(self) -> None:
         found = only(looked(chain(format_=None)))

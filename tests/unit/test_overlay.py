@@ -11,7 +11,7 @@ import pytest
 
 from qmpsnap.errors import Refused
 from qmpsnap.guests.files import qemu_img
-from qmpsnap.guests.files.door import FileFailed, take_file
+from qmpsnap.guests.files.door import AnotherFile, FileFailed, take_file
 from qmpsnap.guests.files.overlay import CannotMake, OverlayUnsuitable, look_at_overlay
 from qmpsnap.guests.files.qemu_img import QemuImgFailed
 from qmpsnap.guests.files.steps import discard_steps, make_steps
@@ -212,6 +212,22 @@ class TestDoor:
         with pytest.raises(FileFailed, match=f"{path}: ") as caught:
             take_file(Step(does=Does.REMOVE, by="file", what=what, arguments={"path": path}))
         assert caught.value.changed == "no"
+
+    def test_only_the_file_that_was_meant_is_removed(self, tmp_path: Path) -> None:
+        path = tmp_path / "file"
+        path.touch()
+        status = path.stat()
+        meant = {"path": str(path), "identity": ["file", status.st_dev, status.st_ino]}
+        unlink = Step(does=Does.REMOVE, by="file", what="unlink", arguments=meant)
+        path.rename(tmp_path / "moved")
+        take_file(unlink)  # gone
+        path.touch()
+        with pytest.raises(AnotherFile) as caught:
+            take_file(unlink)
+        assert caught.value.changed == "no"
+        (tmp_path / "moved").rename(path)
+        take_file(unlink)
+        assert os.listdir(tmp_path) == []
 
     def test_sync(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         synced: list[int] = []

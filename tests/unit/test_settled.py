@@ -15,6 +15,7 @@ from tests.unit import samples
 
 CLEAR = samples.guest(samples.disk(2))
 CONFLICT = samples.guest(samples.changed_layer(samples.disk(2), 1, verdict=Verdict.CONFLICT))
+REPLACED = samples.guest(samples.changed_layer(samples.disk(2), 1, flags=("replaced",)))
 DIFFERS = samples.guest(replace(samples.disk(2), xml_differs="libvirt sees another one"))
 
 
@@ -43,7 +44,7 @@ def test_no_doubt(by_graph: bool) -> None:
     assert readings.count == 1
 
 
-@pytest.mark.parametrize("doubt", [CONFLICT, DIFFERS])
+@pytest.mark.parametrize("doubt", [CONFLICT, DIFFERS, REPLACED])
 @pytest.mark.parametrize(("by_graph", "further"), [(True, WITH_GRAPH), (False, XML_ALONE)])
 def test_doubt_that_passes(doubt: Disks, by_graph: bool, further: int) -> None:
     readings = Readings(*[doubt] * further, CLEAR, by_graph=by_graph)
@@ -51,7 +52,7 @@ def test_doubt_that_passes(doubt: Disks, by_graph: bool, further: int) -> None:
     assert readings.count == further + 1
 
 
-@pytest.mark.parametrize("doubt", [CONFLICT, DIFFERS])
+@pytest.mark.parametrize("doubt", [CONFLICT, DIFFERS, REPLACED])
 @pytest.mark.parametrize(("by_graph", "further"), [(True, WITH_GRAPH), (False, XML_ALONE)])
 def test_doubt_that_lasts(doubt: Disks, by_graph: bool, further: int) -> None:
     readings = Readings(doubt, by_graph=by_graph)

@@ -18,6 +18,7 @@ from qmpsnap.operations.guest import Overlay, Thawed
 from qmpsnap.operations.outcome import (
     ChainUnexpected,
     HeaderWrong,
+    NamesAnother,
     OutcomeUnknown,
     XmlBehind,
 )
@@ -48,6 +49,24 @@ INTERRUPTIONS = [
     CommandTimedOut("transaction", 30),
     KeyboardInterrupt(),
 ]
+
+
+class TestNames:
+    """What the names of the chain lead to."""
+
+    def test_one_that_leads_to_another_file_afterwards(self) -> None:
+        fake = guest(depth=2)
+        layers = samples.linked([samples.layer("volume-1.new"), *fake.guest.disks[0].layers])
+        another = replace(
+            layers[2], flags=("replaced",), sight="its name leads to another file now"
+        )
+        fake.readings = [with_layers(fake.guest, [*layers[:2], another])]
+        with pytest.raises(NamesAnother, match="the snapshot is done, but /share/volume-1 is not"):
+            create(fake, CREATE)
+
+    def test_what_cannot_be_seen_is_said(self) -> None:
+        fake = guest(depth=2, flags=("not-seen",), sight="a proxy")
+        assert any("could not be seen (a proxy)" in note for note in create(fake, CREATE).notes)
 
 
 class TestCreate:

@@ -150,3 +150,22 @@ class TestOutline:
         fake = FakeGuest(samples.guest(DISK))
         assert changes(fake, [DISK, replace(DISK, disk="vdb")]) == ("disk vdb is gone",)
         assert fake.calls == ["read"]
+
+
+class TestNames:
+    """Each layer's is looked up again, as nodes do not show what a name has come to mean."""
+
+    def test_same(self) -> None:
+        assert self.changes(("file", 1, 2)) == ()
+
+    def test_another_file(self) -> None:
+        assert self.changes(("file", 1, 3)) == ("/share/volume-1 leads to another file now",)
+
+    def test_no_file(self) -> None:
+        assert self.changes(None) == ("/share/volume-1 leads to no file now",)
+
+    def changes(self, now: tuple[str, int, int] | None) -> tuple[str, ...]:
+        disk = samples.changed_layer(DISK, 2, identity=("file", 1, 2))
+        fake = FakeGuest(samples.guest(disk))
+        fake.identities = {} if now is None else {"/share/volume-1": now}
+        return changes(fake, [disk])

@@ -10,7 +10,14 @@ import pytest
 from qmpsnap.errors import Refused
 from qmpsnap.formats.layers import Disk, DiskAmbiguous, DiskNotFound, Disks
 from qmpsnap.formats.verdict import Evidence, Verdict, Witness
-from qmpsnap.operations.volume import DiskUnsuitable, FormatUncertain, usable
+from qmpsnap.operations.volume import (
+    DiskUnsuitable,
+    FileNotHere,
+    FileReplaced,
+    FormatUncertain,
+    unseen,
+    usable,
+)
 from tests.unit import samples
 
 VDB = samples.disk(
@@ -111,6 +118,30 @@ class TestUsable:
     ) -> None:
         with pytest.raises(DiskUnsuitable, match=reason):
             usable(samples.changed_layer(samples.disk(3), position, **changes))
+
+    @pytest.mark.parametrize("position", [0, 1, 2])
+    @pytest.mark.parametrize(
+        ("flags", "error"),
+        [
+            (("replaced",), FileReplaced),
+            (("encrypted", "replaced"), FileReplaced),
+            (("not-seen", "not-here"), FileNotHere),
+            (("temporary",), DiskUnsuitable),
+        ],
+    )
+    def test_name_that_leads_to_another_file(
+        self, position: int, flags: tuple[str, ...], error: type[Refused]
+    ) -> None:
+        with pytest.raises(error) as caught:
+            usable(samples.changed_layer(samples.disk(3), position, flags=flags, sight="it is not"))
+        assert (caught.value.exit_code, caught.value.changed) == (4, "no")
+
+    def test_names_that_agree_will_do_where_nothing_is_seen(self) -> None:
+        disk = samples.changed_layer(samples.disk(2), 1, flags=("not-seen",), sight="a proxy")
+        assert usable(disk)
+        (said,) = unseen(disk)
+        assert "(a proxy): no file is removed" in said
+        assert unseen(samples.disk(2)) == ()
 
     @pytest.mark.parametrize("position", [0, 1, 2])
     def test_format_that_nobody_states(self, position: int) -> None:

@@ -20,9 +20,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
+from qmpsnap.formats.layers import Identity
 from qmpsnap.formats.qcow2 import MAGIC, READ_SIZE, BadHeader, parse
 from qmpsnap.graph.chain import host_path
-from qmpsnap.guests.files.identity import Identity, identity, identity_of
+from qmpsnap.guests.files.identity import identity, identity_of
 from qmpsnap.guests.files.mounts import file_system
 from qmpsnap.guests.files.neighbours import processes_with
 

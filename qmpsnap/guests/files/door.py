@@ -8,6 +8,7 @@ from typing import cast
 
 from qmpsnap.errors import Failed
 from qmpsnap.guests.files.header import sync_file
+from qmpsnap.guests.files.identity import identity_of
 from qmpsnap.guests.files.overlay import correct_overlay, make_overlay
 from qmpsnap.operations.step import Step
 
@@ -24,6 +25,22 @@ class FileFailed(Failed):
     reason: str
 
 
+class AnotherFile(Failed):
+    """A file that was to be removed has been replaced by another one of the same name."""
+
+    msg = "{self.path} is another file now"
+    remedy = "It was kept. Find out who put it there."
+    changed = "no"
+
+    path: str
+
+
+def _check_same(path: str, wanted: object) -> None:
+    """A name may have come to another file since it was looked at; that one is not ours to remove."""
+    if wanted is not None and [*identity_of(os.stat(path))] != wanted:
+        raise AnotherFile(path)
+
+
 def take_file(step: Step) -> None:
     """
     Carry out one act on a file.
@@ -31,6 +48,7 @@ def take_file(step: Step) -> None:
     Raises:
         OverlayUnsuitable, CannotMake, QemuImgMissing, QemuImgFailed: See `make_overlay`.
         FileFailed: It could not be removed or synced.
+        AnotherFile: Its name leads to another one than was meant.
     """
     given = step.arguments
     path = str(given["path"])
@@ -52,6 +70,7 @@ def take_file(step: Step) -> None:
         case "unlink":
             try:
                 with suppress(FileNotFoundError):
+                    _check_same(path, given.get("identity"))
                     os.unlink(path)
             except OSError as error:
                 raise FileFailed("remove", path, error.strerror or str(error)) from error

@@ -10,8 +10,7 @@ from __future__ import annotations
 import os
 import stat
 
-Identity = tuple[str, int, int]
-"""Kind (`file` or `device`), and two numbers that no other file of this host has."""
+from qmpsnap.formats.layers import Identity as Identity
 
 
 def identity_of(status: os.stat_result) -> Identity:

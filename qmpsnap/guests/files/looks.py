@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from qmpsnap.formats.layers import Identity
 from qmpsnap.guests.files.content import digest_of
+from qmpsnap.guests.files.identity import identity
 from qmpsnap.guests.files.neighbours import room_of
 from qmpsnap.guests.files.overlay import look_at_overlay
 from qmpsnap.operations.guest import Overlay
@@ -21,6 +23,10 @@ class LocalFiles:
     def digest(self, layers: tuple[VolumeLayer, ...]) -> str:
         """See `Files.digest`."""
         return digest_of([(layer.path, layer.format) for layer in layers])
+
+    def identity(self, path: str) -> Identity | None:
+        """See `Files.identity`."""
+        return identity(path)
 
     def room(self, path: str) -> Room | None:
         """See `Files.room`."""

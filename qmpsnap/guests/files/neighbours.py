@@ -10,11 +10,13 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Collection
+from contextlib import suppress
 from typing import Final
 
-from qmpsnap.formats.layers import Disk
-from qmpsnap.guests.files.identity import Identity, identity
+from qmpsnap.formats.layers import Disk, Identity
+from qmpsnap.guests.files.identity import identity
 from qmpsnap.guests.files.lease import is_open_nowhere
+from qmpsnap.guests.files.opened import descriptors
 from qmpsnap.operations.guards import Surroundings
 from qmpsnap.operations.space import Room
 
@@ -22,16 +24,16 @@ _PROC: Final = "/proc"
 
 
 def other_users(
-    paths: Collection[str], active: str | None, *, left: bool = False
+    paths: Collection[str], active: str | None, *, qemu: int | None = None, left: bool = False
 ) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
     """
     Find processes that have layers of a chain open, and are not its own QEMU.
 
-    The one that has the active file open is the chain's own: QEMU locks what it writes.
-
     Args:
         paths: Host files of the chain.
         active: The active layer's, which the chain's own QEMU has open; None: it has none of them.
+        qemu: That process. Where it is not known, whoever has the active file open is taken for
+            it: QEMU locks what it writes.
         left: Whether they have left the chain, so that nobody at all is expected to have them
             open; then a walk over all processes is mostly not needed.
 
@@ -43,8 +45,8 @@ def other_users(
         if not paths:
             return {}, ()
     wanted = {key: path for path in paths if (key := identity(path)) is not None}
-    own = None if active is None else identity(active)
-    found, _, hidden = processes_with(wanted, own)
+    own = None if active is None or qemu is not None else identity(active)
+    found, _, hidden = processes_with(wanted, own, qemu)
     notes: tuple[str, ...] = ()
     if hidden:
         notes = (f"{hidden} processes of other users could not be looked at: run as root",)
@@ -52,7 +54,7 @@ def other_users(
 
 
 def processes_with(
-    wanted: Collection[Identity], own: Identity | None = None
+    wanted: Collection[Identity], own: Identity | None = None, qemu: int | None = None
 ) -> tuple[dict[Identity, list[str]], int, int]:
     """
     Find processes that have files open; this one does not count.
@@ -60,6 +62,7 @@ def processes_with(
     Args:
         wanted: The files.
         own: Whoever has this one open does not count either.
+        qemu: Nor does this process.
 
     Returns:
         Descriptions of processes by file; how many were looked at; how many could not be.
@@ -78,14 +81,16 @@ def processes_with(
         except OSError:
             continue  # it has ended
         seen += 1
-        if own in opened or int(pid) == os.getpid():
+        if own in opened or int(pid) in (qemu, os.getpid()):
             continue
         for key in opened & wanted:
             found.setdefault(key, []).append(_description(pid))
     return found, seen, hidden
 
 
-def surroundings(disk: Disk, left: Collection[str] | None, *, runs: bool) -> Surroundings:
+def surroundings(
+    disk: Disk, left: Collection[str] | None, *, runs: bool, qemu: int | None = None
+) -> Surroundings:
     """
     What can be seen on this host around a disk.
 
@@ -94,10 +99,12 @@ def surroundings(disk: Disk, left: Collection[str] | None, *, runs: bool) -> Sur
         left: See `Guest.neighbours`. What has left the chain its own QEMU has open no more, so
             whoever has it open is somebody else.
         runs: Whether the guest does.
+        qemu: Its process, where that is known.
     """
     paths = layer_paths(disk, left)
     active = disk.layers[0].path if runs and left is None else None
-    readers, notes = other_users(paths, active, left=left is not None)
+    own = qemu if left is None else None
+    readers, notes = other_users(paths, active, qemu=own, left=left is not None)
     allocated, free = space_of(paths)
     return Surroundings(readers=readers, allocated=allocated, free=free, notes=notes)
 
@@ -145,23 +152,13 @@ def room_of(path: str | None) -> Room | None:
 
 
 def _opened(folder: str) -> set[Identity]:
-    """
-    Files that a process has open.
-
-    Most descriptors are sockets, pipes and the like, whose names do not begin with a slash. To
-    read a name takes a fifth of a `stat`; a file that was deleted keeps its old name, with a
-    word behind it.
-    """
+    """Files that a process has open."""
+    numbers = os.listdir(folder)
     found = set()
-    for number in os.listdir(folder):
-        path = f"{folder}/{number}"
-        try:
-            name = os.readlink(path)
-        except FileNotFoundError:
-            continue  # closed
-        except OSError:
-            break  # all of this process is kept from us, even from root in some containers
-        if name.startswith("/") and (key := identity(path)) is not None:
+    with suppress(
+        OSError
+    ):  # all of this process is kept from us, even from root in some containers
+        for _, key in descriptors(folder, numbers):
             found.add(key)
     return found
 

@@ -16,11 +16,12 @@ from typing import Any, Final
 
 from lxml import etree
 
+from qmpsnap.formats.layers import Identity
 from qmpsnap.formats.qcow2 import BadHeader, Header
 from qmpsnap.graph import xml
 from qmpsnap.guests.files.census import Census, Use, named_by
 from qmpsnap.guests.files.header import read_header
-from qmpsnap.guests.files.identity import Identity, image_identity
+from qmpsnap.guests.files.identity import image_identity
 from qmpsnap.monitor.passthrough import MonitorBusy, in_time
 from qmpsnap.monitor.virt import libvirt_module
 

@@ -27,6 +27,7 @@ from qmpsnap.guests.closable import Closable
 from qmpsnap.guests.files.door import take_file
 from qmpsnap.guests.files.header import read_headers
 from qmpsnap.guests.files.looks import LocalFiles
+from qmpsnap.guests.files.opened import Hidden, compared, held_by, unseen
 from qmpsnap.guests.files.sizes import with_raw_sizes
 from qmpsnap.guests.libvirt import door
 from qmpsnap.guests.libvirt.jobs import heard_in, info_of, may_be_ready, reports_of, view_of
@@ -56,6 +57,7 @@ from qmpsnap.operations.where import Where
 
 log = logging.getLogger(__name__)
 
+_UNKNOWN: Final = Hidden(why="which process is its QEMU could not be found out", here=True)
 SAFE_DEPTH: Final = 16
 """Layers up to which a nested reply is asked for: libvirt 11.3 loses the monitor at 26."""
 SAFE_LAYERS: Final = 256
@@ -201,15 +203,23 @@ class LibvirtGuest(Closable):
             else:
                 chains = from_graph.disk_chains(graph, domain)
                 headers = self._headers(from_graph.headers_to_read(chains))
-                return from_graph.guest_from_graph(
-                    graph, chains=chains, guest=domain.name, domain=domain, headers=headers
+                return self._compared(
+                    from_graph.guest_from_graph(
+                        graph, chains=chains, guest=domain.name, domain=domain, headers=headers
+                    )
                 )
         headers = self._headers(from_xml.headers_to_read(domain))
         report = from_xml.guest_from_xml(
             domain, headers=headers, notes=(f"formats by XML alone: {self._off}",)
         )
         disks = tuple(self._with_size(disk, ask=answers) for disk in report.disks)
-        return replace(report, disks=disks)
+        return self._compared(replace(report, disks=disks))
+
+    def _compared(self, report: Disks) -> Disks:
+        """Whether names still lead to what QEMU has open."""
+        if self._remote:
+            return unseen(report, f"the guest runs on {self._remote}")
+        return compared(report, held_by(pid_of(self._domain), _UNKNOWN))
 
     def _xml(self) -> xml.XmlDomain:
         return xml.parse(self._call("virDomainGetXMLDesc", lambda: self._domain.XMLDesc(0)))
@@ -248,7 +258,8 @@ class LibvirtGuest(Closable):
         """See `Guest.neighbours`."""
         self._check_here()
         with reading():
-            return surroundings_of(self._domain, disk, left, runs=True)
+            qemu = pid_of(self._domain)
+            return surroundings_of(self._domain, disk, left, runs=True, qemu=qemu)
 
     def _check_here(self) -> None:
         if self._remote:

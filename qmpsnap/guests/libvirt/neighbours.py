@@ -30,7 +30,12 @@ LIST_TIMEOUT_S: Final = 5.0
 
 
 def surroundings_of(
-    domain: Any, disk: Disk, left: Collection[str] | None, *, runs: bool
+    domain: Any,
+    disk: Disk,
+    left: Collection[str] | None,
+    *,
+    runs: bool,
+    qemu: int | None = None,
 ) -> Surroundings:
     """
     What is around a disk of a guest of libvirt; arguments as `surroundings` takes them.
@@ -39,7 +44,7 @@ def surroundings_of(
         CommandFailed, LostInMidCommand: libvirt does not tell.
         MalformedXml: What it tells of its snapshots cannot be read.
     """
-    seen = surroundings(disk, left, runs=runs)
+    seen = surroundings(disk, left, runs=runs, qemu=qemu)
     readers, notes = dict(seen.readers), seen.notes
     try:
         defined = in_time(lambda: defined_users(domain, disk, left), LIST_TIMEOUT_S)

@@ -18,6 +18,7 @@ from qmpsnap.guests.closable import Closable
 from qmpsnap.guests.files.door import take_file
 from qmpsnap.guests.files.identity import same_file
 from qmpsnap.guests.files.looks import LocalFiles
+from qmpsnap.guests.files.opened import identified
 from qmpsnap.guests.libvirt import door
 from qmpsnap.guests.libvirt.neighbours import surroundings_of
 from qmpsnap.guests.offline.block_layer import opened
@@ -148,12 +149,13 @@ class OfflineGuest(Closable):
         domain = xml.parse(self._definition())
         disks = tuple(with_nodes(read_disk(disk, self._size)) for disk in domain.disks)
         paths = (layer.path for disk in disks for layer in disk.layers)
-        return Disks(
+        report = Disks(
             guest=domain.name,
             disks=disks,
             open_files=frozenset(path for path in paths if path is not None),
             graph=self._engine.read().graph if len(self._held) == 1 else None,
         )
+        return identified(report)
 
     def _definition(self) -> str:
         flags = self._libvirt.VIR_DOMAIN_XML_INACTIVE | self._libvirt.VIR_DOMAIN_XML_SECURE

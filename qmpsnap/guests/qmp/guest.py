@@ -22,6 +22,7 @@ from qmpsnap.guests.files.door import take_file
 from qmpsnap.guests.files.header import read_headers
 from qmpsnap.guests.files.looks import LocalFiles
 from qmpsnap.guests.files.neighbours import surroundings
+from qmpsnap.guests.files.opened import Hidden, compared, held_by
 from qmpsnap.guests.qmp.jobs import io_status_of, job_reports
 from qmpsnap.guests.qmp.outline import outlines
 from qmpsnap.guests.qmp.steps import QmpComposer
@@ -54,6 +55,9 @@ from qmpsnap.operations.job.states import (
 from qmpsnap.operations.step import Does, NotNow, Step
 from qmpsnap.operations.where import Where
 
+_PROXY: Final = Hidden(
+    why="who is at the other end of the QMP socket is not known to be QEMU", here=False
+)
 RECONNECT_S: Final = 3.0
 """How long a guest may take to answer again after its connection was lost."""
 RECONNECTS: Final = 20
@@ -88,7 +92,8 @@ class QmpGuest(Closable):
             monitor: The guest's.
             agent: Path of the socket that leads to its guest agent.
             pid: Process of this QEMU, where it is known: its command line tells which drives
-                it was started with without a format.
+                it was started with without a format. Which files it has open is looked for in
+                the process at the other end of the socket, unless this is given.
             socket: Path of its QMP socket, for who has to find it again.
             connect: Makes another connection to the same QEMU, when this one breaks; None when
                 there is no way to.
@@ -134,6 +139,7 @@ class QmpGuest(Closable):
             return False
         self._reconnects += 1
         self._owned.append(monitor)
+        self._pid = getattr(monitor, "pid", None) or self._pid
         # Somebody waits to hear what became of a change.
         self._monitor, self._reader = monitor, Reader(monitor, max_stall_s=None)
         return True
@@ -161,7 +167,7 @@ class QmpGuest(Closable):
         graph = self._graph()
         known = self._reader.details(graph)
         chains = disk_chains(graph)
-        return guest_from_graph(
+        report = guest_from_graph(
             graph,
             chains=chains,
             guest=known.name,
@@ -170,6 +176,12 @@ class QmpGuest(Closable):
             headers=read_headers(headers_to_read(chains, self._probed)),
             probed=self._probed,
         )
+        return compared(report, held_by(self._qemu(), _PROXY))
+
+    def _qemu(self) -> int | None:
+        """Its process; None where a proxy is at the other end of the socket."""
+        process = qemu_process(self._pid or getattr(self._monitor, "pid", None))
+        return None if process is None else process.pid
 
     def _graph(self) -> Graph:
         return self._reader.read(names_are_plain=self._names_are_plain)
@@ -188,7 +200,7 @@ class QmpGuest(Closable):
 
     def neighbours(self, disk: Disk, left: Collection[str] | None = None) -> Surroundings:
         """See `Guest.neighbours`: other processes by `/proc`."""
-        return surroundings(disk, left, runs=True)
+        return surroundings(disk, left, runs=True, qemu=self._qemu())
 
     def state(self) -> State:
         """See `Guest.state`; source: RunState, qapi/run-state.json; MigrationStatus, qapi/migration.json."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -44,6 +43,7 @@ from tests.rig.jobs import (
     merged,
     small_file_system,
 )
+from tests.rig.relay import Relay
 from tests.rig.rig import BASE, DISK, MIB, SERIAL, Rig, assert_sound
 from tests.rig.roads import direct_rig
 from tests.rig.writer import NbdClient
@@ -402,57 +402,6 @@ def _sha256(model: bytearray, folder: Path) -> str:
     file = folder / "model"
     file.write_bytes(model)
     return sha256_of_bytes(file)
-
-
-@dataclass
-class Relay:
-    """Stands between a client and QEMU's socket, and can be cut."""
-
-    target: str
-    path: str
-    connections: int = 0
-    _open: list[socket.socket] = field(default_factory=list)
-    _listener: socket.socket = field(default_factory=lambda: socket.socket(socket.AF_UNIX))
-
-    def __enter__(self) -> Relay:
-        self._listener.bind(self.path)
-        self._listener.listen()
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self.cut()
-
-    def cut(self) -> None:
-        """Break every connection that there is."""
-        for one in self._open:
-            with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-            one.close()
-        self._open.clear()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                near, _ = self._listener.accept()
-            except OSError:
-                return
-            far = socket.socket(socket.AF_UNIX)
-            far.connect(self.target)
-            self.connections += 1
-            self._open += [near, far]
-            for pair in ((near, far), (far, near)):
-                threading.Thread(target=self._pump, args=pair, daemon=True).start()
-
-    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
-        with suppress(OSError):
-            while data := source.recv(65536):
-                sink.sendall(data)
-        for one in (source, sink):
-            with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.fixture
