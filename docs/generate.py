@@ -2,6 +2,7 @@
 Write the pages of the reference that follow from the code.
 
     docs/reference/cli.md                      from the click commands
+    docs/man/qmpsnap.1                         from the same
     docs/reference/exit-codes-and-errors.md    from the error classes
     docs/reference/findings.md                 from the table of rules
     docs/reference/layouts.md                  from fixtures/ and tests/layouts/
@@ -71,10 +72,16 @@ CHANGED: Final = {
 
 def pages() -> dict[Path, str]:
     """Return the text of every generated page, by its path."""
-    from docs import layouts, rooms, situations  # found only once the checkout is on sys.path
+    from docs import (
+        layouts,
+        manual,
+        rooms,
+        situations,
+    )  # found only once the checkout is on sys.path
 
     return {
         REFERENCE / "cli.md": command_line(),
+        REFERENCE.parent / "man" / "qmpsnap.1": manual.page(cli, all_commands(), EXIT_CODES),
         REFERENCE / "exit-codes-and-errors.md": errors(),
         REFERENCE / "findings.md": findings(),
         REFERENCE / "layouts.md": layouts.page(NOTICE),

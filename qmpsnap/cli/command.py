@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from qmpsnap.cli import global_options, signals
+from qmpsnap.cli.completing import complete_arguments
 from qmpsnap.cli.global_options import agree, given
 from qmpsnap.cli.output import complain, write
 from qmpsnap.errors import QmpsnapError
@@ -60,6 +61,7 @@ class Command(Common):
         self.one_guest = one_guest or any(param.name == "guest" for param in self.params)
         """Whether it is about one guest: `$QMPSNAP_QMP` is for these."""
         self.params += global_options.global_options(hidden=True)
+        complete_arguments(self)
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """Leave GUEST out of parsing and usage alike."""

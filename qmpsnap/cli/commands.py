@@ -51,6 +51,9 @@ COMMANDS: Final[Mapping[str, Mapping[str, Entry]]] = {
         "record": Entry(
             "qmpsnap.cli.record:record", "Write a transcript of a guest, for --replay."
         ),
+        "completion": Entry(
+            "qmpsnap.cli.completion:completion", "What makes a shell complete names."
+        ),
         "demo": Entry("qmpsnap.cli.demo:demo", "The whole story, on a throw-away QEMU."),
     },
 }

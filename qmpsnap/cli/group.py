@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
 import click
+from click.shell_completion import CompletionItem
 
 from qmpsnap.cli import global_options
 from qmpsnap.cli.command import Common
@@ -58,6 +59,16 @@ class LazyGroup(Common, click.Group):
                 module, _, attribute = entries[cmd_name].target.partition(":")
                 return cast(click.Command, getattr(importlib.import_module(module), attribute))
         return None
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Commands by the table, and options: click would import every command for its summary."""
+        found = [
+            CompletionItem(name, help=entry.summary)
+            for entries in self.sections.values()
+            for name, entry in entries.items()
+            if name.startswith(incomplete)
+        ]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

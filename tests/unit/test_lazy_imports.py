@@ -48,6 +48,7 @@ def test_help_imports_no_command(arguments: list[str]) -> None:
         "qmpsnap.cli",
         "qmpsnap.cli.command",
         "qmpsnap.cli.commands",
+        "qmpsnap.cli.completing",
         "qmpsnap.cli.global_options",
         "qmpsnap.cli.group",
         "qmpsnap.cli.main",

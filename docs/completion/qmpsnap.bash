@@ -1,0 +1,2 @@
+# Completion of qmpsnap for bash; installed into share/bash-completion/completions/qmpsnap.
+eval "$(qmpsnap completion bash)"

@@ -1,0 +1,2 @@
+# Completion of qmpsnap for fish; installed into share/fish/vendor_completions.d.
+qmpsnap completion fish | source
