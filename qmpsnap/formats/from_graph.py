@@ -194,6 +194,8 @@ def _disk(
         layers=tuple(reports),
         kind=kind,
         read_only=xml.read_only if xml else bool(layers) and layers[0].node.read_only,
+        transient=xml is not None and xml.transient,
+        shareable=xml is not None and xml.shareable,
         root=device.root,
         entry=device.entry or device.root,
         xml_differs=disk.differs,

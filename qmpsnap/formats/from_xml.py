@@ -73,6 +73,8 @@ def disk_from_xml(disk: XmlDisk, headers: Mapping[str, Header] | None = None) ->
         layers=tuple(layers),
         kind=disk.device,
         read_only=disk.read_only,
+        transient=disk.transient,
+        shareable=disk.shareable,
         mirror=disk.mirror,
         files=tuple(_files(disk, headers or {})),
     )

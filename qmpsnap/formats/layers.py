@@ -82,6 +82,10 @@ class Disk:
     kind: str = "disk"
     """`disk`, `cdrom`, `floppy` or `lun`; on the direct road also `pflash`."""
     read_only: bool = False
+    transient: bool = False
+    """By libvirt's XML: what the guest writes is thrown away when it ends."""
+    shareable: bool = False
+    """By libvirt's XML: other guests write to it as well."""
     root: str | None = None
     """Node at the device; differs from the active layer's when a filter lies on top."""
     entry: str | None = None

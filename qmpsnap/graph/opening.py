@@ -54,7 +54,7 @@ def opening(
     for option, value in pairwise(arguments):
         match option.removeprefix("-"):
             case "-blockdev" | "blockdev":
-                nodes |= _named(_described(value))
+                nodes |= named(described(value))
             case "-drive" | "drive":
                 given = dict(pairs(value))
                 name = given.get("id")
@@ -67,8 +67,8 @@ def opening(
     return _followed(nodes[node], nodes) if node in nodes else None
 
 
-def _described(value: str) -> dict[str, Any]:
-    """`-blockdev` takes JSON, or `key=value,…` with dots for what lies within."""
+def described(value: str) -> dict[str, Any]:
+    """Parse a `-blockdev`: it takes JSON, or `key=value,…` with dots for what lies within."""
     if value.startswith("{"):
         try:
             told: dict[str, Any] = json.loads(value)
@@ -87,8 +87,8 @@ def _described(value: str) -> dict[str, Any]:
     return found
 
 
-def _named(options: Options) -> dict[str, Options]:
-    """The nodes that an object describes, by the names that it gives them."""
+def named(options: Options) -> dict[str, Options]:
+    """Return the nodes that an object describes, by the names that it gives them."""
     found: dict[str, Options] = {}
     described: list[Options] = [options]
     while described:

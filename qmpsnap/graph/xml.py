@@ -74,6 +74,8 @@ class XmlDisk:
     """The mirror is in step with the guest: it can pivot."""
     mirror_file: str | None = None
     """The file that it mirrors into."""
+    transient: bool = False
+    shareable: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,6 +187,8 @@ def _disk(element: etree._Element) -> XmlDisk:
         alias=alias.get("name") if alias is not None else None,
         device=element.get("device", "disk"),
         read_only=element.find("readonly") is not None,
+        transient=element.find("transient") is not None,
+        shareable=element.find("shareable") is not None,
         layers=tuple(layers),
         ended=ended,
         mirror=mirror.get("job") if mirror is not None else None,

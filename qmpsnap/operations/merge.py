@@ -35,6 +35,7 @@ from qmpsnap.operations.proof import ContentDiffers, Proof
 from qmpsnap.operations.removal import removal, removed
 from qmpsnap.operations.requests import DeleteRequest, NamedDeleteRequest
 from qmpsnap.operations.run_state import remarks
+from qmpsnap.operations.shape import check_shape
 from qmpsnap.operations.step import Does, NotNow, Step
 from qmpsnap.operations.unchanged import changes, check_unchanged
 
@@ -78,6 +79,7 @@ def prepared(
     running = job_of(plan, steps, found.jobs)
     if running is None:
         check_idle((plan.disk,), found.jobs)
+        check_shape(plan.disk, found.disks)
     around = guest.neighbours(plan.disk)
     if running is None:
         check_merge(plan, around, allow, migration=state.migration)

@@ -65,6 +65,31 @@ class WrongOrder(Refused):
     chain: str
 
 
+class FilterBetween(Refused):
+    """
+    A filter lies right above the file that is to be merged.
+
+    QEMU would take both out, and leave the file's name in the header of the layer above (seen on
+    7.2 with throttle, compress and blkdebug), or refuse ("Block node is read-only": copy-on-read).
+    """
+
+    msg = (
+        "a filter ({self.node}) lies between {self.above} and {self.file}, so QEMU would not write "
+        "the header of {self.above}"
+    )
+    remedy = (
+        "Take the filter out (QMP `blockdev-reopen` of {self.reader} with the backing node "
+        "{self.read}, then `blockdev-del` of {self.node}), and give the same command again; or start "
+        "the guest without it."
+    )
+
+    node: str
+    above: str
+    file: str
+    reader: str
+    read: str
+
+
 class NothingToPull(Refused):
     """The active file reads through nothing that a pull would remove."""
 
@@ -140,8 +165,8 @@ def plan_delete(
 
     Raises:
         DiskNotFound, DiskAmbiguous, DiskUnsuitable, FormatUncertain: The disk cannot be used.
-        SnapshotNotFound, NotInChain, ForeignLayer, WrongOrder, NothingToPull, ShorterLayer: The
-            chain does not allow what is asked for.
+        SnapshotNotFound, NotInChain, ForeignLayer, WrongOrder, NothingToPull, ShorterLayer,
+            FilterBetween: The chain does not allow what is asked for.
     """
     disk = usable(guest.disk(request.disk))
     if isinstance(request, NamedDeleteRequest):
@@ -225,6 +250,9 @@ def _plan_commit(disk: Volume, top: int, base: int, foreign: bool) -> MergePlan:
         if folder_of(layer) != own and not foreign:
             raise ForeignLayer(what, layer.path, own)
     above = layers[top - 1] if top else None
+    if above is not None and "filter" in upper.flags:
+        nodes = str(upper.top_node), above.file, upper.file, str(above.node), str(upper.node)
+        raise FilterBetween(*nodes)
     check_lengths(disk, above, upper, lower)
     return MergePlan(
         kind="commit" if top else "active-commit",

@@ -38,6 +38,7 @@ from qmpsnap.operations.plan_snapshot import CreatePlan, plan_creates
 from qmpsnap.operations.quiesce import NEVER, Moment, NotConsistent, Policy, Quiesce, frozen
 from qmpsnap.operations.requests import CreateRequest
 from qmpsnap.operations.run_state import remarks
+from qmpsnap.operations.shape import check_shape
 from qmpsnap.operations.step import Step
 from qmpsnap.operations.unchanged import GraphChanged, check_unchanged
 from qmpsnap.operations.volume import unseen
@@ -103,6 +104,8 @@ def prepared(
     state = guest.state()
     check_create(state.migration, allow)
     check_idle([plan.disk for plan in plans], found.jobs)
+    for plan in plans:
+        check_shape(plan.disk, found.disks)
     overlays = tuple(guest.files.overlay(plan) for plan in plans)
     steps = guest.compose.snapshot(found.disks, plans, overlays, state)
     return Prepared(plans=plans, overlays=overlays, steps=steps, state=state)

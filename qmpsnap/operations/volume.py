@@ -141,6 +141,17 @@ def usable(disk: Disk) -> Volume:
             "`<backingStore>` out of the definition (`virsh edit`), or correct the header "
             "(`qemu-img rebase -u -f qcow2 -b BACKING -F FORMAT OVERLAY`).",
         )
+    if disk.transient:
+        raise unsuitable(
+            "it is transient: what the guest writes is thrown away when it ends",
+            "Take `<transient/>` out of its definition (`virsh edit`), and start the guest again.",
+        )
+    if disk.shareable:
+        raise unsuitable(
+            "it is shareable, and an overlay cannot be shared",
+            "When no other guest uses it, take `<shareable/>` out of its definition (`virsh edit`), "
+            "and start the guest again.",
+        )
     if disk.xml_differs is not None:
         raise unsuitable(
             f"libvirt and QEMU have different chains ({disk.xml_differs})",

@@ -67,6 +67,29 @@ class ActiveHeaderOnly(Refused):
     file: str
 
 
+class RelativeNotKept(Refused):
+    """
+    libvirt keeps a relative name only where all names on the way to the base are relative.
+
+    Source: virStorageSourceGetRelativeBackingPath(), storage_source.c; seen with libvirt 9.0.
+    """
+
+    msg = (
+        "libvirt can't keep relative backing relationship: {self.above} names its backing file "
+        "relatively, and {self.file} by {self.name}"
+    )
+    remedy = (
+        "Do it with the guest off: then qmpsnap writes the header itself. Or give {self.file} a "
+        "relative name for its backing file then (`qemu-img rebase -u -f qcow2 -b NAME -F FORMAT "
+        "{self.path}`)."
+    )
+
+    above: str
+    file: str
+    path: str
+    name: str
+
+
 class LibvirtComposer:
     """Puts calls of libvirt's API together for one guest."""
 
@@ -140,12 +163,14 @@ class LibvirtComposer:
         after a resize to the same size nothing was lost.
 
         Raises:
+            RelativeNotKept: A header would have to name its backing file by an absolute name.
             PauseUnsupported: libvirt gives QEMU no `on-error` for these jobs
                 (qemuMonitorJSONBlockCommit(), qemu_monitor_json.c, read in one that has
                 `backing-mask-protocol`); `<driver error_policy>` is about the guest's requests.
         """
         if options.on_error is OnError.PAUSE:
             raise PauseUnsupported("libvirt's commits and pulls end on an error")
+        _check_relative(plan)
         disk, bandwidth = plan.disk.disk, options.bandwidth or 0
         commit = None
         settle: tuple[Step, ...] = ()
@@ -290,6 +315,16 @@ def _call(does: Does, what: str, arguments: Mapping[str, object], *, again: bool
 
 def _numbered(disk: str, layer: Layer) -> str:
     return f"{disk}[{layer.index}]"
+
+
+def _check_relative(plan: MergePlan) -> None:
+    if plan.above is None or plan.base is None or not _is_relative(plan.backing_name):
+        return
+    layers = plan.disk.layers
+    for layer in layers[layers.index(plan.above) : layers.index(plan.base)]:
+        name = layer.backing_name
+        if name is not None and not _is_relative(name):
+            raise RelativeNotKept(plan.above.file, layer.file, layer.path, name)
 
 
 def _is_relative(name: str | None) -> bool:

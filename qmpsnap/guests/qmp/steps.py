@@ -18,6 +18,7 @@ from qmpsnap.guests.files.steps import discard_steps, make_steps
 from qmpsnap.guests.qmp.leftovers import leftovers
 from qmpsnap.guests.qmp.names import FORMAT, job_id, named, protocol_node_of
 from qmpsnap.guests.qmp.overlay_node import open_step, overlay_opening, zeroes_of
+from qmpsnap.guests.qmp.unchangeable import check_changeable
 from qmpsnap.operations.guest import HeaderSteps, MergeSteps, Overlay, SnapshotSteps, State
 from qmpsnap.operations.job.states import JobReport, JobStatus, Verb
 from qmpsnap.operations.options import MergeOptions, OnError
@@ -144,6 +145,8 @@ class QmpComposer:
         not consulted, which is why the overlay was checked. One transaction: QEMU carries it out
         as a whole or not at all. Filters above the active node stay above the overlay.
         """
+        for plan in plans:
+            check_changeable(plan.disk, self._arguments)
         openings = [overlay_opening(plan, disks.graph, self._arguments) for plan in plans]
         names = [
             named(plan.overlay, plan.active.node, opening)
@@ -186,6 +189,7 @@ class QmpComposer:
         Raises:
             FormatNotRecordable: The header of the layer above would get a wrong format.
         """
+        check_changeable(plan.disk, self._arguments)
         job = job_id(plan.kind, plan.disk.disk, plan.top, plan.base)
         dismiss = _dismiss(job)
         close = tuple(_close(name) for layer in plan.dropped for name in closable(layer))
