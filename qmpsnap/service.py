@@ -26,6 +26,7 @@ from qmpsnap import status
 from qmpsnap.errors import QmpsnapError, Unknown
 from qmpsnap.journal.file import DEFAULT, Journal
 from qmpsnap.journal.keep import created, deleted
+from qmpsnap.journal.resume import Settled
 from qmpsnap.operations.guards import Guard
 from qmpsnap.operations.guest import Guest
 from qmpsnap.operations.job.loop import Tell as Notices
@@ -168,6 +169,17 @@ def volume_snapshot_delete(
             )
 
     return _told(Operation.DELETE, dialect, work, tell)
+
+
+def resumed(settled: Settled, dialect: Dialect = Dialect.SPEC) -> Mapping[str, object]:
+    """Return the body of the update for an operation that `resume` has looked at."""
+    record = settled.record
+    operation = Operation.CREATE if record.kind == "create" else Operation.DELETE
+    if settled.outcome == "unknown":
+        return status.running(operation, dialect, record.token)
+    if settled.file_format:
+        return status.success(operation, settled.file_format, dialect, record.token)
+    return status.failure(operation, dialect, record.token)
 
 
 def refused(operation: Operation, error: BaseException) -> Update:

@@ -35,6 +35,7 @@ COMMANDS: Final[Mapping[str, Mapping[str, Entry]]] = {
         ),
     },
     "History": {
+        "resume": Entry("qmpsnap.cli.resume:resume", "Settle operations that were interrupted."),
         "log": Entry("qmpsnap.cli.log:log", "What was done on this host, and what it came to."),
     },
     "Jobs": {
@@ -64,6 +65,5 @@ HIDDEN: Final[Mapping[str, Entry]] = {
     "cancel": Entry("qmpsnap.cli.job.control:cancel", "Now `job cancel`."),
     "pause": Entry("qmpsnap.cli.job.control:pause", "Now `job pause`."),
     "set-speed": Entry("qmpsnap.cli.job.control:set_speed", "Now `job set-speed`."),
-    "resume": Entry("qmpsnap.cli.resume:resume", "For interrupted operations."),
 }
-"""Names from before `job`, and what is not there yet."""
+"""Names from before `job`."""

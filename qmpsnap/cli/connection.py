@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from qmpsnap.cli.output import say
 from qmpsnap.errors import Refused
 from qmpsnap.formats.layers import Disk, Disks
 from qmpsnap.guests.connect import connect, connect_qmp, from_domain, libvirt_uri
+from qmpsnap.guests.files.markers import markers_in
 from qmpsnap.guests.reader import MAX_STALL_S
 from qmpsnap.monitor.virt import find_domain, host_of, open_connection
 
@@ -194,9 +196,25 @@ def measured(road: Road, disks: Iterable[Disk]) -> dict[str, Measure]:
     return measured(path for one in disks for path in one.paths) if road.is_local else {}
 
 
+def _open_operations(report: Disks) -> tuple[str, ...]:
+    """Notes of operations whose markers lie beside a guest's files; mostly there are none."""
+    paths = [path for disk in report.disks for path in disk.paths if path is not None]
+    if not any(markers_in(folder) for folder in {os.path.dirname(path) for path in paths}):
+        return ()
+    from qmpsnap.journal.markers import concerning
+
+    return tuple(
+        f"operation {marker.id} on these files is under way, or was interrupted ({marker.path}): "
+        "`qmpsnap resume` settles it"
+        for marker in concerning(paths)
+    )
+
+
 def read_guest(road: Road, guest: str | None) -> Disks:
     """Read a guest, and say what there is to note about the reading."""
     report = road.read(guest)
+    if road.replay is None and (road.qmp is not None or not host_of(road.uri)):
+        report = replace(report, notes=(*report.notes, *_open_operations(report)))
     for note in report.remarks:
         say(f"note: {note}")
     return report

@@ -1,20 +1,213 @@
-"""`resume`: interrupted operations. None is recorded yet, so no id is known."""
+"""`resume`: settle operations that broke off."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+
 import click
 
+from qmpsnap import service
 from qmpsnap.cli.command import Command
+from qmpsnap.cli.connection import Road
+from qmpsnap.cli.output import output_option, say, show
+from qmpsnap.cli.progress import shown
+from qmpsnap.cli.tables import Screen, Table
+from qmpsnap.cli.text import fold, printable
+from qmpsnap.guests.connect import connect_qmp
+from qmpsnap.guests.files.markers import PREFIX
+from qmpsnap.journal.file import Journal
+from qmpsnap.journal.hold import OperationBusy
+from qmpsnap.journal.markers import MarkerUntrusted, beside, entry_of
+from qmpsnap.journal.record import Entry
+from qmpsnap.journal.resume import Settled, Take, Wanted, settle, unknown
+from qmpsnap.journal.resume import resume as resume_one
+
+INTERRUPTED = 6
 
 
 @click.command(
     cls=Command,
-    examples=("job resume web1 vda",),
+    examples=(
+        "resume",
+        "resume --plan",
+        "resume 0123456789abcdef0123456789abcdef --take base",
+        "resume /share/.qmpsnap-0123456789abcdef0123456789abcdef",
+    ),
     context_settings={"ignore_unknown_options": True},
 )
-@click.argument("ids", metavar="ID...", nargs=-1, required=True)
-def resume(ids: tuple[str, ...]) -> None:
-    """Finish or undo interrupted operations. A block job goes on with `qmpsnap job resume`."""
+@click.argument("ids", metavar="ID...", nargs=-1)
+@click.option("--plan", "only_plan", is_flag=True, help="Show what became of each, and do nothing.")
+@click.option(
+    "--take",
+    type=click.Choice(["active", "base"]),
+    help="Of an operation that nobody can know the outcome of, with one ID: record which file is "
+    "right, the upper one or the lower one. No file is changed or removed.",
+)
+@output_option
+@click.pass_obj
+@click.pass_context
+def resume(
+    context: click.Context,
+    road: Road,
+    ids: tuple[str, ...],
+    only_plan: bool,
+    take: Take | None,
+    output: str,
+) -> None:
+    """
+    Settle interrupted operations: finish them, take them back, or say what cannot be known.
+
+    Without ID, all open operations of this host; with --qmp or --connect those of these guests. ID
+    is what `qmpsnap log` shows, or the path of a marker (.qmpsnap-ID) when the journal is gone. A
+    block job goes on with `qmpsnap job resume`.
+    """
+    if take is not None and len(ids) != 1:
+        raise click.UsageError("--take is about one operation: give its ID")
+    journal = Journal()
+    problems: list[str] = []
+    entries = [_entry(journal, id_) for id_ in ids] if ids else _open(journal, road, problems)
+    with shown() as screen:
+        wanted = Wanted(only_plan=only_plan, take=take, progress=screen.progress, tell=screen.tell)
+        settled = [_settled(journal, road, entry, wanted) for entry in entries]
+    document = {
+        "schema": "qmpsnap.resume/1",
+        "operations": [one for each in settled for one in _documents(each, only_plan=only_plan)],
+    }
+    for problem in problems:
+        say(f"note: {problem}")
+    show(document, output, lambda here: _view(settled, here))
+    if problems or any(one.outcome == "unknown" for one in settled):
+        context.exit(INTERRUPTED)
+
+
+def _settled(journal: Journal, road: Road, entry: Entry, wanted: Wanted) -> Settled:
+    try:
+        return _settled_on(journal, road, entry, wanted)
+    except OperationBusy as error:
+        return unknown(entry.record, str(error))
+
+
+def _settled_on(journal: Journal, road: Road, entry: Entry, wanted: Wanted) -> Settled:
+    if road.qmp is None:
+        return resume_one(journal, entry, wanted)
+    with connect_qmp(road.qmp, max_stall_s=road.max_stall_s) as guest:
+        if not entry.record.paths & guest.read().stated().keys():
+            return unknown(entry.record, f"the guest at {road.qmp} has none of its files")
+        return settle(journal, entry, guest, wanted)
+
+
+def _entry(journal: Journal, id_: str) -> Entry:
+    """
+    The operation that was named.
+
+    Raises:
+        click.UsageError: The name is none.
+        MarkerUntrusted: Its marker is not acted on.
+    """
+    store = journal.looked_into()
+    name = os.path.basename(id_).removeprefix(PREFIX) if "/" in id_ else id_
+    if store is not None:
+        with store:
+            found = store.entry(name)
+        if found is not None:
+            return found
+    if "/" in id_:
+        for marker in beside((os.path.abspath(id_),)):
+            if marker.path == os.path.abspath(id_):
+                return entry_of(marker)
     raise click.UsageError(
-        f"{ids[0]!r} is not the id of an operation; a block job goes on with `qmpsnap job resume`"
+        f"{id_!r} is not the id of an operation (`qmpsnap log` shows them); a block job goes on "
+        "with `qmpsnap job resume`"
     )
+
+
+def _open(journal: Journal, road: Road, problems: list[str]) -> list[Entry]:
+    """All that are open, of the guests that were named; with those that only a marker knows."""
+    store = journal.looked_into()
+    entries: list[Entry] = []
+    if store is not None:
+        with store:
+            entries = list(store.open_entries())
+    if road.connect is not None:
+        return [one for one in entries if one.record.where.at == road.connect]
+    if road.qmp is None:
+        return entries
+    with connect_qmp(road.qmp, max_stall_s=road.max_stall_s) as guest:
+        paths = guest.read().stated().keys()
+    mine = [one for one in entries if one.record.paths & paths]
+    known = {one.record.id for one in mine}
+    for marker in beside(paths):
+        if marker.id in known:
+            continue
+        known.add(marker.id)
+        try:
+            entry = entry_of(marker)
+        except MarkerUntrusted as error:
+            problems.append(str(error))
+        else:
+            mine += [entry] if entry.record.paths & paths else []
+    return mine
+
+
+def _documents(settled: Settled, *, only_plan: bool) -> Iterator[dict[str, object]]:
+    """One for each disk."""
+    record = settled.record
+    for number, disk in enumerate(record.disks):
+        is_one_each = len(settled.active) == len(record.disks)
+        yield {
+            "id": record.id,
+            "kind": record.kind,
+            "guest": record.guest,
+            "disk": disk,
+            "outcome": settled.outcome,
+            "active": settled.active[number]
+            if is_one_each and settled.outcome != "unknown"
+            else None,
+            "candidates": list(settled.active) if settled.outcome == "unknown" else [],
+            "file_format": settled.file_format,
+            "status": service.resumed(settled),
+            "notes": list(settled.notes),
+            "planned": only_plan,
+        }
+
+
+def _view(settled: list[Settled], here: Screen) -> Iterator[str | Table]:
+    if not settled:
+        yield "nothing is open"
+        return
+    rows = [
+        (
+            one.record.id,
+            one.record.kind,
+            one.record.guest,
+            ", ".join(one.record.disks),
+            one.outcome,
+            ", ".join(one.active),
+        )
+        for one in settled
+    ]
+    yield Table(("ID", "KIND", "GUEST", "DISK", "OUTCOME", "START FROM"), rows)
+    for one in settled:
+        for note in one.notes:
+            yield from fold(printable(f"{one.record.id}: {note}"), here.width)
+        if one.outcome == "unknown":
+            yield from _ways_out(one, here)
+
+
+def _ways_out(settled: Settled, here: Screen) -> Iterator[str]:
+    """The commands by which a person finds out, and records what was found."""
+    record = settled.record
+    plan = record.merge
+    if plan is not None and plan.kind == "active-commit" and plan.base is not None:
+        formats = f"-f {plan.top.format} -F {plan.base.format}"
+        yield from fold(
+            printable(f"  compare: qemu-img compare {formats} {plan.top.path} {plan.base.path}"),
+            here.width,
+        )
+    if len(settled.active) == 2:
+        for word, path in zip(("active", "base"), settled.active, strict=True):
+            yield from fold(
+                printable(f"  if {path} is right: qmpsnap resume {record.id} --take {word}"),
+                here.width,
+            )

@@ -70,6 +70,17 @@ FORMAT_CONFLICT: Final = Rule(
     remedy="Find out from whoever made the file which format it was made with; its bytes do not "
     "tell. Then correct the witness that is wrong, with the guest off.",
 )
+OPERATION_OPEN: Final = Rule(
+    id="operation-open",
+    severity=Severity.WARNING,
+    title="An operation on these files is under way, or was interrupted",
+    help="A marker lies beside the files (`.qmpsnap-ID`): an operation of qmpsnap has sent a switch "
+    "or a pivot, or has started a pull, and it is not proven what became of that. If it was "
+    "interrupted, a guest that is started now may read the wrong file. Other operations on these "
+    "files are refused, also from other hosts that have the share.",
+    remedy="Wait for it to end, or settle it: `qmpsnap resume ID`, where it was begun; with the "
+    "path of the marker where that journal is gone.",
+)
 FORMAT_UNKNOWN: Final = Rule(
     id="format-unknown",
     severity=Severity.ERROR,
@@ -304,6 +315,7 @@ RULES: Final = (
     BACKING_OUTSIDE_FOLDER,
     BACKING_NAME_DIFFERS,
     FILE_ACTIVE_TWICE,
+    OPERATION_OPEN,
     GUEST_PARTLY_READ,
     BACKING_FORMAT_WITHOUT_LUKS,
     RAW_SLICE,

@@ -10,6 +10,7 @@ from qmpsnap.findings import finding as rules
 from qmpsnap.findings.facts import Seen
 from qmpsnap.findings.finding import Finding
 from qmpsnap.findings.host_files import file_facts
+from qmpsnap.findings.interrupted import interrupted
 from qmpsnap.findings.one_guest import one_guest, with_flags
 from qmpsnap.formats.layers import Disks
 from qmpsnap.graph.chain import ChainLoop
@@ -61,4 +62,5 @@ def _once(
     files = file_facts(report) if live and not host else {}
     guest = report.guest or name
     seen = Seen(guest=guest, report=with_flags(report, files), files=files, host=host)
-    return seen, one_guest(seen)
+    problems = one_guest(seen)
+    return seen, (*problems, *interrupted(seen)) if live and not host else problems

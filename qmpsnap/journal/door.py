@@ -8,17 +8,21 @@ intent of the switch is written with that of the freeze, and what thaws is not w
 from __future__ import annotations
 
 import platform
+import re
 import secrets
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.formats.layers import Disk, Disks
+from qmpsnap.guests.files.door import FileFailed, take_file
 from qmpsnap.journal.file import Store
 from qmpsnap.journal.folder import JournalUnusable
 from qmpsnap.journal.identities import seen_all
+from qmpsnap.journal.markers import OperationOpen, check_unmarked, steps_for, what_of
 from qmpsnap.journal.record import (
+    FAILED,
     Act,
     Conclusion,
     Entry,
@@ -55,6 +59,8 @@ BUSY_WITH: Final = frozenset(
     }
 )
 """What leads on. Without its intent on disk it is not taken; what settles or takes back is."""
+_PLAIN: Final = re.compile("[A-Za-z0-9_-]{1,64}")
+"""What can be the name of a marker as well."""
 _ANSWER: Final = 500
 """Characters that are kept of an answer."""
 
@@ -71,6 +77,8 @@ class Recorder:
         *,
         token: str | None = None,
         goes_on: Entry | None = None,
+        hold: Callable[[str], object] | None = None,
+        others: Collection[Entry] = (),
     ) -> None:
         """
         Write nothing yet.
@@ -82,9 +90,12 @@ class Recorder:
             wishes: How.
             token: The caller's name for the operation.
             goes_on: The operation that is gone on with; None: a new one.
+            hold: Called with its id before it begins, to keep others off it.
+            others: The open operations; on their files nothing is begun.
         """
         self._guest, self._store = guest, store
         self._asked = request, wishes, token
+        self._hold, self._others = hold, others
         self._name: str | None = None
         self.record = None if goes_on is None else goes_on.record
         """None before there is a plan."""
@@ -96,6 +107,8 @@ class Recorder:
         self._waiting: list[Act] = []
         self._answers: list[tuple[int, str]] = []
         self._is_frozen = False
+        self._mark_at: frozenset[Does] = frozenset()
+        """Before which acts the markers have to be there."""
         self.notes: list[str] = []
         """What could not be written down."""
 
@@ -112,6 +125,20 @@ class Recorder:
             self._steps = ready.steps
         if self.record is None:
             self.record = self._record_of(ready)
+        self._check_free(self.record)
+        if self._hold is not None:
+            self._hold(self.record.id)
+        if (
+            self.record.where.road != "offline"
+        ):  # there nobody writes before the definition names it
+            self._mark_at = _untold(ready)
+
+    def _check_free(self, record: Record) -> None:
+        for other in self._others:
+            if other.record.id != record.id and other.record.paths & record.paths:
+                reason = "it was begun, and has not been settled"
+                raise OperationOpen(other.record.id, what_of(other.record), reason)
+        check_unmarked(record.paths, but=record.id)
 
     def _record_of(self, ready: snapshot.Prepared | merge.Prepared) -> Record:
         request, wishes, token = self._asked
@@ -154,7 +181,7 @@ class Recorder:
         )
 
     def _new_id(self, token: str | None) -> str:
-        if token is not None and not self._store.has(token):
+        if token is not None and _PLAIN.fullmatch(token) and not self._store.has(token):
             return token
         return secrets.token_hex(16)
 
@@ -184,12 +211,13 @@ class Recorder:
         try:
             answer = self._guest.take(step)
         except BaseException as error:
-            self._answered(number, f"{type(error).__name__}: {error}")
+            self._answered(number, f"{FAILED}{type(error).__name__}: {error}")
+            self._is_frozen = self._is_frozen and step.does is not Does.FREEZE
             raise
         finally:
             if step.does is Does.THAW:
                 self._is_frozen = False
-        self._answered(number, "done" if answer is None else dumps(answer))
+        self._answered(number, dumps(answer) if answer else "done")
         return answer
 
     def _intend(self, step: Step) -> int | None:
@@ -207,7 +235,29 @@ class Recorder:
         self._waiting += acts
         if not self._is_frozen or step.does is Does.FREEZE:
             self._write(needed=step.does in BUSY_WITH)
+        if self._mark_at & {step.does}:  # after the intent, so that the journal knows of them
+            self._mark()
         return acts[0].number
+
+    def _mark(self) -> None:
+        """Write the markers; where the share does not take them, the journal has to do."""
+        assert self.record is not None
+        self._mark_at = frozenset()
+        for step in steps_for(self.record)[0]:
+            try:
+                take_file(step)
+            except FileFailed as error:
+                self.notes.append(f"no marker lies beside the images: {error}")
+
+    def unmark(self) -> None:
+        """Take the markers away: it is proven what the operation came to."""
+        if self.record is None:
+            return
+        for step in steps_for(self.record)[1]:
+            try:
+                take_file(step)
+            except FileFailed as error:
+                self.notes.append(f"the marker has to be removed by hand: {error}")
 
     def _act(self, step: Step) -> Act:
         self._number += 1
@@ -282,3 +332,13 @@ class Recorder:
     def reconnect(self, error: QmpsnapError) -> bool:
         """See `Jobs.reconnect`."""
         return self._guest.reconnect(error)
+
+
+def _untold(ready: snapshot.Prepared | merge.Prepared) -> frozenset[Does]:
+    """Before which acts a state begins that no file tells; see `markers`."""
+    if isinstance(ready, snapshot.Prepared):
+        return frozenset({Does.FREEZE, Does.SWITCH})
+    if ready.plan.kind == "commit":
+        return frozenset()
+    # Where nobody commits the job, it ends by itself some time after its start.
+    return frozenset({Does.START if ready.steps.commit is None else Does.COMMIT})

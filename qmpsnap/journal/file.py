@@ -329,6 +329,16 @@ class Journal:
         """The file."""
         return (self._folder or state_folder()) / NAME
 
+    @property
+    def opened_folder(self) -> Path:
+        """
+        The folder, made where it was not there.
+
+        Raises:
+            JournalUnusable: It cannot be used.
+        """
+        return checked(self.path.parent, make=True)
+
     def opened(self) -> Store:
         """
         Open it for writing; a new one where there is none.

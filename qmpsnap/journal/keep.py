@@ -10,14 +10,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Final
 
 from qmpsnap.errors import Failed, Refused
 from qmpsnap.journal.door import Recorder
-from qmpsnap.journal.file import Journal
-from qmpsnap.journal.record import Outcome, Request, Wishes, conclusion_of
+from qmpsnap.journal.file import Journal, Store
+from qmpsnap.journal.hold import held
+from qmpsnap.journal.markers import OperationOpen, check_unmarked, what_of
+from qmpsnap.journal.outlook import Way, outlook
+from qmpsnap.journal.record import Entry, Outcome, Request, Wishes, conclusion_of
+from qmpsnap.journal.resume import settle
 from qmpsnap.operations import merge, snapshot
+from qmpsnap.operations.clear import cleared
 from qmpsnap.operations.guards import Guard
 from qmpsnap.operations.guest import Guest, NotFlushed
 from qmpsnap.operations.job.loop import Tell
@@ -26,6 +32,7 @@ from qmpsnap.operations.options import DEFAULT_OPTIONS, MergeOptions
 from qmpsnap.operations.outcome import ChainUnexpected, HeaderWrong, Result, XmlBehind
 from qmpsnap.operations.quiesce import NEVER, Quiesce
 from qmpsnap.operations.requests import CreateRequest, DeleteRequest, NamedDeleteRequest
+from qmpsnap.operations.where import Where, where_of
 
 WITHOUT: Final = (
     "no journal was kept: after a crash, `qmpsnap resume` would not have known of this operation"
@@ -109,22 +116,88 @@ def _kept(
     work: Work,
 ) -> tuple[Result, ...]:
     if journal is None:
-        return tuple(replace(one, notes=(*one.notes, WITHOUT)) for one in work(guest, None))
-    with journal.opened() as store:
-        recorder = Recorder(guest, store, request, wishes, token=token)
+        return tuple(
+            replace(one, notes=(*one.notes, WITHOUT)) for one in work(guest, _check_unmarked)
+        )
+    with journal.opened() as store, ExitStack() as stack:
+        goes_on, finished = _settled_before(journal, store, guest, request)
+        if finished:
+            return finished
+        recorder = Recorder(
+            guest,
+            store,
+            request,
+            wishes,
+            token=token,
+            goes_on=goes_on,
+            hold=lambda id_: stack.enter_context(held(journal.opened_folder, id_)),
+            others=store.open_entries(),
+        )
         try:
             done = work(recorder, recorder.begins)
         except BaseException as error:
             outcome = outcome_of(error)
-            if outcome is not None:
+            if outcome is not None and recorder.has_begun:
+                recorder.unmark()
                 recorder.concludes(conclusion_of(outcome, time.time(), error=error))
             raise
+        recorder.unmark()
         recorder.concludes(conclusion_of("finished", time.time(), done))
     id_ = recorder.record.id if recorder.record is not None and recorder.has_begun else None
     return tuple(
         replace(one, operation=id_, notes=(*one.notes, *dict.fromkeys(recorder.notes)))
         for one in done
     )
+
+
+def _check_unmarked(ready: snapshot.Prepared | merge.Prepared) -> None:
+    """What is asked without a journal too."""
+    plans = ready.plans if isinstance(ready, snapshot.Prepared) else (ready.plan,)
+    check_unmarked(path for plan in plans for path in plan.disk.paths if path is not None)
+
+
+def _settled_before(
+    journal: Journal, store: Store, guest: Guest, request: Request
+) -> tuple[Entry | None, tuple[Result, ...]]:
+    """
+    Settle what is open on the disks of a request, as far as that needs no waiting.
+
+    Returns:
+        The operation that the request takes up again, whose job still runs; or the results of one
+        that was asked for in the same words, and is finished by now.
+
+    Raises:
+        OperationOpen: One is open, and cannot be settled now.
+    """
+    where = where_of(guest)
+    mine = [one for one in store.open_entries() if _is_same_guest(one.record.where, where)]
+    if not mine:
+        return None, ()
+    asked = request if isinstance(request, tuple) else (request,)
+    disks = cleared(guest).disks
+    paths = {path for one in asked for path in disks.disk(one.disk).paths}
+    for entry in mine:
+        record = entry.record
+        if not record.paths & paths:
+            continue
+        same = record.request == request
+        found = outlook(entry, guest)
+        if found.way is Way.ADOPT and same:
+            return entry, ()
+        if found.way in (Way.ADOPT, Way.UNKNOWN):
+            raise OperationOpen(record.id, what_of(record), found.why)
+        settled = settle(journal, entry, guest)
+        if settled.outcome == "unknown":
+            raise OperationOpen(record.id, what_of(record), "; ".join(settled.notes))
+        if same and settled.results:
+            note = f"operation {record.id} had been interrupted; this has finished it"
+            return None, tuple(replace(one, notes=(*one.notes, note)) for one in settled.results)
+    return None, ()
+
+
+def _is_same_guest(one: Where, other: Where) -> bool:
+    """Whether two ways may lead to one guest; one may have been off."""
+    return one.guest == other.guest and (one.at == other.at or one.guest is not None)
 
 
 def outcome_of(error: BaseException) -> Outcome | None:

@@ -28,6 +28,7 @@ Kind = Literal["create"] | MergeKind
 Outcome = Literal["finished", "rolled-back", "nothing-to-do", "failed"]
 Request = tuple[CreateRequest, ...] | DeleteRequest | NamedDeleteRequest
 T = TypeVar("T")
+FAILED: Final = "! "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +125,13 @@ class Act:
     what: str
     arguments: dict[str, Any]
     answer: str | None = None
-    """What it answered, in short; None: not known, because nothing was written after it."""
+    """What it answered, in short, an error behind `FAILED`; None: not known, because nothing was
+    written after it."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it is known to have been carried out."""
+        return self.answer is not None and not self.answer.startswith(FAILED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -114,6 +114,7 @@ def delete(
     poll_s: float = POLL_S,
     limits: Limits = DEFAULT_LIMITS,
     begins: Begins | None = None,
+    ready: Prepared | None = None,
 ) -> Result:
     """
     Delete a snapshot: commit, active commit or pull, whichever the request and the chain ask for.
@@ -131,6 +132,7 @@ def delete(
         poll_s: Seconds between two looks when nothing happens.
         limits: Bounds of the waiting.
         begins: Called with the plan before its first act.
+        ready: What is to be done; None: what the request asks for.
 
     Raises:
         Refused: Nothing was touched.
@@ -146,7 +148,7 @@ def delete(
         ContentDiffers: It ran, and what is read is not what was read before.
     """
     found = cleared(guest)
-    merge = prepared(guest, found, request, options, allow=allow, remove=remove)
+    merge = ready or prepared(guest, found, request, options, allow=allow, remove=remove)
     plan, steps, running = merge.plan, merge.steps, merge.running
     if begins is not None:
         begins(merge)

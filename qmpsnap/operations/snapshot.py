@@ -223,6 +223,49 @@ def _created(
     raise problem or ChainUnexpected("snapshot", saw, f"{ready.files} on top")
 
 
+def finish(guest: Guest, plans: Sequence[CreatePlan]) -> tuple[Result, ...]:
+    """
+    See to a snapshot whose call has died after the switch: its headers, and what is to be told.
+
+    Raises:
+        OutcomeUnknown, XmlBehind, HeaderWrong: As `create_all`.
+    """
+    overlays = tuple(Overlay(is_there=False) for _ in plans)
+    state = guest.state()
+    steps = guest.compose.snapshot(guest.read(), plans, overlays, state)
+    ready = Prepared(plans=tuple(plans), overlays=overlays, steps=steps, state=state)
+    _, afters = _seen(guest, ready, Patience())
+    moment, mended = Moment(), Mended()
+    return tuple(
+        _result(guest, ready, number, after, moment, mended, ())
+        for number, after in enumerate(afters)
+    )
+
+
+def take_back(guest: Guest, plans: Sequence[CreatePlan], made_here: Sequence[bool]) -> None:
+    """
+    Take back a snapshot whose call has died before the switch.
+
+    An overlay goes that the call had made, and that is empty and open nowhere.
+    """
+    overlays = tuple(Overlay(is_there=not made) for made in made_here)
+    now = guest.read()
+    steps = guest.compose.snapshot(now, plans, overlays, guest.state())
+    for step in steps.close:
+        with suppress(QmpsnapError):  # there is no such node, or QEMU does not let it go
+            guest.take(step)
+    now = guest.read()
+    discard = zip(plans, steps.discard, strict=True)
+    _take_back(guest, [step for plan, step in discard if _is_unused(guest, plan, now)])
+
+
+def _is_unused(guest: Guest, plan: CreatePlan, now: Disks) -> bool:
+    try:
+        return plan.overlay not in now.open_files and guest.files.overlay(plan).is_there
+    except QmpsnapError:
+        return False  # it holds data, or is another file by now
+
+
 def _make(guest: Guest, ready: Prepared) -> None:
     """Make all overlay files; if one cannot be made, those that were made go again."""
     made = 0

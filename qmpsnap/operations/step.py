@@ -45,6 +45,8 @@ class Does(StrEnum):
     """Delete a node that nothing reads any more."""
     REOPEN = "reopen"
     REDEFINE = "redefine"
+    MARK = "mark"
+    """Put a marker beside the images, or take it away: they are in a state that no file tells."""
     REMOVE = "remove"
     """Remove a file that has left the chain."""
 

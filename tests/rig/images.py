@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,6 +46,20 @@ def create_qcow2(
     below = () if backing is None else ("-b", os.fspath(backing), "-F", str(backing_format))
     file = str(Path(path).absolute())
     qemu_img.run("create", file, "-f", "qcow2", *below, file, str(size))
+
+
+def write(path: Path, format_: str, offset: int, length: int, pattern: int) -> None:
+    """Write to an image that nobody has open."""
+    command = f"write -P {pattern} {offset} {length}"
+    subprocess.run(
+        ["qemu-io", "-f", format_, "-c", command, str(path)], check=True, capture_output=True
+    )
+
+
+def held_open(path: Path) -> subprocess.Popen[bytes]:
+    """A process that has a file open."""
+    with open(path, "rb") as file:
+        return subprocess.Popen(["sleep", "600"], stdin=file)
 
 
 def sha256_of(path: str | os.PathLike[str], format: str) -> str:

@@ -90,6 +90,10 @@ class Rig:
         """Run the command line in this process."""
         return run_cli([*self.road, *command.split(), *self.names, *arguments])
 
+    def cli_without_guest(self, command: str, *arguments: str) -> Said:
+        """The same of a command that names no guest."""
+        return run_cli([command, *arguments])
+
     def disk(self) -> Disk:
         """The disk, read afresh."""
         with self.host() as host:

@@ -52,7 +52,7 @@ def direct_rig(
         def connect() -> Iterator[Guest]:
             monitor = SocketMonitor.connect(path)
             try:
-                yield QmpGuest(monitor)
+                yield QmpGuest(monitor, pid=monitor.pid, socket=path)
             finally:
                 monitor.close()
 

@@ -9,6 +9,7 @@ from typing import cast
 from qmpsnap.errors import Failed
 from qmpsnap.guests.files.header import sync_file
 from qmpsnap.guests.files.identity import identity_of
+from qmpsnap.guests.files.markers import remove_marker, write_marker
 from qmpsnap.guests.files.overlay import correct_overlay, make_overlay
 from qmpsnap.operations.step import Step
 
@@ -67,6 +68,16 @@ def take_file(step: Step) -> None:
                 backing_name=str(given["backing"]),
                 backing_format=str(given["backing-format"]),
             )
+        case "write-marker":
+            try:
+                write_marker(path, str(given["text"]))
+            except OSError as error:
+                raise FileFailed("write", path, error.strerror or str(error)) from error
+        case "remove-marker":
+            try:
+                remove_marker(path)
+            except OSError as error:
+                raise FileFailed("remove", path, error.strerror or str(error)) from error
         case "unlink":
             try:
                 with suppress(FileNotFoundError):

@@ -1,0 +1,111 @@
+"""
+Files that say of images what no image says: `.qmpsnap-ID`, beside them, on the same share.
+
+Whoever can write into the folder can put one there, so it is read as anything hostile is.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+PREFIX: Final = ".qmpsnap-"
+_UNFINISHED: Final = ".tmp"
+_LIMIT: Final = 16 * 1024 * 1024
+"""Bytes; the plan of a hundred layers has 200,000."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MarkerFile:
+    """One of them, as it was found."""
+
+    path: str
+    owner: int | None = None
+    """User id; None where it cannot be looked at."""
+    text: str | None = None
+    problem: str = ""
+    """Why there is no text."""
+
+
+def marker_path(folder: str, id_: str) -> str:
+    """Where the marker of an operation lies."""
+    return os.path.join(folder, f"{PREFIX}{id_}")
+
+
+def markers_in(folder: str) -> tuple[MarkerFile, ...]:
+    """The markers of a folder, by name; none where it cannot be listed."""
+    try:
+        with os.scandir(folder) as entries:
+            names = sorted(entry.name for entry in entries if entry.name.startswith(PREFIX))
+    except OSError:
+        return ()
+    return tuple(
+        read_marker(os.path.join(folder, name)) for name in names if not name.endswith(_UNFINISHED)
+    )
+
+
+def read_marker(path: str) -> MarkerFile:
+    """Read one: a regular file with one name, not through a link."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        return MarkerFile(path=path, problem=error.strerror or str(error))
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+            problem = "it is no regular file with one name"
+            return MarkerFile(path=path, owner=status.st_uid, problem=problem)
+        if status.st_size > _LIMIT:
+            return MarkerFile(path=path, owner=status.st_uid, problem="it is too large")
+        text = os.pread(descriptor, status.st_size, 0).decode("ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        return MarkerFile(path=path, problem=str(error))
+    finally:
+        os.close(descriptor)
+    return MarkerFile(path=path, owner=status.st_uid, text=text)
+
+
+def write_marker(path: str, text: str) -> None:
+    """
+    Write one, whole or not at all; it is on the disk when this returns, its name too.
+
+    Raises:
+        OSError: It is not there.
+    """
+    folder = os.path.dirname(path)
+    descriptor, name = tempfile.mkstemp(dir=folder, prefix=PREFIX, suffix=_UNFINISHED)
+    try:
+        with open(descriptor, "w", encoding="ascii") as file:
+            os.fchmod(descriptor, 0o644)  # another host's root may be nobody here
+            file.write(text)
+            file.flush()
+            os.fsync(descriptor)
+        os.replace(name, path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(name)
+        raise
+    _sync(folder)
+
+
+def remove_marker(path: str) -> None:
+    """
+    Take one away.
+
+    Raises:
+        OSError: It is still there.
+    """
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def _sync(folder: str) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

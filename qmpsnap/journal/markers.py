@@ -1,0 +1,210 @@
+"""
+Markers beside the images: three states that neither the files nor libvirt's definition can tell.
+
+    switch   a snapshot's switch was sent, and is not proven: the guest may write to the overlay
+    pivot    an active commit's pivot was sent, and is not proven: the old overlay looks valid
+    pull     a pull may have ended, and is not flushed: the header no longer names the base
+
+Each is written and synced before the act, and removed after the proof. A marker may forbid, whoever
+wrote it; acted on is one that belongs to root, to us or to the image's owner.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from qmpsnap.errors import Refused
+from qmpsnap.guests.files.markers import PREFIX, MarkerFile, marker_path, markers_in
+from qmpsnap.journal.identities import is_same, seen
+from qmpsnap.journal.record import Act, Entry, Record, Unreadable, dumps, loads
+from qmpsnap.operations.names import tidy
+from qmpsnap.operations.step import Does, Step
+
+State = Literal["switch", "pivot", "pull"]
+_VERSION: Final = 1
+_ROOT: Final = 0
+_SAYS: Final = (
+    "An operation of qmpsnap was interrupted, or is under way. Do not start a guest from these "
+    "images, and change none of them, before `qmpsnap resume ID` has settled it."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """What is in a marker."""
+
+    qmpsnap: int
+    says: str
+    state: State
+    record: Record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Marker:
+    """One that was found."""
+
+    path: str
+    id: str
+    owner: int | None
+    written: Written | None
+    """None where it cannot be read."""
+    problem: str = ""
+    """Why it cannot."""
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether it may be acted on: by its owner, and all in its own folder."""
+        if self.written is None:
+            return False
+        folder = os.path.dirname(self.path)
+        paths = self.written.record.paths
+        try:
+            owners = {os.lstat(path).st_uid for path in paths if os.path.lexists(path)}
+        except OSError:
+            return False
+        return self.owner in {_ROOT, os.geteuid(), *owners} and all(
+            tidy(os.path.dirname(path)) == tidy(folder) for path in paths
+        )
+
+
+class OperationOpen(Refused):
+    """An earlier operation on these files has not been settled."""
+
+    msg = "operation {self.operation} on {self.what} is open: {self.reason}"
+    remedy = "Settle it first: `qmpsnap resume {self.operation}`. Nothing was touched."
+
+    operation: str
+    what: str
+    reason: str
+
+
+class MarkerUntrusted(Refused):
+    """A marker that may have been put there by anybody."""
+
+    msg = "the marker {self.path} is not acted on: {self.reason}"
+    remedy = (
+        "It forbids work on these files all the same. Find out who wrote it; when no operation is "
+        "open, remove it."
+    )
+
+    path: str
+    reason: str
+
+
+def state_of(record: Record) -> State:
+    """Which of the three an operation can be left in."""
+    return {"create": "switch", "active-commit": "pivot"}.get(record.kind, "pull")  # type: ignore[return-value]
+
+
+def steps_for(record: Record) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
+    """What writes the markers of an operation, and what removes them. Pure."""
+    written = Written(qmpsnap=_VERSION, says=_SAYS, state=state_of(record), record=record)
+    text = dumps(written)
+    paths = [marker_path(folder, record.id) for folder in folders(record)]
+    return (
+        tuple(_step("write-marker", path=path, text=text) for path in paths),
+        tuple(_step("remove-marker", path=path) for path in paths),
+    )
+
+
+def _step(what: str, **arguments: object) -> Step:
+    return Step(does=Does.MARK, by="file", what=what, arguments=arguments)
+
+
+def folders(record: Record) -> tuple[str, ...]:
+    """Where the markers of an operation lie: beside each file that a guest may be started from."""
+    paths = [path for plan in record.creates for path in (plan.overlay, plan.active.path)]
+    if record.merge is not None:
+        merge = record.merge
+        paths += [one.path for one in (merge.top, merge.written, merge.disk.layers[0])]
+    return tuple(dict.fromkeys(os.path.dirname(path) for path in paths))
+
+
+def beside(paths: Iterable[str]) -> tuple[Marker, ...]:
+    """All markers in the folders of some files."""
+    where = dict.fromkeys(os.path.dirname(path) for path in paths)
+    return tuple(_marker(file) for folder in where for file in markers_in(folder))
+
+
+def _marker(file: MarkerFile) -> Marker:
+    written: Written | None = None
+    problem = file.problem
+    if file.text is not None:
+        try:
+            written = loads(file.text, Written)
+        except Unreadable as error:
+            problem = str(error)
+    id_ = os.path.basename(file.path).removeprefix(PREFIX)
+    if written is not None and written.record.id != id_:
+        problem = f"it is the marker of {written.record.id}"
+        written = None
+    return Marker(path=file.path, id=id_, owner=file.owner, written=written, problem=problem)
+
+
+def concerning(paths: Iterable[str]) -> tuple[Marker, ...]:
+    """
+    The markers that forbid work on some files, by name or identity.
+
+    One that cannot be read forbids it for all files of its folder.
+    """
+    wanted = tuple(paths)
+    return tuple(marker for marker in beside(wanted) if _is_about(marker, wanted))
+
+
+def _is_about(marker: Marker, paths: tuple[str, ...]) -> bool:
+    if marker.written is None:
+        return True
+    record = marker.written.record
+    if {tidy(path) for path in record.paths} & {tidy(path) for path in paths}:
+        return True
+    now = [one for path in paths if (one := seen(path)) is not None]
+    return any(is_same(before, one) for before in record.files for one in now)
+
+
+def entry_of(marker: Marker) -> Entry:
+    """
+    The operation of a marker, when the journal is gone: the act that it was written for may be done.
+
+    Raises:
+        MarkerUntrusted: It forbids, and nobody acts on it.
+    """
+    if marker.written is None:
+        raise MarkerUntrusted(marker.path, f"it cannot be read: {marker.problem}")
+    if not marker.is_trusted:
+        raise MarkerUntrusted(
+            marker.path,
+            f"it belongs to user {marker.owner}, or names files of another folder",
+        )
+    record = marker.written.record
+    does = {"switch": Does.SWITCH, "pivot": Does.COMMIT, "pull": Does.START}[marker.written.state]
+    act = Act(number=1, at=record.begun, does=does.value, by="?", what="?", arguments={})
+    return Entry(record=record, acts=(act,))
+
+
+def check_unmarked(paths: Iterable[str], but: str | None = None) -> None:
+    """
+    See that no marker forbids work on some files.
+
+    Args:
+        paths: The files.
+        but: The operation whose own marker does not count.
+
+    Raises:
+        OperationOpen: One does.
+    """
+    for marker in concerning(paths):
+        if marker.id != but:
+            reason = f"the marker {marker.path} lies beside it"
+            if marker.problem:
+                reason += f", and cannot be read ({marker.problem})"
+            written = marker.written
+            what = "these files" if written is None else what_of(written.record)
+            raise OperationOpen(marker.id, what, reason)
+
+
+def what_of(record: Record) -> str:
+    """What an operation works on, for messages."""
+    return f"{', '.join(record.disks)} of {record.guest or record.where.at}"

@@ -1,0 +1,312 @@
+"""
+What became of an operation that broke off, and what is to be done about it. Looks only.
+
+    the guest runs, the same QEMU       its graph tells all
+    it is off, or its QEMU is gone      headers and the definition tell; three states they do not
+    another QEMU runs these files       the same, and what it was started from may be wrong
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from qmpsnap.errors import QmpsnapError
+from qmpsnap.formats.layers import Disk, DiskNotFound
+from qmpsnap.formats.qcow2 import BadHeader
+from qmpsnap.guests.files import qemu_img
+from qmpsnap.guests.files.header import read_header
+from qmpsnap.guests.files.neighbours import other_users
+from qmpsnap.journal.identities import is_same, seen
+from qmpsnap.journal.record import Entry, Record
+from qmpsnap.operations.guest import Guest
+from qmpsnap.operations.job.states import JobReport, JobStatus
+from qmpsnap.operations.merge import job_of
+from qmpsnap.operations.names import tidy
+from qmpsnap.operations.options import DEFAULT_OPTIONS
+from qmpsnap.operations.plan_merge import MergePlan
+from qmpsnap.operations.plan_snapshot import CreatePlan
+from qmpsnap.operations.step import Does
+from qmpsnap.operations.where import where_of
+
+
+class Way(StrEnum):
+    """What is to be done."""
+
+    ADOPT = "adopt"
+    """Its job still runs: see it through."""
+    FINISH = "finish"
+    """The chain is the new one: do what is left."""
+    DONE = "done"
+    """The chain is the new one, and nothing is left to do."""
+    POINT = "point"
+    """The guest is off, and its definition does not name the overlay that it has written to."""
+    TAKE_BACK = "take back"
+    """The chain is the old one: remove what was made for the new one."""
+    NAME_AGAIN = "name again"
+    """A pull may not be on the disk: name the old backing file again, which has all data."""
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlook:
+    """What was found."""
+
+    way: Way
+    why: str
+    active: tuple[str, ...] = ()
+    """The file that each disk is to be started from; of an unknown one, the candidates."""
+
+
+_OFF: Final = "offline"
+
+
+def outlook(entry: Entry, guest: Guest | None) -> Outlook:
+    """
+    Find out what became of an operation.
+
+    Args:
+        entry: As the journal, or a marker, has it.
+        guest: The guest, running or off; None: it cannot be had any more, and its QEMU is gone.
+
+    Raises:
+        QmpsnapError: The guest cannot be read.
+    """
+    if guest is None:
+        return _gone(entry)
+    runs = where_of(guest).road != _OFF
+    job = _job(entry.record, guest) if runs else None
+    if job is not None:
+        return Outlook(way=Way.ADOPT, why=f"its job {job.id} is there: {job.view.status}")
+    try:
+        disks = guest.read()
+        now = [disks.disk(name) for name in entry.record.disks]
+    except DiskNotFound as error:
+        return _unknown(entry.record, str(error))
+    if not runs:
+        users = _users(entry.record)
+        if users:
+            return _unknown(entry.record, f"libvirt says that the guest is off, but {users}")
+        changed = _changed(entry)
+        if changed:
+            return _unknown(entry.record, changed)
+    same = runs and _is_same_qemu(entry.record, guest)
+    if entry.record.merge is None:
+        return _of_create(entry, now, runs=runs, same=same)
+    return _of_merge(entry, entry.record.merge, now[0], runs=runs, same=same)
+
+
+def _job(record: Record, guest: Guest) -> JobReport | None:
+    """The job of a merge, as long as it has not ended. No reading: a stream can make one unsafe."""
+    if record.merge is None:
+        return None
+    options = record.wishes.options or DEFAULT_OPTIONS
+    steps = guest.compose.merge(record.merge, options, guest.state())
+    job = job_of(record.merge, steps, guest.jobs())
+    has_ended = job is None or job.view.status in (JobStatus.CONCLUDED, JobStatus.NULL)
+    return None if has_ended else job
+
+
+def _is_same_qemu(record: Record, guest: Guest) -> bool:
+    before, now = record.where.process, where_of(guest).process
+    return before is not None and before == now
+
+
+def _of_create(entry: Entry, now: Sequence[Disk], *, runs: bool, same: bool) -> Outlook:
+    record = entry.record
+    active = tuple(disk.paths[0] or disk.layers[0].file for disk in now if disk.layers)
+    there = [plan.overlay in disk.paths for plan, disk in zip(record.creates, now, strict=True)]
+    if all(there):
+        is_top = all(
+            plan.overlay == disk.paths[0] for plan, disk in zip(record.creates, now, strict=True)
+        )
+        way = Way.FINISH if runs and is_top else Way.DONE
+        return Outlook(way=way, why="every overlay is in its chain", active=active)
+    if any(there):
+        return _unknown(record, "some of the overlays are in their chains, and some are not")
+    if same or not _intended(entry, Does.SWITCH):
+        return Outlook(way=Way.TAKE_BACK, why="no overlay is in its chain", active=active)
+    written = [plan for plan in record.creates if not _is_empty(plan.overlay)]
+    if not written:
+        return Outlook(way=Way.TAKE_BACK, why="the overlays are empty, or gone", active=active)
+    names = ", ".join(plan.file for plan in written)
+    if runs:
+        return _unknown(
+            record, f"the guest was started from the old file, and had written to {names} before"
+        )
+    if record.where.road != _OFF and all(_names_its_active(plan) for plan in written):
+        why = f"the guest has written to {names}, which its definition does not name"
+        return Outlook(way=Way.POINT, why=why, active=tuple(one.overlay for one in record.creates))
+    return _unknown(record, f"{names} holds data, and is not in the chain")
+
+
+def _of_merge(entry: Entry, plan: MergePlan, disk: Disk, *, runs: bool, same: bool) -> Outlook:
+    dropped = {layer.path for layer in plan.dropped}
+    paths = set(disk.paths)
+    if plan.written.path in paths and not dropped & paths:
+        return _merged(entry, plan, disk, runs=runs, same=same)
+    if dropped <= paths:
+        return _unmerged(entry, plan, disk, same=same)
+    return _unknown(
+        entry.record, f"the chain is neither the old nor the new one: {disk.chain_text}"
+    )
+
+
+def _merged(entry: Entry, plan: MergePlan, disk: Disk, *, runs: bool, same: bool) -> Outlook:
+    active = _first(disk)
+    new = "what was to leave the chain has left it"
+    if same:
+        return Outlook(way=Way.FINISH, why=new, active=active)
+    if plan.kind == "pull" and entry.record.where.road != _OFF and not _is_flushed(entry):
+        if runs:
+            why = f"{plan.top.file} may have lost what was pulled, and a guest runs from it"
+            return _unknown(entry.record, why)
+        why = f"nobody has proven that what {plan.top.file} pulled was flushed"
+        return Outlook(way=Way.NAME_AGAIN, why=why, active=active)
+    direct = entry.record.where.road == "qmp"
+    if plan.kind == "active-commit" and direct and not _is_pivoted(entry):
+        why = f"somebody has started the guest from {disk.layers[0].file}, and the pivot is not proven"
+        return _unknown(entry.record, why)
+    return Outlook(way=Way.DONE, why=new, active=active)
+
+
+def _unmerged(entry: Entry, plan: MergePlan, disk: Disk, *, same: bool) -> Outlook:
+    is_open = plan.kind == "active-commit" and not same and entry.record.where.road != _OFF
+    if is_open and _intended(entry, Does.COMMIT):
+        return _unknown(entry.record, _either(plan))
+    return Outlook(way=Way.TAKE_BACK, why="the chain is the old one", active=_first(disk))
+
+
+def _gone(entry: Entry) -> Outlook:
+    """By the headers alone."""
+    record = entry.record
+    problem = _users(record) or _changed(entry)
+    if problem:
+        return _unknown(record, problem)
+    plan = record.merge
+    if plan is None:
+        written = [one for one in record.creates if not _is_empty(one.overlay)]
+        if not written:
+            active = tuple(one.active.path for one in record.creates)
+            return Outlook(way=Way.TAKE_BACK, why="the overlays are empty, or gone", active=active)
+        names = ", ".join(one.file for one in written)
+        if all(_names_its_active(one) for one in written):
+            active = tuple(one.overlay for one in record.creates)
+            return Outlook(way=Way.DONE, why=f"the guest has written to {names}", active=active)
+        return _unknown(record, f"{names} holds data, and names another backing file")
+    top = (plan.disk.layers[0].path,)
+    if plan.kind == "active-commit":
+        if not _intended(entry, Does.COMMIT):
+            return Outlook(way=Way.TAKE_BACK, why="the pivot was not sent", active=top)
+        if _is_pivoted(entry) and plan.base is not None:
+            return Outlook(way=Way.DONE, why="the pivot is proven", active=(plan.base.path,))
+        return _unknown(record, _either(plan))
+    assert plan.above is not None  # every other merge changes a header
+    try:
+        header = read_header(plan.above.path, follow=False)
+    except (OSError, BadHeader) as error:
+        return _unknown(record, f"{plan.above.file} cannot be read: {error}")
+    named = _named_by(plan.above.path, header.backing_file)
+    if named == _named_by(plan.above.path, plan.base.path if plan.base else None):
+        if plan.kind == "pull" and not _is_flushed(entry):
+            why = f"nobody has proven that what {plan.top.file} pulled was flushed"
+            return Outlook(way=Way.NAME_AGAIN, why=why, active=top)
+        return Outlook(
+            way=Way.DONE, why=f"{plan.above.file} names its new backing file", active=top
+        )
+    if named == tidy(plan.dropped[0].path):
+        return Outlook(way=Way.TAKE_BACK, why=f"{plan.above.file} names the old file", active=top)
+    return _unknown(record, f"{plan.above.file} names {header.backing_file!r}")
+
+
+def _named_by(path: str, name: str | None) -> str | None:
+    return None if name is None else tidy(os.path.join(os.path.dirname(path), name))
+
+
+def _either(plan: MergePlan) -> str:
+    base = plan.base.file if plan.base is not None else "?"
+    return (
+        f"the pivot from {plan.top.file} to {base} was sent, and nobody saw whether it was carried "
+        f"out. If it was, {base} is right and {plan.top.file} is stale; if not, {plan.top.file} is "
+        "right"
+    )
+
+
+def _unknown(record: Record, why: str) -> Outlook:
+    return Outlook(way=Way.UNKNOWN, why=why, active=candidates(record))
+
+
+def candidates(record: Record) -> tuple[str, ...]:
+    """The file that the first disk is to be started from if it was done, and if it was not."""
+    if record.creates:
+        return record.creates[0].overlay, record.creates[0].active.path
+    plan = record.merge
+    if plan is None or plan.kind != "active-commit" or plan.base is None:
+        return () if plan is None else (plan.disk.layers[0].path,)
+    return plan.top.path, plan.base.path
+
+
+def _first(disk: Disk) -> tuple[str, ...]:
+    return (disk.layers[0].path or disk.layers[0].file,) if disk.layers else ()
+
+
+def _intended(entry: Entry, does: Does) -> bool:
+    return any(act.does == does for act in entry.acts)
+
+
+def _is_flushed(entry: Entry) -> bool:
+    """Whether a flush that reports its errors was answered: a resize to the same size."""
+    return any(
+        act.does == Does.FLUSH and "size" in act.arguments and act.is_done for act in entry.acts
+    )
+
+
+def _is_pivoted(entry: Entry) -> bool:
+    """Whether a node of what left the chain could be closed: QEMU closes none that is in use."""
+    return any(act.does == Does.CLOSE and act.is_done for act in entry.acts)
+
+
+def _is_empty(path: str) -> bool:
+    """Whether nothing was ever written to an overlay, or it is not there."""
+    if not os.path.lexists(path):
+        return True
+    try:
+        return qemu_img.is_empty(path)
+    except QmpsnapError:
+        return False
+
+
+def _names_its_active(plan: CreatePlan) -> bool:
+    try:
+        header = read_header(plan.overlay, follow=False)
+    except (OSError, BadHeader):
+        return False
+    return (
+        _named_by(plan.overlay, header.backing_file) == tidy(plan.active.path)
+        and header.virtual_size == plan.virtual_size
+        and header.data_file is None
+    )
+
+
+def _users(record: Record) -> str:
+    found, _ = other_users(sorted(record.paths), None)
+    return "; ".join(f"{path} is open by {', '.join(users)}" for path, users in found.items())
+
+
+def _changed(entry: Entry) -> str:
+    """Which files are not those that they were; one that the operation itself removed may be gone."""
+    record, found = entry.record, []
+    removed = {act.arguments.get("path") for act in entry.acts if act.does == Does.REMOVE}
+    for before in record.files:
+        now = seen(before.path, header=before.header is not None)
+        if now is None:
+            if before.path not in removed:
+                found.append(f"{before.path} is gone")
+        elif not is_same(before, now):
+            found.append(f"{before.path} is another file than it was")
+        elif before.header is not None and before.header != now.header:
+            found.append(f"the header of {before.path} has changed")
+    return "; ".join(found)

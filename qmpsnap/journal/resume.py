@@ -1,0 +1,405 @@
+"""
+Settle operations that broke off.
+
+They are seen through, finished or taken back; or it is said that nobody can know.
+
+    look (`outlook`) ─► acts, written down as any others ─► markers removed ─► conclusion
+
+All of it may be done twice, and may be killed as well.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Final, Literal, cast
+
+from qmpsnap.errors import Failed, QmpsnapError, Refused, Unknown, Unreachable
+from qmpsnap.guests.files.door import take_file
+from qmpsnap.guests.files.steps import discard_steps
+from qmpsnap.journal.door import Recorder
+from qmpsnap.journal.file import Journal, Store
+from qmpsnap.journal.hold import held
+from qmpsnap.journal.markers import beside
+from qmpsnap.journal.outlook import Outlook, Way, candidates, outlook
+from qmpsnap.journal.record import Entry, Outcome, Record, conclusion_of
+from qmpsnap.monitor.memory import qemu_process
+from qmpsnap.monitor.virt import GuestNotFound
+from qmpsnap.operations import finish, snapshot
+from qmpsnap.operations.clear import cleared
+from qmpsnap.operations.guest import Guest, Overlay
+from qmpsnap.operations.job.loop import Tell
+from qmpsnap.operations.merge import Progress
+from qmpsnap.operations.options import DEFAULT_OPTIONS
+from qmpsnap.operations.outcome import Result
+from qmpsnap.operations.plan_merge import MergePlan
+from qmpsnap.operations.step import Does, Step
+from qmpsnap.operations.where import Where
+
+Settlement = Literal["finished", "rolled-back", "nothing-to-do", "unknown"]
+Take = Literal["active", "base"]
+_TRIES: Final = 50
+_AGAIN_S: Final = 0.1
+_ENDS: Final[dict[Way, Settlement]] = {
+    Way.ADOPT: "finished",
+    Way.FINISH: "finished",
+    Way.DONE: "finished",
+    Way.POINT: "finished",
+    Way.TAKE_BACK: "rolled-back",
+    Way.NAME_AGAIN: "rolled-back",
+    Way.UNKNOWN: "unknown",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """What became of one operation."""
+
+    record: Record = field(repr=False)
+    outcome: Settlement
+    active: tuple[str, ...] = ()
+    """The file that each disk is active with, or is to be started from; of an unknown one, the
+    candidates."""
+    file_format: dict[str, str]
+    """What is to be reported of one that is finished."""
+    notes: tuple[str, ...] = ()
+    results: tuple[Result, ...] = ()
+    is_unread: bool = False
+    """Whether it is unknown because the guest could not be read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """How it is to be settled."""
+
+    only_plan: bool = False
+    take: Take | None = None
+    """What a person has decided where nobody can know."""
+    progress: Progress | None = None
+    tell: Tell | None = None
+
+
+class CannotTake(Refused):
+    """A decision that an operation leaves nobody to make."""
+
+    msg = "there is nothing to decide about operation {self.operation}: {self.reason}"
+    remedy = "`qmpsnap resume {self.operation}` settles it."
+
+    operation: str
+    reason: str
+
+
+AS_IT_IS: Final = Wanted()
+
+
+def resume(journal: Journal, entry: Entry, wanted: Wanted = AS_IT_IS) -> Settled:
+    """
+    Settle one operation, by the way to its guest that it was written down with.
+
+    Raises:
+        JournalUnusable: That it is settled cannot be written down.
+        CannotTake: See there.
+        OperationBusy: Somebody is at work on it.
+    """
+    with held(journal.opened_folder, entry.record.id):
+        pass  # whoever is at work on it has the guest's socket, too
+    left = _TRIES
+    while True:
+        try:
+            with reached(entry.record) as guest:
+                settled = settle(journal, entry, guest, wanted)
+        except Unreachable as error:
+            why = f"its guest cannot be reached: {error}"
+            settled = replace(unknown(entry.record, why), is_unread=True)
+        left -= 1
+        if not settled.is_unread or _lives(entry.record) or not left:
+            return settled
+        time.sleep(_AGAIN_S)  # libvirt has not noticed the end of its QEMU yet
+
+
+def settle(
+    journal: Journal, entry: Entry, guest: Guest | None, wanted: Wanted = AS_IT_IS
+) -> Settled:
+    """
+    Settle one operation.
+
+    Args:
+        journal: Where it is concluded.
+        entry: The operation, by the journal or by its marker.
+        guest: The guest; None: it cannot be had any more.
+        wanted: How.
+
+    Raises:
+        JournalUnusable, CannotTake, OperationBusy: See `resume`.
+    """
+    with journal.opened() as store, held(journal.opened_folder, entry.record.id):
+        entry = _known(store, entry, only_plan=wanted.only_plan)
+        if entry.conclusion is not None:
+            return _ended(entry, guest, store, only_plan=wanted.only_plan)
+        try:
+            if guest is not None and not wanted.only_plan:
+                cleared(guest)  # an ended stream makes reading unsafe
+            found = outlook(entry, guest)
+        except QmpsnapError as error:
+            return replace(unknown(entry.record, str(error)), is_unread=True)
+        if wanted.take is not None:
+            found = _decided(entry, found, wanted.take)
+        if wanted.only_plan:
+            return _planned(entry.record, found)
+        return _carried_out(store, entry, guest, found, wanted)
+
+
+def _known(store: Store, entry: Entry, *, only_plan: bool) -> Entry:
+    """The operation as the journal has it now; one that only a marker knows is written down first."""
+    found = store.entry(entry.record.id)
+    if found is not None:
+        return found
+    if not only_plan:
+        store.begin(entry.record, entry.acts)
+    return entry
+
+
+def _ended(entry: Entry, guest: Guest | None, store: Store, *, only_plan: bool) -> Settled:
+    """It was settled before; at most its marker is left."""
+    end = entry.conclusion
+    assert end is not None
+    if not only_plan:
+        for marker in beside(
+            f"{folder}/x" for folder in {os.path.dirname(one) for one in end.active}
+        ):
+            if marker.id == entry.record.id:
+                take_file(_removing(marker.path))
+    return Settled(
+        record=entry.record,
+        outcome="nothing-to-do",
+        active=end.active,
+        file_format=end.file_format if end.outcome == "finished" else {},
+        notes=(f"it had ended: {end.outcome}",),
+    )
+
+
+def _removing(path: str) -> Step:
+    return Step(does=Does.MARK, by="file", what="remove-marker", arguments={"path": path})
+
+
+def _decided(entry: Entry, found: Outlook, take: Take) -> Outlook:
+    if found.way is not Way.UNKNOWN:
+        raise CannotTake(entry.record.id, found.why)
+    files = candidates(entry.record)
+    if len(files) < 2:
+        raise CannotTake(entry.record.id, "there are no two files that could be right")
+    is_create = entry.record.merge is None
+    chosen = files[0] if take == "active" else files[1]
+    done = is_create == (take == "active")
+    why = f"somebody has decided that {chosen} is right; before: {found.why}"
+    # Nothing is removed: whoever decides may be wrong.
+    return Outlook(way=Way.DONE if done else Way.UNKNOWN, why=why, active=(chosen,))
+
+
+def _planned(record: Record, found: Outlook) -> Settled:
+    way = _ENDS[found.way]
+    return Settled(
+        record=record,
+        outcome=way,
+        active=found.active,
+        file_format=_formats(record) if way == "finished" else {},
+        notes=(found.why,),
+    )
+
+
+def unknown(record: Record, why: str) -> Settled:
+    """What cannot be known now, and why."""
+    return Settled(
+        record=record, outcome="unknown", file_format={}, notes=(why,), active=candidates(record)
+    )
+
+
+def _carried_out(
+    store: Store, entry: Entry, guest: Guest | None, found: Outlook, wanted: Wanted
+) -> Settled:
+    record = entry.record
+    door = guest if guest is not None else cast(Guest, _NoGuest())
+    recorder = Recorder(door, store, record.request, record.wishes, goes_on=entry)
+    if found.way is Way.UNKNOWN and wanted.take is None:
+        return unknown(record, found.why)
+    outcome: Settlement = _ENDS[found.way] if found.way is not Way.UNKNOWN else "rolled-back"
+    notes: list[str] = [found.why]
+    results: tuple[Result, ...] = ()
+    active = found.active
+    try:
+        results = _acted(recorder, record, guest, found, wanted)
+    except Unknown as error:
+        return unknown(record, f"{found.why}; {error}")
+    except (Failed, Refused) as error:
+        again = _after_failure(entry, guest)
+        if again is None or again.way is not Way.TAKE_BACK:
+            return unknown(record, f"{found.why}; {error}")
+        outcome, active = "rolled-back", again.active
+        notes.append(str(error))
+    if results:
+        active = tuple(one.disk.layers[0].path or one.disk.layers[0].file for one in results)
+        notes += [note for one in results for note in one.notes]
+    formats = {name: form for one in results for name, form in one.file_format.items()}
+    if outcome == "finished" and not results:
+        formats = _formats(record)
+    recorder.unmark()
+    end = conclusion_of(cast(Outcome, outcome), time.time(), results)
+    recorder.concludes(
+        replace(
+            end,
+            resumed=True,
+            active=active,
+            file_format=formats,
+            message=found.why,
+            notes=tuple(dict.fromkeys(notes)),
+        )
+    )
+    return Settled(
+        record=record,
+        outcome=outcome,
+        active=active,
+        file_format=formats,
+        notes=tuple(dict.fromkeys((*notes, *recorder.notes))),
+        results=tuple(replace(one, operation=record.id) for one in results),
+    )
+
+
+def _after_failure(entry: Entry, guest: Guest | None) -> Outlook | None:
+    """Where an attempt to go on has left it: the job that was adopted may have failed."""
+    try:
+        return outlook(entry, guest)
+    except QmpsnapError:
+        return None
+
+
+def _acted(
+    door: Recorder, record: Record, guest: Guest | None, found: Outlook, wanted: Wanted
+) -> tuple[Result, ...]:
+    """Do what is to be done; the results, where there is a guest to read them from."""
+    plan, wishes = record.merge, record.wishes
+    options = wishes.options or DEFAULT_OPTIONS
+    match found.way:
+        case Way.ADOPT if plan is not None:
+            done = finish.take_up(
+                door,
+                plan,
+                options=options,
+                allow=wishes.allow,
+                remove=wishes.remove,
+                progress=wanted.progress,
+                tell=wanted.tell,
+                begins=door.begins,
+            )
+            return (done,)
+        case Way.FINISH if plan is not None:
+            return (finish.finish(door, plan, options=options, remove=wishes.remove),)
+        case Way.FINISH:
+            return snapshot.finish(door, record.creates)
+        case Way.POINT:
+            overlays = tuple(Overlay(is_there=True) for _ in record.creates)
+            steps = door.compose.snapshot(door.read(), record.creates, overlays, door.state())
+            door.take(steps.switch)
+        case Way.TAKE_BACK if guest is None:
+            _discard(door, record)
+        case Way.TAKE_BACK if plan is None:
+            snapshot.take_back(door, record.creates, record.made_here)
+        case Way.TAKE_BACK:
+            cleared(door)
+        case Way.NAME_AGAIN if plan is not None:
+            door.take(_naming_again(plan))
+        case _:
+            pass
+    return ()
+
+
+def _discard(door: Recorder, record: Record) -> None:
+    """Remove the overlays that were made, and that nobody has written to: `outlook` has looked."""
+    overlays = tuple(Overlay(is_there=not made) for made in record.made_here)
+    for step in discard_steps(record.creates, overlays):
+        if step is not None:
+            door.take(step)
+
+
+def _naming_again(plan: MergePlan) -> Step:
+    """What a pull has taken out of the header, as it stood there or as it should have."""
+    below = plan.disk.layers[1]
+    arguments = {
+        "path": plan.top.path,
+        "backing": plan.top.backing_name or below.path,
+        "backing-format": below.format,
+    }
+    return Step(does=Does.REDEFINE, by="file", what="record-backing", arguments=arguments)
+
+
+def _formats(record: Record) -> dict[str, str]:
+    """By the rule: a create makes qcow2, and a merge leaves the formats of the files as they are."""
+    if record.merge is not None:
+        return {layer.file: layer.format for layer in record.merge.reported}
+    return {plan.file: "qcow2" for plan in record.creates}
+
+
+class _NoGuest:
+    """In the place of a guest that is gone: files alone can be changed."""
+
+    def take(self, step: Step) -> object:
+        """See `Door.take`."""
+        take_file(step)
+        return None
+
+
+@contextmanager
+def reached(record: Record) -> Iterator[Guest | None]:
+    """
+    Reach the guest of an operation; None where its QEMU is certainly gone, and libvirt has none.
+
+    Raises:
+        Unreachable: It may still run.
+    """
+    with ExitStack() as stack:
+        try:
+            guest: Guest | None = stack.enter_context(_opened(record.where))
+        except Unreachable as error:
+            if not _is_gone(record, error):
+                raise
+            guest = None
+        yield guest
+
+
+def _opened(where: Where) -> AbstractContextManager[Guest]:
+    from qmpsnap.guests.connect import connect, connect_qmp
+
+    if where.road == "qmp":
+        return connect_qmp(where.at)
+    if where.road == "unknown":
+        raise NoWay(where.at)
+    return connect(where.at, guest=where.guest or "")
+
+
+class NoWay(Unreachable):
+    """An operation was written down without the way to its guest."""
+
+    msg = "how its guest was reached was not written down ({self.at!r})"
+    remedy = "Name the guest: `--qmp SOCKET`, or `--connect URI`."
+
+    at: str
+
+
+def _lives(record: Record) -> bool:
+    """Whether the QEMU of an operation is there."""
+    process = record.where.process
+    now = None if process is None else qemu_process(process[0])
+    return now is not None and (now.pid, now.started) == process
+
+
+def _is_gone(record: Record, error: Unreachable) -> bool:
+    """Whether a guest that cannot be reached is no more; who has its files open is looked at later."""
+    if record.host != platform.node():
+        return False
+    if _lives(record):
+        return False
+    # Of a libvirt that does not answer nobody knows what its definitions say.
+    return record.where.road == "qmp" or isinstance(error, GuestNotFound)

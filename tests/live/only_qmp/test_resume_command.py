@@ -1,0 +1,251 @@
+"""`qmpsnap resume` as a person gives it, after `kill -9` of a real command, and of QEMU."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from qmpsnap.journal.file import Journal
+from qmpsnap.journal.keep import created
+from qmpsnap.operations.requests import CreateRequest
+from qmpsnap.operations.step import Does
+from tests.rig import images
+from tests.rig.disks import qcow2_chain, raw_disk
+from tests.rig.doors import Killed, dying_at
+from tests.rig.rig import BASE, DISK, SERIAL, Rig, run_cli
+from tests.rig.roads import MakeRig, direct_rig
+from tests.rig.waiting import until
+
+NEW = CreateRequest(disk=DISK, new_file=f"{BASE}.new", snapshot="new")
+
+
+@pytest.fixture(autouse=True)
+def journal(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Journal:
+    folder = tmp_path_factory.mktemp("journal")
+    folder.chmod(0o700)
+    monkeypatch.setenv("QMPSNAP_STATE", str(folder))
+    return Journal()
+
+
+def intents(journal: Journal) -> list[str]:
+    store = journal.looked_into() if journal.path.exists() else None
+    if store is None:
+        return []
+    with store:
+        return [act.does for entry in store.open_entries() for act in entry.acts]
+
+
+@contextmanager
+def merging(rig: Rig, journal: Journal) -> Iterator[subprocess.Popen[bytes]]:
+    """A command that merges one byte a second."""
+    command = [*rig.road, "delete", DISK, "s1", "--bandwidth", "1"]
+    with subprocess.Popen([sys.executable, "-m", "qmpsnap", *command]) as process:
+        try:
+            until(lambda: "start" in intents(journal) and bool(rig.guest.qmp("query-jobs")))
+            yield process
+        finally:
+            process.kill()
+
+
+def test_killed_in_the_middle_of_a_job(make_rig: MakeRig, journal: Journal) -> None:
+    with make_rig("raw") as rig:
+        rig.grow(3)
+        content = rig.guest.read_sha256(DISK)
+        with merging(rig, journal):
+            pass
+        (entry,) = run_cli(["log", "-o", "json"]).json["operations"]
+        assert entry["outcome"] == "open"
+        said = rig.cli("create", DISK, "other")
+        assert said.code == 4, said
+        assert f"qmpsnap resume {entry['id']}" in said.err
+        planned = run_cli(["resume", "--plan", "-o", "json"]).json["operations"]
+        assert [(one["outcome"], one["planned"]) for one in planned] == [("finished", True)]
+        assert rig.files() == [f"{BASE}.s2", f"{BASE}.s1", BASE]
+        (job,) = rig.cli("job", "list", "-o", "json").json["jobs"]
+        assert rig.cli("job", "set-speed", job["id"], "0").code == 0
+        said = run_cli(["resume", entry["id"], "-o", "json"])
+        assert said.code == 0, said
+        (one,) = said.json["operations"]
+        assert one == {
+            "id": entry["id"],
+            "kind": "commit",
+            "guest": None,
+            "disk": DISK,
+            "outcome": "finished",
+            "active": str(rig.folder / f"{BASE}.s2"),
+            "candidates": [],
+            "file_format": {BASE: "raw"},
+            "status": {
+                "os-update_snapshot_status": {
+                    "status": "deleting_compute_complete",
+                    "progress": "90%",
+                    "file_format": {BASE: "raw"},
+                }
+            },
+            "notes": one["notes"],
+            "planned": False,
+        }
+        assert rig.files() == [f"{BASE}.s2", BASE]
+        assert rig.guest.read_sha256(DISK) == content
+        again = run_cli(["resume", entry["id"], "-o", "json"])
+        assert (again.code, again.json["operations"][0]["outcome"]) == (0, "nothing-to-do")
+        (entry,) = run_cli(["log", "-o", "json"]).json["operations"]
+        assert (entry["outcome"], entry["resumed"]) == ("finished", True)
+
+
+def test_the_same_command_takes_the_job_up_again(make_rig: MakeRig, journal: Journal) -> None:
+    with make_rig("raw") as rig:
+        rig.grow(3)
+        with merging(rig, journal):
+            pass
+        said = rig.cli("delete", DISK, "s1", "--bandwidth", "0", "-o", "json")
+        assert said.code == 0, said
+        (entry,) = run_cli(["log", "-o", "json"]).json["operations"]
+        assert (entry["id"], entry["outcome"]) == (said.json["id"], "finished")
+
+
+def test_while_it_is_carried_out(make_rig: MakeRig, journal: Journal) -> None:
+    """Nobody else goes on with it; whoever looks is told who does."""
+    with make_rig("raw") as rig:
+        rig.grow(3)
+        with merging(rig, journal) as process:
+            said = run_cli(["resume", "-o", "json"])
+            assert said.code == 6, said
+            (one,) = said.json["operations"]
+            assert one["outcome"] == "unknown"
+            assert f"process {process.pid}" in one["notes"][0]
+            assert run_cli(["log", "-o", "json"]).json["operations"][0]["outcome"] == "open"
+
+
+def killed_after_the_switch(rig: Rig, journal: Journal) -> str:
+    """The tool dies when the guest is on its new file, then the guest writes, and QEMU dies."""
+    with rig.host() as host, pytest.raises(Killed):
+        created(journal, dying_at(host, Does.SWITCH, "after"), (NEW,))
+    rig.guest.write(DISK, 0, 65536, 77)
+    rig.guest.qemu_io(DISK, "flush")
+    content = rig.guest.read_sha256(DISK)
+    rig.kill()
+    return content
+
+
+def test_a_marker_says_it_while_the_state_lasts(make_rig: MakeRig, journal: Journal) -> None:
+    with make_rig("raw") as rig:
+        rig.grow(2)
+        content = killed_after_the_switch(rig, journal)
+        (marker,) = rig.folder.glob(".qmpsnap-*")
+        assert json.loads(marker.read_text())["state"] == "switch"
+        said = run_cli(["resume", "-o", "json"])
+        assert said.code == 0, said
+        (one,) = said.json["operations"]
+        assert one["outcome"] == "finished"
+        assert one["active"] == str(rig.folder / f"{BASE}.new")
+        assert images.sha256_of(one["active"], "qcow2") == content
+        assert not marker.exists()
+
+
+def test_by_the_marker_alone(make_rig: MakeRig, journal: Journal) -> None:
+    with make_rig("raw") as rig:
+        rig.grow(2)
+        killed_after_the_switch(rig, journal)
+        (marker,) = rig.folder.glob(".qmpsnap-*")
+        journal.path.unlink()
+        assert run_cli(["resume", "-o", "json"]).json["operations"] == []
+        said = run_cli(["resume", str(marker), "-o", "json"])
+        assert said.code == 0, said
+        assert said.json["operations"][0]["active"] == str(rig.folder / f"{BASE}.new")
+        assert not marker.exists()
+
+
+def test_somebody_has_started_the_guest_from_the_old_file(
+    make_rig: MakeRig, journal: Journal
+) -> None:
+    """Nothing is removed, whichever of the two is right."""
+    with make_rig("raw") as rig:
+        rig.grow(2)
+        killed_after_the_switch(rig, journal)
+        files = [(rig.folder / f"{BASE}.s1", "qcow2"), (rig.folder / BASE, "raw")]
+        with direct_rig(rig.folder, qcow2_chain(files, DISK, SERIAL)) as other:
+            said = run_cli([*other.road, "resume", "-o", "json"])
+            assert said.code == 6, said
+            (one,) = said.json["operations"]
+            assert one["outcome"] == "unknown"
+            assert "started from the old file" in one["notes"][0]
+            assert other.cli("create", DISK, "other").code == 4
+        assert (rig.folder / f"{BASE}.new").exists()
+
+
+def test_the_marker_forbids_another_guest_the_files(
+    make_rig: MakeRig,
+    journal: Journal,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two hosts: each has a state folder of its own, and they have the share in common."""
+    with make_rig("raw") as rig:
+        killed_after_the_switch(rig, journal)
+        elsewhere = tmp_path_factory.mktemp("elsewhere")
+        elsewhere.chmod(0o700)
+        monkeypatch.setenv("QMPSNAP_STATE", str(elsewhere))
+        with direct_rig(rig.folder, raw_disk(rig.folder / BASE, DISK, SERIAL)) as other:
+            said = other.cli("create", DISK, "other")
+            assert said.code == 4, said
+            assert "the marker" in said.err
+            said = run_cli([*other.road, "resume", "-o", "json"])
+            assert (said.code, len(said.json["operations"])) == (6, 1)
+
+
+def test_looks_tell_of_it(make_rig: MakeRig, journal: Journal) -> None:
+    with make_rig("raw") as rig:
+        rig.grow(2)
+        with rig.host() as host, pytest.raises(Killed):
+            created(journal, dying_at(host, Does.SWITCH, "after"), (NEW,))
+        for command in ("chain", "disks", "list"):
+            said = rig.cli(command, "-o", "json")
+            assert said.code == 0, said
+            assert "`qmpsnap resume` settles it" in said.err
+        said = rig.cli("verify", "-o", "json")
+        assert said.code == 3, said
+        (finding,) = said.json["findings"]
+        assert (finding["id"], finding["severity"]) == ("operation-open", "warning")
+        assert run_cli(["resume"]).code == 0
+        assert rig.cli("verify").code == 0
+
+
+class TestUsage:
+    def test_no_operation(self) -> None:
+        said = run_cli(["resume", "web1"])
+        assert said.code == 2
+        assert "`qmpsnap job resume`" in said.err
+
+    def test_no_marker(self, tmp_path: Path) -> None:
+        assert run_cli(["resume", str(tmp_path / ".qmpsnap-x")]).code == 2
+
+    def test_a_marker_that_is_not_acted_on(self, tmp_path: Path) -> None:
+        (tmp_path / ".qmpsnap-x").write_text("{}")
+        said = run_cli(["resume", str(tmp_path / ".qmpsnap-x")])
+        assert said.code == 4
+        assert "is not acted on" in said.err
+
+    def test_a_decision_is_about_one(self) -> None:
+        assert run_cli(["resume", "--take", "base"]).code == 2
+
+    def test_nothing_is_open(self) -> None:
+        said = run_cli(["resume"])
+        assert (said.code, said.out) == (0, "nothing is open\n")
+
+    def test_a_decision_where_nothing_is_to_be_decided(
+        self, make_rig: MakeRig, journal: Journal
+    ) -> None:
+        with make_rig("raw") as rig:
+            with rig.host() as host, pytest.raises(Killed):
+                created(journal, dying_at(host, Does.SWITCH), (NEW,))
+            (entry,) = run_cli(["log", "-o", "json"]).json["operations"]
+            said = run_cli(["resume", entry["id"], "--take", "base"])
+            assert said.code == 4, said
+            assert run_cli(["resume"]).code == 0

@@ -1,0 +1,197 @@
+"""Markers beside the images: read as anything hostile is, and a reason to leave the files alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import qmpsnap
+from qmpsnap.formats.layers import Disk
+from qmpsnap.guests.files import markers as files
+from qmpsnap.guests.files.door import FileFailed, take_file
+from qmpsnap.journal.file import Journal
+from qmpsnap.journal.markers import (
+    MarkerUntrusted,
+    OperationOpen,
+    beside,
+    check_unmarked,
+    concerning,
+    entry_of,
+    folders,
+    steps_for,
+)
+from qmpsnap.journal.record import Record
+from qmpsnap.operations.plan_snapshot import plan_creates
+from qmpsnap.operations.requests import CreateRequest
+from qmpsnap.operations.step import Does
+from tests.unit import samples
+from tests.unit.fake_guest import FakeGuest
+from tests.unit.journal_samples import creating, merging
+
+
+def on_share(record: Record, share: Path) -> Record:
+    """The same with its files in a folder that is there."""
+    disk = moved(samples.disk(2), share)
+    request = CreateRequest(disk="vda", new_file=None, snapshot="new")
+    return replace(record, creates=plan_creates(samples.guest(disk), [request]))
+
+
+def moved(disk: Disk, share: Path) -> Disk:
+    layers = tuple(replace(one, path=f"{share}/{one.file}") for one in disk.layers)
+    for layer in layers:
+        Path(layer.path or "").touch()
+    return replace(disk, layers=layers)
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Record:
+    return on_share(creating("abc"), tmp_path)
+
+
+def write(record: Record) -> None:
+    for step in steps_for(record)[0]:
+        take_file(step)
+
+
+def test_written_whole_and_taken_away(record: Record, tmp_path: Path) -> None:
+    write(record)
+    (marker,) = beside([f"{tmp_path}/any"])
+    assert marker.path == f"{tmp_path}/.qmpsnap-abc"
+    assert marker.written is not None
+    assert (marker.written.state, marker.written.record) == ("switch", record)
+    assert os.stat(marker.path).st_mode & 0o777 == 0o644
+    assert "do not start" in Path(marker.path).read_text().lower()
+    for _ in range(2):
+        for step in steps_for(record)[1]:
+            take_file(step)
+    assert beside([f"{tmp_path}/any"]) == ()
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("name", ["fsync", "replace", "fchmod"])
+def test_a_share_that_does_not_take_it(
+    record: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(f"qmpsnap.guests.files.markers.os.{name}", refuse)
+    with pytest.raises(FileFailed, match="Permission denied"):
+        write(record)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_beside_every_file_that_a_guest_may_be_started_from() -> None:
+    elsewhere = creating()
+    plan = replace(elsewhere.creates[0], overlay="/other/volume-1.new")
+    assert folders(replace(elsewhere, creates=(plan,))) == ("/other", "/share")
+    assert folders(merging()) == ("/share",)
+
+
+class TestForbids:
+    def test_its_files_and_no_others(self, record: Record, tmp_path: Path) -> None:
+        write(record)
+        with pytest.raises(OperationOpen) as caught:
+            check_unmarked([f"{tmp_path}/volume-1"])
+        assert caught.value.operation == "abc"
+        assert "qmpsnap resume abc" in caught.value.way_out
+        check_unmarked([f"{tmp_path}/volume-2"])
+        check_unmarked([f"{tmp_path}/volume-1"], but="abc")
+
+    def test_the_same_file_by_another_name(self, record: Record, tmp_path: Path) -> None:
+        from qmpsnap.journal.identities import seen_all
+
+        seen = seen_all([(f"{tmp_path}/volume-1", False)])
+        write(replace(record, files=seen))
+        os.link(tmp_path / "volume-1", tmp_path / "volume-2")
+        assert concerning([f"{tmp_path}/volume-2"])
+
+    @pytest.mark.parametrize("content", ["", "{}", '{"qmpsnap": 1}', "\xff", "[" * 100_000])
+    def test_one_that_cannot_be_read(self, tmp_path: Path, content: str) -> None:
+        (tmp_path / ".qmpsnap-x").write_bytes(content.encode("latin-1"))
+        with pytest.raises(OperationOpen, match="cannot be read"):
+            check_unmarked([f"{tmp_path}/anything"])
+
+    def test_one_of_another_name(self, record: Record, tmp_path: Path) -> None:
+        write(record)
+        (tmp_path / ".qmpsnap-abc").rename(tmp_path / ".qmpsnap-other")
+        (marker,) = beside([f"{tmp_path}/x"])
+        assert marker.problem == "it is the marker of abc"
+
+    def test_temporary_files_are_none(self, tmp_path: Path) -> None:
+        (tmp_path / ".qmpsnap-x.tmp").write_text("")
+        check_unmarked([f"{tmp_path}/anything"])
+
+    @pytest.mark.parametrize("journal", [True, False])
+    def test_an_operation(self, record: Record, tmp_path: Path, journal: bool) -> None:
+        """With a journal or without, on every road: it is asked in one place."""
+        write(record)
+        state = tmp_path / "state"
+        state.mkdir(mode=0o700)
+        guest = FakeGuest(samples.guest(moved(samples.disk(2), tmp_path)))
+        keeper = Journal(state) if journal else None
+        with pytest.raises(OperationOpen):
+            qmpsnap.create(guest, "vda", "other", journal=keeper)
+        assert not {"make", "switch"} & set(guest.calls)
+
+
+class TestHostile:
+    """Whoever can write into the folder can put anything there."""
+
+    def test_links_and_fifos(self, record: Record, tmp_path: Path) -> None:
+        write(record)
+        place = tmp_path / ".qmpsnap-abc"
+        aside = tmp_path / "aside"
+        place.rename(aside)
+        kinds: list[Callable[[], object]] = [
+            lambda: place.symlink_to(aside),
+            lambda: os.link(aside, place),
+            lambda: os.mkfifo(place),
+            lambda: place.mkdir(),
+        ]
+        for make in kinds:
+            make()
+            (marker,) = beside([f"{tmp_path}/x"])
+            assert marker.written is None
+            assert marker.problem
+            with pytest.raises(MarkerUntrusted):
+                entry_of(marker)
+            place.rmdir() if place.is_dir() else place.unlink()
+
+    def test_too_large(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(files, "_LIMIT", 10)
+        (tmp_path / ".qmpsnap-x").write_text("x" * 11)
+        (marker,) = beside([f"{tmp_path}/x"])
+        assert marker.problem == "it is too large"
+
+    def test_of_somebody_else(self, record: Record, tmp_path: Path) -> None:
+        write(record)
+        (marker,) = beside([f"{tmp_path}/x"])
+        assert entry_of(marker).record == record
+        with pytest.raises(MarkerUntrusted, match="belongs to user 4242"):
+            entry_of(replace(marker, owner=4242))
+
+    def test_that_names_files_of_another_folder(self, tmp_path: Path) -> None:
+        record = creating("abc")  # its files are in /share
+        (step, *_) = steps_for(record)[0]
+        arguments: dict[str, Any] = {**step.arguments, "path": f"{tmp_path}/.qmpsnap-abc"}
+        take_file(replace(step, arguments=arguments))
+        (marker,) = beside([f"{tmp_path}/x"])
+        with pytest.raises(MarkerUntrusted, match="another folder"):
+            entry_of(marker)
+
+    @pytest.mark.parametrize(
+        ("kind", "does"),
+        [("create", Does.SWITCH), ("active-commit", Does.COMMIT), ("pull", Does.START)],
+    )
+    def test_the_act_it_was_written_for_may_be_done(
+        self, record: Record, tmp_path: Path, kind: Any, does: Does
+    ) -> None:
+        write(replace(record, kind=kind))
+        (marker,) = beside([f"{tmp_path}/x"])
+        assert [act.does for act in entry_of(marker).acts] == [does]
