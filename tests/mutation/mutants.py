@@ -87,7 +87,9 @@ class _Finder:
         if isinstance(node, ast.FunctionDef):
             function = min([node.lineno, *(one.lineno for one in node.decorator_list)])
         for field, value in ast.iter_fields(node):
-            if field in {"annotation", "returns", "decorator_list", "type_comment"}:
+            if field in {"annotation", "returns", "decorator_list"} or (
+                field == "keywords" and isinstance(node, ast.ClassDef)
+            ):
                 continue
             for child in value if isinstance(value, list) else [value]:
                 if isinstance(child, ast.AST):
@@ -156,7 +158,9 @@ class _Finder:
                     [*node.args, *keywords], key=lambda a: self._at(a)
                 )
                 for number, other in enumerate(arguments):
-                    if isinstance(other, ast.keyword) and len(arguments) > 1:
+                    if not isinstance(other, ast.keyword) or _is_left_alone(other):
+                        continue
+                    if len(arguments) > 1:
                         yield self._without(arguments, number)
             case _:
                 pass
@@ -211,11 +215,15 @@ def _other(value: object) -> list[bytes]:
 
 
 def _is_left_alone(node: ast.AST) -> bool:
-    """Imports, docstrings, f-strings, types, what is logged, and the texts of errors."""
+    """
+    Imports, docstrings, f-strings, types, what is logged, and the texts of errors.
+
+    And `strict=True` of a `zip`, which says what holds anyway.
+    """
     match node:
         case ast.Import() | ast.ImportFrom() | ast.JoinedStr():
             return True
-        case ast.Expr(value=ast.Constant()):
+        case ast.Expr(value=ast.Constant()) | ast.keyword(arg="strict"):
             return True
         case ast.Expr(value=ast.Call(func=ast.Attribute(value=ast.Name(id="log")))):
             return True
@@ -227,5 +235,7 @@ def _is_left_alone(node: ast.AST) -> bool:
 
 def _is_type(name: str, value: ast.expr) -> bool:
     """Whether a name stands for a type, such as `Changed = Literal["no", "yes"]`."""
+    if isinstance(value, ast.Call):
+        return isinstance(value.func, ast.Name) and value.func.id == "TypeVar"
     is_class = name[:1].isupper() and not name.isupper()
     return is_class and isinstance(value, ast.Subscript | ast.BinOp | ast.Name)

@@ -90,6 +90,18 @@ class TestDisks:
         inner = disk("<source file='/a'/>")
         assert parse(f"<domain><metadata>{inner}</metadata>{inner}</domain>").disks == ()
 
+    @pytest.mark.parametrize(
+        ("source", "file"),
+        [
+            ("<source file='/s/a'/>", "/s/a"),
+            ("<source dev='/dev/sda'/>", "/dev/sda"),
+            ("<source protocol='nbd' name='x'/>", None),
+            ("", None),
+        ],
+    )
+    def test_where_a_mirror_leads(self, source: str, file: str | None) -> None:
+        assert only_disk(f"<mirror job='copy'>{source}</mirror>").mirror_file == file
+
     def test_mirror_without_a_job_attribute(self) -> None:
         assert only_disk("<mirror type='file'/>").mirror is None
 

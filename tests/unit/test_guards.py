@@ -63,6 +63,14 @@ def test_ordinary_merge_harms_nothing(merge: Any) -> None:
     assert guards(plan(samples.disk(3), merge)) == []
 
 
+def test_base_of_a_pull_is_not_written() -> None:
+    """Who else reads it, or how large it is, does not matter to a pull."""
+    around = Surroundings(readers={"/share/volume-1": ("somebody",)})
+    small = samples.changed_layer(samples.disk(3), 2, virtual_size=1)
+    for disk in (samples.disk(3), small):
+        assert guards(plan(disk, ("volume-1", None)), around) == []
+
+
 @pytest.mark.parametrize(
     ("layer", "merge", "expected"),
     [

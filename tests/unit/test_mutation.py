@@ -54,7 +54,10 @@ def test_changes(source: str, wanted: list[str]) -> None:
         "msg = 'word'",
         "def f(a: 'word') -> 'word': ...",
         "@word(1)\ndef f(): ...",
+        "class A(frozen=True): ...",
         "Kind = Literal['a', 'b']",
+        "T = TypeVar('T')",
+        "x = zip(a, b, strict=True)",
         "def f():\n    return None",
     ],
 )

@@ -109,6 +109,8 @@ class TestHold:
     def test_by_every_operation(self, steps: Callable[[], tuple[Step, Step]]) -> None:
         hold, release = steps()
         assert (hold.what, hold.arguments) == ("open-chain", {"disk": "vda", "chain": CHAIN})
+        assert hold.by == "file"
+        assert (release.by, release.what, release.arguments) == ("file", "close-chain", {})
         assert release.what == "close-chain"
 
     @pytest.mark.parametrize("merge", [COMMIT, ACTIVE, PULL])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import count
+from types import SimpleNamespace
 
 import pytest
 
@@ -78,6 +80,18 @@ class TestWait:
             verbs.wait_for(fake, JOB, linger_s=0)
         assert "command again that started it" in caught.value.way_out
         assert "commit" not in fake.calls
+
+    def test_for_one_that_is_finished_in_the_end(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It counts from when it was ready, and anew when it was not in between."""
+        clock = SimpleNamespace(monotonic=map(float, count(1_000)).__next__)
+        monkeypatch.setattr(verbs, "time", clock)
+        ready, running = view("ready"), view("running")
+        fake = guest("running", ready, ready, running, ready, ready, running, view("null"))
+        assert verbs.wait_for(fake, JOB, linger_s=2).id == JOB
+        fake = guest("running", ready, running, ready, ready, ready, view("null"))
+        with pytest.raises(JobWaits):
+            verbs.wait_for(fake, JOB, linger_s=2)
+        assert fake.calls.count("view") == 5
 
     def test_no_longer_than_asked_for(self) -> None:
         with pytest.raises(JobGoesOn) as caught:
