@@ -19,6 +19,10 @@ from lxml import etree
 from qmpsnap.errors import Failed
 from qmpsnap.graph.xml_sources import host_file, is_empty, name_of
 
+MAX_TEXT: Final = 4 * 1024 * 1024
+"""Characters. libvirt's protocol carries no longer text (VIR_NET_MESSAGE_STRING_MAX)."""
+MAX_DISKS: Final = 4096
+"""More than any machine has room for; each takes 0.4 ms and 9 KiB here."""
 _INDEX: Final = re.compile(r"[0-9]{1,9}")
 
 
@@ -100,20 +104,24 @@ def parse(text: str) -> XmlDomain:
     Parse a live domain XML.
 
     Raises:
-        MalformedXml: Not well formed, a DOCTYPE, too deep or too large for the parser's limits,
-            or not a `<domain>`.
+        MalformedXml: Not well formed, a DOCTYPE, too deep or too large for the parser's limits or
+            ours, or not a `<domain>`.
     """
     root = root_of(text, "domain")
     return XmlDomain(name=root.findtext("name") or "", disks=disks_of(root))
 
 
 def disks_of(domain: etree._Element) -> tuple[XmlDisk, ...]:
-    """The disks of a `<domain>`, or of what a record keeps of one."""
-    return tuple(
-        _disk(element)
-        for element in domain.iterfind("./devices/disk")
-        if element.find("target") is not None
-    )
+    """
+    The disks of a `<domain>`, or of what a record keeps of one.
+
+    Raises:
+        MalformedXml: There are too many.
+    """
+    disks = domain.findall("./devices/disk")
+    if len(disks) > MAX_DISKS:
+        raise MalformedXml(f"it has {len(disks)} disks, and at most {MAX_DISKS} are read")
+    return tuple(_disk(element) for element in disks if element.find("target") is not None)
 
 
 def volumes_of(root: etree._Element) -> Iterator[tuple[str, str, str | None]]:
@@ -150,6 +158,8 @@ def root_of(text: str, tag: str) -> etree._Element:
     Raises:
         MalformedXml: See `parse`; or not a `<tag>`.
     """
+    if len(text) > MAX_TEXT:
+        raise MalformedXml(f"it has {len(text)} characters, and at most {MAX_TEXT} are read")
     # The text was decoded before, so whatever encoding it declares is not that of these bytes. A
     # comment would cut a text in two, of which only the first part is read.
     parser = etree.XMLParser(

@@ -12,6 +12,7 @@ import asyncio
 import json
 import logging
 import os
+import select
 import socket
 import stat
 import struct
@@ -48,20 +49,24 @@ the greeting. Five seconds tell the two apart."""
 CANCEL_TIMEOUT_S: Final = 5.0
 """How long after Ctrl-C a command may take to let go."""
 
-REPLY_LIMIT: Final = 256 * 1024 * 1024
+REPLY_LIMIT: Final = 64 * 1024 * 1024
 """Bytes. qemu.qmp drops the connection over a longer reply; its own default of 10 MiB is less
-than the 36 MB that 32 disks of 64 layers were seen to give."""
+than the 36 MB that 32 disks of 64 layers were seen to give. As values in Python a hostile one takes
+some twenty times as much."""
 
 # qemu.qmp logs what it raises; without a handler that would be printed to stderr twice.
 logging.getLogger("qemu.qmp").addHandler(logging.NullHandler())
 logging.getLogger("qemu.qmp").propagate = False
 
-_ENDINGS: Final = (QMPError, OSError, EOFError, ValueError, RecursionError)
+_ENDINGS: Final = (QMPError, OSError, EOFError, ValueError, RecursionError, MemoryError)
 """What the library raises when a session ends: a server that hung up, a broken socket, and from
-json ValueError for bytes that are not text, RecursionError for a reply that is nested too deep."""
+json ValueError for bytes that are not text, RecursionError for a reply that is nested too deep,
+MemoryError for one that does not fit here."""
 
-_EVENT_LIMIT: Final = 64 * 1024
-"""Bytes of an event; the longest that is known has a few hundred."""
+_LINE_LIMIT: Final = 64 * 1024
+"""Bytes of an event or a greeting; the longest that is known has a few hundred."""
+_AGAIN_S: Final = 0.01
+"""Seconds between two looks at a line that has begun; QEMU writes it at once."""
 
 _UCRED: Final = struct.Struct("3i")
 """`struct ucred`, unix(7): pid, uid, gid."""
@@ -156,6 +161,7 @@ class SocketMonitor:
         """Not yet connected; use `connect()`."""
         self._path = os.fspath(path)
         self.events: SimpleQueue[Event] = SimpleQueue()
+        self._has_begun = False
         self.pid = 0
         """Process that made the socket: mostly QEMU itself, else whoever handed it over."""
 
@@ -183,6 +189,10 @@ class SocketMonitor:
             async with asyncio.timeout(timeout):
                 await self._connect()
         except TimeoutError:
+            if self._has_begun:
+                raise NotQmp(
+                    self._path, f"its first line has no end within {timeout:g} s"
+                ) from None
             raise CannotConnect(
                 self._path,
                 f"no greeting within {timeout:g} s",
@@ -207,11 +217,45 @@ class SocketMonitor:
             await asyncio.get_running_loop().sock_connect(peer, self._path)
             credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
             self.pid, _, _ = _UCRED.unpack(credentials)
-            await _skip_events(peer)
+            await self._skip_events(peer)
             await self._client.connect(peer)
         except BaseException:
             peer.close()
             raise
+
+    async def _skip_events(self, peer: socket.socket) -> None:
+        """
+        Take events out that come before the greeting, which the library does not understand.
+
+        QEMU sends every event to a monitor that is connected and has not been opened yet: to it
+        that one is past its negotiation. At the start of a guest without `-S` that is RESUME. And
+        what the client before us did not fetch is sent to us (monitor_qapi_event_emit() and
+        monitor_flush(), monitor/monitor.c; seen once with QEMU 7.2).
+
+        Raises:
+            NotQmp: A line has no end. The library would take in all of it: 200 MB took it 50 s.
+        """
+        loop = asyncio.get_running_loop()
+        while True:
+            readable = asyncio.Event()
+            loop.add_reader(peer, readable.set)
+            try:
+                await readable.wait()
+            finally:
+                loop.remove_reader(peer)
+            line, end, _ = peer.recv(_LINE_LIMIT, socket.MSG_PEEK).partition(b"\n")
+            if not end:
+                if len(line) >= _LINE_LIMIT:
+                    reason = f"its first line has no end within {_LINE_LIMIT} bytes"
+                    raise NotQmp(self._path, reason)
+                if _has_hung_up(peer):
+                    return
+                self._has_begun = True
+                await asyncio.sleep(_AGAIN_S)
+            elif _is_event(line):
+                peer.recv(len(line) + len(end))
+            else:
+                return
 
     async def _notice_end(self) -> None:
         while self._client.runstate is Runstate.RUNNING:
@@ -283,27 +327,10 @@ class SocketMonitor:
         await self._watch
 
 
-async def _skip_events(peer: socket.socket) -> None:
-    """
-    Take events out that come before the greeting, which the library does not understand.
-
-    QEMU sends every event to a monitor that is connected and has not been opened yet: to it that
-    one is past its negotiation. At the start of a guest without `-S` that is RESUME. And what the
-    client before us did not fetch is sent to us (monitor_qapi_event_emit() and monitor_flush(),
-    monitor/monitor.c; seen once with QEMU 7.2).
-    """
-    loop = asyncio.get_running_loop()
-    while True:
-        readable = asyncio.Event()
-        loop.add_reader(peer, readable.set)
-        try:
-            await readable.wait()
-        finally:
-            loop.remove_reader(peer)
-        line, end, _ = peer.recv(_EVENT_LIMIT, socket.MSG_PEEK).partition(b"\n")
-        if not end or not _is_event(line):
-            return
-        peer.recv(len(line) + len(end))
+def _has_hung_up(peer: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(peer, select.POLLRDHUP)
+    return bool(poll.poll(0))
 
 
 def _is_event(line: bytes) -> bool:

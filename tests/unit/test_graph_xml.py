@@ -232,6 +232,23 @@ class TestLayers:
         assert [layer.path for layer in found.layers] == [f"/{number}" for number in range(depth)]
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (domain(*["<disk/>"] * 4097), "it has 4097 disks"),
+        (domain(*["<disk/>"] * 4096), None),
+        (f"<domain>{'x' * 4194304}</domain>", "it has 4194321 characters"),
+    ],
+    ids=["disks", "as many as are read", "text"],
+)
+def test_more_than_any_guest_has(text: str, reason: str | None) -> None:
+    if reason is None:
+        assert parse(text).disks == ()
+        return
+    with pytest.raises(MalformedXml, match=reason):
+        parse(text)
+
+
 BOMB = "<!DOCTYPE domain [<!ENTITY a 'ha'>{}]><domain><name>&{};</name></domain>".format(
     "".join(
         f"<!ENTITY {name} '{f'&{below};' * 10}'>"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 from pathlib import Path
@@ -122,6 +123,47 @@ class TestConnect:
         assert isinstance(caught.value, Refused)
         assert (caught.value.exit_code, caught.value.path) == (7, address)
         assert "\n" not in caught.value.reason
+
+    def test_greeting_without_an_end(self, path: Path) -> None:
+        """The library would take in all of it before it says anything."""
+        sent = 0
+
+        def talk(client: Client) -> None:
+            nonlocal sent
+            for _ in range(3000):
+                client.send(b"x" * 65536)
+                sent += 65536
+
+        with serve(path, talk), pytest.raises(NotQmp, match="no end within 65536 bytes"):
+            SocketMonitor.connect(path, HANG_S)
+        assert sent < 3000 * 65536
+
+    def test_greeting_that_stops(self, path: Path) -> None:
+        """Not a monitor that somebody else holds: that one says nothing."""
+
+        def talk(client: Client) -> None:
+            client.send(b'{"QMP": {')
+            silent(client)
+
+        def reason(timeout: float) -> str:
+            address = path.with_name(f"{timeout:g}")
+            with serve(address, talk), pytest.raises((CannotConnect, NotQmp)) as caught:
+                SocketMonitor.connect(address, timeout)
+            return str(caught.value)
+
+        timeouts = [0.1 * 2**number for number in range(11)]  # until it has begun in time
+        assert any(f"no end within {one:g} s" in reason(one) for one in timeouts)
+
+    def test_greeting_in_pieces(self, path: Path) -> None:
+        def talk(client: Client) -> None:
+            greeting = json.dumps(GREETING).encode() + b"\r\n"
+            for byte in (greeting[:1], greeting[1:9], greeting[9:]):
+                client.send(byte)
+            client.answer(client.receive(), {})
+            silent(client)
+
+        with serve(path, talk):
+            SocketMonitor.connect(path, HANG_S).close()
 
     def test_negotiation_that_is_refused(self, path: Path) -> None:
         def talk(client: Client) -> None:
