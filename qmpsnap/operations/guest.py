@@ -46,6 +46,8 @@ class Overlay:
     """Name and format of the backing file in the header of one that is there."""
     spare: str | None = None
     """A second name of the same file, which a call that died has left."""
+    identity: Identity | None = None
+    """What it is, of one that is there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

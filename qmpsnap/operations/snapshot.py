@@ -14,8 +14,8 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from qmpsnap.errors import Failed, QmpsnapError
-from qmpsnap.formats.layers import Disk, Disks
+from qmpsnap.errors import QmpsnapError
+from qmpsnap.formats.layers import Disk, Disks, Identity
 from qmpsnap.operations.clear import Found, cleared, notes_of
 from qmpsnap.operations.fresh import fresh_all
 from qmpsnap.operations.guards import Guard, check_create, check_idle
@@ -23,10 +23,9 @@ from qmpsnap.operations.guest import Guest, Overlay, SnapshotSteps, State
 from qmpsnap.operations.headers import Mended, ensured, mended_active
 from qmpsnap.operations.hold import held
 from qmpsnap.operations.judge import format_of
-from qmpsnap.operations.names import name_beside
 from qmpsnap.operations.outcome import (
     ChainUnexpected,
-    HeaderWrong,
+    NamesAnother,
     OutcomeUnknown,
     Result,
     changing,
@@ -35,37 +34,40 @@ from qmpsnap.operations.outcome import (
 from qmpsnap.operations.patience import Patience
 from qmpsnap.operations.plan_header import name_kept, wrong_active
 from qmpsnap.operations.plan_snapshot import CreatePlan, plan_creates
-from qmpsnap.operations.quiesce import NEVER, Moment, NotConsistent, Policy, Quiesce, frozen
+from qmpsnap.operations.quiesce import NEVER, Moment, Quiesce, frozen
 from qmpsnap.operations.requests import CreateRequest
 from qmpsnap.operations.run_state import remarks
 from qmpsnap.operations.shape import check_shape
+from qmpsnap.operations.snapshot_outcome import (
+    SizeChanged as SizeChanged,
+)
+from qmpsnap.operations.snapshot_outcome import (
+    check_consistent,
+    check_size,
+    corrected,
+    forgotten,
+    is_in,
+    mend_headers,
+)
 from qmpsnap.operations.step import Step
+from qmpsnap.operations.swapped import (
+    OverlaySwapped,
+    check_all_opened,
+    check_same,
+    made_identity,
+)
 from qmpsnap.operations.unchanged import GraphChanged, check_unchanged
 from qmpsnap.operations.volume import unseen
 
 
-class SizeChanged(Failed):
-    """Somebody resized a disk while its snapshot was taken."""
-
-    msg = (
-        "the snapshot is there, and disk {self.disk} has {self.size} bytes now: it was resized to "
-        "{self.wanted} bytes while the snapshot was taken"
-    )
-    remedy = (
-        "All data is in the file below. Give the disk its size (`virsh blockresize`; QMP "
-        "`block_resize`) before the guest is started again."
-    )
-
-    disk: str
-    size: int
-    wanted: int
-
-
 @dataclass(slots=True)
-class _Sent:
-    """Whether the guest may write to the new files."""
+class _Course:
+    """How far a snapshot has come."""
 
-    may_be: bool = False
+    made: tuple[Identity | None, ...] = ()
+    """What each overlay was when it was made, or looked at."""
+    sent: bool = False
+    """The guest may write to the new files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,11 +161,11 @@ def create_all(
 
     Every error `stands` from the switch on, unless it was proven not to have happened.
     """
-    sent = _Sent()
+    course = _Course()
     try:
-        return _created(guest, requests, quiesce, allow, begins, sent)
+        return _created(guest, requests, quiesce, allow, begins, course)
     except QmpsnapError as error:
-        if sent.may_be:
+        if course.sent:
             error.standing()
         raise
 
@@ -174,7 +176,7 @@ def _created(
     quiesce: Quiesce,
     allow: Collection[Guard],
     begins: Begins | None,
-    sent: _Sent,
+    course: _Course,
 ) -> tuple[Result, ...]:
     found = cleared(guest)
     ready = prepared(guest, found, requests, allow=allow)
@@ -188,36 +190,39 @@ def _created(
     with held(guest, ready.steps.hold, ready.steps.release):
         if ready.steps.hold:
             check_unchanged(guest, ready.disks)
-        _make(guest, ready)
-        problem = _switch(guest, ready, quiesce, moment, sent)
-        if isinstance(problem, GraphChanged):
+        course.made = _make(guest, ready)
+        problem = _switch(guest, ready, quiesce, moment, course)
+        if isinstance(problem, (GraphChanged, OverlaySwapped)):
             with suppress(QmpsnapError):
-                _discard(guest, ready, guest.read())
+                _discard(guest, ready, course, guest.read())
             raise moment.not_thawed or problem
         patience = Patience()
         patience.came = isinstance(problem, KeyboardInterrupt)
         now, afters = _seen(guest, ready, patience)
-    sent.may_be = any(_has(plan, after) for plan, after in zip(ready.plans, afters, strict=True))
+    course.sent = any(is_in(plan, after) for plan, after in zip(ready.plans, afters, strict=True))
     if all(_is_new(plan, after) for plan, after in zip(ready.plans, afters, strict=True)):
-        for plan, after in zip(ready.plans, afters, strict=True):
+        for plan, after, made in zip(ready.plans, afters, course.made, strict=True):
             check_names("snapshot", plan.disk, after)
+            if None not in (made, now_is := after.layers[0].identity) and now_is != made:
+                reason = "it was replaced while it was opened, and QEMU has the new one"
+                raise NamesAnother("snapshot", plan.overlay, reason)
         notes = (*notes_of(found.jobs, but=""), *patience.notes)
         results = tuple(
             _result(guest, ready, number, after, moment, mended[number], notes)
             for number, after in enumerate(afters)
         )
-        _check_consistent(quiesce, moment, ready.files)
+        check_consistent(quiesce, moment, ready.files)
         for result in results:
-            _check_size(result.disk)
+            check_size(result.disk)
         return results
     saw = "; ".join(after.chain_text for after in afters)
     if any(after.paths != disk.paths for disk, after in zip(ready.disks, afters, strict=True)):
         wanted = "; ".join(f"{plan.file} over {plan.disk.chain_text}" for plan in ready.plans)
-        _mend_headers(guest, ready, afters)
-        if problem is not None and not sent.may_be:
-            _discard(guest, ready, now)
+        mend_headers(guest, ready.plans, afters)
+        if problem is not None and not course.sent:
+            _discard(guest, ready, course, now)
         raise ChainUnexpected("snapshot", saw, wanted) from problem
-    _discard(guest, ready, now)
+    _discard(guest, ready, course, now)
     if moment.not_thawed is not None:
         raise moment.not_thawed from problem
     raise problem or ChainUnexpected("snapshot", saw, f"{ready.files} on top")
@@ -266,21 +271,26 @@ def _is_unused(guest: Guest, plan: CreatePlan, now: Disks) -> bool:
         return False  # it holds data, or is another file by now
 
 
-def _make(guest: Guest, ready: Prepared) -> None:
-    """Make all overlay files; if one cannot be made, those that were made go again."""
-    made = 0
+def _make(guest: Guest, ready: Prepared) -> tuple[Identity | None, ...]:
+    """
+    Make all overlay files; if one cannot be made, those that were made go again.
+
+    Returns:
+        What they are, for each disk; None where that is not known.
+    """
+    made: list[Identity | None] = []
     try:
-        for steps in ready.steps.make:
-            for step in steps:
-                guest.take(step)
-            made += 1
+        for overlay, steps in zip(ready.overlays, ready.steps.make, strict=True):
+            answers = [guest.take(step) for step in steps]
+            made.append(overlay.identity if overlay.is_there else made_identity(answers[-1]))
     except BaseException:
-        _take_back(guest, ready.steps.discard[:made])
+        _take_back(guest, ready.steps.discard[: len(made)])
         raise
+    return tuple(made)
 
 
 def _switch(
-    guest: Guest, ready: Prepared, quiesce: Quiesce, moment: Moment, sent: _Sent
+    guest: Guest, ready: Prepared, quiesce: Quiesce, moment: Moment, course: _Course
 ) -> BaseException | None:
     """
     Open the overlays and switch to them, frozen as asked for; returns what went wrong.
@@ -291,9 +301,12 @@ def _switch(
     try:
         for step in steps.open:
             guest.take(step)
+        if steps.open and any(disk.nodes for disk in ready.disks):
+            check_all_opened(ready.plans, ready.overlays, steps, guest.read().graph)
         with frozen(guest, quiesce, moment):
             check_unchanged(guest, ready.disks)
-            sent.may_be = True
+            _check_same(guest, ready, course)
+            course.sent = True
             guest.take(steps.switch)
     except (QmpsnapError, KeyboardInterrupt) as error:
         for step in steps.close:
@@ -305,6 +318,11 @@ def _switch(
     return None
 
 
+def _check_same(guest: Guest, ready: Prepared, course: _Course) -> None:
+    for plan, overlay, before in zip(ready.plans, ready.overlays, course.made, strict=True):
+        check_same(plan, overlay, before, guest.files.identity(plan.overlay))
+
+
 def _seen(guest: Guest, ready: Prepared, patience: Patience) -> tuple[Disks, tuple[Disk, ...]]:
     try:
         with changing("snapshot", ready.files):
@@ -314,10 +332,18 @@ def _seen(guest: Guest, ready: Prepared, patience: Patience) -> tuple[Disks, tup
         raise OutcomeUnknown("snapshot", ready.files, "it was interrupted") from None
 
 
-def _discard(guest: Guest, ready: Prepared, now: Disks) -> None:
-    """Remove the overlays that were made and that nothing has open."""
-    steps = zip(ready.plans, ready.steps.discard, strict=True)
-    _take_back(guest, [step for plan, step in steps if plan.overlay not in now.open_files])
+def _discard(guest: Guest, ready: Prepared, course: _Course, now: Disks) -> None:
+    """Remove the overlays that were made, are still these files, and that nothing has open."""
+    steps = zip(ready.plans, course.made, ready.steps.discard, strict=True)
+    _take_back(
+        guest,
+        [
+            step
+            for plan, made, step in steps
+            if plan.overlay not in now.open_files
+            and made in (None, guest.files.identity(plan.overlay))
+        ],
+    )
 
 
 def _take_back(guest: Guest, steps: Iterable[Step | None]) -> None:
@@ -328,60 +354,8 @@ def _take_back(guest: Guest, steps: Iterable[Step | None]) -> None:
                 guest.take(step)
 
 
-def _mend_headers(guest: Guest, ready: Prepared, afters: Sequence[Disk]) -> None:
-    """
-    Let each overlay name what it really lies over.
-
-    Between our last look and libvirt's switch, somebody may have taken a snapshot: QEMU puts our
-    overlay on top of theirs, and its header names the file two below.
-
-    Raises:
-        HeaderWrong: It could not be mended.
-    """
-    for plan, after in zip(ready.plans, afters, strict=True):
-        if not _has(plan, after) or after.paths[-1] == plan.overlay:
-            continue
-        place = after.paths.index(plan.overlay)
-        above, below = after.layers[place : place + 2]
-        name = name_kept(above, below, name_beside(above, below))
-        try:
-            ensured(guest, after, above, below, name)
-        except HeaderWrong as error:
-            # libvirt (9.0) takes a relative name from our header, as it was, for that of the other
-            # overlay, and writes it again.
-            try:
-                ensured(guest, after, above, below, below.path or below.file)
-            except HeaderWrong:
-                raise error from None
-
-
-def _has(plan: CreatePlan, after: Disk) -> bool:
-    return plan.overlay in after.paths
-
-
 def _is_new(plan: CreatePlan, after: Disk) -> bool:
     return after.paths == (plan.overlay, *plan.disk.paths)
-
-
-def _check_size(disk: Disk) -> None:
-    """
-    An overlay is made in the size of the plan, and whoever resizes in between is not kept out.
-
-    Names of nodes do not show it, so it is looked at when all is read again.
-    """
-    overlay, below = disk.layers[0].virtual_size, disk.layers[1].virtual_size
-    if overlay is not None and below is not None and overlay != below:
-        raise SizeChanged(disk.disk, overlay, below)
-
-
-def _check_consistent(quiesce: Quiesce, moment: Moment, files: str) -> None:
-    """What was required must have been had. With `try`, the notes say it."""
-    if quiesce.policy is not Policy.REQUIRE:
-        return
-    if moment.not_thawed is not None:
-        raise moment.not_thawed
-    if moment.consistency != "filesystem":
-        raise NotConsistent(files, moment.broken or "it was interrupted")
 
 
 def _result(
@@ -407,9 +381,9 @@ def _result(
         repaired=(*before.repaired, *repaired),
         notes=(
             *notes,
-            *_corrected(plan, overlay),
+            *corrected(plan, overlay),
             *(note for note in ready.steps.notes[number : number + 1] if note),
-            *_forgotten(plan, after),
+            *forgotten(plan, after),
             *before.notes,
             *moment.notes,
             *unseen(plan.disk),
@@ -419,22 +393,3 @@ def _result(
         frozen_s=moment.frozen_s,
         guest_state=ready.state.run,
     )
-
-
-def _forgotten(plan: CreatePlan, after: Disk) -> tuple[str, ...]:
-    """libvirt opens an overlay without `detect_zeroes`, and adds it with the next start (9.0)."""
-    before, now = plan.active.node_details, after.layers[0].node_details
-    if before is None or now is None or now.detect_zeroes or not before.detect_zeroes:
-        return ()
-    return (
-        f"{plan.file} was opened without detect-zeroes, which {plan.active.file} has: until the "
-        "guest is started again, zeroes that it writes take room",
-    )
-
-
-def _corrected(plan: CreatePlan, overlay: Overlay) -> tuple[str, ...]:
-    """What was wrong in the header of an overlay that was handed over."""
-    if overlay.recorded is None or overlay.recorded[1] == plan.backing_format:
-        return ()
-    was = overlay.recorded[1] or "nothing"
-    return (f"corrected the header of {plan.file}: backing format {was} -> {plan.backing_format}",)

@@ -109,7 +109,7 @@ class TestMergeBehindLibvirtsBack(Pain[Defined]):
 class TestSnapshotInBetween(Pain[Rig]):
     """libvirt puts our overlay on top of somebody else's, and its header names the file two below."""
 
-    guard = Guard(where="qmpsnap.operations.snapshot._mend_headers", instead=lambda *_: None)
+    guard = Guard(where="qmpsnap.operations.snapshot.mend_headers", instead=lambda *_: None)
 
     @pytest.fixture
     def world(

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import cast
 
 from qmpsnap.errors import Failed
+from qmpsnap.formats.layers import Identity
 from qmpsnap.guests.files.header import sync_file
 from qmpsnap.guests.files.identity import identity_of
 from qmpsnap.guests.files.markers import remove_marker, write_marker
@@ -42,9 +43,9 @@ def _check_same(path: str, wanted: object) -> None:
         raise AnotherFile(path)
 
 
-def take_file(step: Step) -> None:
+def take_file(step: Step) -> Identity | None:
     """
-    Carry out one act on a file.
+    Carry out one act on a file; returns what it is, of one that was made.
 
     Raises:
         OverlayUnsuitable, CannotMake, QemuImgMissing, QemuImgFailed: See `make_overlay`.
@@ -55,7 +56,7 @@ def take_file(step: Step) -> None:
     path = str(given["path"])
     match step.what:
         case "make-overlay":
-            make_overlay(
+            return make_overlay(
                 path,
                 size=cast(int, given["size"]),
                 backing_name=str(given["backing"]),
@@ -92,3 +93,4 @@ def take_file(step: Step) -> None:
                 raise FileFailed("sync", path, error.strerror or str(error)) from error
         case _:
             raise AssertionError(step)
+    return None

@@ -14,9 +14,11 @@ from contextlib import suppress
 from typing import Final
 
 from qmpsnap.errors import Failed, Refused
+from qmpsnap.formats.layers import Identity
 from qmpsnap.formats.qcow2 import BadHeader
 from qmpsnap.guests.files import qemu_img
 from qmpsnap.guests.files.header import read_header
+from qmpsnap.guests.files.identity import identity, identity_of
 from qmpsnap.guests.files.lease import is_open_nowhere
 from qmpsnap.guests.files.mounts import loses
 from qmpsnap.operations.guest import Overlay
@@ -88,7 +90,7 @@ def _check_folder(plan: CreatePlan) -> None:
 
 def make_overlay(
     path: str, *, size: int, backing_name: str, backing_format: str, like: str
-) -> None:
+) -> Identity:
     """
     Write an overlay under a temporary name, then link.
 
@@ -102,6 +104,9 @@ def make_overlay(
         backing_name: What its header names.
         backing_format: The format of that.
         like: A file whose owner and mode it gets.
+
+    Returns:
+        What it is, whatever comes to have its name.
 
     Raises:
         OverlayUnsuitable: Something has come to its name just now.
@@ -120,6 +125,7 @@ def make_overlay(
         _like(temporary, like)
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
+            made = identity_of(os.fstat(file.fileno()))
         os.link(temporary, path)
         try:
             _sync_folder(folder)
@@ -135,6 +141,7 @@ def make_overlay(
     finally:
         with suppress(OSError):
             os.unlink(temporary)
+    return made
 
 
 def _like(path: str, model: str) -> None:
@@ -162,8 +169,10 @@ def _taken(plan: CreatePlan) -> Overlay:
             advice = "Another program may have it open: choose another name."
         return OverlayUnsuitable(plan.overlay, reason, advice)
 
-    if not stat.S_ISREG(os.lstat(plan.overlay).st_mode):
+    status = os.lstat(plan.overlay)
+    if not stat.S_ISREG(status.st_mode):
         raise OverlayUnsuitable(plan.overlay, "it is not a regular file")
+    what = identity_of(status)
     spare = _own_link(plan.overlay)
     if os.lstat(plan.overlay).st_nlink != (1 if spare is None else 2):
         # Nobody is asked who has it open: a lease opens it.
@@ -211,7 +220,9 @@ def _taken(plan: CreatePlan) -> Overlay:
             "it, or choose another name.",
         )
     recorded = (header.backing_file, header.backing_format)
-    return Overlay(is_there=True, recorded=recorded, spare=spare)
+    if identity(plan.overlay) != what:
+        raise unsuitable("it was replaced while it was looked at")
+    return Overlay(is_there=True, recorded=recorded, spare=spare, identity=what)
 
 
 def correct_overlay(path: str, *, backing_name: str, backing_format: str) -> None:

@@ -163,8 +163,7 @@ class LibvirtGuest(Closable):
     def take(self, step: Step) -> object:
         """See `Door.take`."""
         if step.by == "file":
-            take_file(step)
-            return None
+            return take_file(step)
         if step.by == "qmp":
             return self._monitor.execute(step.what, step.arguments)
         if step.does in (Does.FREEZE, Does.THAW):

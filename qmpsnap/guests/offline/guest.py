@@ -111,8 +111,7 @@ class OfflineGuest(Closable):
             self._release()
             return None
         if step.by == "file":
-            take_file(step)
-            return None
+            return take_file(step)
         if step.by == "qmp":
             return self._engine.take(step)
         if isinstance(step, Redefine):

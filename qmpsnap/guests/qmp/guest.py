@@ -147,8 +147,7 @@ class QmpGuest(Closable):
     def take(self, step: Step) -> object:
         """See `Door.take`."""
         if step.by == "file":
-            take_file(step)
-            return None
+            return take_file(step)
         if step.by == "agent":
             return self._quiescer.take(step)
         try:
