@@ -34,7 +34,7 @@ class NoSuchFile(Refused):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Place:
+class Place:
     """Where the file stands in a chain."""
 
     guest: str | None
@@ -58,7 +58,7 @@ class _Place:
         )
 
 
-_MAY_GO = {
+MAY_GO = {
     Answer.USED: "no: it is used",
     Answer.UNUSED: "yes: everybody was asked, and nobody uses it",
     Answer.UNKNOWN: "not known: nobody is known to use it, but not everybody could be asked",
@@ -96,7 +96,7 @@ def explain(road: Road, file: str, output: str) -> None:
     show(
         _document(path, use, asked, places, seen),
         output,
-        lambda here: _view(path, use, asked, places, seen, here),
+        lambda here: view(path, use, asked, places, seen, here),
     )
 
 
@@ -108,15 +108,15 @@ def _reports(road: Road, use: FileUse) -> Iterator[Disks]:
             say(f"note: guest {guest} uses it, and cannot be read: {error}")
 
 
-def _places(report: Disks, key: Identity) -> Iterator[_Place]:
+def _places(report: Disks, key: Identity) -> Iterator[Place]:
     for disk in report.disks:
         for position, layer in enumerate(disk.layers):
             if layer.path is not None and identity(layer.path) == key:
-                yield _Place(guest=report.guest, disk=disk, position=position)
+                yield Place(guest=report.guest, disk=disk, position=position)
 
 
 def _document(
-    path: str, use: FileUse, asked: Asked, places: Sequence[_Place], seen: Measure
+    path: str, use: FileUse, asked: Asked, places: Sequence[Place], seen: Measure
 ) -> dict[str, object]:
     """`qmpsnap.explain/1`."""
     return {
@@ -148,11 +148,11 @@ def _document(
     }
 
 
-def _view(
+def view(
     path: str,
     use: FileUse,
     asked: Asked,
-    places: Sequence[_Place],
+    places: Sequence[Place],
     seen: Measure,
     here: Screen,
 ) -> Iterator[str]:
@@ -172,7 +172,7 @@ def _view(
     lines = list(dict.fromkeys((*formats, *said)))
     yield from _lines("format", lines or ["nobody states one, and its bytes do not tell"], here)
     yield from _lines("used by", [one.who for one in use.uses] or ["nobody who was asked"], here)
-    yield from _lines("may go", [_MAY_GO[use.answer], *map(str, use.gaps * (not use.uses))], here)
+    yield from _lines("may go", [MAY_GO[use.answer], *map(str, use.gaps * (not use.uses))], here)
     yield from _lines("asked", [next(asked_text(asked)).removeprefix("asked: ")], here)
 
 

@@ -64,7 +64,7 @@ def guests(road: Road, jobs: int, timeout: float, output: str) -> None:
     rows = _rows(domains, answers)
     show(_document(road, rows), output, lambda _: [table(rows)])
     off = sum(not one.domain.running for one in rows)
-    say(f"{len(rows)} guests, {off} of them off")
+    say(f"{len(rows)} guest{'' if len(rows) == 1 else 's'}, {off} of them off")
 
 
 def _rows(domains: Sequence[Domain], answers: Sequence[Answer | Exception]) -> list[Row]:

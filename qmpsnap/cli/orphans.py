@@ -61,7 +61,7 @@ def orphans(road: Road, guest: str | None, disk: str, output: str) -> None:
         "files": [_file(one, files.get(one.path, Measure())) for one in found],
         "used": len(asked.files) - len(found),
     }
-    show(document, output, lambda here: _view(asked, found, files, here))
+    show(document, output, lambda here: view(asked, found, files, here))
 
 
 def _active(disk: Disk) -> str:
@@ -84,7 +84,7 @@ def _file(one: FileUse, seen: Measure) -> dict[str, object]:
     }
 
 
-def _view(
+def view(
     asked: Asked, found: Sequence[FileUse], files: dict[str, Measure], here: Screen
 ) -> Iterator[str | Table]:
     rows = [
@@ -100,7 +100,8 @@ def _view(
         yield Table(("FILE", "USED", "ON DISK", "WRITTEN"), rows, title=asked.folder)
     total = sum(files.get(one.path, Measure()).allocated or 0 for one in found)
     used = len(asked.files) - len(found)
-    yield f"{len(found)} files that nobody is known to use ({size(total)}), {used} used"
+    many = "1 file" if len(found) == 1 else f"{len(found)} files"
+    yield from fold(f"{many} that nobody is known to use ({size(total)}), {used} used", here.width)
     own = {gap for one in found for gap in one.gaps} - {*asked.gaps}
     for line in (*asked_text(asked), *(f"not certain: {gap}" for gap in sorted(own))):
         yield from fold(printable(line), here.width)
