@@ -10,9 +10,10 @@ from typing import Any, Final, TypeVar
 import click
 
 from qmpsnap.cli import documents
-from qmpsnap.cli.output import Format, Rows, say, show, write
+from qmpsnap.cli.output import Format, Rows, draw, say, show, write
 from qmpsnap.cli.tables import Screen, Table
 from qmpsnap.cli.text import INDENT, fold, printable
+from qmpsnap.cli.units import moment_text
 from qmpsnap.findings.facts import Seen
 from qmpsnap.findings.finding import RULES, Finding, Severity
 
@@ -20,6 +21,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 FINDINGS: Final = 3
 SARIF: Final = "sarif"
+HTML: Final = "html"
 
 _ORDER: Final = {rule.id: number for number, rule in enumerate(RULES)}
 _STYLE: Final = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "dim"}
@@ -27,7 +29,7 @@ _STYLE: Final = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severit
 findings_output = click.option(
     "-o",
     "--output",
-    type=click.Choice([*(one.value for one in (*Format, *Rows)), SARIF]),
+    type=click.Choice([*(one.value for one in (*Format, *Rows)), SARIF, HTML]),
     default=Format.TABLE.value,
     show_default=True,
     help="How to print the findings.",
@@ -75,6 +77,14 @@ def tell(
             not_audited=remarks,
         )
         write(json.dumps(document, indent=2))
+    elif output == HTML:
+        import time
+        from importlib.metadata import version
+
+        from qmpsnap.cli.page import page
+
+        now = moment_text(time.time()) or "-"
+        draw(page(audited, ordered, not_audited, when=now, version=version("qmpsnap")))
     else:
         document = documents.findings(
             [_guest(one) for one in audited],

@@ -60,9 +60,9 @@ _OPTIONS: Final[dict[tuple[str, ...], dict[str, Any]]] = {
 
 _OUTPUT: Final[dict[str, Any]] = {
     "metavar": "FORMAT",
-    "type": click.Choice([*(one.value for one in (*Format, *Rows, *Drawing)), "sarif"]),
+    "type": click.Choice([*(one.value for one in (*Format, *Rows, *Drawing)), "sarif", "html"]),
     "help": "How to print the result: table, json or yaml, and csv where it is rows; chain can dot "
-    "and svg as well, verify and audit sarif.  [default: table]",
+    "and svg as well, verify and audit sarif and html.  [default: table]",
 }
 
 

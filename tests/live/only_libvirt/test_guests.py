@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lxml import etree
 
 from qmpsnap.cli import guests
 from qmpsnap.cli.connection import Road
@@ -38,6 +39,17 @@ def test_running_and_off(make_rig: MakeRig, connection: Any, tmp_path: Path) -> 
         shown = run_cli([*rig.road, "guests"])
         assert "2 guests, 1 of them off" in shown.err
         assert sum(f"  {DISK} " in line for line in shown.out.splitlines()) == 2
+
+
+def test_an_audit_as_a_page(make_rig: MakeRig) -> None:
+    with make_rig("raw") as rig:
+        rig.guest.write_bytes(DISK, 0, b"conectix".ljust(512, b"\0"))
+        rig.grow(3)
+        said = run_cli([*rig.road, "audit", "-o", "html"])
+        assert said.code == 3
+        shown = " ".join(map(str, etree.fromstring(said.out.encode()).itertext()))
+        for name in (rig.names[0], f"{BASE}.s2", f"{BASE}.s1", BASE, "image-header-in-raw"):
+            assert name in shown
 
 
 def test_what_is_found_is_counted(make_rig: MakeRig) -> None:
