@@ -127,6 +127,14 @@ class XDbgBlockGraph(msgspec.Struct, frozen=True, rename="kebab"):
     edges: list[XDbgBlockGraphEdge]
 
 
+class VersionTriple(msgspec.Struct, frozen=True):
+    major: int
+
+
+class VersionInfo(msgspec.Struct, frozen=True):
+    qemu: VersionTriple
+
+
 class JobInfo(msgspec.Struct, frozen=True, rename="kebab"):
     id: str
     type: str

@@ -36,6 +36,7 @@ from qmpsnap.graph.partial import partial_graph
 from qmpsnap.graph.qmp import (
     devices_from,
     jobs_from,
+    leaves_no_bare_filter,
     lingering_streams,
     nodes_from,
 )
@@ -51,6 +52,7 @@ _DEBUG: Final = debug_graph.QUERY
 _BLOCK: Final = "query-block"
 _STATS: Final = "query-blockstats"
 _JOBS: Final = "query-jobs"
+_VERSION: Final = "query-version"
 _CORRUPT: Final = (
     "QEMU cannot list its nodes ({}): an image is corrupt; "
     "the other disks are as `query-block` tells"
@@ -230,12 +232,16 @@ class Reader:
         streams = [job for job in seen.jobs if job.type == "stream"]
         if not streams or not self._crashes:
             return None
-        for job in streams:
-            if job.status == "concluded" and (seen.debug is None or seen.debug.has_bare(job.id)):
-                return job.id
-        if all(job.status == "concluded" for job in streams):
+        ended = [job for job in streams if job.status == "concluded"]
+        if seen.debug is not None:
+            bare = [job.id for job in ended if seen.debug.has_bare(job.id)]
+            if bare or len(ended) == len(streams):
+                return next(iter(bare), None)
+        details, version = self._monitor.execute_all([("query-block-jobs", {}), (_VERSION, {})])
+        if leaves_no_bare_filter(version):
             return None
-        (details,) = self._monitor.execute_all([("query-block-jobs", {})])
+        if ended and seen.debug is None:
+            return ended[0].id
         if isinstance(details, CommandFailed):
             return None
         return next(iter(lingering_streams(details)), None)

@@ -474,6 +474,35 @@ class TestStreamThatLingers:
     def test_one_that_will_not_be_left_behind(self, details: dict[str, object]) -> None:
         assert Reader(self.monitor("running", details=details)).read().incomplete is None
 
+    @pytest.mark.parametrize("status", ["created", "running", "paused", "ready", "concluded"])
+    @pytest.mark.parametrize(("major", "is_read"), [(5, True), (7, False), (10, True), (11, True)])
+    @pytest.mark.parametrize("told", [True, False], ids=["debug graph", "none"])
+    def test_only_a_qemu_that_has_the_fault(
+        self, status: str, major: int, is_read: bool, told: bool
+    ) -> None:
+        monitor = self.monitor(status)
+        if not told:
+            monitor = without(monitor, DEBUG)
+            # Blockstats do not show a filter that nothing reads.
+            nodes = monitor.answers[NODES]
+            assert isinstance(nodes, list)
+            monitor.answers[NODES] = nodes[:-1]
+        version = {"qemu": {"major": major, "minor": 2, "micro": 0}, "package": ""}
+        monitor.answers["query-version"] = version
+        if is_read or (status == "concluded" and told):
+            assert Reader(monitor).read().incomplete is None
+            return
+        with pytest.raises(StreamLingers, match="pull"):
+            Reader(monitor).read()
+        assert NODES not in monitor.commands()
+
+    @pytest.mark.parametrize("version", [None, {}, {"qemu": {}}, {"qemu": {"major": "11"}}, []])
+    def test_version_that_is_not_told(self, version: object) -> None:
+        monitor = self.monitor("running")
+        monitor.answers["query-version"] = version
+        with pytest.raises(StreamLingers):
+            Reader(monitor).read()
+
     def test_details_that_are_not_told(self) -> None:
         monitor = self.monitor("running")
         monitor.answers["query-block-jobs"] = refused("query-block-jobs")
