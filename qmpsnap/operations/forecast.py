@@ -133,14 +133,14 @@ def forecast_control(guest: Guest, verb: Verb, wanted: str, bandwidth: int = 0) 
     Raises:
         Refused: It would be refused, for the same reason.
     """
-    job, step = planned(guest, verb, wanted, bandwidth)
+    job, steps = planned(guest, verb, wanted, bandwidth)
     disk = next((disk for disk in guest.read().disks if disk.disk == job.disk), None)
     layers = disk.layers if disk else ()
     return Forecast(
         disk=job.disk or job.id,
         kind=verb,
         why="",
-        steps=(step,),
+        steps=steps,
         moved=Growth(moved=0, needed=0),
         before=layers,
         after=_chain(layers),

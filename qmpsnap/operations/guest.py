@@ -137,6 +137,9 @@ class Composer(Protocol):
             Refused: It cannot be done here.
         """
 
+    def dismiss(self, job: JobReport) -> Step | None:
+        """What takes away a job of this tool that has ended; None: it goes by itself."""
+
     def unsafe(self, jobs: Sequence[JobReport]) -> tuple[Step, ...]:
         """What dismisses ended jobs of an earlier call that make a reading dangerous."""
 

@@ -139,6 +139,7 @@ def delete(
         JobFailed: The job ended without doing its work; the chain is as it was.
         StoppedByChange: It was cancelled, because somebody else had changed the chain.
         TimedOut: It was cancelled at the time limit; the chain is as it was.
+        LeftRunning: It should be cancelled, and is somebody else's, or may be.
         StillRunning: It was changing the chain at the time limit, and has not ended since.
         Interrupted: Ctrl-C; the job goes on, and the same call attaches to it.
         GivenUp: Ctrl-C; the guest is off, and its job ended with this call.
@@ -164,6 +165,7 @@ def delete(
         progress=None if progress is None else lambda view: progress(plan, view),
         tell=tell,
         poll_s=poll_s,
+        is_ours=running is None or running.ours is True,
     )
     with held(guest, () if steps.hold is None else (steps.hold,), steps.release):
         ended = _run(guest, merge, loop, options, limits)

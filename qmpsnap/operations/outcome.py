@@ -108,6 +108,23 @@ class StoppedByChange(Failed):
     chain: str
 
 
+class LeftRunning(Unknown):
+    """A job that this call has not started would have been cancelled, if it were ours."""
+
+    msg = (
+        "the {self.kind} of {self.file} goes on: {self.reason}, and it was not cancelled, because "
+        "somebody else may have begun it"
+    )
+    remedy = (
+        "Give the same command again to see it through, or end it (`qmpsnap job cancel`). Remove no "
+        "file before that."
+    )
+
+    kind: str
+    file: str
+    reason: str
+
+
 class StillRunning(Unknown):
     """The time limit has passed, and the job should have ended but has not."""
 
@@ -242,6 +259,7 @@ def check_names(kind: str, before: Disk, after: Disk) -> None:
 _KNOWN: Final = (
     JobFailed,
     StillRunning,
+    LeftRunning,
     ChainUnexpected,
     XmlBehind,
     HeaderWrong,

@@ -64,6 +64,8 @@ class FakeGuest:
         """Whether an earlier call left the job of the plan."""
         self.left_as = JobView(status=JobStatus.RUNNING)
         """How that one is when all jobs are listed."""
+        self.left_ours: bool | None = True
+        """Whether it is known to be ours."""
         self.is_merged = True
         """Whether the job does its work when it concludes without an error."""
         self.pivots = [True]
@@ -187,7 +189,10 @@ class FakeGuest:
     def jobs(self) -> tuple[JobReport, ...]:
         found = self.reports.pop(0) if len(self.reports) > 1 else self.reports[0]
         if self.left_running:
-            left = [report(type_=type_, view=self.left_as) for type_ in ("commit", "stream")]
+            left = [
+                replace(report(type_=type_, view=self.left_as), ours=self.left_ours)
+                for type_ in ("commit", "stream")
+            ]
             found = (*found, *left)
         return found
 
@@ -223,6 +228,9 @@ class FakeGuest:
     def verb(self, verb: Verb, job: str, bandwidth: int = 0) -> Step:
         does = {Verb.SET_SPEED: Does.SPEED}.get(verb) or Does(verb.value)
         return step(does, verb, id=job, bandwidth=bandwidth)
+
+    def dismiss(self, job: JobReport) -> Step | None:
+        return step(Does.DISMISS, id=job.id) if job.ours else None
 
     def unsafe(self, jobs: Sequence[JobReport]) -> tuple[Step, ...]:
         return ()

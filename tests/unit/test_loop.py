@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from qmpsnap.errors import QmpsnapError, Unknown
@@ -11,11 +13,17 @@ from qmpsnap.operations.job.machine import Limits
 from qmpsnap.operations.job.notices import Notice, Reconnected, StoppedByError, TimeIsUp
 from qmpsnap.operations.job.states import IoStatus, JobFailed, JobStatus, JobView
 from qmpsnap.operations.options import MergeOptions, OnError
-from qmpsnap.operations.outcome import OutcomeUnknown, Result, StillRunning, TimedOut
+from qmpsnap.operations.outcome import (
+    LeftRunning,
+    OutcomeUnknown,
+    Result,
+    StillRunning,
+    TimedOut,
+)
 from qmpsnap.operations.requests import DeleteRequest
 from qmpsnap.operations.step import Does, Step
 from tests.unit import samples
-from tests.unit.fake_guest import CONCLUDED, FakeGuest
+from tests.unit.fake_guest import CONCLUDED, FakeGuest, report
 
 COMMIT = DeleteRequest(disk="1", file_to_merge="volume-1.s1", merge_target_file="volume-1")
 ACTIVE = DeleteRequest(disk="1", file_to_merge="volume-1.s2", merge_target_file="volume-1")
@@ -108,6 +116,27 @@ class TestTimeLimit:
         assert (caught.value.exit_code, caught.value.changed) == (6, "unknown")
         assert "dismiss" not in fake.calls
 
+    @pytest.mark.parametrize("request_", MERGES)
+    def test_a_job_that_may_be_somebody_elses_is_not_cancelled(
+        self, request_: DeleteRequest
+    ) -> None:
+        fake, told = guest(view("running")), list[Notice]()
+        fake.left_running, fake.left_ours = True, None
+        if request_ is ACTIVE:  # a mirror tells whose it is by its target
+            fake.reports = [(replace(report(type_="commit", view=view("running")), ours=None, target="/share/volume-1"),)]  # fmt: skip
+        with pytest.raises(LeftRunning, match=r"did not end within 1e-09 s") as caught:
+            deleted(fake, request_, options=AT_ONCE, told=told)
+        assert (caught.value.exit_code, caught.value.changed) == (6, "unknown")
+        assert told == []
+        assert "cancel" not in fake.calls
+
+    def test_a_job_that_is_ours_and_taken_up_is_cancelled(self) -> None:
+        fake = guest(view("running"))
+        fake.left_running = True
+        with pytest.raises(TimedOut):
+            deleted(fake, options=AT_ONCE)
+        assert "cancel" in fake.calls
+
     def test_a_job_that_somebody_else_cancelled_is_not_called_late(self) -> None:
         fake = guest(view("concluded", "Operation canceled"))
         with pytest.raises(JobFailed):
@@ -122,6 +151,28 @@ class TestCommit:
         fake.pivots = [False, False, True]
         assert deleted(fake, ACTIVE).file_format
         assert fake.calls.count("commit") == 3
+
+    def test_has_a_bound_for_somebody_elses_job_as_well(self) -> None:
+        fake = guest(view("ready"))
+        fake.pivots, fake.left_running, fake.left_ours = [False], True, None
+        with pytest.raises(LeftRunning, match="cannot change the chain now"):
+            deleted(fake, COMMIT)
+        assert "cancel" not in fake.calls
+
+    def test_of_another_chain_leaves_somebody_elses_job(self) -> None:
+        fake = guest(view("pending"))
+        fake.left_running, fake.left_ours = True, None
+        fake.meanwhile["view"] = samples.guest(samples.disk(4))
+        with pytest.raises(LeftRunning, match="the chain has changed"):
+            deleted(fake, COMMIT)
+        assert "cancel" not in fake.calls
+
+    def test_that_cannot_be_flushed_leaves_somebody_elses_job(self) -> None:
+        fake = guest(view("pending"))
+        fake.flushes, fake.said, fake.left_running, fake.left_ours = True, "no", True, None
+        with pytest.raises(LeftRunning, match="flush of"):
+            deleted(fake, COMMIT)
+        assert "cancel" not in fake.calls
 
     def test_has_a_bound_that_leaves_the_chain_as_it_was(self) -> None:
         fake = guest(view("ready"))

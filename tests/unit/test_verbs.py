@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
 from types import SimpleNamespace
 
@@ -11,7 +12,9 @@ import pytest
 from qmpsnap.operations.guest import Jobs
 from qmpsnap.operations.job import verbs
 from qmpsnap.operations.job.states import JobReport, JobStatus, JobView
+from qmpsnap.operations.job.states import Verb as JobVerb
 from qmpsnap.operations.job.verbs import (
+    CancelUnseen,
     JobAmbiguous,
     JobEndedBadly,
     JobGoesOn,
@@ -111,6 +114,28 @@ class TestCancel:
         fake.cancelled = [view("aborting"), view("null")]
         assert verbs.cancel(fake, "vda").id == JOB
         assert fake.calls[:2] == ["follow", "cancel"]
+
+    def test_leaves_none_of_ours_behind(self) -> None:
+        fake = guest("running")
+        verbs.cancel(fake, "vda")
+        assert fake.calls[-1] == "dismiss"
+
+    def test_leaves_what_others_have_started_to_them(self) -> None:
+        fake = guest("running")
+        fake.reports = [(replace(fake.reports[0][0], ours=False),)]
+        verbs.cancel(fake, "vda")
+        assert "dismiss" not in fake.calls
+
+    def test_is_planned_with_its_dismissal(self) -> None:
+        _, steps = verbs.planned(guest("running"), JobVerb.CANCEL, "vda")
+        assert [one.does for one in steps] == ["cancel", "dismiss"]
+
+    @pytest.mark.parametrize("step", ["cancel", "view", "wait"])
+    def test_ctrl_c(self, step: str) -> None:
+        fake = guest("running", view("aborting"))
+        fake.cancelled, fake.interrupts[step] = [view("aborting"), view("null")], 1
+        with pytest.raises(CancelUnseen):
+            verbs.cancel(fake, "vda")
 
     @pytest.mark.parametrize("status", ["aborting", "concluded", "null"])
     def test_is_refused_when_it_is_ending(self, status: str) -> None:

@@ -123,6 +123,10 @@ class LibvirtComposer:
         arguments = {"disk": job, "bandwidth": bandwidth, "flags": flags}
         return _call(Does.SPEED, "virDomainBlockJobSetSpeed", arguments)
 
+    def dismiss(self, job: JobReport) -> Step | None:
+        """See `Composer.dismiss`: libvirt dismisses its jobs by itself."""
+        return None
+
     def unsafe(self, jobs: Sequence[JobReport]) -> tuple[Step, ...]:
         """See `Composer.unsafe`: libvirt dismisses its jobs by itself."""
         return ()

@@ -92,6 +92,10 @@ class OfflineComposer:
         """See `Composer.verb`."""
         return self._qmp.verb(verb, job, bandwidth)
 
+    def dismiss(self, job: JobReport) -> Step | None:
+        """See `Composer.dismiss`: a job ends with the call that runs it."""
+        return None
+
     def unsafe(self, jobs: Sequence[JobReport]) -> tuple[Step, ...]:
         """See `Composer.unsafe`: a job here ends with the process that started it."""
         return ()

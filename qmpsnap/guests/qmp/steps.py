@@ -104,6 +104,10 @@ class QmpComposer:
             return Step(does=Does.SPEED, by="qmp", what="block-job-set-speed", arguments=speed)
         return _of_job(_VERBS[verb], f"job-{verb}", job)
 
+    def dismiss(self, job: JobReport) -> Step | None:
+        """See `Composer.dismiss`: what somebody else has started, that one dismisses."""
+        return _dismiss(job.id) if job.ours else None
+
     def unsafe(self, jobs: Sequence[JobReport]) -> tuple[Step, ...]:
         """
         See `Composer.unsafe`: our streams that have ended.

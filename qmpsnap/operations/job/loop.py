@@ -29,7 +29,7 @@ from qmpsnap.operations.job.machine import (
 )
 from qmpsnap.operations.job.notices import Notice, Reconnected, StoppedByError
 from qmpsnap.operations.job.states import Do, JobStatus, JobView
-from qmpsnap.operations.outcome import StillRunning
+from qmpsnap.operations.outcome import LeftRunning, StillRunning
 from qmpsnap.operations.patience import Patience
 from qmpsnap.operations.space import Room
 from qmpsnap.operations.step import NotNow, Step
@@ -85,6 +85,8 @@ class Loop:
     tell: Tell | None = None
     poll_s: float = POLL_S
     patience: Patience = field(default_factory=Patience)
+    is_ours: bool = True
+    """Whether it may be cancelled: this call has started it, or an earlier one certainly has."""
     is_short: bool = False
     """Whether the job takes no time: the first Ctrl-C is put off from its start on."""
 
@@ -106,6 +108,7 @@ class Loop:
 
         Raises:
             StillRunning: It does not end, long after its time was up.
+            LeftRunning: It should be cancelled, and is not certainly ours.
             KeyboardInterrupt: While it copies; once it changes the chain, the first is put off.
         """
         state = watch(self.job, time.monotonic(), timeout_s, limits)
@@ -120,6 +123,8 @@ class Loop:
                     decided = decide(view, state, time.monotonic())
                     if decided.do is Do.END:
                         return _ended(view, decided.watch)
+                    if decided.do is Do.CANCEL:
+                        self._check_ours(decided.watch, timeout_s)
                     self._say(decided.say)
                     commits = commits or decided.do is Do.COMMIT
                     # What was decided counts when it was done: a cancel that was lost is sent again.
@@ -147,7 +152,7 @@ class Loop:
                 self._go_on_after(error)
 
     def _go_on_after(self, error: QmpsnapError) -> None:
-        if isinstance(error, StillRunning) or not self.guest.reconnect(error):
+        if isinstance(error, (StillRunning, LeftRunning)) or not self.guest.reconnect(error):
             raise error
         self._say(Reconnected(job=self.job, reason=str(error)))
 
@@ -159,6 +164,15 @@ class Loop:
         log.info("%s", notice)
         if self.tell is not None:
             self.tell(notice)
+
+    def _check_ours(self, state: Watch, timeout_s: float | None) -> None:
+        if self.is_ours or state.cancelled is None:
+            return
+        if state.cancelled[0] is Why.TIMEOUT:
+            reason = f"it did not end within {timeout_s or 0:g} s"
+        else:
+            reason = "QEMU said again and again that it cannot change the chain now"
+        raise LeftRunning(self.kind, self.file, reason)
 
     def _act(self, decided: Decision, view: JobView) -> Watch:
         state = decided.watch
@@ -172,10 +186,14 @@ class Loop:
 
     def _commit(self, commit: Step, state: Watch, status: JobStatus) -> Watch:
         found = self.changed()
+        if found and not self.is_ours:
+            raise LeftRunning(self.kind, self.file, f"the chain has changed ({'; '.join(found)})")
         if found:
             self._try(self.steps.cancel)
             return state.changed(found, time.monotonic())
         problem = self._flush()
+        if problem is not None and not self.is_ours:
+            raise LeftRunning(self.kind, self.file, problem)
         if problem is not None:
             self._try(self.steps.cancel)
             return state.not_flushed(problem, time.monotonic())

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
-from qmpsnap.errors import Ambiguous, Failed, NotFound, Refused
+from qmpsnap.errors import Ambiguous, Failed, NotFound, Refused, Unknown
+from qmpsnap.monitor.base import CommandFailed
 from qmpsnap.operations.guest import Jobs
 from qmpsnap.operations.job.machine import decide, watch
 from qmpsnap.operations.job.states import (
@@ -113,9 +115,20 @@ def find_job(jobs: tuple[JobReport, ...], wanted: str) -> JobReport:
     return found[0]
 
 
-def planned(guest: Jobs, verb: Verb, wanted: str, bandwidth: int = 0) -> tuple[JobReport, Step]:
+class CancelUnseen(Unknown):
+    """Ctrl-C when a job had been told to end, and was not seen to."""
+
+    msg = "interrupted; job {self.job} was told to end, and has not been seen to"
+    remedy = "See `qmpsnap job list`; a cancelled job leaves the chain as it was."
+
+    job: str
+
+
+def planned(
+    guest: Jobs, verb: Verb, wanted: str, bandwidth: int = 0
+) -> tuple[JobReport, tuple[Step, ...]]:
     """
-    Find the job, and the step that would be taken; nothing is done.
+    Find the job, and the steps that would be taken; nothing is done.
 
     Raises:
         Refused: It would be refused, for the same reason.
@@ -123,7 +136,9 @@ def planned(guest: Jobs, verb: Verb, wanted: str, bandwidth: int = 0) -> tuple[J
     if verb is Verb.SET_SPEED:
         check_bandwidth(bandwidth)
     job = _found(guest, verb, wanted)
-    return job, guest.compose.verb(verb, job.id, bandwidth)
+    steps = [guest.compose.verb(verb, job.id, bandwidth)]
+    dismiss = guest.compose.dismiss(job) if verb is Verb.CANCEL else None
+    return job, tuple(steps if dismiss is None else (*steps, dismiss))
 
 
 _CANNOT: Final = {
@@ -202,25 +217,36 @@ def wait_for(
 
 def cancel(guest: Jobs, wanted: str, *, end_s: float = END_S) -> JobReport:
     """
-    Cancel a job, and wait for its end. The chain stays as it was.
+    Cancel a job, and wait for its end. The chain stays as it was, and none of our own stays.
 
     Raises:
         JobNotFound, JobAmbiguous: There is no such job.
         JobUnsuitable: It is ending already.
         JobGoesOn: It does not end.
+        CancelUnseen: Ctrl-C, when it had been told to.
     """
     job = _found(guest, Verb.CANCEL, wanted)
     guest.follow(job.id)
     try:
         guest.take(guest.compose.verb(Verb.CANCEL, job.id))
+        _see_its_end(guest, job, end_s)
     except NotNow as error:
         raise JobUnsuitable(job.id, "ending", "be cancelled") from error
+    except KeyboardInterrupt:
+        raise CancelUnseen(job.id) from None
+    return job
+
+
+def _see_its_end(guest: Jobs, job: JobReport, end_s: float) -> None:
     began = time.monotonic()
     while (view := guest.view(job.id)).status not in (JobStatus.CONCLUDED, JobStatus.NULL):
         if time.monotonic() - began > end_s:
             raise JobGoesOn(job.id, view.status, end_s)
         guest.wait(job.id, POLL_S)
-    return job
+    dismiss = guest.compose.dismiss(job)
+    if dismiss is not None:
+        with suppress(NotNow, CommandFailed):  # it has gone by itself
+            guest.take(dismiss)
 
 
 def pause(guest: Jobs, wanted: str) -> JobReport:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import libvirt
 import pytest
 
 from qmpsnap.guests.libvirt.guest import LibvirtGuest
@@ -34,6 +35,7 @@ from tests.rig.jobs import (
 from tests.rig.libvirt_machine import LibvirtMachine
 from tests.rig.rig import BASE, DISK, MIB, Rig, assert_sound
 from tests.rig.roads import MakeRig, libvirt_rig
+from tests.rig.situations import situation
 from tests.rig.waiting import until
 
 
@@ -115,6 +117,26 @@ def test_wait(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     said = rig.cli("job wait", DISK)
     assert said.code == 0, said
     merge.ends()
+
+
+@situation(
+    "Under libvirt, a `--timeout` passes over a job that this call has not started",
+    happens="the job goes on: it may be somebody else's (`LeftRunning`)",
+    code=6,
+    then="Give the same command again, or end the job by `qmpsnap job cancel`.",
+)
+def test_time_limit_does_not_cancel_somebody_elses_job(rig: Rig) -> None:
+    content = rig.guest.read_sha256(DISK)
+    assert isinstance(rig.guest, LibvirtMachine)
+    top, base = (f"{DISK}[{layer.index}]" for layer in rig.disk().layers[1:3])
+    flags = libvirt.VIR_DOMAIN_BLOCK_COMMIT_BANDWIDTH_BYTES
+    rig.guest.domain.blockCommit(DISK, base, top, 1, flags)
+    said = rig.delete(TOP, BASE, "--timeout", "0.5")
+    assert (said.code, said.status["status"]) == (6, "deleting"), said
+    assert "it was not cancelled, because somebody else may have begun it" in said.err
+    assert _running(rig)["id"] == DISK
+    assert rig.cli("job cancel", DISK).code == 0  # one way out
+    _assert_unchanged(rig, content)
 
 
 @pytest.mark.parametrize("kind", AFTERWARDS)
