@@ -17,6 +17,7 @@ from typing import Final
 
 from qmpsnap.cli.drawing import styles
 from qmpsnap.cli.drawing.dot import Cluster, attributes, document, text
+from qmpsnap.cli.drawing.folding import folded
 from qmpsnap.formats.layers import Disk, Disks, Layer
 from qmpsnap.formats.verdict import judge
 from qmpsnap.graph.nodes import Edge, Graph, Job
@@ -27,6 +28,8 @@ _DEFAULTS: Final = (
     'edge [fontname="Helvetica", fontsize=8, color="#757575", fontcolor="#616161", arrowsize=0.6]',
 )
 _FRAME: Final = "#bdbdbd"
+PER_ROW: Final = 4
+"""Frames side by side."""
 _PASSED: Final = "intermediate node"
 """Role of the nodes that a job only locks (QEMU blockjob.c, block/commit.c, block/stream.c): as
 many as a chain has layers, so they get a line of text instead of an edge."""
@@ -57,6 +60,7 @@ class _Picture:
         self._layers = _by_node(chosen)
         self._files = {layer.protocol_node for layer in self._layers.values()}
         self._passed = _passed(self._graph)
+        self._folded = folded(chosen, self._graph, self._reach)
         self._clusters: list[Cluster] = []
         self._outside: list[str] = []
         self._edges: list[str] = []
@@ -68,12 +72,13 @@ class _Picture:
             self._disk(number, disk)
         if self._chosen == self._guest.disks:
             self._on_no_disk()
+        self._rows()
         for edge in self._graph.edges:
             if edge.parent in self._ids:
                 self._edge(edge)
         for number, job in enumerate(self._guest.jobs):
             self._job(f"job{number}", job)
-        title = [self._guest.guest or "guest", *self._guest.remarks]
+        title = [self._guest.guest or "guest", *self._guest.remarks, styles.LEGEND]
         return document(title, _DEFAULTS, self._clusters, [*self._outside, *self._edges])
 
     def _disk(self, number: int, disk: Disk) -> None:
@@ -89,15 +94,38 @@ class _Picture:
             for name in self._reach[number]:
                 self._node(name, frame)
             self._beside(self._reach[number], frame)
-            self._edges.append(
-                f"{device} -> {self._known(disk.entry)} {attributes(penwidth='1.5')}"
-            )
+            arrow = {"penwidth": "1.5"}
+            if len(self._chosen) > PER_ROW:
+                arrow["weight"] = "100"  # right above its chain, whatever keeps the row in order
+            self._edges.append(f"{device} -> {self._known(disk.entry)} {attributes(**arrow)}")
             return
         above = device
         for depth, layer in enumerate(disk.layers):
             frame.statements.append(f"{device}_{depth} {styles.layer(layer)}")
             self._edges.append(f"{above} -> {device}_{depth} {attributes(penwidth='1.5')}")
             above = f"{device}_{depth}"
+
+    def _rows(self) -> None:
+        """Many frames stand in rows: each row below a point that all of the row above lead to."""
+        count = len(self._chosen)
+        for number in range(count if count > PER_ROW else 0):
+            if number % PER_ROW:
+                pair = f"disk{number - 1} -> disk{number} [style=invis]"
+                self._outside.append(f"{{ rank=same; {pair} }}")
+        for first in range(PER_ROW, count, PER_ROW):
+            point = f"row{first}"
+            self._outside.append(f'{point} [shape=point, style=invis, label=""]')
+            for number in range(first - PER_ROW, min(first + PER_ROW, count)):
+                device = f"disk{number}"
+                ends = (point, device) if number >= first else (self._lowest(number), point)
+                self._edges.append(f"{ends[0]} -> {ends[1]} [style=invis]")
+
+    def _lowest(self, number: int) -> str:
+        """The last box of a disk's chain, or its device."""
+        disk = self._chosen[number]
+        if not disk.layers:
+            return f"disk{number}"
+        return self._ids.get(disk.layers[-1].node or "", f"disk{number}_{len(disk.layers) - 1}")
 
     def _shared(self) -> None:
         """Nodes of several disks stand in no disk's frame."""
@@ -127,6 +155,10 @@ class _Picture:
         if name in self._ids:
             return
         made = self._ids[name] = f"node{len(self._ids)}"
+        if (group := self._folded.get(name)) is not None:
+            self._ids |= {one: made for layer in group for one in layer.nodes}
+            frame.statements.append(f"{made} {styles.fold(group)}")
+            return
         node = self._graph.nodes.get(name)
         jobs = [f"job {job}: {_PASSED}" for job in self._passed.get(name, ())]
         if name in self._layers:
@@ -152,7 +184,11 @@ class _Picture:
             if layer is None or layer.protocol_node in (None, name):
                 continue
             pair = (self._ids.get(name), self._ids.get(layer.protocol_node or ""))
-            if drawn.issuperset(pair) and self._joined(name, layer.protocol_node):
+            if (
+                pair[0] != pair[1]
+                and drawn.issuperset(pair)
+                and self._joined(name, layer.protocol_node)
+            ):
                 frame.statements.append(f"{{ rank=same; {pair[0]}; {pair[1]} }}")
 
     def _joined(self, parent: str, child: str | None) -> bool:
@@ -163,6 +199,8 @@ class _Picture:
         if edge.role not in ("backing", "file"):
             look["label"] = text([edge.role])
         parent, child = self._ids[edge.parent], self._known(edge.child)
+        if edge.parent in self._folded and parent == child:
+            return  # within one box
         self._edges.append(f"{parent} -> {child} {attributes(**look)}".removesuffix(" []"))
 
     def _job(self, made: str, job: Job) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from typing import Final
 
 from qmpsnap.cli.drawing.dot import attributes, text
@@ -30,6 +31,7 @@ _LOOKS: Final = {
     },
     Verdict.UNKNOWN: {"fillcolor": '"#eeeeee"', "color": RED, "style": '"filled,dashed"'},
 }
+LEGEND: Final = "green: certain · yellow: believed · red: in doubt"
 _TOOLTIP_LIMIT: Final = 1000
 """QEMU writes a whole chain as one `json:` name where no header tells it."""
 _SMALL: Final = {"fontsize": "8", "margin": '"0.06,0.03"', "height": "0", "width": "0"}
@@ -86,6 +88,19 @@ def layer(layer: Layer, *more: str) -> str:
     ]
     tooltip = text([layer.path or layer.file, *details], limit=_TOOLTIP_LIMIT)
     return attributes(label=text(lines), tooltip=tooltip, **_LOOKS[layer.verdict])
+
+
+def fold(group: Sequence[Layer]) -> str:
+    """Several layers that have nothing to tell, named in the tooltip."""
+    first, last = group[0], group[-1]
+    lines = [
+        first.file,
+        f"… {len(group)} layers · {first.format} · {first.verdict.value} …",
+        last.file,
+    ]
+    tooltip = text([layer.path or layer.file for layer in group], limit=_TOOLTIP_LIMIT)
+    look = {**_LOOKS[first.verdict], "style": '"filled,dashed"'}
+    return attributes(label=text(lines), tooltip=tooltip, **look)
 
 
 def small(node: Node, *more: str, names_file: bool) -> str:
