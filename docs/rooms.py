@@ -29,6 +29,7 @@ HOLDS: Final = {
     "service": "Nova's two calls",
     "by_name": "create, delete",
     "findings": "what is wrong",
+    "hook": "libvirt's, before a start",
     "demo": "the story",
     "cli": "a module a command",
 }

@@ -17,6 +17,7 @@ import click
 from qmpsnap.cli.command import Command
 from qmpsnap.cli.connection import Road
 from qmpsnap.cli.output import output_option, show
+from qmpsnap.cli.protection import protections
 from qmpsnap.cli.tables import Table
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.monitor.passthrough import PassthroughMonitor
@@ -89,6 +90,8 @@ def _checks(road: Road) -> Iterator[Check]:
     )
     remedy = "Only `chain -o svg` needs it: Debian's graphviz."
     yield _program("dot", State.NOTE, remedy, asked="-V")
+    for one in protections(libvirt=road.qmp is None):
+        yield Check(name=one.name, state=State(one.state), found=one.found, remedy=one.remedy)
     if road.qmp is not None:
         yield from _socket(road.qmp)
     else:

@@ -9,7 +9,7 @@ from qmpsnap.operations.guards import Guard
 from qmpsnap.operations.options import MergeOptions
 from qmpsnap.operations.plan_merge import plan_delete
 from qmpsnap.operations.plan_snapshot import plan_creates
-from qmpsnap.operations.requests import CreateRequest, NamedDeleteRequest
+from qmpsnap.operations.requests import CreateRequest, DeleteRequest, NamedDeleteRequest
 from qmpsnap.operations.where import Where
 from tests.unit import samples
 
@@ -53,6 +53,13 @@ def creating(id_: str = "c") -> Record:
         made_here=(True,),
         begun=1000.0,
     )
+
+
+def pulling(id_: str = "p") -> Record:
+    """A pull of everything."""
+    request = DeleteRequest(disk="vda", file_to_merge=None, merge_target_file=None)
+    plan = plan_delete(samples.guest(samples.disk(2)), request)
+    return merging(id_, kind="pull", merge=plan, deleting=request, deleting_named=None)
 
 
 def act(number: int = 1, **changes: Any) -> Act:

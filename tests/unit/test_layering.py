@@ -26,6 +26,7 @@ ORDER = (
     "by_name",
     "service",
     "findings",
+    "hook",
     "demo",
     "cli",
 )

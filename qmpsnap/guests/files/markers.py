@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 PREFIX: Final = ".qmpsnap-"
 _UNFINISHED: Final = ".tmp"
@@ -19,9 +17,8 @@ _LIMIT: Final = 16 * 1024 * 1024
 """Bytes; the plan of a hundred layers has 200,000."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MarkerFile:
-    """One of them, as it was found."""
+class MarkerFile(NamedTuple):
+    """One of them, as it was found. No dataclass: libvirt's hook imports this at every start."""
 
     path: str
     owner: int | None = None
@@ -76,6 +73,8 @@ def write_marker(path: str, text: str) -> None:
     Raises:
         OSError: It is not there.
     """
+    import tempfile  # which libvirt's hook, at every start of a guest, does without
+
     folder = os.path.dirname(path)
     descriptor, name = tempfile.mkstemp(dir=folder, prefix=PREFIX, suffix=_UNFINISHED)
     try:
