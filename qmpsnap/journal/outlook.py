@@ -158,8 +158,10 @@ def _of_merge(entry: Entry, plan: MergePlan, disk: Disk, *, runs: bool, same: bo
 def _merged(entry: Entry, plan: MergePlan, disk: Disk, *, runs: bool, same: bool) -> Outlook:
     active = _first(disk)
     new = "what was to leave the chain has left it"
-    if same:
+    if same and disk.paths == tuple(layer.path for layer in plan.remaining):
         return Outlook(way=Way.FINISH, why=new, active=active)
+    if same and plan.kind != "pull":
+        return Outlook(way=Way.DONE, why=f"{new}, and somebody has gone on since", active=active)
     if plan.kind == "pull" and entry.record.where.road != _OFF and not _is_flushed(entry):
         if runs:
             why = f"{plan.top.file} may have lost what was pulled, and a guest runs from it"

@@ -1,0 +1,224 @@
+"""What is to be done about an operation that broke off: by the graph, or by the files alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from qmpsnap.formats.layers import Disk
+from qmpsnap.guests.files import qemu_img
+from qmpsnap.journal.identities import seen_all
+from qmpsnap.journal.outlook import Way, outlook
+from qmpsnap.journal.record import FAILED, Entry, Record
+from qmpsnap.operations.job.states import JobStatus, JobView
+from qmpsnap.operations.plan_merge import plan_delete
+from qmpsnap.operations.plan_snapshot import plan_creates
+from qmpsnap.operations.requests import CreateRequest, DeleteRequest
+from qmpsnap.operations.where import Where
+from tests.unit import samples
+from tests.unit.fake_guest import FakeGuest
+from tests.unit.journal_samples import WHERE, act, creating, merging
+
+OFF = replace(WHERE, road="offline", process=None)
+OTHER = replace(WHERE, process=(43, 4712))
+PIVOT = DeleteRequest(disk="vda", file_to_merge="volume-1.s2", merge_target_file="volume-1.s1")
+PULL = DeleteRequest(disk="vda", file_to_merge=None, merge_target_file=None)
+COMMIT = DeleteRequest(disk="vda", file_to_merge="volume-1.s1", merge_target_file="volume-1")
+
+
+def merge_of(request: DeleteRequest, share: Path | None = None) -> Record:
+    disk = samples.disk(3) if share is None else on(samples.disk(3), share)
+    plan = plan_delete(samples.guest(disk), request)
+    return merging(merge=plan, kind=plan.kind, deleting=request, deleting_named=None, files=())
+
+
+def on(disk: Disk, share: Path) -> Disk:
+    """The disk with its files in a folder."""
+    return replace(
+        disk, layers=tuple(replace(one, path=f"{share}/{one.file}") for one in disk.layers)
+    )
+
+
+def guest(*files: str, where: Where = WHERE) -> FakeGuest:
+    """A guest whose chain is these layers of the sample."""
+    layers = [one for one in samples.disk(3).layers if one.file in files]
+    found = FakeGuest(samples.guest(replace(samples.disk(), layers=samples.linked(layers))))
+    found.where = where  # type: ignore[attr-defined]
+    return found
+
+
+def entry(record: Record, *does: str, answers: str | None = None, **more: object) -> Entry:
+    acts = [act(number, does=one, answer=answers, **more) for number, one in enumerate(does, 1)]
+    return Entry(record=record, acts=tuple(acts))
+
+
+ALL = ("volume-1.s2", "volume-1.s1", "volume-1")
+
+
+class TestRunning:
+    @pytest.mark.parametrize("where", [WHERE, OTHER])
+    def test_a_job_that_is_there(self, where: Where) -> None:
+        host = guest(*ALL, where=where)
+        host.left_running = True
+        assert outlook(entry(merge_of(COMMIT), "start"), host).way is Way.ADOPT
+        assert "read" not in host.calls
+
+    def test_a_job_that_has_ended(self) -> None:
+        host = guest(*ALL)
+        host.left_running, host.left_as = True, JobView(status=JobStatus.CONCLUDED, error="no")
+        assert outlook(entry(merge_of(COMMIT), "start"), host).way is Way.TAKE_BACK
+
+    @pytest.mark.parametrize(
+        ("request_", "files"),
+        [
+            (COMMIT, ("volume-1.s2", "volume-1")),
+            (PIVOT, ("volume-1.s1", "volume-1")),
+            (PULL, ("volume-1.s2",)),
+        ],
+    )
+    def test_the_same_qemu(self, request_: DeleteRequest, files: tuple[str, ...]) -> None:
+        """Its graph tells."""
+        broken_off = entry(merge_of(request_), "start", "commit")
+        assert outlook(broken_off, guest(*files)).way is Way.FINISH
+        assert outlook(broken_off, guest(*ALL)).way is Way.TAKE_BACK
+
+    @pytest.mark.parametrize(
+        ("request_", "files", "way"),
+        [
+            pytest.param(COMMIT, ("volume-1.s2", "volume-1"), Way.DONE, id="a commit is whole"),
+            pytest.param(COMMIT, ALL, Way.TAKE_BACK, id="or not done"),
+            pytest.param(PIVOT, ("volume-1.s1", "volume-1"), Way.UNKNOWN, id="from the base"),
+            pytest.param(PIVOT, ALL, Way.UNKNOWN, id="from the overlay"),
+            pytest.param(PULL, ("volume-1.s2",), Way.UNKNOWN, id="from what may be lost"),
+        ],
+    )
+    def test_another_qemu(self, request_: DeleteRequest, files: tuple[str, ...], way: Way) -> None:
+        """Somebody has started the guest, from a file that may be the wrong one."""
+        broken_off = entry(merge_of(request_), "start", "commit")
+        assert outlook(broken_off, guest(*files, where=OTHER)).way is way
+
+    def test_a_flush_that_is_proven(self) -> None:
+        flush = {"arguments": {"size": 1}}
+        done = entry(merge_of(PULL), "flush", answers="done", **flush)
+        failed = entry(merge_of(PULL), "flush", answers=f"{FAILED}no space", **flush)
+        host = guest("volume-1.s2", where=OTHER)
+        assert outlook(done, host).way is Way.DONE
+        assert outlook(failed, host).way is Way.UNKNOWN
+        assert outlook(entry(merge_of(PULL), "flush", answers="done"), host).way is Way.UNKNOWN
+
+    def test_another_chain(self) -> None:
+        assert outlook(entry(merge_of(COMMIT)), guest("volume-1.s2")).way is Way.UNKNOWN
+
+    @pytest.mark.parametrize(("request_", "way"), [(COMMIT, Way.DONE), (PULL, Way.UNKNOWN)])
+    def test_one_that_has_moved_on(self, request_: DeleteRequest, way: Way) -> None:
+        """Somebody has gone on over it: a commit had been done by then, a pull may not be flushed."""
+        host = guest("volume-1") if request_ is COMMIT else guest("volume-1.s2")
+        above = samples.layer("volume-1.later")
+        layers = samples.linked([above, *host.guest.disks[0].layers])
+        host.becomes(layers)
+        assert outlook(entry(merge_of(request_), "start"), host).way is way
+
+    def test_no_such_disk(self) -> None:
+        host = guest(*ALL)
+        host.guest = samples.guest(samples.disk(disk="vdb", serial="2", qdev="b", root="b"))
+        assert outlook(entry(merge_of(COMMIT)), host).way is Way.UNKNOWN
+
+
+class TestGone:
+    """Neither the guest nor its QEMU: headers tell what they can."""
+
+    @pytest.fixture
+    def share(self, tmp_path: Path) -> Path:
+        qemu_img.run("create", "b", "-q", "-f", "raw", f"{tmp_path}/volume-1", "1M")
+        for name, below, format_ in (("s1", "volume-1", "raw"), ("s2", "volume-1.s1", "qcow2")):
+            path = f"{tmp_path}/volume-1.{name}"
+            qemu_img.create_overlay(
+                path, backing_name=below, backing_format=format_, size=samples.MIB
+            )
+        return tmp_path
+
+    @pytest.mark.parametrize(
+        ("request_", "does", "way"),
+        [
+            pytest.param(COMMIT, ("start",), Way.TAKE_BACK, id="commit"),
+            pytest.param(PULL, ("start",), Way.TAKE_BACK, id="pull"),
+            pytest.param(PIVOT, ("start",), Way.TAKE_BACK, id="the pivot was not sent"),
+            pytest.param(PIVOT, ("start", "commit"), Way.UNKNOWN, id="it was sent"),
+        ],
+    )
+    def test_the_header_is_the_old_one(
+        self, share: Path, request_: DeleteRequest, does: tuple[str, ...], way: Way
+    ) -> None:
+        found = outlook(entry(merge_of(request_, share), *does), None)
+        assert found.way is way
+        assert found.active[0] == f"{share}/volume-1.s2"
+
+    def test_a_pivot_that_is_proven(self, share: Path) -> None:
+        found = outlook(entry(merge_of(PIVOT, share), "commit", "close", answers="done"), None)
+        assert (found.way, found.active) == (Way.DONE, (f"{share}/volume-1.s1",))
+
+    @pytest.mark.parametrize(
+        ("request_", "below", "way"),
+        [
+            (COMMIT, ("-b", "volume-1", "-F", "raw"), Way.DONE),
+            (PULL, ("-b", ""), Way.NAME_AGAIN),
+            (COMMIT, ("-b", "other", "-F", "raw"), Way.UNKNOWN),
+        ],
+    )
+    def test_the_header_is_a_new_one(
+        self, share: Path, request_: DeleteRequest, below: tuple[str, ...], way: Way
+    ) -> None:
+        top = f"{share}/volume-1.s2"
+        qemu_img.run("rebase", top, "-u", "-f", "qcow2", *below, top)
+        assert outlook(entry(merge_of(request_, share), "start"), None).way is way
+
+    @pytest.mark.parametrize(
+        "harm",
+        [
+            lambda share: (share / "volume-1").unlink(),
+            lambda share: (share / "volume-1").rename(share / "aside"),
+            lambda share: qemu_img.run(
+                "rebase", "x", "-u", "-f", "qcow2", "-b", "x", "-F", "raw", f"{share}/volume-1.s1"
+            ),
+        ],
+    )
+    def test_a_file_has_changed_since(self, share: Path, harm: Callable[[Path], object]) -> None:
+        files = seen_all([(f"{share}/volume-1", False), (f"{share}/volume-1.s1", True)])
+        broken_off = entry(replace(merge_of(PULL, share), files=files), "start")
+        assert outlook(broken_off, None).way is Way.TAKE_BACK
+        harm(share)
+        assert outlook(broken_off, None).way is Way.UNKNOWN
+
+    def test_what_it_removed_itself_may_be_gone(self, share: Path) -> None:
+        path = f"{share}/volume-1.s1"
+        files = seen_all([(path, True)])
+        top = f"{share}/volume-1.s2"
+        qemu_img.run("rebase", top, "-u", "-f", "qcow2", "-b", "volume-1", "-F", "raw", top)
+        Path(path).unlink()
+        record = replace(merge_of(COMMIT, share), files=files)
+        assert outlook(entry(record, "start"), None).way is Way.UNKNOWN
+        removed = entry(record, "remove", arguments={"path": path})
+        assert outlook(removed, None).way is Way.DONE
+
+
+class TestCreate:
+    @pytest.fixture
+    def record(self, tmp_path: Path) -> Record:
+        disk = on(samples.disk(2), tmp_path)
+        request = CreateRequest(disk="vda", new_file=None, snapshot="new")
+        plans = plan_creates(samples.guest(disk), [request])
+        return replace(creating(), creates=plans)
+
+    def test_gone_before_it_was_made(self, record: Record) -> None:
+        assert outlook(entry(record, "make"), None).way is Way.TAKE_BACK
+
+    def test_gone_and_empty(self, record: Record) -> None:
+        (plan,) = record.creates
+        qemu_img.create_overlay(
+            plan.overlay, backing_name="volume-1.s1", backing_format="qcow2", size=samples.MIB
+        )
+        found = outlook(entry(record, "make", "switch"), None)
+        assert (found.way, found.active) == (Way.TAKE_BACK, (record.creates[0].active.path,))
