@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import datetime
+import time
 from collections.abc import Iterable, Sequence
 
 import click
 
 from qmpsnap.cli.command import Command
 from qmpsnap.cli.connection import Road
-from qmpsnap.cli.output import rows_option, say, show
+from qmpsnap.cli.output import Drawing, draw, say, show, timeline_option
 from qmpsnap.cli.tables import Table
 from qmpsnap.cli.units import seconds_text
 from qmpsnap.journal.file import KEEP, Journal
 from qmpsnap.journal.record import Entry
 
 
-@click.command(cls=Command, examples=("log", "log web1 vda", "log -o json"))
+@click.command(cls=Command, examples=("log", "log web1 vda", "log -o svg > history.svg"))
 @click.argument("guest", required=False)
 @click.argument("disk", required=False)
 @click.option(
@@ -27,7 +28,7 @@ from qmpsnap.journal.record import Entry
     default=KEEP,
     help="Show the newest N only.",
 )
-@rows_option
+@timeline_option
 @click.pass_obj
 def log(road: Road, guest: str | None, disk: str | None, number: int, output: str) -> None:
     """
@@ -55,6 +56,11 @@ def log(road: Road, guest: str | None, disk: str | None, number: int, output: st
         "operations": [entry_document(one) for one in chosen],
         "notes": notes,
     }
+    if output == Drawing.SVG:
+        from qmpsnap.cli.drawing.timeline import timeline
+
+        draw(timeline(chosen, time.time()))
+        return
     show(document, output, lambda _: [table(chosen)])
 
 

@@ -65,6 +65,11 @@ def rows_option(function: F) -> F:
     return _output((*Format, *Rows))(function)
 
 
+def timeline_option(function: F) -> F:
+    """Add `-o`/`--output` to a command that can draw its result over time."""
+    return _output((*Format, *Rows, Drawing.SVG))(function)
+
+
 def drawing_option(function: F) -> F:
     """Add `-o`/`--output` to a command that can draw its result as well."""
     return _output((*Format, *Rows, *Drawing))(function)

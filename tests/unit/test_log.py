@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from lxml import etree
 
+from qmpsnap.cli.drawing.timeline import timeline
 from qmpsnap.journal.file import Journal
-from qmpsnap.journal.record import Conclusion
+from qmpsnap.journal.record import Conclusion, Entry
 from qmpsnap.operations.where import Where
 from tests.rig.rig import run_cli
 from tests.unit.journal_samples import act, creating, merging
@@ -114,3 +116,27 @@ def test_no_journal_at_all(journal: Journal) -> None:
     said = run_cli(["log"])
     assert said.code == 4
     assert "is damaged" in said.err
+
+
+class TestTimeline:
+    def test_a_bar_an_operation(self, journal: Journal) -> None:
+        said = run_cli(["log", "-o", "svg"])
+        assert said.code == 0, said
+        root = etree.fromstring(said.out.encode())
+        titles = [one.text for one in root.iter("{*}title")]
+        assert [str(title).partition(",")[0] for title in titles] == [
+            "commit one: finished",
+            "create three: open",
+            "commit two: open",
+        ]
+        texts = [one.text for one in root.iter("{*}text")]
+        assert "web1 vda" in texts
+        assert "web2 vda" in texts
+
+    def test_hostile_names(self) -> None:
+        guest = "<script>\x00\udcff&"
+        root = etree.fromstring(timeline([Entry(record=merging(guest=guest))], 5.0).encode())
+        assert "<script>??& vda" in [one.text for one in root.iter("{*}text")]
+
+    def test_nothing(self) -> None:
+        assert etree.fromstring(timeline([], 5.0).encode()) is not None
