@@ -83,8 +83,14 @@ class Stage(ABC):
         """File and format that the next start opens."""
 
     @abstractmethod
-    def begin_job(self, base: str) -> None:
-        """As another client, merge the active file into one below, and leave it at that."""
+    def begin_job(self, base: str, speed: int) -> None:
+        """
+        As another client, merge the active file into one below, and leave it at that.
+
+        Args:
+            base: The file below.
+            speed: Bytes a second; 0 for no limit.
+        """
 
     @abstractmethod
     def snapshot(self, file: Path) -> None:
@@ -150,12 +156,12 @@ class DirectStage(Stage):
         """See `Stage.starts_from`: whoever starts it goes by what the tool has said."""
         return self.disk.path(self.disk.active.file), self.disk.active.format
 
-    def begin_job(self, base: str) -> None:
+    def begin_job(self, base: str, speed: int) -> None:
         """See `Stage.begin_job`."""
         assert self.running is not None
         guest = self.running.rig.guest
         top, below = guest.active_node(self.disk.id), self._node_of(base)
-        what = {"device": top, "base-node": below, "job-id": "theirs", "speed": 1}
+        what = {"device": top, "base-node": below, "job-id": "theirs", "speed": speed}
         guest.qmp("block-commit", what)
 
     def snapshot(self, file: Path) -> None:
@@ -260,13 +266,13 @@ class LibvirtStage(Stage):
         path = str(document.xpath("string(devices/disk/source/@file)"))
         return Path(path), str(document.xpath("string(devices/disk/driver/@type)"))
 
-    def begin_job(self, base: str) -> None:
+    def begin_job(self, base: str, speed: int) -> None:
         """See `Stage.begin_job`."""
         libvirt = libvirt_module()
         flags = libvirt.VIR_DOMAIN_BLOCK_COMMIT_ACTIVE
         flags |= libvirt.VIR_DOMAIN_BLOCK_COMMIT_BANDWIDTH_BYTES
         path = str(self.disk.path(base))
-        self._domain.blockCommit(self.disk.id, path, None, 1, flags)
+        self._domain.blockCommit(self.disk.id, path, None, speed, flags)
 
     def snapshot(self, file: Path) -> None:
         """See `Stage.snapshot`."""

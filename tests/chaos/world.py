@@ -324,7 +324,7 @@ class World:
             return None
         base = chance.randrange(1, depth)
         try:
-            self.stage.begin_job(self.disk.files[base])
+            self.stage.begin_job(self.disk.files[base], chance.choice((0, 1 << 18, 1 << 19)))
         except Exception as error:  # another one is there, by libvirt's words or QEMU's
             return f"no job: {error}"
         self.job = True

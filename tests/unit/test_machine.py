@@ -307,3 +307,8 @@ class TestConvergence:
 def test_a_watch_is_a_value() -> None:
     assert replace(begin()) == begin()
     assert begin(1) != begin(2)
+
+
+def test_bounds_of_the_waiting() -> None:
+    """What the documentation says of them."""
+    assert Limits() == Limits(grace_s=30.0, tries=30, lost_event_s=2.0, window_s=10.0, again_s=60.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qmpsnap.operations.job.states import Do, JobStatus, JobView, next_for, status_of
+from qmpsnap.operations.job.states import Do, JobStatus, JobView, Verb, next_for, status_of
 
 TABLE = {
     "undefined": Do.WAIT,
@@ -39,3 +39,7 @@ def test_word_of_a_later_qemu_is_one_to_wait_through() -> None:
 @pytest.mark.parametrize("status", JobStatus)
 def test_error_does_not_change_what_comes_next(status: JobStatus) -> None:
     assert next_for(JobView(status=status, error="no space")) is TABLE[status]
+
+
+def test_verbs_are_the_words_of_the_commands() -> None:
+    assert [str(verb) for verb in Verb] == ["cancel", "pause", "resume", "set-speed"]

@@ -11,9 +11,10 @@ import pytest
 
 from qmpsnap.operations.guest import Jobs
 from qmpsnap.operations.job import verbs
-from qmpsnap.operations.job.states import JobReport, JobStatus, JobView
+from qmpsnap.operations.job.states import Heard, JobReport, JobStatus, JobView
 from qmpsnap.operations.job.states import Verb as JobVerb
 from qmpsnap.operations.job.verbs import (
+    POLL_S,
     CancelUnseen,
     JobAmbiguous,
     JobEndedBadly,
@@ -100,6 +101,38 @@ class TestWait:
         with pytest.raises(JobGoesOn) as caught:
             verbs.wait_for(guest("running", view("running")), JOB, timeout_s=1e-9)
         assert caught.value.changed == "no"
+
+    @pytest.mark.parametrize(
+        ("status", "timeout_s", "waits"),
+        [
+            ("running", None, [POLL_S, POLL_S]),
+            ("running", POLL_S + 1.5, [POLL_S, 0.5]),
+            ("ready", None, [0.25, 0.25]),
+        ],
+    )
+    def test_how_long_it_waits_for_an_event(
+        self,
+        status: str,
+        timeout_s: float | None,
+        waits: list[float],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Not past its time limit; and a job that is ready, or gone, is asked for soon."""
+        times = iter([0.0, 0.0, POLL_S + 1.0, POLL_S + 1.0])
+        if status == "ready":
+            times = iter([0.0, 0.0, 0.125, 0.125])
+        monkeypatch.setattr(verbs, "time", SimpleNamespace(monotonic=times.__next__))
+        fake = guest("running", view(status), view(status), view("null"))
+        waited: list[float] = []
+        heard = fake.wait
+
+        def wait(job: str, timeout: float) -> Heard:
+            waited.append(timeout)
+            return heard(job, timeout)
+
+        monkeypatch.setattr(fake, "wait", wait)
+        verbs.wait_for(fake, JOB, timeout_s=timeout_s, linger_s=0.25)
+        assert waited == waits
 
     def test_shows_progress(self) -> None:
         seen: list[str] = []
