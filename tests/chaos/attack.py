@@ -76,6 +76,7 @@ BETWEEN: Final[dict[Act, int]] = {
     World.begin_job: 2,
     World.cancel_job: 3,
     World.snapshot: 3,
+    World.second_call: 4,
 }
 """What may happen in the middle of one."""
 DISPLACING: Final = (World.replace, World.link)
@@ -112,7 +113,7 @@ class Asked:
     def after(self, files: list[str]) -> list[str] | None:
         """The chain when it is done; None where it cannot be."""
         if self.kind == "create":
-            return [self.upper, *files]
+            return None if self.upper in files else [self.upper, *files]
         gone = self._leave(files)
         return None if gone is None else files[: gone.start] + files[gone.stop :]
 
@@ -178,6 +179,7 @@ class Attack:
         frozen, asked = bytes(disk.content), len(disk.unflushed)
         overlay, command = self._command(operation)
         asked_for = Asked.of(operation, overlay, before)
+        world.wanted = overlay.rpartition(".")[2]
         world.struck = world.changed = False
         if beside and not world.destroyed:
             self._rest(World.swap_beside)
@@ -372,7 +374,8 @@ class Attack:
         if said.code == 0 and form == "people":
             removed = [Path(path).name for path in said.json["removed"]]
         for name, inode in self._vanished.items():
-            if inode in self._made or (name == asked.upper and asked.kind == "create"):
+            ours = name == asked.upper and name not in self.stage.disk.files
+            if inode in self._made or (ours and asked.kind == "create"):
                 continue
             assert name in removed, (name, "is gone")
             assert inode == self.inodes[name], (name, "was somebody else's, and was removed")
@@ -384,7 +387,7 @@ class Attack:
         if not moved:
             if asked.kind == "commit" and said.code != 4 and asked.after(disk.files) is not None:
                 disk.spoiled(disk.files.index(asked.upper), disk.files.index(asked.lower or ""))
-            if asked.kind == "create" and asked.upper:
+            if asked.kind == "create" and asked.upper and asked.upper not in disk.files:
                 disk.path(asked.upper).unlink(missing_ok=True)  # as the volume service does
             return
         if asked.kind == "create":

@@ -10,6 +10,8 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import subprocess
+import sys
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -24,7 +26,7 @@ from qmpsnap.guests.libvirt.guest import LibvirtGuest
 from qmpsnap.monitor.virt import find_domain, libvirt_module
 from qmpsnap.operations.guest import Guest
 from tests.chaos.model import Disk, by_headers
-from tests.chaos.roads import DirectRoad, LibvirtRunning, Running
+from tests.chaos.roads import DirectRoad, DirectRunning, LibvirtRunning, Running
 from tests.rig import qemu_machine
 from tests.rig.defined import defined
 from tests.rig.disks import DiskSpec
@@ -77,6 +79,10 @@ class Stage(ABC):
     @abstractmethod
     def cli(self, command: str, *arguments: str) -> Said:
         """Give the tool a command about this guest."""
+
+    @abstractmethod
+    def call_beside(self, *arguments: str) -> Said | None:
+        """Give another process of the tool a command about this guest; None: not here."""
 
     @abstractmethod
     def starts_from(self) -> tuple[Path, str]:
@@ -151,6 +157,17 @@ class DirectStage(Stage):
         """See `Stage.cli`."""
         assert self.running is not None
         return self.running.rig.cli(command, *arguments)
+
+    def call_beside(self, *arguments: str) -> Said | None:
+        """See `Stage.call_beside`: on a monitor of its own."""
+        assert isinstance(self.running, DirectRunning)
+        done = subprocess.run(
+            [sys.executable, "-m", "qmpsnap", "--qmp", self.running.observed_at, *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return Said(done.returncode, done.stdout, done.stderr)
 
     def starts_from(self) -> tuple[Path, str]:
         """See `Stage.starts_from`: whoever starts it goes by what the tool has said."""
@@ -258,6 +275,10 @@ class LibvirtStage(Stage):
         """See `Stage.cli`."""
         uri = self._connection.getURI()
         return run_cli(["--connect", uri, *command.split(), self._name, *arguments])
+
+    def call_beside(self, *arguments: str) -> Said | None:
+        """See `Stage.call_beside`: the driver is in this process."""
+        return None
 
     def starts_from(self) -> tuple[Path, str]:
         """See `Stage.starts_from`: by its definition."""

@@ -106,6 +106,8 @@ class World:
         self.clones: list[Clone] = []
         self.job = False
         self.destroyed = False
+        self.wanted = ""
+        """Name of the snapshot that is asked for."""
         self.changed = False
         """Whether another client has changed the chain since this was reset."""
         self.struck = False
@@ -353,6 +355,21 @@ class World:
         self.disk.layers[1].content = None
         self.changed = True
         return f"snapshot {file}"
+
+    def second_call(self, chance: random.Random) -> str | None:
+        """Another process of the tool takes a snapshot, perhaps of the name that is asked for."""
+        if self.stage.running is None or len(self.disk.layers) > 10:
+            return None
+        name = self.wanted if self.wanted and chance.random() < 0.5 else self.disk.next_name()
+        said = self.stage.call_beside("create", self.disk.id, name, "-o", "json")
+        if said is None:
+            return None
+        if said.code == 0:
+            (file,) = said.json["file_format"]
+            self.disk.put_on(file)
+            self.disk.layers[1].content = None
+            self.changed = True
+        return f"another call: create {name}: {said.code} {said.err[:200]}"
 
     def swap_beside(self, chance: random.Random) -> str | None:
         """While an operation goes on: a file is replaced and put back, again and again."""

@@ -20,14 +20,16 @@ import pytest
 
 from tests.mutation.mutants import Mutant
 
-HANG_S: Final = 600.0
+HANG_S: Final = 900.0
 """Seconds after which a mutant hangs, which is as good as a failure."""
+ONE_TEST_S: Final = 120
+"""The same for one test; none takes more than some seconds."""
 UNTOUCHED: Final = 1_000_000_000
 """Time of change of every file that is not mutated: what Python has compiled of them stays good."""
 
 
 _ALWAYS: Final = (
-    *("-q", "-x", "-p", "no:cacheprovider", "--hypothesis-seed=0"),
+    *("-q", "-x", "-p", "no:cacheprovider", "--hypothesis-seed=0", "-o", f"timeout={ONE_TEST_S}"),
     *("-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning"),
 )
 
