@@ -133,7 +133,7 @@ class _Finder:
                     yield *self._at(one), b"True"
             case ast.Constant(value=value):
                 yield from ((*self._at(node), new) for new in _other(value))
-            case ast.Return(value=value) if value is not None and not _is_none(value):
+            case ast.Return(value=value) if value is not None and not _is_nothing(value):
                 yield *self._at(value), b"None"
             case ast.Raise() | ast.Continue() | ast.Break() | ast.AugAssign():
                 yield *self._at(node), b"pass"
@@ -194,8 +194,9 @@ class _Finder:
         return len(before) - 2 if before.endswith(b"**") else start
 
 
-def _is_none(node: ast.AST) -> bool:
-    return isinstance(node, ast.Constant) and node.value is None
+def _is_nothing(node: ast.AST) -> bool:
+    """None, or what counts as little where a condition is expected."""
+    return isinstance(node, ast.Constant) and not node.value
 
 
 def _other(value: object) -> list[bytes]:

@@ -75,6 +75,14 @@ class TestSnapshots:
             assert find_snapshot(disk, name).overlay.file == file
             assert find_snapshot(disk, file).overlay.file == file
 
+    @pytest.mark.parametrize(
+        "ending",
+        ["img", "qcow", "qcow2", "qed", "raw", "vdi", "vhd", "vhdx", "vmdk", "vpc", "QCOW2", "Raw"],
+    )
+    def test_every_ending(self, ending: str) -> None:
+        layers = samples.layer(f"snap1.{ending}"), samples.layer("base")
+        assert [one.name for one in snapshots(samples.disk(layers=layers))] == ["snap1"]
+
 
 class TestOverlayName:
     @pytest.mark.parametrize("name", ["a", "0", "before-upgrade_2", "x" * 100, "A" * 36])

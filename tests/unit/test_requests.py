@@ -15,6 +15,7 @@ from qmpsnap.operations.requests import (
     BadRequest,
     CreateRequest,
     DeleteRequest,
+    checked_folder,
     checked_name,
     create_request,
     delete_request,
@@ -78,6 +79,27 @@ class TestNames:
     def test_whatever_passes_is_the_name_of_one_file(self, name: str) -> None:
         with suppress(BadFileName):
             assert os.path.basename(os.fsdecode(os.fsencode(checked_name("f", name)))) == name
+
+
+class TestFolder:
+    @pytest.mark.parametrize("name", ["/share", "share", ".", "a b", "a:b", "ä"])
+    def test_good(self, name: str) -> None:
+        assert checked_folder("into", name) == name
+
+    @pytest.mark.parametrize(
+        ("name", "reason"),
+        [
+            ("", "names no folder"),
+            ("a\nb", "control characters"),
+            ("a\x1fb", "control characters"),
+            ("a\x7fb", "control characters"),
+            ("a\udc80b", "half a character"),
+        ],
+    )
+    def test_bad(self, name: str, reason: str) -> None:
+        with pytest.raises(BadFileName, match=reason) as caught:
+            checked_folder("into", name)
+        assert "/var/lib/libvirt/images" in caught.value.way_out
 
 
 class TestCreate:

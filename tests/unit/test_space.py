@@ -135,6 +135,14 @@ class TestChoice:
         plan = self.chosen(self.disk(active, base))
         assert (plan.kind, "not known" in plan.why) == ("active-commit", True)
 
+    @pytest.mark.parametrize("position", [0, 1])
+    def test_commit_where_nothing_is_known_of_a_node(self, position: int) -> None:
+        disk = samples.changed_layer(self.disk(5, 10), position, node_details=None)
+        assert "not known" in self.chosen(disk).why
+
+    def test_what_a_pull_must_save(self) -> None:
+        assert WORTH_A_PULL == 64 << 20
+
     def test_pull_over_a_base_that_others_read(self) -> None:
         disk = samples.changed_layer(self.disk(5, 10), 1, flags=("shared-base",))
         assert self.chosen(disk).kind == "pull"
