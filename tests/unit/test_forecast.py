@@ -125,3 +125,4 @@ def test_of_a_verb_on_a_job() -> None:
     assert (forecast.disk, forecast.kind, words(forecast)) == ("vda", "set-speed", ["speed"])
     assert forecast.steps[0].arguments == {"id": "job0", "bandwidth": 8}
     assert fake.calls == ["read"]
+    assert forecast_control(fake, Verb.CANCEL, "job0").steps[0].arguments["bandwidth"] == 0

@@ -171,6 +171,19 @@ def test_base_that_is_smaller(merge: Any, expected: list[Guard]) -> None:
     assert guards(plan(disk, merge)) == expected
 
 
+@pytest.mark.parametrize("position", [1, 2])
+def test_size_that_is_not_known_is_no_smaller_one(position: int) -> None:
+    """Whether anything would be read differently has been looked at before."""
+    made = plan(samples.disk(3), COMMIT)
+    top, base = made.top, made.base
+    assert base is not None
+    if position == 1:
+        top = replace(top, virtual_size=None)
+    else:
+        base = replace(base, virtual_size=None)
+    assert guards(replace(made, top=top, base=base)) == []
+
+
 class TestMigration:
     def test_of_a_merge(self) -> None:
         assert guards(plan(samples.disk(3), PULL), migration="active") == [Guard.MIGRATION]

@@ -9,6 +9,7 @@ import pytest
 from qmpsnap.errors import QmpsnapError, Unknown
 from qmpsnap.monitor.base import CommandFailed, ConnectionLost, LostInMidCommand
 from qmpsnap.operations import merge
+from qmpsnap.operations.job.loop import flush_error
 from qmpsnap.operations.job.machine import Limits
 from qmpsnap.operations.job.notices import Notice, Reconnected, StoppedByError, TimeIsUp
 from qmpsnap.operations.job.states import IoStatus, JobFailed, JobStatus, JobView
@@ -23,7 +24,7 @@ from qmpsnap.operations.outcome import (
 from qmpsnap.operations.requests import DeleteRequest
 from qmpsnap.operations.step import Does, Step
 from tests.unit import samples
-from tests.unit.fake_guest import CONCLUDED, FakeGuest, report
+from tests.unit.fake_guest import CONCLUDED, FakeGuest, report, step
 
 COMMIT = DeleteRequest(disk="1", file_to_merge="volume-1.s1", merge_target_file="volume-1")
 ACTIVE = DeleteRequest(disk="1", file_to_merge="volume-1.s2", merge_target_file="volume-1")
@@ -272,3 +273,24 @@ class TestReconnect:
         with pytest.raises(OutcomeUnknown):
             deleted(fake)
         assert fake.errors == [fake.fails["view"]]
+
+
+@pytest.mark.parametrize(
+    ("said", "problem"),
+    [
+        ("", None),
+        (None, None),
+        ("Input/output error\n", "flush of volume-1: Input/output error"),
+        (CommandFailed("human-monitor-command", "CommandNotFound", "no HMP"), None),
+        (CommandFailed("human-monitor-command", "GenericError", "no"), "flush of volume-1: no"),
+    ],
+)
+def test_what_a_flush_by_hmp_says(said: object, problem: str | None) -> None:
+    """Without a human monitor nothing is said, and the proof afterwards is all there is."""
+
+    def take(_step: Step) -> object:
+        if isinstance(said, BaseException):
+            raise said
+        return said
+
+    assert flush_error(take, step(Does.FLUSH), "volume-1") == problem

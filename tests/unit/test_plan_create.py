@@ -36,6 +36,10 @@ class TestPlan:
     def test_disk_by_target_or_volume_id(self, disk: str) -> None:
         assert plan_create(samples.guest(), request(disk=disk)).disk.disk == "vda"
 
+    def test_overlay_in_a_folder_that_is_named(self) -> None:
+        wanted = CreateRequest(disk="vda", new_file="volume-1.new", snapshot="new", into="/fast")
+        assert plan_create(samples.guest(), wanted).overlay == "/fast/volume-1.new"
+
     def test_file_named_by_the_snapshot(self) -> None:
         plan = plan_create(samples.guest(samples.disk(3)), request(None, "before-upgrade"))
         assert plan.overlay == "/share/volume-1.before-upgrade"

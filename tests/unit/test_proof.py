@@ -47,6 +47,19 @@ def test_what_is_read(merge: Merge, before: tuple[str, ...], after: tuple[str, .
     assert "aa" in done.notes[-1]
 
 
+@pytest.mark.parametrize(
+    ("merge", "what"),
+    [
+        (COMMIT, "all below volume-1.s3"),
+        (ACTIVE, "all that the guest reads"),
+        (PULL, "all that the guest reads"),
+    ],
+)
+def test_what_it_says(merge: Merge, what: str) -> None:
+    note = delete(guest("aa", "aa"), merge).notes[-1]
+    assert note == f"verified: {what} is as before, SHA-256 aa"
+
+
 @pytest.mark.parametrize("merge", [COMMIT, ACTIVE, PULL])
 def test_difference(merge: Merge) -> None:
     with pytest.raises(ContentDiffers, match="aa became bb") as caught:

@@ -232,13 +232,17 @@ class TestCreate:
         assert command in caught.value.way_out
 
     @pytest.mark.parametrize(
-        "error", [CommandFailed("block-stream", "", "no"), KeyboardInterrupt()]
+        ("error", "why"),
+        [
+            (CommandFailed("block-stream", "", "no"), "QEMU refused block-stream: no"),
+            (KeyboardInterrupt(), "it was interrupted"),
+        ],
     )
-    def test_header_that_cannot_be_mended_now(self, error: BaseException) -> None:
+    def test_header_that_cannot_be_mended_now(self, error: BaseException, why: str) -> None:
         fake = guest()
         fake.readings = [after_create(None)]
         fake.fails["start"] = error
-        with pytest.raises(HeaderWrong, match="Mending it failed") as caught:
+        with pytest.raises(HeaderWrong, match=f"Mending it failed: {why}") as caught:
             create(fake, CREATE)
         assert (caught.value.exit_code, caught.value.changed) == (1, "yes")
 
@@ -265,6 +269,16 @@ class TestCreate:
         with pytest.raises(GraphChanged):
             create(fake, CREATE)
         assert fake.calls == ["read", "overlay", "read"]
+
+    def test_active_header_of_one_of_two_disks_is_mended_in_the_planned_graph_only(self) -> None:
+        both = two_disks()
+        first, second = both.guest.disks
+        wrong = samples.changed_layer(first, 0, backing_format=None)
+        fake = FakeGuest(samples.guest(wrong, second))
+        fake.meanwhile["overlay"] = samples.guest(samples.disk(4), second)
+        with pytest.raises(GraphChanged):
+            create_all(fake, BOTH)
+        assert "start" not in fake.calls
 
     def test_another_name_in_the_active_header_is_left_alone(self) -> None:
         moved = samples.changed_layer(samples.disk(3), 0, backing_name="/new/place/volume-1.s1")

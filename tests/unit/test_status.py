@@ -79,3 +79,8 @@ def test_body_is_a_copy() -> None:
     told = success(CREATE, formats)
     formats["b"] = "qcow2"
     assert told == success(CREATE, {"a": "raw"})
+
+
+def test_words_of_the_operations() -> None:
+    """They are shown to people, and recorded."""
+    assert [str(one) for one in Operation] == ["create", "delete"]
