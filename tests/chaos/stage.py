@@ -23,11 +23,12 @@ from lxml import etree
 from lxml.builder import E  # type: ignore[import-not-found]
 
 from qmpsnap.guests.libvirt.guest import LibvirtGuest
+from qmpsnap.monitor.base import CommandFailed
 from qmpsnap.monitor.virt import find_domain, libvirt_module
 from qmpsnap.operations.guest import Guest
 from tests.chaos.model import Disk, by_headers
 from tests.chaos.roads import DirectRoad, DirectRunning, LibvirtRunning, Running
-from tests.rig import qemu_machine
+from tests.rig import images, qemu_machine
 from tests.rig.defined import defined
 from tests.rig.disks import DiskSpec
 from tests.rig.libvirt_machine import LibvirtDisk, domain_of, embedded_process, machine_of
@@ -185,9 +186,17 @@ class DirectStage(Stage):
         """See `Stage.snapshot`."""
         assert self.running is not None
         guest = self.running.rig.guest
-        what = {"snapshot-file": str(file), "snapshot-node-name": f"client-{file.name[-6:]}"}
-        node = guest.active_node(self.disk.id)
-        guest.qmp("blockdev-snapshot-sync", {"node-name": node, "format": "qcow2", **what})
+        node, below = guest.active_node(self.disk.id), self.disk.active
+        images.create_qcow2(file, len(self.disk.content), below.file, below.format)
+        name = f"node-{file.name[-8:]}"
+        blockdev = {"driver": "qcow2", "node-name": name, "backing": None}
+        guest.qmp("blockdev-add", {**blockdev, "file": {"driver": "file", "filename": str(file)}})
+        try:
+            guest.qmp("blockdev-snapshot", {"node": node, "overlay": name})
+        except CommandFailed:
+            guest.qmp("blockdev-del", {"node-name": name})
+            file.unlink()
+            raise
 
     def _node_of(self, file: str) -> str:
         assert self.running is not None
