@@ -120,6 +120,12 @@ def test_data_store_of_the_xml(inside: str, beside: str) -> None:
     assert disk.layers[0].flags == ("data-file",)
 
 
+def test_each_layer_of_the_xml_is_a_file_of_the_disk() -> None:
+    (disk,) = guest_from_xml(parse(XML.format(inside="", beside=""))).disks
+    (file,) = disk.files
+    assert (file.path, file.name, file.role, file.layer) == ("/s/a", "/s/a", "file", 0)
+
+
 def test_data_file_of_a_header() -> None:
     header = Header(version=3, virtual_size=1, data_file="../x")
     domain = parse(XML.format(inside="", beside=""))

@@ -144,6 +144,14 @@ class TestDirectRoad:
         assert with_data_file.open_files == {"/share/disk", "/share/disk.data"}
         assert guest_from_graph(recordings.graph("fdset")).open_files == frozenset()
 
+    def test_nodes_that_a_disk_reads_but_for_filters(self) -> None:
+        plain = guest_from_graph(recordings.graph("qcow2-chain")).disks[0].nodes
+        assert plain == {"top", "mid", "base", "top-file", "mid-file", "base-file"}
+        running = recordings.graph("commit-running")
+        filters = {name for name, node in running.nodes.items() if node.driver == "commit_top"}
+        assert filters
+        assert not filters & guest_from_graph(running).disks[0].nodes
+
     def test_root_that_is_missing_from_the_nodes(self) -> None:
         made = Graph(devices=(Device(device="", qdev="vda", root="a"),), nodes={}, edges=())
         assert guest_from_graph(made).disks[0].layers == ()

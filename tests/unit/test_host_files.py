@@ -39,6 +39,14 @@ def test_a_raw_file(tmp_path: Path) -> None:
     assert found.identity == ("file", status.st_dev, status.st_ino)
 
 
+def test_nothing_stays_open(tmp_path: Path) -> None:
+    (tmp_path / "volume").write_bytes(QCOW2)
+    before = len(os.listdir("/proc/self/fd"))
+    for format_ in ("raw", "qcow2"):
+        facts(tmp_path / "volume", format_)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_an_empty_raw_file(tmp_path: Path) -> None:
     (tmp_path / "volume").touch()
     assert facts(tmp_path / "volume", "raw").looks_like is None

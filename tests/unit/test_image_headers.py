@@ -19,6 +19,7 @@ from qmpsnap.findings.image_headers import READ_SIZE, looks_like
         (b"QFI\xfb\0\0\0\2", "qcow2"),
         (b"QFI\xfb\0\0\0\3", "qcow2"),
         (b"QFI\xfb\0\0\0\0", None),
+        (b"QFI\xfb\1\0\0\0", "qcow2"),
         (b"\0QFI\xfb\0\0\0\3", None),
         (b"KDMV", "vmdk"),
         (b"COWD", "vmdk"),
