@@ -64,6 +64,8 @@ class Layer:
     nodes: tuple[str, ...] = ()
     """Every node of this layer, each above what it reads: filters, format node, protocol node, …"""
     node_details: Node | None = None
+    folder: str | None = None
+    """Where the folder of its name leads, links followed; None where that was not looked at."""
     identity: Identity | None = None
     """What its name leads to on this host; None where that was not looked at, or is nothing."""
     sight: str | None = None

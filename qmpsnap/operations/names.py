@@ -155,8 +155,13 @@ def tidy(path: str) -> str:
 
 
 def folder_of(layer: Layer) -> str:
-    """Folder of a layer's file; layers whose folders are the same text are in the same one."""
-    return tidy(os.path.dirname(layer.path or ""))
+    """Folder of a layer's file: where it really is, or by its text where nobody has looked."""
+    return layer.folder or tidy(os.path.dirname(layer.path or ""))
+
+
+def spellings(layer: Layer) -> frozenset[str]:
+    """The names of a layer's file: as QEMU has it, and in the folder as it really is."""
+    return frozenset([tidy(layer.path or ""), tidy(f"{folder_of(layer)}/{layer.file}")])
 
 
 def backing_name(relative: str) -> str:
@@ -182,11 +187,11 @@ def name_of_base(above: Layer, base: Layer) -> str:
 
     Bare names keep a volume usable when its share is mounted elsewhere (LP 1438027).
     """
-    path = base.path or base.file
     present = above.backing_name
     if present is None or present.startswith(("/", "json:")) or above.path is None:
-        return path
-    return backing_name(os.path.relpath(path, os.path.dirname(above.path)))
+        return base.path or base.file
+    # Between real folders: behind a link, `..` leads elsewhere than the text says.
+    return backing_name(os.path.relpath(f"{folder_of(base)}/{base.file}", folder_of(above)))
 
 
 def check_belongs(new_file: str, disk: Disk, others: tuple[Disk, ...]) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from qmpsnap.formats.layers import Disk, Layer
 from qmpsnap.formats.verdict import Verdict
-from qmpsnap.operations.names import tidy
+from qmpsnap.operations.names import folder_of, spellings, tidy
 
 
 def fault(above: Layer, below: Layer, name: str) -> str | None:
@@ -66,8 +66,8 @@ def _leads_to(name: str, above: Layer, below: Layer) -> bool:
     """Compared as text: what a header names is not looked up."""
     if ":" in name.partition("/")[0]:
         return False  # an address for QEMU, not a file
-    path = os.path.join(os.path.dirname(above.path or ""), name)
-    return tidy(path) == tidy(below.path or "")
+    folders = os.path.dirname(above.path or ""), folder_of(above)
+    return any(tidy(os.path.join(folder, name)) in spellings(below) for folder in folders)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

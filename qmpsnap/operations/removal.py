@@ -7,13 +7,12 @@ more, and nobody else on this host has them open.
 
 from __future__ import annotations
 
-import os.path
 from collections.abc import Sequence
 from dataclasses import replace
 
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.formats.layers import NOT_SEEN
-from qmpsnap.operations.names import folder_of, tidy
+from qmpsnap.operations.names import folder_of
 from qmpsnap.operations.outcome import Result
 from qmpsnap.operations.plan_merge import MergePlan
 from qmpsnap.operations.step import Does, Door, Step
@@ -44,16 +43,16 @@ def _named(layer: VolumeLayer) -> dict[str, object]:
 
 def _kept(plan: MergePlan, layer: VolumeLayer) -> str | None:
     """Why a file stays, whoever uses it; None: it need not."""
-    if not is_own(plan, layer.path):
+    if not is_own(plan, layer):
         return f"it is not in {folder_of(plan.disk.layers[0])}"
     if layer.identity is not None and layer.identity[0] == "device":
         return "it is a block device"
     return f"what the guest had open could not be seen ({layer.sight})" if NOT_SEEN in layer.flags else None  # fmt: skip
 
 
-def is_own(plan: MergePlan, path: str) -> bool:
+def is_own(plan: MergePlan, layer: VolumeLayer) -> bool:
     """Whether a file lies in the folder of the active file."""
-    return tidy(os.path.dirname(path)) == folder_of(plan.disk.layers[0])
+    return folder_of(layer) == folder_of(plan.disk.layers[0])
 
 
 def removed(door: Door, plan: MergePlan, steps: Sequence[Step], done: Result) -> Result:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -74,3 +75,29 @@ def test_every_operation(
             assert rig.guest.read_sha256(DISK) == content
         assert rig.files() == [f"{base.name}.s3"]
         assert not overlay.exists()
+
+
+@pytest.mark.parametrize("place", [_colon, _upwards, _by_a_link])
+def test_header_that_names_the_folder_as_it_really_is(
+    road: Road, request: pytest.FixtureRequest, tmp_path: Path, place: Place
+) -> None:
+    """As a tool writes it that has looked where the links lead; libvirt shows the base so, too."""
+    share = tmp_path / "share"
+    share.mkdir()
+    base, _ = place(share)
+    overlay, real = base.with_name(f"{base.name}.s1"), Path(os.path.realpath(base))
+    images.create_qcow2(overlay, SIZE, real, "raw")
+    with chain_rig(road, request, [(overlay, "qcow2"), (real, "raw")]) as rig:
+        handed_over = base.with_name(f"{base.name}.s2")
+        images.create_qcow2(handed_over, SIZE, os.path.realpath(overlay), "qcow2")
+        said = rig.cli("create", DISK, "s2")
+        assert said.code == 0, said
+        rig.guest.write(DISK, 0, 65536, 1)
+        content = rig.guest.read_sha256(DISK)
+        for snapshot in ("s2", "s1"):
+            said = rig.cli("delete", DISK, snapshot, "--method", "commit", "--remove-file")
+            assert said.code == 0, said
+            assert rig.guest.read_sha256(DISK) == content
+        assert rig.files() == [base.name]
+        assert not overlay.exists()
+        assert not handed_over.exists()

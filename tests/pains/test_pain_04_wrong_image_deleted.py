@@ -79,7 +79,7 @@ class TestInternalSnapshotInAnOverlay(Pain[Rig]):
 class TestTemplateOfManyVolumes(Pain[Rig]):
     """It is used by this guest no longer; by the other volumes it is."""
 
-    guard = Guard(where="qmpsnap.operations.removal.is_own", instead=lambda _plan, _path: True)
+    guard = Guard(where="qmpsnap.operations.removal.is_own", instead=lambda _plan, _layer: True)
 
     @pytest.fixture
     def world(self, share: Path, tmp_path: Path) -> Iterator[Rig]:

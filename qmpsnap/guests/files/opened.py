@@ -115,9 +115,10 @@ def held_by(pid: int | None, unknown: Hidden) -> Held | Hidden:
 
 def compared(report: Disks, seen: Held | Hidden) -> Disks:
     """Add to each layer what its name leads to, and whether QEMU has that open."""
-    return replace(
+    report = replace(
         report, disks=tuple(_compared(disk, report.graph, seen) for disk in report.disks)
     )
+    return _placed(report)
 
 
 def identified(report: Disks) -> Disks:
@@ -127,6 +128,21 @@ def identified(report: Disks) -> Disks:
         if layer.path is None or not _is_local(layer):
             return layer
         return replace(layer, identity=identity(layer.path))
+
+    return _placed(_with_layers(report, look))
+
+
+def _placed(report: Disks) -> Disks:
+    """Add to each layer where its folder really is: one folder may have many names."""
+    known: dict[str, str] = {}
+
+    def look(layer: Layer) -> Layer:
+        if layer.path is None or not _is_local(layer):
+            return layer
+        name = os.path.dirname(layer.path)
+        if name not in known:
+            known[name] = os.path.realpath(name)
+        return replace(layer, folder=known[name])
 
     return _with_layers(report, look)
 

@@ -22,7 +22,7 @@ from qmpsnap.guests.files.identity import identity, identity_of
 from qmpsnap.guests.files.lease import is_open_nowhere
 from qmpsnap.guests.files.mounts import loses
 from qmpsnap.operations.guest import Overlay
-from qmpsnap.operations.names import tidy
+from qmpsnap.operations.names import spellings, tidy
 from qmpsnap.operations.plan_snapshot import CreatePlan
 
 _PREFIX: Final = ".qmpsnap-"
@@ -260,4 +260,4 @@ def _same_file(plan: CreatePlan, backing_name: str) -> bool:
     if ":" in backing_name.partition("/")[0]:
         return False  # an address for QEMU, not a file
     path = os.path.join(os.path.dirname(plan.overlay), backing_name)
-    return tidy(path) == tidy(plan.active.path)
+    return tidy(path) in spellings(plan.active)

@@ -27,7 +27,7 @@ from qmpsnap.guests.qmp.steps import QmpComposer
 from qmpsnap.operations.guest import HeaderSteps, MergeSteps, Overlay, SnapshotSteps, State
 from qmpsnap.operations.headers import by_hand
 from qmpsnap.operations.job.states import JobReport, Verb
-from qmpsnap.operations.names import folder_of, tidy
+from qmpsnap.operations.names import tidy
 from qmpsnap.operations.options import MergeOptions, OnError, PauseUnsupported
 from qmpsnap.operations.plan_header import HeaderPlan
 from qmpsnap.operations.plan_merge import MergePlan
@@ -120,7 +120,7 @@ class OfflineComposer:
         """
         self._check_memory(state)
         for plan in plans:
-            if tidy(os.path.dirname(plan.overlay)) != folder_of(plan.active):
+            if tidy(os.path.dirname(plan.overlay)) != tidy(os.path.dirname(plan.active.path)):
                 raise ElsewhereWhileOff(plan.overlay, plan.active.path, self._guest)
         edits = {plan.disk.disk: _with_overlay(plan) for plan in plans}
         return SnapshotSteps(
