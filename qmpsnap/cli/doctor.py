@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
 import click
@@ -20,6 +20,7 @@ from qmpsnap.cli.output import output_option, show
 from qmpsnap.cli.protection import protections
 from qmpsnap.cli.tables import Table
 from qmpsnap.errors import QmpsnapError
+from qmpsnap.guests.offline.block_layer import PROGRAM as OFFLINE_QEMU
 from qmpsnap.monitor.passthrough import PassthroughMonitor
 from qmpsnap.monitor.schema import read_features
 from qmpsnap.monitor.socket import SocketMonitor
@@ -82,9 +83,8 @@ def _checks(road: Road) -> Iterator[Check]:
         f"qemu.qmp {version('qemu.qmp')}",
     )
     yield _program("qemu-img", State.PROBLEM, "Install it: Debian's qemu-utils, Fedora's qemu-img.")
-    yield _program(
-        "qemu-system-x86_64", State.NOTE, "Only `qmpsnap demo` needs it: Debian's qemu-system-x86."
-    )
+    remedy = "Guests that are off need it, and `qmpsnap demo`: Debian's qemu-system-x86."
+    yield _program(OFFLINE_QEMU, State.NOTE, remedy)
     yield _program(
         "nbdcopy", State.NOTE, "Only `delete --verify` needs it: Debian's libnbd-bin, as Fedora's."
     )
@@ -150,7 +150,12 @@ def _libvirt(road: Road) -> Iterator[Check]:
     except LibvirtMissing as error:
         yield Check(name="libvirt-python", state=bad, found="not found", remedy=error.way_out)
         return
-    yield Check(name="libvirt-python", state=State.OK, found=_dotted(libvirt.getVersion()))
+    try:
+        own = version("libvirt-python")
+    except PackageNotFoundError:  # a distribution may leave out what would tell
+        own = "of a version that is not told"
+    found = f"{own}, over libvirt {_dotted(libvirt.getVersion())}"
+    yield Check(name="libvirt-python", state=State.OK, found=found)
     try:
         connection = open_connection(road.uri)
     except QmpsnapError as error:
