@@ -40,6 +40,33 @@ PAINS: Final = (
 """The fifteen pains of the users of other tools, in their order; docs/explanation/pains.md."""
 
 
+KINDS: Final = (
+    "A name that is not the file that QEMU has open",
+    "Files that others use as well: guests that run or are off, other processes",
+    "Two calls on one disk at the same time",
+    "A flush that failed",
+    "A layer that is shorter than others of its chain",
+    "A definition that names the chain, with the guest off",
+    "New files where files are not kept",
+    "A header or an overlay that changes in between",
+    "A job that another client has started",
+    "Discards that free no room any more",
+    "Ctrl-C, SIGTERM and SIGHUP",
+    "What the tool itself has started is in its way",
+    "Refusals that come too late, after a plan without complaint",
+    "Remedies that do not work in the state in which they are given",
+    "libvirt's words, taken for QEMU's",
+    "A guest that is off, with a disk that cannot be looked at",
+    "One file by two spellings",
+    "Snapshots and overlays that share a name",
+    "Hostile input that is slow or crashes",
+    "Help that says what is no longer so",
+    "A guest that is not read because another client streams",
+)
+"""Kinds of trouble that were met when the tool was tried on what users of other tools report, on
+other projects' test data, and by an independent attack."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Situation:
     """One marked test."""
@@ -49,6 +76,7 @@ class Situation:
     code: int
     then: str
     pain: int | None
+    kind: int | None
     test: str
     file: str
 
@@ -66,12 +94,21 @@ def page(notice: str) -> str:
         f"{_shown(found, number)} |\n"
         for number, pain in enumerate(PAINS, start=1)
     )
+    met = "".join(
+        f"| {number} | {kind} | {', '.join(_of_kind(found, number))} |\n"
+        for number, kind in enumerate(KINDS, start=1)
+    )
     return (
         f"{notice}\n\n{HEAD}{rows}\n## The pains of other tools\n\n"
         "What users of other snapshot tools complain about most. Each pain has tests of its own, with "
         "qmpsnap's guard and without it, and some of the situations above belong to it: "
         "[Pains](../explanation/pains.md).\n\n"
-        f"| | pain | tests, and situations |\n|---|---|---|\n{answered}"
+        f"| | pain | tests, and situations |\n|---|---|---|\n{answered}\n"
+        "## Kinds of trouble from the field\n\n"
+        "What the tool met when it was tried on public problem reports, on other projects' test "
+        "data, and by an independent attack. Each kind is shown by some of the situations above; "
+        "the files of their tests have more of it.\n\n"
+        f"| | kind | shown by |\n|---|---|---|\n{met}"
     )
 
 
@@ -91,6 +128,10 @@ def _shown(found: list[Situation], number: int) -> str:
     module = module_of_pain(number)
     names = {f"[`{one.test}`](../../{one.file})" for one in found if one.pain == number}
     return ", ".join([f"[`{module.stem}`](../../{module.relative_to(ROOT)})", *sorted(names)])
+
+
+def _of_kind(found: list[Situation], number: int) -> list[str]:
+    return sorted({f"[`{one.test}`](../../{one.file})" for one in found if one.kind == number})
 
 
 def situations() -> Iterator[Situation]:
@@ -119,6 +160,7 @@ def _situation(call: ast.Call, test: str, file: str) -> Situation:
         code=values["code"],
         then=values["then"],
         pain=values.get("pain"),
+        kind=values.get("kind"),
         test=test,
         file=file,
     )

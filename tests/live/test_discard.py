@@ -51,6 +51,7 @@ def zeroes(guest: Machine) -> str:
     happens="they do after a snapshot as well: the overlay is opened as the active layer is",
     code=0,
     then="Nothing.",
+    kind=10,
 )
 def test_zeroes_that_are_unmapped(
     road: Road, request: pytest.FixtureRequest, tmp_path: Path

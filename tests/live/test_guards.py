@@ -22,6 +22,7 @@ class TestGuards:
         code=4,
         then="Pull instead, or end the other reader first.",
         pain=4,
+        kind=2,
     )
     def test_another_process_reads_the_base(self, make_rig: MakeRig) -> None:
         with make_rig("qcow2") as rig:

@@ -85,6 +85,7 @@ class TestReplaced:
         code=4,
         then="Keep the guest running. Give the file its name back, or copy the disk to a new file.",
         pain=4,
+        kind=1,
     )
     @pytest.mark.parametrize("name", [BASE, f"{BASE}.s1", f"{BASE}.s2"])
     @pytest.mark.parametrize("how", [restored, unlinked])

@@ -42,6 +42,7 @@ class TestShorterLayer:
         happens="a merge is refused if the guest would then read what that layer hides",
         code=4,
         then="Pull the whole chain; or give the layer the full length while the guest is off.",
+        kind=5,
     )
     @pytest.mark.parametrize(("merge", "target"), [(S1, BASE), (BASE, None)])
     def test_what_it_hides_stays_hidden(
@@ -86,6 +87,7 @@ class TestShorterLayer:
         happens="the commit is refused, because the disk would grow; `--method auto` pulls instead",
         code=4,
         then="Pull, or grow the disk first.",
+        kind=5,
     )
     def test_disk_does_not_grow(self, make_rig: MakeRig, base: str) -> None:
         with make_rig(base) as rig:

@@ -50,6 +50,7 @@ class TestLostRace:
         "guest writes to the new file",
         code=1,
         then="Look at `qmpsnap chain`.",
+        kind=8,
     )
     @pytest.mark.qemu
     @pytest.mark.parametrize("road", ["qmp"])

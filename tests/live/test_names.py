@@ -38,6 +38,7 @@ def test_an_ending_is_no_name_of_a_snapshot(
     happens="each snapshot's overlay is named after the guest's own file",
     code=0,
     then="Nothing.",
+    kind=18,
 )
 def test_clones_share_no_names(road: Road, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     template = tmp_path / "t.qcow2"

@@ -54,6 +54,7 @@ def memory() -> Iterator[Path]:
     "merges it back",
     code=4,
     then="Choose a folder: `qmpsnap create --into DIR`.",
+    kind=7,
 )
 def test_block_device(
     road: Road, request: pytest.FixtureRequest, tmp_path: Path, device: str

@@ -105,6 +105,7 @@ def test_at_every_call(
     happens="the command ends with one status line, `deleting` `0%`; the job goes on in the guest",
     code=6,
     then="Give the same command again: it takes the job up and finishes it.",
+    kind=11,
 )
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_while_it_copies(

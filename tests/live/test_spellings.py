@@ -11,6 +11,7 @@ import pytest
 from tests.rig import images
 from tests.rig.rig import DISK, SIZE
 from tests.rig.roads import Road, chain_rig
+from tests.rig.situations import situation
 
 Place = Callable[[Path], tuple[Path, str]]
 
@@ -49,6 +50,13 @@ def _linked(share: Path) -> tuple[Path, str]:
 PLACES = [_plain, _colon, _upwards, _by_a_link, _linked]
 
 
+@situation(
+    "A file has a colon in its name, a `..` in its path, or is reached by a link",
+    happens="every operation works: files are compared, not names",
+    code=0,
+    then="Nothing.",
+    kind=17,
+)
 @pytest.mark.parametrize("place", PLACES)
 def test_every_operation(
     road: Road, request: pytest.FixtureRequest, tmp_path: Path, place: Place

@@ -95,6 +95,7 @@ class TestSwapped:
         happens="refused; what is there is kept, and not used",
         code=4,
         then="Find out who has put it there.",
+        kind=8,
     )
     def test_after_it_was_made(self, make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch) -> None:
         with make_rig("raw") as rig:

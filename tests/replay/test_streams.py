@@ -12,6 +12,8 @@ from qmpsnap.guests.reader import Reader, StreamLingers
 from qmpsnap.guests.replay import ReplayGuest
 from qmpsnap.monitor.transcript import ReplayMonitor, parse
 from tests.rig import fixtures
+from tests.rig.rig import run_cli
+from tests.rig.situations import situation
 
 RECORDED = [
     path
@@ -55,3 +57,20 @@ def test_only_a_qemu_that_has_the_fault_is_not_read(path: Path) -> None:
         assert reader.read().incomplete is None
     report = ReplayGuest(parse(text, path.name)).read()
     assert (report.notes, report.disks) == ((), fixtures.replayed(path).disks)
+
+
+@situation(
+    "Another client streams, with a job that stays when it has ended",
+    happens="a QEMU that cannot crash then (not 6.0 to 9), and every recording, is read in full; of "
+    "the others a look shows what can be had without danger, and operations are refused",
+    code=0,
+    then="On QEMU 6.0 to 9: wait until that job was dismissed.",
+    kind=21,
+)
+@pytest.mark.parametrize("path", RECORDED, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_a_look(path: Path, tmp_path: Path) -> None:
+    recording = tmp_path / "recorded.jsonl"
+    recording.write_text(lingering(path))
+    said = run_cli(["--replay", str(recording), "chain", "-o", "json"])
+    assert (said.code, said.json["notes"]) == (0, []), said
+    assert said.json["disks"][0]["layers"]

@@ -16,7 +16,13 @@ Test = TypeVar("Test", bound=Callable[..., object])
 
 
 def situation(
-    title: str, *, happens: str, code: int, then: str, pain: int | None = None
+    title: str,
+    *,
+    happens: str,
+    code: int,
+    then: str,
+    pain: int | None = None,
+    kind: int | None = None,
 ) -> Callable[[Test], Test]:
     """
     Mark a test.
@@ -27,5 +33,9 @@ def situation(
         code: The exit code that some command of the test must end with.
         then: What the operator does next.
         pain: Number of the pain that this answers, in docs/explanation/pains.md.
+        kind: Number of the kind of trouble from the field that this shows (`KINDS`,
+            docs/situations.py).
     """
-    return pytest.mark.situation(title=title, happens=happens, code=code, then=then, pain=pain)
+    return pytest.mark.situation(
+        title=title, happens=happens, code=code, then=then, pain=pain, kind=kind
+    )

@@ -143,6 +143,24 @@ def test_circle_and_what_cannot_be_read(chain: Chain, tmp_path: Path) -> None:
     assert chain.users(guest("db1", *disks)) == {"base": ("guest db1, which is off",)}
 
 
+def test_by_the_definition_alone(chain: Chain, tmp_path: Path) -> None:
+    """It names the chain, as snapshots of the running guest leave it; the header says otherwise."""
+    image = overlay(tmp_path / "other", "elsewhere")
+    store = f"<backingStore type='file'><format type='raw'/><source file='{chain.base}'/>"
+    other = guest("web2", ("vda", image, "qcow2"))
+    text = str(other.answers["XMLDesc"])
+    other.answers["XMLDesc"] = text.replace("<target", f"{store}</backingStore><target")
+    assert chain.users(other) == {"base": ("guest web2, which is off",)}
+
+
+def test_definition_that_cannot_be_read(chain: Chain) -> None:
+    """It may name any file."""
+    other = Domain(name="web2", UUIDString="web2", XMLDesc="<domain>" + "<a/>" * 2_000_000)
+    found = chain.users(other)
+    assert found.keys() == {"top", "base"}
+    assert all(users[0].startswith("guest web2, perhaps: ") for users in found.values())
+
+
 def test_undefined_in_between(chain: Chain) -> None:
     gone = guest("gone")
     gone.answers["XMLDesc"] = Error("NO_DOMAIN")

@@ -11,6 +11,7 @@ import pytest
 
 from qmpsnap.monitor.virt import LibvirtUnreachable
 from tests.rig.rig import run_cli
+from tests.rig.situations import situation
 
 
 def checks(*options: str) -> dict[str, dict[str, Any]]:
@@ -18,6 +19,13 @@ def checks(*options: str) -> dict[str, dict[str, Any]]:
     return {one["name"]: one for one in json.loads(said.out)["checks"]}
 
 
+@situation(
+    "A program that the tool needs is not installed",
+    happens="`doctor` says so, and who needs it: guests that are off need `qemu-system-x86_64`",
+    code=3,
+    then="Install it.",
+    kind=20,
+)
 def test_who_needs_a_program_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qmpsnap.cli.doctor.shutil.which", lambda _name: None)
     found = checks()

@@ -39,6 +39,7 @@ def endless_greeting(client: Client) -> None:
     happens="the connection is given up at a limit, and the error says why",
     code=7,
     then="See who listens on that socket.",
+    kind=19,
 )
 @pytest.mark.parametrize("talk", [nested, endless_reply, endless_greeting])
 def test_socket(tmp_path: Path, talk: object) -> None:
@@ -54,6 +55,7 @@ def test_socket(tmp_path: Path, talk: object) -> None:
     happens="refused before the disks are looked at",
     code=1,
     then="Look at it with `virsh dumpxml`.",
+    kind=19,
 )
 @pytest.mark.parametrize("count", [5000, 200_000])
 def test_xml(tmp_path: Path, count: int) -> None:

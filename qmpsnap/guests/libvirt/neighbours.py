@@ -86,8 +86,14 @@ def defined_users(
         try:
             defined = xml.parse(other.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
             active = bool(other.isActive())
-        except (libvirt.libvirtError, xml.MalformedXml):
+        except libvirt.libvirtError:
             continue  # undefined in between
+        except xml.MalformedXml as error:
+            # Whatever it names, it may be any of these.
+            perhaps = f"guest {other.name()}, perhaps: {error}"
+            for any_of in wanted.values():
+                found.setdefault(any_of, []).append(perhaps)
+            continue
         of_own = other.UUIDString() == own
         for one in defined.disks:
             if of_own and left is None and _is_same(one, disk):
@@ -117,11 +123,23 @@ def _description(guest: str, target: str, *, active: bool, own: bool) -> str:
 
 
 def _chain(layers: Sequence[xml.XmlLayer]) -> Iterator[str]:
-    """The files of a chain by its headers, as far as each is stated to be qcow2 by the one above."""
-    path, stated = (layers[0].path, layers[0].format) if layers else (None, None)
-    seen = set()
-    while path is not None and path not in seen:
-        seen.add(path)
+    """
+    The files of a chain: those that a definition names, and what lies below each by the headers.
+
+    The next start goes by the definition as far as that goes; headers that say otherwise may be
+    gone by then, or the definition may.
+    """
+    seen: set[tuple[str, str | None]] = set()
+    for layer in layers:
+        yield from _by_headers(layer.path, layer.format, seen)
+
+
+def _by_headers(
+    path: str | None, stated: str | None, seen: set[tuple[str, str | None]]
+) -> Iterator[str]:
+    """A file and all below it, as far as each is stated to be qcow2 by the one above."""
+    while path is not None and (path, stated) not in seen:
+        seen.add((path, stated))
         yield path
         if stated != "qcow2":
             return

@@ -19,6 +19,7 @@ READY = "ready='yes'"
     happens="refused: the job is not taken up, and not pivoted",
     code=4,
     then="Wait for it (`qmpsnap job wait`) or cancel it (`qmpsnap job cancel`).",
+    kind=9,
 )
 @pytest.mark.parametrize("options", [(), ("--plan",)], ids=["delete", "plan"])
 def test_active_commit_into_another_file(make_rig: MakeRig, options: tuple[str, ...]) -> None:

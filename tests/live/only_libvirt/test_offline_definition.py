@@ -48,6 +48,7 @@ def running(off: Off, findings: tuple[str, ...] = ()) -> list[str]:
     happens="every operation works; the definition is kept in step with the files",
     code=0,
     then="Nothing.",
+    kind=6,
 )
 @by_operation
 @pytest.mark.parametrize("ended", [True, False], ids=["ended", "open"])
@@ -99,6 +100,7 @@ def test_after_snapshots_of_the_running_guest(off: Off, operation: str) -> None:
     code=4,
     then="Find out which is right; then take the `<backingStore>` out of the definition, or "
     "correct the header.",
+    kind=6,
 )
 @pytest.mark.parametrize("which", ["other", "fewer", "more"])
 def test_chains_that_differ(off: Off, which: str) -> None:

@@ -32,6 +32,7 @@ def attach(domain: Any, type_: str, source: str) -> None:
     happens="the disk gets a note; the other disks work",
     code=0,
     then="Bring the image back, or take the disk out of the definition.",
+    kind=16,
 )
 @pytest.mark.parametrize(
     ("type_", "source", "name"),
@@ -86,3 +87,42 @@ def test_layer_whose_header_cannot_be_read(off: Off, fault: str) -> None:
     for command in (("create", DISK, "new"), ("delete", DISK, "s2")):
         assert off.rig.cli(*command).code == 4
     assert not Path(off.folder, f"{BASE}.new").exists()
+
+
+WORDS = {
+    "nbd": ("network", "<source protocol='nbd'><host name='h' port='1'/></source>", "nbd://h:1"),
+    "nvme": (
+        "nvme",
+        "<source type='pci' managed='yes' namespace='1'>"
+        "<address domain='0x0000' bus='0x01' slot='0x00' function='0x0'/></source>",
+        "0000:01:00.0/1",
+    ),
+    "pool": ("volume", IN_A_POOL, "p/x"),
+    "librbd": (
+        "network",
+        "<source protocol='rbd' name='p/i'><host name='h' port='1'/>"
+        "<encryption format='luks2' engine='librbd'>"
+        "<secret type='passphrase' uuid='c1f11a6d-8c5d-4a3e-ac7a-4e171c5e0d4a'/></encryption>"
+        "</source>",
+        "p/i",
+    ),
+}
+
+
+@situation(
+    "A disk is no file (NVMe, NBD, a volume of a pool), or the storage's own library decrypts it",
+    happens="it has a name, and libvirt's words mean what QEMU makes of them; operations on it are "
+    "refused",
+    code=4,
+    then="Choose another disk.",
+    kind=15,
+)
+@pytest.mark.parametrize("kind", WORDS)
+def test_libvirts_words(off: Off, kind: str) -> None:
+    type_, source, name = WORDS[kind]
+    attach(off.domain, type_, source)
+    shown = off.rig.cli("chain", "vdb", "-o", "json")
+    (layer,) = shown.json["disks"][0]["layers"]
+    assert (layer["file"], layer["path"], layer["format"]) == (name, None, "raw")
+    assert ("encrypted" in layer["flags"]) is (kind == "librbd")
+    assert off.rig.cli("create", "vdb", "s1").code == 4

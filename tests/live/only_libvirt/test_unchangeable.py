@@ -26,6 +26,7 @@ pytestmark = pytest.mark.libvirt
     happens="every operation on it is refused, by `--plan` as well",
     code=4,
     then="Take that out of the guest's definition, and start it again.",
+    kind=13,
 )
 @pytest.mark.parametrize(("mark", "words"), [("transient", "it is transient"), ("shareable", "it is shareable")])  # fmt: skip
 def test_mark_of_a_disk(connection: Any, tmp_path: Path, mark: str, words: str) -> None:
@@ -63,6 +64,7 @@ def absolute(folder: Path) -> None:
     happens="refused (`RelativeNotKept`), by `--plan` as well",
     code=4,
     then="Delete the snapshot with the guest off, or make that name relative then.",
+    kind=13,
 )
 @pytest.mark.parametrize("command", [merge("m1", "base"), merge("base", None), merge("m2", "base")])
 @pytest.mark.parametrize("way_out", ["off", "rebase"])

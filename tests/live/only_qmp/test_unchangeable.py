@@ -58,6 +58,7 @@ def filtered(folder: Path, filter_: Mapping[str, object]) -> Iterator[Rig]:
     "the old name in a header",
     code=4,
     then="Take the filter out by `blockdev-reopen`, or start the guest without it.",
+    kind=13,
 )
 @pytest.mark.parametrize("name", FILTERS)
 def test_filter_between_layers(tmp_path: Path, name: str) -> None:
@@ -106,6 +107,7 @@ OPERATIONS = [CREATE, merge(MID, BASE), merge(TOP, MID), merge(None, None)]
     happens="every operation on the disk is refused, by `--plan` as well: QEMU freezes the chain",
     code=4,
     then="Start the guest without `bottom`.",
+    kind=13,
 )
 @pytest.mark.parametrize("command", OPERATIONS)
 def test_copy_on_read_with_a_bottom(tmp_path: Path, command: tuple[str, ...]) -> None:
@@ -124,6 +126,7 @@ def test_copy_on_read_with_a_bottom(tmp_path: Path, command: tuple[str, ...]) ->
     happens="every operation on the disk is refused, by `--plan` as well",
     code=4,
     then="Wait until the backup has ended and its filter is gone.",
+    kind=13,
 )
 @pytest.mark.parametrize("command", OPERATIONS)
 def test_copy_before_write(tmp_path: Path, command: tuple[str, ...]) -> None:
@@ -148,6 +151,7 @@ def test_copy_before_write(tmp_path: Path, command: tuple[str, ...]) -> None:
     "thrown away",
     code=4,
     then="Start the guest without it.",
+    kind=13,
 )
 @pytest.mark.parametrize("how", ["-snapshot", "snapshot=on"])
 @pytest.mark.parametrize("command", [CREATE, merge(None, None)])
