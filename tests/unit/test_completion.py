@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -122,8 +121,6 @@ def program(tmp_path: Path) -> dict[str, str]:
 
 
 def said_by(shell: str, code: str, environment: dict[str, str]) -> set[str]:
-    if shutil.which(shell) is None:
-        pytest.skip(f"{shell} is not installed")
     done = subprocess.run(
         [shell, "-c", code], env=environment, capture_output=True, text=True, check=False
     )
@@ -153,8 +150,6 @@ words=(qmpsnap gue) CURRENT=2
 {script("zsh")}
 _qmpsnap_completion
 """
-    if shutil.which("zsh") is None:
-        pytest.skip("zsh is not installed")
     done = subprocess.run(
         ["zsh", "-f", "-c", code], env=program, capture_output=True, text=True, check=False
     )
