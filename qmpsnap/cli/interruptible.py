@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Final
 
 from qmpsnap.cli.signals import let_through
 from qmpsnap.formats.layers import Disk, Disks, Identity
 from qmpsnap.operations.guards import Surroundings
-from qmpsnap.operations.guest import Composer, Files, Guest, Outline, Overlay, State
+from qmpsnap.operations.guest import Claim, Composer, Files, Guest, Outline, Overlay, State
 from qmpsnap.operations.job.states import Heard, JobReport, JobView
 from qmpsnap.operations.plan_snapshot import CreatePlan
 from qmpsnap.operations.space import Room
@@ -96,6 +96,9 @@ class _Files:
 
     def __init__(self, files: Files) -> None:
         self._files = files
+
+    def claim(self) -> AbstractContextManager[Claim]:
+        return self._files.claim()
 
     def overlay(self, plan: CreatePlan) -> Overlay:
         return self._files.overlay(plan)

@@ -23,7 +23,7 @@ from qmpsnap.journal.outlook import Way, outlook
 from qmpsnap.journal.record import Entry, Outcome, Request, Wishes, conclusion_of
 from qmpsnap.journal.resume import settle
 from qmpsnap.operations import merge, snapshot
-from qmpsnap.operations.clear import cleared
+from qmpsnap.operations.clear import cleared_alone
 from qmpsnap.operations.guards import Guard
 from qmpsnap.operations.guest import Guest, NotFlushed
 from qmpsnap.operations.job.loop import Tell
@@ -174,7 +174,7 @@ def _settled_before(
     if not mine:
         return None, ()
     asked = request if isinstance(request, tuple) else (request,)
-    disks = cleared(guest).disks
+    disks = cleared_alone(guest, [one.disk for one in asked]).disks
     paths = {path for one in asked for path in disks.disk(one.disk).paths}
     for entry in mine:
         record = entry.record

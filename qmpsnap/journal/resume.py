@@ -30,7 +30,7 @@ from qmpsnap.journal.record import Entry, Outcome, Record, conclusion_of
 from qmpsnap.monitor.memory import qemu_process
 from qmpsnap.monitor.virt import GuestNotFound
 from qmpsnap.operations import finish, snapshot
-from qmpsnap.operations.clear import cleared
+from qmpsnap.operations.clear import cleared_alone
 from qmpsnap.operations.guest import Guest, Overlay
 from qmpsnap.operations.job.loop import Tell
 from qmpsnap.operations.merge import Progress
@@ -142,7 +142,7 @@ def settle(
             return _ended(entry, guest, store, only_plan=wanted.only_plan)
         try:
             if guest is not None and not wanted.only_plan:
-                cleared(guest)  # an ended stream makes reading unsafe
+                cleared_alone(guest, entry.record.disks)  # an ended stream makes reading unsafe
             found = outlook(entry, guest)
         except QmpsnapError as error:
             return replace(unknown(entry.record, str(error)), is_unread=True)
@@ -308,7 +308,7 @@ def _acted(
         case Way.TAKE_BACK if plan is None:
             snapshot.take_back(door, record.creates, record.made_here)
         case Way.TAKE_BACK:
-            cleared(door)
+            cleared_alone(door, record.disks)
         case Way.NAME_AGAIN if plan is not None:
             door.take(_naming_again(plan))
         case _:

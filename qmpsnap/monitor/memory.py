@@ -83,6 +83,22 @@ def _started(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[_STARTED])
 
 
+def own_folder() -> Path | None:
+    """
+    The run-time folder of this tool, made where it is not there; None where there is none to be had.
+
+    Nobody but this user can put a file into it.
+    """
+    folder = _folder()
+    try:
+        if folder is None or not _is_ours(folder.parent):
+            return None
+        folder.mkdir(mode=0o700, exist_ok=True)
+        return folder if _is_ours(folder) else None
+    except OSError:
+        return None
+
+
 def _folder() -> Path | None:
     """The run-time folder of this user, where there is one; ours in it may not be there yet."""
     given = os.environ.get("XDG_RUNTIME_DIR")
@@ -122,11 +138,8 @@ def _is_known(value: object) -> bool:
 
 def _store(entries: Mapping[str, Known]) -> None:
     """Write the file as a whole, without the processes that have ended."""
-    folder = _folder()
-    if folder is None or not _is_ours(folder.parent):
-        return
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if not _is_ours(folder):
+    folder = own_folder()
+    if folder is None:
         return
     living = {key: known for key, known in entries.items() if _lives(key)}
     descriptor, name = tempfile.mkstemp(dir=folder, prefix=f".{_FILE}.")

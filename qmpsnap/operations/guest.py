@@ -9,6 +9,7 @@ knows the road and what this QEMU can do, and asks nobody.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -197,8 +198,33 @@ class Composer(Protocol):
         """What brings all that a paused guest wrote into its files; None: nothing is needed."""
 
 
+class Claim(Protocol):
+    """The locks of one operation, which keep other ones away from its disks."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What could not be locked as it should be, for the result."""
+
+    def take(self, paths: Collection[str]) -> None:
+        """
+        Lock files that are written, once each.
+
+        Raises:
+            DiskLocked: Another operation has one of them.
+        """
+
+    def keep(self, paths: Collection[str]) -> None:
+        """Hold files that may be removed, so that another one is known from them."""
+
+    def is_anothers(self, path: str) -> bool:
+        """Whether another operation has a file."""
+
+
 class Files(Protocol):
     """Looks at files on this host."""
+
+    def claim(self) -> AbstractContextManager[Claim]:
+        """Locks for one operation; they end with the block."""
 
     def overlay(self, plan: CreatePlan) -> Overlay:
         """

@@ -135,7 +135,7 @@ def delete(
         ready: What is to be done; None: what the request asks for.
 
     Raises:
-        Refused: Nothing was touched.
+        Refused: Nothing was touched; `DiskLocked` while another operation is at work on the disk.
         JobFailed: The job ended without doing its work; the chain is as it was.
         StoppedByChange: It was cancelled, because somebody else had changed the chain.
         TimedOut: It was cancelled at the time limit; the chain is as it was.
@@ -148,51 +148,54 @@ def delete(
         HeaderWrong, ChainUnexpected: It ran, and the outcome is not what it should be.
         ContentDiffers: It ran, and what is read is not what was read before.
     """
-    found = cleared(guest)
-    merge = ready or prepared(guest, found, request, options, allow=allow, remove=remove)
-    plan, steps, running = merge.plan, merge.steps, merge.running
-    if begins is not None:
-        begins(merge)
-    proof = Proof.begin(guest, plan) if verify and running is None else None
-    loop = Loop(
-        guest=guest,
-        kind=plan.kind,
-        file=plan.top.file,
-        job=steps.job,
-        steps=JobSteps(cancel=steps.cancel, flush=steps.flush, commit=steps.commit),
-        changed=lambda: changes(guest, (plan.disk,)),
-        room=lambda: guest.files.room(plan.written.path),
-        progress=None if progress is None else lambda view: progress(plan, view),
-        tell=tell,
-        poll_s=poll_s,
-        is_ours=running is None or running.ours is True,
-    )
-    with held(guest, () if steps.hold is None else (steps.hold,), steps.release):
-        ended = _run(guest, merge, loop, options, limits)
-        try:
-            with changing(plan.kind, plan.top.file):
-                problems = _settle(guest, loop, plan, steps, ended)
-                now, after = loop.lasting(lambda: fresh(guest, plan.disk))
-        except KeyboardInterrupt:
-            reason = "interrupted again and again when its job had ended"
-            raise OutcomeUnknown(plan.kind, plan.top.file, reason) from None
-    left_open = _left_open(plan, problems, now)
-    done = judged(
-        plan,
-        ended,
-        now,
-        after,
-        room=guest.files.room(plan.written.path) if ended.error else None,
-        seconds=options.timeout_s or 0,
-        notes=(*notes_of(found.jobs, steps.job), *left_open, *loop.patience.notes),
-    )
-    done = _with_right_headers(guest, plan, done)
-    done = _with_state(guest, _kept_for_others(guest, plan, done))
-    if verify:
-        proven, note = _verified(guest, plan, proof, done)
-        done = replace(done, notes=(*done.notes, note))
-        remove = remove and proven
-    return removed(guest, plan, steps.remove, done) if remove else done
+    with guest.files.claim() as claim:
+        found = cleared(guest, claim, (request.disk,))
+        merge = ready or prepared(guest, found, request, options, allow=allow, remove=remove)
+        plan, steps, running = merge.plan, merge.steps, merge.running
+        claim.take([layer.path for layer in (plan.written, plan.above) if layer is not None])
+        claim.keep([str(step.arguments["path"]) for step in steps.remove])
+        if begins is not None:
+            begins(merge)
+        proof = Proof.begin(guest, plan) if verify and running is None else None
+        loop = Loop(
+            guest=guest,
+            kind=plan.kind,
+            file=plan.top.file,
+            job=steps.job,
+            steps=JobSteps(cancel=steps.cancel, flush=steps.flush, commit=steps.commit),
+            changed=lambda: changes(guest, (plan.disk,)),
+            room=lambda: guest.files.room(plan.written.path),
+            progress=None if progress is None else lambda view: progress(plan, view),
+            tell=tell,
+            poll_s=poll_s,
+            is_ours=running is None or running.ours is True,
+        )
+        with held(guest, () if steps.hold is None else (steps.hold,), steps.release):
+            ended = _run(guest, merge, loop, options, limits)
+            try:
+                with changing(plan.kind, plan.top.file):
+                    problems = _settle(guest, loop, plan, steps, ended)
+                    now, after = loop.lasting(lambda: fresh(guest, plan.disk))
+            except KeyboardInterrupt:
+                reason = "interrupted again and again when its job had ended"
+                raise OutcomeUnknown(plan.kind, plan.top.file, reason) from None
+        left_open = (*notes_of(found.jobs, steps.job), *_left_open(plan, problems, now))
+        done = judged(
+            plan,
+            ended,
+            now,
+            after,
+            room=guest.files.room(plan.written.path) if ended.error else None,
+            seconds=options.timeout_s or 0,
+            notes=(*left_open, *loop.patience.notes, *claim.notes),
+        )
+        done = _with_right_headers(guest, plan, done)
+        done = _with_state(guest, _kept_for_others(guest, plan, done))
+        if verify:
+            proven, note = _verified(guest, plan, proof, done)
+            done = replace(done, notes=(*done.notes, note))
+            remove = remove and proven
+        return removed(guest, plan, steps.remove, done) if remove else done
 
 
 def _run(guest: Guest, merge: Prepared, loop: Loop, options: MergeOptions, limits: Limits) -> Ended:

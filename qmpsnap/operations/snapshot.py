@@ -19,7 +19,7 @@ from qmpsnap.formats.layers import Disk, Disks, Identity
 from qmpsnap.operations.clear import Found, cleared, notes_of
 from qmpsnap.operations.fresh import fresh_all
 from qmpsnap.operations.guards import Guard, check_create, check_idle
-from qmpsnap.operations.guest import Guest, Overlay, SnapshotSteps, State
+from qmpsnap.operations.guest import Claim, Guest, Overlay, SnapshotSteps, State
 from qmpsnap.operations.headers import Mended, ensured, mended_active
 from qmpsnap.operations.hold import held
 from qmpsnap.operations.judge import format_of
@@ -163,7 +163,8 @@ def create_all(
     """
     course = _Course()
     try:
-        return _created(guest, requests, quiesce, allow, begins, course)
+        with guest.files.claim() as claim:
+            return _created(guest, claim, tuple(requests), quiesce, allow, begins, course)
     except QmpsnapError as error:
         if course.sent:
             error.standing()
@@ -172,14 +173,16 @@ def create_all(
 
 def _created(
     guest: Guest,
-    requests: Iterable[CreateRequest],
+    claim: Claim,
+    requests: Sequence[CreateRequest],
     quiesce: Quiesce,
     allow: Collection[Guard],
     begins: Begins | None,
     course: _Course,
 ) -> tuple[Result, ...]:
-    found = cleared(guest)
+    found = cleared(guest, claim, (request.disk for request in requests))
     ready = prepared(guest, found, requests, allow=allow)
+    claim.take([plan.overlay for plan in ready.plans])
     if begins is not None:
         begins(ready)
     if any(wrong_active(disk.layers, disk) for disk in ready.disks):
@@ -206,7 +209,7 @@ def _created(
             if None not in (made, now_is := after.layers[0].identity) and now_is != made:
                 reason = "it was replaced while it was opened, and QEMU has the new one"
                 raise NamesAnother("snapshot", plan.overlay, reason)
-        notes = (*notes_of(found.jobs, but=""), *patience.notes)
+        notes = (*notes_of(found.jobs, but=""), *patience.notes, *claim.notes)
         results = tuple(
             _result(guest, ready, number, after, moment, mended[number], notes)
             for number, after in enumerate(afters)

@@ -174,7 +174,7 @@ class TestReplacedMeanwhile:
             path = rig.folder / f"{BASE}.s1"
 
             def put_another_there(step: Step) -> None:
-                path.rename(path.with_name("away"))
+                path.unlink()  # nobody has it open any more but this operation
                 path.write_bytes(b"precious")
 
             request = DeleteRequest(disk=SERIAL, file_to_merge=path.name, merge_target_file=BASE)

@@ -17,12 +17,14 @@ import qmpsnap
 
 DOORS: Final = {
     ("guests/files/door.py", "take_file"),
+    ("guests/files/locks.py", "_take"),
     ("guests/offline/guest.py", "_hold"),
     ("guests/offline/guest.py", "_release"),
     ("cli/connection.py", "record"),
 }
-"""Where files of a guest are changed, and the QEMU is run that holds a chain; and where a transcript
-is written, which somebody has asked for by its name. Nowhere else."""
+"""Where files of a guest are changed, or opened for writing to have a lock on them, and the QEMU is
+run that holds a chain; and where a transcript is written, which somebody has asked for by its name.
+Nowhere else."""
 _TESTS: Final = os.path.dirname(os.path.dirname(__file__)) + os.sep
 _PRODUCT: Final = os.path.dirname(qmpsnap.__file__) + os.sep
 _READS: Final = {

@@ -8,11 +8,13 @@ reply was lost.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.formats.layers import Disk, Disks, Identity, Layer
+from qmpsnap.guests.files.locks import DiskLocked
 from qmpsnap.operations.guards import Surroundings
 from qmpsnap.operations.guest import (
     HeaderSteps,
@@ -40,6 +42,27 @@ MADE = Overlay(is_there=False)
 
 def step(does: Does, what: str = "", **arguments: object) -> Step:
     return Step(does=does, by="qmp", what=what or does, arguments=arguments)
+
+
+class FakeClaim:
+    """The locks of one operation, in memory."""
+
+    def __init__(self, others: Collection[str] = (), notes: tuple[str, ...] = ()) -> None:
+        self.others, self.notes = others, notes
+        self.taken: list[str] = []
+        self.kept: list[str] = []
+
+    def take(self, paths: Collection[str]) -> None:
+        for path in paths:
+            if path in self.others:
+                raise DiskLocked(path, "")
+            self.taken.append(path)
+
+    def keep(self, paths: Collection[str]) -> None:
+        self.kept += paths
+
+    def is_anothers(self, path: str) -> bool:
+        return path in self.others
 
 
 class FakeGuest:
@@ -116,6 +139,10 @@ class FakeGuest:
         self.left_over: tuple[Step, ...] = ()
         """What a call that died has left."""
         self.heard = Heard(ended=True)
+        self.claimed = FakeClaim()
+        """The locks of the last operation."""
+        self.claimed_by_others: set[str] = set()
+        self.lock_notes: tuple[str, ...] = ()
         self.identities: dict[str, Identity] = {}
         """What names lead to, of layers that were identified."""
         self.plan: MergePlan | HeaderPlan | None = None
@@ -179,6 +206,11 @@ class FakeGuest:
         self._look("digest")
         self.digested.append(tuple(layer.file for layer in layers))
         return self.digests.pop(0)
+
+    @contextmanager
+    def claim(self) -> Iterator[FakeClaim]:
+        self.claimed = FakeClaim(self.claimed_by_others, self.lock_notes)
+        yield self.claimed
 
     def identity(self, path: str) -> Identity | None:
         return self.identities.get(path)

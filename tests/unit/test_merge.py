@@ -13,6 +13,7 @@ from qmpsnap.formats.verdict import Verdict
 from qmpsnap.graph.nodes import Edge, Graph, Node
 from qmpsnap.guests.files.content import CannotVerify
 from qmpsnap.guests.files.door import FileFailed
+from qmpsnap.guests.files.locks import DiskLocked
 from qmpsnap.guests.reader import TornReading
 from qmpsnap.monitor.base import (
     CommandFailed,
@@ -621,6 +622,48 @@ class TestRemoval:
         result = self.removed(fake)
         assert (result.removed, len(result.dropped)) == ((), 2)
         assert all("was not removed" in note and why in note for note in result.notes)
+
+
+class TestLocks:
+    """One operation a disk at a time."""
+
+    @pytest.mark.parametrize(
+        ("request_", "locked"),
+        [
+            (COMMIT, ["volume-1", "volume-1.s2"]),
+            (ACTIVE, ["volume-1"]),
+            (PULL, ["volume-1.s2", "volume-1.s2"]),
+        ],
+    )
+    def test_what_is_written_is_locked(self, request_: DeleteRequest, locked: list[str]) -> None:
+        fake = guest()
+        deleted(fake, request_)
+        assert fake.claimed.taken == [f"/share/{name}" for name in locked]
+        assert fake.claimed.kept == []
+
+    def test_so_is_the_active_file_first_of_all(self) -> None:
+        fake = guest(identity=("file", 1, 2))
+        fake.claimed_by_others = {"/share/volume-1.s2"}
+        with pytest.raises(DiskLocked):
+            deleted(fake)
+        assert fake.calls == ["read"]
+
+    def test_base_that_another_one_writes(self) -> None:
+        fake = guest()
+        fake.claimed_by_others = {"/share/volume-1"}
+        with pytest.raises(DiskLocked):
+            deleted(fake)
+        assert "start" not in fake.calls
+
+    def test_what_may_be_removed_is_held(self) -> None:
+        fake = guest()
+        merge.delete(fake, COMMIT, poll_s=0, remove=True)
+        assert fake.claimed.kept == ["/share/volume-1.s1"]
+
+    def test_lock_that_is_not_as_it_should_be_is_said(self) -> None:
+        fake = guest()
+        fake.lock_notes = ("elsewhere",)
+        assert "elsewhere" in deleted(fake).notes
 
 
 class TestLeftOvers:

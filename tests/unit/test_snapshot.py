@@ -8,6 +8,7 @@ import pytest
 
 from qmpsnap.errors import Failed, QmpsnapError
 from qmpsnap.formats.layers import Disk, Disks
+from qmpsnap.guests.files.locks import DiskLocked
 from qmpsnap.monitor.base import (
     CommandFailed,
     CommandTimedOut,
@@ -49,6 +50,35 @@ INTERRUPTIONS = [
     CommandTimedOut("transaction", 30),
     KeyboardInterrupt(),
 ]
+
+
+class TestLocks:
+    """One operation a disk at a time."""
+
+    def test_what_is_locked(self) -> None:
+        fake = guest(depth=2, identity=("file", 1, 2))
+        fake.identities = dict.fromkeys(("/share/volume-1.s1", "/share/volume-1"), ("file", 1, 2))
+        create(fake, CREATE)
+        assert fake.claimed.taken == ["/share/volume-1.s1", "/share/volume-1.new"]
+
+    def test_refused_while_another_one_is_at_work(self) -> None:
+        fake = guest(depth=2, identity=("file", 1, 2))
+        fake.claimed_by_others = {"/share/volume-1.s1"}
+        with pytest.raises(DiskLocked):
+            create(fake, CREATE)
+        assert fake.calls == ["read"]
+
+    def test_overlay_that_another_one_has(self) -> None:
+        fake = guest(depth=2)
+        fake.claimed_by_others = {"/share/volume-1.new"}
+        with pytest.raises(DiskLocked):
+            create(fake, CREATE)
+        assert "make" not in fake.calls
+
+    def test_lock_that_is_not_as_it_should_be_is_said(self) -> None:
+        fake = guest(depth=2)
+        fake.lock_notes = ("elsewhere",)
+        assert "elsewhere" in create(fake, CREATE).notes
 
 
 class TestNames:

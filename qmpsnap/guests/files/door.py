@@ -10,9 +10,10 @@ from qmpsnap.errors import Failed
 from qmpsnap.formats.layers import Identity
 from qmpsnap.guests.files.header import sync_file
 from qmpsnap.guests.files.identity import identity_of
+from qmpsnap.guests.files.locks import Claim
 from qmpsnap.guests.files.markers import remove_marker, write_marker
 from qmpsnap.guests.files.overlay import correct_overlay, make_overlay
-from qmpsnap.operations.step import Step
+from qmpsnap.operations.step import Does, Step
 
 
 class FileFailed(Failed):
@@ -43,14 +44,19 @@ def _check_same(path: str, wanted: object) -> None:
         raise AnotherFile(path)
 
 
-def take_file(step: Step) -> Identity | None:
+def take_file(step: Step, claim: Claim | None = None) -> Identity | None:
     """
     Carry out one act on a file; returns what it is, of one that was made.
+
+    Args:
+        step: The act.
+        claim: The locks of its operation; None where nothing is locked.
 
     Raises:
         OverlayUnsuitable, CannotMake, QemuImgMissing, QemuImgFailed: See `make_overlay`.
         FileFailed: It could not be removed or synced.
         AnotherFile: Its name leads to another one than was meant.
+        NotOurs: It was to be taken back, and may be somebody else's by now.
     """
     given = step.arguments
     path = str(given["path"])
@@ -62,6 +68,7 @@ def take_file(step: Step) -> Identity | None:
                 backing_name=str(given["backing"]),
                 backing_format=str(given["backing-format"]),
                 like=str(given["like"]),
+                claim=claim,
             )
         case "record-backing":
             correct_overlay(
@@ -81,6 +88,9 @@ def take_file(step: Step) -> Identity | None:
                 raise FileFailed("remove", path, error.strerror or str(error)) from error
         case "unlink":
             try:
+                if step.does is Does.DISCARD and claim is not None:
+                    claim.take_back(path)
+                    return None
                 with suppress(FileNotFoundError):
                     _check_same(path, given.get("identity"))
                     os.unlink(path)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
 from qmpsnap.formats.layers import Identity
 from qmpsnap.guests.files.content import digest_of
 from qmpsnap.guests.files.identity import identity
+from qmpsnap.guests.files.locks import Claim
 from qmpsnap.guests.files.neighbours import room_of
 from qmpsnap.guests.files.overlay import look_at_overlay
 from qmpsnap.operations.guest import Overlay
@@ -15,6 +19,20 @@ from qmpsnap.operations.volume import VolumeLayer
 
 class LocalFiles:
     """See `operations.guest.Files`."""
+
+    def __init__(self) -> None:
+        self.claimed: Claim | None = None
+        """The locks of the operation that is at work."""
+
+    @contextmanager
+    def claim(self) -> Iterator[Claim]:
+        """See `Files.claim`."""
+        outer = self.claimed
+        with closing(Claim()) as self.claimed:
+            try:
+                yield self.claimed
+            finally:
+                self.claimed = outer
 
     def overlay(self, plan: CreatePlan) -> Overlay:
         """See `Files.overlay`."""

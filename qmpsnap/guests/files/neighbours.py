@@ -11,6 +11,7 @@ import os
 import stat
 from collections.abc import Collection
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 from qmpsnap.formats.layers import Disk, Identity
@@ -161,6 +162,27 @@ def _opened(folder: str) -> set[Identity]:
         for _, key in descriptors(folder, numbers):
             found.add(key)
     return found
+
+
+def holders(wanted: Identity, lock: str) -> tuple[str, ...]:
+    """
+    Find the processes that hold a lock on a file, as far as they can be looked at.
+
+    Args:
+        wanted: The file.
+        lock: How the line of this lock ends in `/proc/PID/fdinfo/N`, proc(5).
+    """
+    found = []
+    for pid in filter(str.isdecimal, os.listdir(_PROC)):
+        folder = f"{_PROC}/{pid}/fd"
+        with suppress(OSError):
+            for number, key in descriptors(folder, os.listdir(folder)):
+                if key != wanted:
+                    continue
+                lines = Path(f"{_PROC}/{pid}/fdinfo/{number}").read_text().splitlines()
+                if any(one.startswith("lock:") and one.endswith(lock) for one in lines):
+                    found.append(_description(pid))
+    return tuple(found)
 
 
 def _description(pid: str) -> str:

@@ -20,6 +20,7 @@ from qmpsnap.guests.files import qemu_img
 from qmpsnap.guests.files.header import read_header
 from qmpsnap.guests.files.identity import identity, identity_of
 from qmpsnap.guests.files.lease import is_open_nowhere
+from qmpsnap.guests.files.locks import Claim, lock_byte
 from qmpsnap.guests.files.mounts import loses
 from qmpsnap.operations.guest import Overlay
 from qmpsnap.operations.names import spellings, tidy
@@ -89,7 +90,13 @@ def _check_folder(plan: CreatePlan) -> None:
 
 
 def make_overlay(
-    path: str, *, size: int, backing_name: str, backing_format: str, like: str
+    path: str,
+    *,
+    size: int,
+    backing_name: str,
+    backing_format: str,
+    like: str,
+    claim: Claim | None = None,
 ) -> Identity:
     """
     Write an overlay under a temporary name, then link.
@@ -104,6 +111,7 @@ def make_overlay(
         backing_name: What its header names.
         backing_format: The format of that.
         like: A file whose owner and mode it gets.
+        claim: Has the new file locked, before it gets its name; None: it is not.
 
     Returns:
         What it is, whatever comes to have its name.
@@ -115,7 +123,6 @@ def make_overlay(
     folder = os.path.dirname(path)
     try:
         descriptor, temporary = tempfile.mkstemp(_SUFFIX, _PREFIX, folder)
-        os.close(descriptor)
     except OSError as error:
         raise CannotMake(path, str(error)) from error
     try:
@@ -123,22 +130,28 @@ def make_overlay(
             temporary, backing_name=backing_name, backing_format=backing_format, size=size
         )
         _like(temporary, like)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-            made = identity_of(os.fstat(file.fileno()))
+        os.fsync(descriptor)
+        made = identity_of(os.fstat(descriptor))
+        if claim is not None:
+            with suppress(OSError):  # its file system knows no such locks
+                lock_byte(descriptor)
         os.link(temporary, path)
         try:
             _sync_folder(folder)
         except BaseException:
             with suppress(FileNotFoundError):
-                os.unlink(path)
+                if os.path.samestat(os.lstat(path), os.fstat(descriptor)):
+                    os.unlink(path)
             raise
+        if claim is not None:
+            claim.made(path, os.dup(descriptor))
     except FileExistsError as error:
         advice = "Another program made it just now; look at it, then try again."
         raise OverlayUnsuitable(path, "it is there already", advice) from error
     except OSError as error:
         raise CannotMake(path, str(error)) from error
     finally:
+        os.close(descriptor)
         with suppress(OSError):
             os.unlink(temporary)
     return made

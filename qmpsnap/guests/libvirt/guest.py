@@ -163,7 +163,7 @@ class LibvirtGuest(Closable):
     def take(self, step: Step) -> object:
         """See `Door.take`."""
         if step.by == "file":
-            return take_file(step)
+            return take_file(step, self.files.claimed)
         if step.by == "qmp":
             return self._monitor.execute(step.what, step.arguments)
         if step.does in (Does.FREEZE, Does.THAW):

@@ -111,7 +111,7 @@ class OfflineGuest(Closable):
             self._release()
             return None
         if step.by == "file":
-            return take_file(step)
+            return take_file(step, self.files.claimed)
         if step.by == "qmp":
             return self._engine.take(step)
         if isinstance(step, Redefine):

@@ -147,7 +147,7 @@ class QmpGuest(Closable):
     def take(self, step: Step) -> object:
         """See `Door.take`."""
         if step.by == "file":
-            return take_file(step)
+            return take_file(step, self.files.claimed)
         if step.by == "agent":
             return self._quiescer.take(step)
         try:

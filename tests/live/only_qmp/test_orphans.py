@@ -147,8 +147,8 @@ def test_no_node_of_others_is_touched(folder: Path) -> None:
         with rig.host() as host, pytest.raises(Killed):
             merge.delete(dying_at(host, Does.CLOSE), REQUESTS["active-commit"])
         theirs = add_their_nodes(rig)
-        with rig.host() as host:
-            cleared(host)
+        with rig.host() as host, host.files.claim() as claim:
+            cleared(host, claim, (DISK,))
         assert nodes(rig) == in_chain(rig) | theirs
         assert rig.guest.qmp("query-jobs") == []
 
