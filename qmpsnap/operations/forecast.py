@@ -26,6 +26,7 @@ from qmpsnap.operations.snapshot import Prepared
 from qmpsnap.operations.snapshot import prepared as prepared_snapshot
 from qmpsnap.operations.space import Growth, growth
 from qmpsnap.operations.step import Does, Step
+from qmpsnap.operations.volume import on_the_same_node
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +37,7 @@ class Forecast:
     kind: str
     """`create`, `commit`, `active-commit`, `pull`; or what is done to a job."""
     why: str
-    """Why it is this kind of merge, where another one was possible."""
+    """Why it is this kind of merge, where another one was possible; and whom else it changes."""
     steps: tuple[Step, ...]
     moved: Growth | None
     """Bytes that are copied, and that the written file grows by; None where it is not known."""
@@ -74,7 +75,9 @@ def forecast_delete(
     return Forecast(
         disk=plan.disk.disk,
         kind=plan.kind,
-        why=plan.why,
+        why="; ".join(
+            one for one in (plan.why, *on_the_same_node(plan.disk, seen.disks.disks)) if one
+        ),
         steps=(
             *seen.clear,
             *acts[: len(acts) - len(removing)],
@@ -107,7 +110,7 @@ def forecast_create(
         Forecast(
             disk=plan.disk.disk,
             kind="create",
-            why="",
+            why="; ".join(on_the_same_node(plan.disk, seen.disks.disks)),
             steps=(
                 *(
                     (*seen.clear, *_mendings(guest, ready), *ready.steps.hold)

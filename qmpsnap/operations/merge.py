@@ -38,6 +38,7 @@ from qmpsnap.operations.run_state import remarks
 from qmpsnap.operations.shape import check_shape
 from qmpsnap.operations.step import Does, NotNow, Step
 from qmpsnap.operations.unchanged import changes, check_unchanged
+from qmpsnap.operations.volume import on_the_same_node
 
 Progress = Callable[[MergePlan, JobView], None]
 
@@ -152,7 +153,7 @@ def delete(
         found = cleared(guest, claim, (request.disk,))
         merge = ready or prepared(guest, found, request, options, allow=allow, remove=remove)
         plan, steps, running = merge.plan, merge.steps, merge.running
-        claim.take([layer.path for layer in (plan.written, plan.above) if layer is not None])
+        claim.take([one.path for one in (plan.written, plan.above) if one is not None])
         claim.keep([str(step.arguments["path"]) for step in steps.remove])
         if begins is not None:
             begins(merge)
@@ -179,7 +180,7 @@ def delete(
             except KeyboardInterrupt:
                 reason = "interrupted again and again when its job had ended"
                 raise OutcomeUnknown(plan.kind, plan.top.file, reason) from None
-        left_open = (*notes_of(found.jobs, steps.job), *_left_open(plan, problems, now))
+        said = (*notes_of(found.jobs, steps.job), *on_the_same_node(plan.disk, found.disks.disks))
         done = judged(
             plan,
             ended,
@@ -187,7 +188,7 @@ def delete(
             after,
             room=guest.files.room(plan.written.path) if ended.error else None,
             seconds=options.timeout_s or 0,
-            notes=(*left_open, *loop.patience.notes, *claim.notes),
+            notes=(*said, *_left_open(plan, problems, now), *loop.patience.notes, *claim.notes),
         )
         done = _with_right_headers(guest, plan, done)
         done = _with_state(guest, _kept_for_others(guest, plan, done))

@@ -57,7 +57,7 @@ from qmpsnap.operations.swapped import (
     made_identity,
 )
 from qmpsnap.operations.unchanged import GraphChanged, check_unchanged
-from qmpsnap.operations.volume import unseen
+from qmpsnap.operations.volume import on_the_same_node, unseen
 
 
 @dataclass(slots=True)
@@ -210,8 +210,9 @@ def _created(
                 reason = "it was replaced while it was opened, and QEMU has the new one"
                 raise NamesAnother("snapshot", plan.overlay, reason)
         notes = (*notes_of(found.jobs, but=""), *patience.notes, *claim.notes)
+        shared = [on_the_same_node(disk, found.disks.disks) for disk in ready.disks]
         results = tuple(
-            _result(guest, ready, number, after, moment, mended[number], notes)
+            _result(guest, ready, number, after, moment, mended[number], (*shared[number], *notes))
             for number, after in enumerate(afters)
         )
         check_consistent(quiesce, moment, ready.files)

@@ -6,6 +6,7 @@ What passes is a `Volume`: each of its layers has a path on this host and a form
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
@@ -193,6 +194,24 @@ def _usable(layer: Layer, disk: str) -> VolumeLayer:
             "Start the guest with absolute file names.",
         )
     return VolumeLayer(**_values(layer))
+
+
+def on_the_same_node(disk: Disk, others: Iterable[Disk]) -> tuple[str, ...]:
+    """
+    What is said of a disk whose node is another device's as well: what is done is done to both.
+
+    Args:
+        disk: The disk.
+        others: All disks of the guest.
+    """
+    names = [
+        other.disk
+        for other in others
+        if other.disk != disk.disk and other.root is not None and other.root == disk.root
+    ]
+    if not names:
+        return ()
+    return (f"{', '.join(names)} and {disk.disk} are on one node: this changes all of them",)
 
 
 def unseen(disk: Disk) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from typing import IO
 
 import pytest
 
-from qmpsnap.guests.files.locks import BYTE
+from qmpsnap.guests.files.bytes import BYTE
 from qmpsnap.operations import merge
 from qmpsnap.operations.requests import CreateRequest
 from qmpsnap.operations.snapshot import create_all

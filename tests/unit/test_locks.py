@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from qmpsnap.guests.files import locks
+from qmpsnap.guests.files import bytes as locked_bytes
+from qmpsnap.guests.files.bytes import BYTE, in_use_by_qemu
 from qmpsnap.guests.files.door import take_file
-from qmpsnap.guests.files.locks import BYTE, Claim, DiskLocked, NotOurs, in_use_by_qemu
+from qmpsnap.guests.files.locks import Claim, DiskLocked, NotOurs
 from qmpsnap.operations.step import Does, Step
 
 HOLD = """
@@ -71,7 +72,7 @@ def locked(path: Path) -> list[tuple[int, int]]:
 def qemu_locks(path: Path, start: int) -> int:
     """Lock a byte as QEMU does; returns the descriptor."""
     descriptor = os.open(path, os.O_RDWR)
-    lock = locks._LOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, start, 1, 0)
+    lock = locked_bytes._LOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, start, 1, 0)
     fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, lock)
     return descriptor
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import struct
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -13,6 +15,7 @@ import pytest
 
 from qmpsnap.guests.files import neighbours
 from qmpsnap.guests.files.neighbours import other_users
+from tests.unit import samples
 
 Hold = Callable[[Path], int]
 
@@ -164,3 +167,33 @@ def test_processes_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
     users, (note,) = other_users(["/share/base"], "")
     assert users == {}
     assert "processes of other users could not be looked at" in note
+
+
+class TestLocksOfQemu:
+    """A QEMU of another host has no process here, but its locks are known to the file system."""
+
+    @pytest.fixture(autouse=True)
+    def _elsewhere(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(neighbours, "processes_with", lambda *_: ({}, 1, 0))
+        monkeypatch.setattr(neighbours, "is_open_nowhere", lambda _path: False)
+
+    def around(self, *files: Path, left: bool, runs: bool) -> dict[str, tuple[str, ...]]:
+        layers = tuple(samples.layer(path.name, path=str(path)) for path in files)
+        paths = [str(path) for path in files] if left else None
+        disk = samples.disk(layers=layers, root=None)
+        return dict(neighbours.surroundings(disk, paths, runs=runs).readers)
+
+    @pytest.mark.parametrize("byte", [100, 263])
+    @pytest.mark.parametrize(
+        ("left", "runs", "told"), [(True, True, True), (False, False, True), (False, True, False)]
+    )
+    def test_of_one_file(
+        self, files: tuple[Path, ...], byte: int, left: bool, runs: bool, told: bool
+    ) -> None:
+        top, base, _ = files
+        with base.open("r+b") as locked:
+            lock = struct.pack("@hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, byte, 1, 0)
+            fcntl.fcntl(locked, fcntl.F_OFD_SETLK, lock)
+            expected = {str(base): ("a QEMU of this or another host, by its locks",)}
+            assert self.around(top, base, left=left, runs=runs) == (expected if told else {})
+        assert self.around(top, base, left=left, runs=runs) == {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -15,6 +15,7 @@ from qmpsnap.operations.volume import (
     FileNotHere,
     FileReplaced,
     FormatUncertain,
+    on_the_same_node,
     unseen,
     usable,
 )
@@ -183,3 +184,11 @@ def test_format_that_qemu_guessed(format_: str, refused: bool) -> None:
             usable(disk)
     else:
         usable(disk)
+
+
+def test_two_devices_on_one_node() -> None:
+    one, other = samples.disk(2), samples.disk(2, disk="vdb")
+    (said,) = on_the_same_node(one, [one, other])
+    assert said == "vdb and vda are on one node: this changes all of them"
+    assert on_the_same_node(one, [one, replace(other, root="another")]) == ()
+    assert on_the_same_node(replace(one, root=None), [one, replace(other, root=None)]) == ()

@@ -17,23 +17,17 @@ import errno
 import fcntl
 import os
 import signal
-import struct
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Final
 
 from qmpsnap.errors import Failed, Refused
 from qmpsnap.formats.layers import Identity
+from qmpsnap.guests.files.bytes import BYTE, has_lock, lock_byte, qemu_has
 from qmpsnap.guests.files.identity import identity, image_identity
 from qmpsnap.guests.files.neighbours import holders, processes_with
 from qmpsnap.monitor.memory import own_folder
 
-BYTE: Final = 1 << 62
-"""Which byte of a file is locked; beyond the end of all files, where advisory locks may lie too."""
-_QEMU: Final = ((100, 64), (200, 64))
-"""QEMU's bytes for what it does with an image, and for what it does not share."""
-_LOCK: Final = struct.Struct("@hhqqi4x")
-"""`struct flock`, fcntl(2): type, whence, start, length, pid."""
 _TAKEN: Final = (errno.EAGAIN, errno.EACCES)
 
 
@@ -92,7 +86,7 @@ class Claim:
     def _take(self, path: str, key: Identity) -> None:
         why: str | None = None
         if key[0] == "file":
-            if _has(path, BYTE, 1):
+            if has_lock(path, BYTE, 1):
                 raise DiskLocked(path, _who(key))
             try:
                 self._lock(os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))
@@ -146,7 +140,7 @@ class Claim:
 
     def is_anothers(self, path: str) -> bool:
         """See `Claim.is_anothers`."""
-        return identity(path) not in self._held and _has(path, BYTE, 1)
+        return identity(path) not in self._held and has_lock(path, BYTE, 1)
 
     def made(self, path: str, descriptor: int) -> None:
         """Take note of a file that was made, and is locked already; its descriptor is ours now."""
@@ -179,47 +173,6 @@ class Claim:
             os.unlink(path)
 
 
-def lock_byte(descriptor: int) -> None:
-    """
-    Lock our byte of a file that is open for writing.
-
-    Raises:
-        OSError: Another open descriptor has it, or the file system knows no such locks.
-    """
-    lock = _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, BYTE, 1, 0)
-    fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, lock)
-
-
-def in_use_by_qemu(path: str) -> bool:
-    """
-    Whether a QEMU, on whichever host, has locks of its own on a file.
-
-    The kernel asks the server of a network file system. Whoever reads with `force-share` has none.
-    """
-    return any(_has(path, start, length) for start, length in _QEMU)
-
-
-def _has(path: str, start: int, length: int) -> bool:
-    """Whether somebody has a lock on some bytes of a file; False where it cannot be told."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        return _is_locked(descriptor, start, length)
-    finally:
-        os.close(descriptor)
-
-
-def _is_locked(descriptor: int, start: int, length: int) -> bool:
-    asked = _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, start, length, 0)
-    try:
-        found = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, asked)
-    except OSError:
-        return False
-    return bool(_LOCK.unpack(found)[0] != fcntl.F_UNLCK)
-
-
 @contextmanager
 def _alone(descriptor: int) -> Iterator[str | None]:
     """
@@ -245,7 +198,7 @@ def _alone(descriptor: int) -> Iterator[str | None]:
 
 
 def _seen_in_use(descriptor: int) -> str | None:
-    if any(_is_locked(descriptor, start, length) for start, length in _QEMU):
+    if qemu_has(descriptor):
         return "a QEMU has it open"
     key = image_identity(os.fstat(descriptor))
     users, _, hidden = processes_with(() if key is None else (key,))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from qmpsnap.formats.layers import Disk, Identity
+from qmpsnap.guests.files.bytes import in_use_by_qemu
 from qmpsnap.guests.files.identity import identity
 from qmpsnap.guests.files.lease import is_open_nowhere
 from qmpsnap.guests.files.opened import descriptors
@@ -22,6 +23,7 @@ from qmpsnap.operations.guards import Surroundings
 from qmpsnap.operations.space import Room
 
 _PROC: Final = "/proc"
+_BY_LOCKS: Final = "a QEMU of this or another host, by its locks"
 
 
 def other_users(
@@ -106,6 +108,10 @@ def surroundings(
     active = disk.layers[0].path if runs and left is None else None
     own = qemu if left is None else None
     readers, notes = other_users(paths, active, qemu=own, left=left is not None)
+    if not runs or left is not None:  # else the guest's own QEMU has locks on them
+        readers |= {
+            path: (_BY_LOCKS,) for path in paths if path not in readers and in_use_by_qemu(path)
+        }
     allocated, free = space_of(paths)
     return Surroundings(readers=readers, allocated=allocated, free=free, notes=notes)
 

@@ -17,10 +17,11 @@ from qmpsnap.errors import Failed, Refused
 from qmpsnap.formats.layers import Identity
 from qmpsnap.formats.qcow2 import BadHeader
 from qmpsnap.guests.files import qemu_img
+from qmpsnap.guests.files.bytes import lock_byte
 from qmpsnap.guests.files.header import read_header
 from qmpsnap.guests.files.identity import identity, identity_of
 from qmpsnap.guests.files.lease import is_open_nowhere
-from qmpsnap.guests.files.locks import Claim, lock_byte
+from qmpsnap.guests.files.locks import Claim
 from qmpsnap.guests.files.mounts import loses
 from qmpsnap.operations.guest import Overlay
 from qmpsnap.operations.names import spellings, tidy
