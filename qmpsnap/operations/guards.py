@@ -18,7 +18,7 @@ from qmpsnap.formats.layers import Disk
 from qmpsnap.operations.job.states import ENDING, JobReport
 from qmpsnap.operations.plan_merge import MergePlan
 from qmpsnap.operations.space import growth
-from qmpsnap.operations.volume import VolumeLayer
+from qmpsnap.operations.volume import VolumeLayer, whole_pull
 
 
 class Guard(StrEnum):
@@ -76,6 +76,8 @@ class Surroundings:
     """Bytes that the file system of each layer has left, by path."""
     recorded: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Snapshots that libvirt keeps a record of, by the path of their overlay."""
+    checkpoints: frozenset[str] = frozenset()
+    """Names of libvirt's checkpoints: it takes their bitmaps along in a merge."""
     notes: tuple[str, ...] = ()
     """What could not be looked at, and why."""
 
@@ -142,13 +144,12 @@ def _refusals(plan: MergePlan, around: Surroundings) -> list[WouldHarm]:
                     Guard.GROW_BASE,
                     f"{plan.base.file} has {sizes[0]} bytes, {plan.top.file} has {sizes[1]}: "
                     "QEMU would grow it",
-                    "The disk was grown after the snapshot: pull instead (`--method pull`, or "
-                    "Nova's way).",
+                    f"The disk was grown after the snapshot. {whole_pull(plan.disk)}.",
                 )
             )
     found += _no_room(plan, around)
     for layer in plan.dropped:
-        found += _lost_bitmaps(layer) + _lost_snapshots(layer)
+        found += _lost_bitmaps(plan, layer, around) + _lost_snapshots(layer)
     return found + _lost_records(plan, around)
 
 
@@ -158,19 +159,27 @@ with libvirt 11.3 on QEMU 10.0 and 12.8 on 11.1; removed from a qcow2 base, and 
 persistent, stands for no backup, and would refuse every later pull of that disk."""
 
 
-def _lost_bitmaps(layer: VolumeLayer) -> list[WouldHarm]:
+def _lost_bitmaps(plan: MergePlan, layer: VolumeLayer, around: Surroundings) -> list[WouldHarm]:
     if "bitmaps" not in layer.flags:
         return []
     bitmaps = layer.node_details.bitmaps if layer.node_details else ()
     if bitmaps == (_LEFT_BY_A_PIVOT,):
         return []
+    of_checkpoints = bool(bitmaps) and {*bitmaps} <= {_LEFT_BY_A_PIVOT, *around.checkpoints}
+    if of_checkpoints and plan.written.format == "qcow2":
+        return []  # libvirt merges them into the file that is written
     names = ", ".join(bitmaps) or "by its header"
+    if of_checkpoints:
+        how = "delete the checkpoints (`virsh checkpoint-delete`)"
+    elif layer.node_details is None:
+        how = f"remove the bitmaps (`qemu-img bitmap --remove -f qcow2 {layer.path} NAME`)"
+    else:
+        how = "remove the bitmaps (QMP `block-dirty-bitmap-remove`)"
     return [
         WouldHarm(
             Guard.BITMAPS,
             f"{layer.file} leaves the chain, and has dirty bitmaps ({names})",
-            "The next incremental backup would have to be a full one. Make the backup first, then "
-            "remove the bitmaps (`block-dirty-bitmap-remove`).",
+            f"The next incremental backup would have to be a full one. Make the backup first, then {how}.",
         )
     ]
 
@@ -240,7 +249,7 @@ def _harm_to_readers(plan: MergePlan, around: Surroundings) -> list[WouldHarm]:
                     Guard.SHARED_BASE,
                     f"{plan.base.file} would be written, and {layer.file} is also read by "
                     f"{', '.join(others)}",
-                    "Pull instead (`--method pull`, or Nova's way): it writes the active file only.",
+                    f"{whole_pull(plan.disk)}: it writes the active file only.",
                 )
             )
     return found

@@ -17,7 +17,7 @@ shorter than what is committed into it grows; `guards` has that.
 from __future__ import annotations
 
 from qmpsnap.errors import Refused
-from qmpsnap.operations.volume import DiskUnsuitable, Volume, VolumeLayer
+from qmpsnap.operations.volume import DiskUnsuitable, Volume, VolumeLayer, whole_pull
 
 
 class ShorterLayer(Refused):
@@ -59,8 +59,7 @@ def check_lengths(
     base_size = _known(disk, base)
     if size >= base_size:
         return
-    ways = "; `--method pull` does it" if len(disk.layers) == 2 else ""
-    pull = f"Pull the whole chain (in Nova's words: both names null{ways})"
+    pull = whole_pull(disk)
     command = f"qemu-img resize -f {hiding.format} {hiding.path} {base_size}"
     if above is None:
         live = f"`virsh blockresize`, QMP `block_resize` to {base_size}"

@@ -16,7 +16,7 @@ from qmpsnap.formats.layers import Disks
 from qmpsnap.operations.lengths import ShorterLayer, check_lengths
 from qmpsnap.operations.names import find_snapshot, folder_of, name_of_base
 from qmpsnap.operations.requests import DeleteRequest, NamedDeleteRequest
-from qmpsnap.operations.volume import DiskUnsuitable, Volume, VolumeLayer, usable
+from qmpsnap.operations.volume import DiskUnsuitable, Volume, VolumeLayer, usable, whole_pull
 
 
 class NotInChain(Refused):
@@ -43,14 +43,15 @@ class ForeignLayer(Refused):
 
     msg = "{self.what} would be {self.path}, which is not in {self.folder}"
     remedy = (
-        "See with `qmpsnap chain` where this chain leads, and why. Nothing was merged; a pull "
-        "of the whole chain (`--method pull`) writes the active file only. (`--allow "
-        "foreign-layer` does it all the same.)"
+        "See with `qmpsnap chain` where this chain leads, and why. {self.pull}: that writes the "
+        "active file only. (`--allow foreign-layer` does it all the same.)"
     )
 
     what: str
     path: str
     folder: str
+    pull: str
+    """See `whole_pull`."""
 
 
 class WrongOrder(Refused):
@@ -176,11 +177,7 @@ def plan_delete(
             if len(disk.layers) != 2:
                 # The active file keeps its name, so an older snapshot would go by the name of
                 # the one that was deleted.
-                raise DiskUnsuitable(
-                    disk.disk,
-                    "only the last snapshot that is left can be deleted by pull",
-                    "Delete it by commit (`--method commit`).",
-                )
+                raise _older_by_pull(disk, top, base, foreign)
             return _plan_pull(disk, None)
         if request.method == "commit":
             return _plan_commit(disk, top, base, foreign)
@@ -198,6 +195,17 @@ def plan_delete(
         _position(disk, "merge_target_file", request.merge_target_file, foreign),
         foreign,
     )
+
+
+def _older_by_pull(disk: Volume, top: int, base: int, foreign: bool) -> DiskUnsuitable:
+    """Refuse to pull one of several snapshots, and name a way that is not refused."""
+    try:
+        _plan_commit(disk, top, base, foreign)
+        advice = "Delete it by commit (`--method commit`)."
+    except Refused:
+        advice = f"{whole_pull(disk)}."
+    reason = "only the last snapshot that is left can be deleted by pull"
+    return DiskUnsuitable(disk.disk, reason, advice)
 
 
 def _commit_or_pull(disk: Volume, top: int, base: int, foreign: bool) -> MergePlan:
@@ -248,7 +256,7 @@ def _plan_commit(disk: Volume, top: int, base: int, foreign: bool) -> MergePlan:
         (f"the file that {upper.file} is committed into", lower),
     ):
         if folder_of(layer) != own and not foreign:
-            raise ForeignLayer(what, layer.path, own)
+            raise ForeignLayer(what, layer.path, own, whole_pull(disk))
     above = layers[top - 1] if top else None
     if above is not None and "filter" in upper.flags:
         nodes = str(upper.top_node), above.file, upper.file, str(above.node), str(upper.node)
@@ -295,6 +303,6 @@ def _position(disk: Volume, field: str, name: str, foreign: bool) -> int:
     for position, layer in enumerate(disk.layers):
         if layer.file == name:
             if folder_of(layer) != folder and not foreign:
-                raise ForeignLayer(f"{field} {name!r}", layer.path, folder)
+                raise ForeignLayer(f"{field} {name!r}", layer.path, folder, whole_pull(disk))
             return position
     raise NotInChain(field, name, disk.disk, disk.chain_text)

@@ -18,7 +18,7 @@ from typing import Final, Literal
 
 from qmpsnap.errors import Failed, Refused
 from qmpsnap.operations.guest import Guest, Thawed
-from qmpsnap.operations.run_state import why_silent
+from qmpsnap.operations.run_state import how_to_be_heard, why_silent
 from qmpsnap.operations.step import Step
 
 Consistency = Literal["filesystem", "crash"]
@@ -66,14 +66,15 @@ class CannotFreeze(Refused):
     """The guest's filesystems could not be frozen, and a consistent snapshot was required."""
 
     msg = "the guest's filesystems were not frozen: {self.reason}"
-    remedy = (
-        "Check that qemu-guest-agent runs in the guest and that its channel is there, or do "
-        "without: `--quiesce try`."
-    )
+    remedy = "{self.advice}"
 
     reason: str
     asked: bool = False
     """Whether the agent was asked to, so that it may have begun, or may do it later."""
+    advice: str = (
+        "Check that qemu-guest-agent runs in the guest and that its channel is there, or do "
+        "without: `--quiesce try`."
+    )
 
 
 class NotThawed(Failed):
@@ -150,7 +151,11 @@ def frozen(guest: Guest, quiesce: Quiesce, moment: Moment) -> Iterator[None]:
         try:
             moment.frozen = _count(guest.take(freeze))
             if not moment.frozen:
-                raise CannotFreeze("it has none that can be frozen", asked=True)
+                raise CannotFreeze(
+                    "it has none that can be frozen",
+                    asked=True,
+                    advice="Do without: `--quiesce try`.",
+                )
         except CannotFreeze as error:
             asked = False
             if error.asked:
@@ -179,7 +184,7 @@ def freeze_steps(guest: Guest, quiesce: Quiesce, run: str | None) -> tuple[Step,
     """
     silent = why_silent(run)
     if silent is not None:
-        raise CannotFreeze(silent)
+        raise CannotFreeze(silent, advice=how_to_be_heard(run))
     return guest.compose.freeze(quiesce.limit_s)
 
 

@@ -29,6 +29,9 @@ STILL: Final = frozenset(
 )
 """States that only a command ends. A guest that sleeps (`suspended`) is woken by its own clock."""
 
+_RESUMABLE: Final = frozenset({"paused", "prelaunch", "io-error", "watchdog"})
+"""States that end by a command to go on."""
+
 _REMARKS: Final = {
     "io-error": "is stopped by an input/output error of one of its disks, and goes on by QMP `cont` "
     "or `virsh resume`",
@@ -53,3 +56,16 @@ def why_silent(state: str | None) -> str | None:
     if state == OFF:
         return "the guest is off"
     return f"the guest does not run ({state}), so its agent cannot answer"
+
+
+def how_to_be_heard(state: str | None) -> str:
+    """What to do where `why_silent` says why nobody in the guest can answer."""
+    if state == OFF:
+        return "A guest that is off needs no freeze: leave `--quiesce` out."
+    if state == SUSPENDED:
+        how = "Wake it (`virsh dompmwakeup`; QMP `system_wakeup`), or do"
+    elif state in _RESUMABLE:
+        how = "Let it run (`virsh resume`; QMP `cont`), or do"
+    else:
+        how = "Do"
+    return f"{how} without: `--quiesce try`."

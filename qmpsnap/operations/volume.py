@@ -118,6 +118,17 @@ class Volume(Disk):
     """At least one."""
 
 
+def whole_pull(disk: Disk) -> str:
+    """
+    How to pull the whole chain: the way out where a commit would write what others use.
+
+    By a snapshot's name only the last one that is left can be pulled.
+    """
+    two = len(disk.layers) == 2
+    how = "; `--method pull` does it" if two else ", which deletes all its snapshots"
+    return f"Pull the whole chain (`volume-snapshot-delete` with both names null{how})"
+
+
 def usable(disk: Disk) -> Volume:
     """
     Return the disk as a volume, or refuse what is unsuitable or not known well enough.

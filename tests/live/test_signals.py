@@ -15,6 +15,7 @@ from qmpsnap.guests.libvirt.guest import LibvirtGuest
 from qmpsnap.guests.qmp.guest import QmpGuest
 from qmpsnap.operations.step import Does
 from tests.rig.doors import at, patch
+from tests.rig.remedies import remedy
 from tests.rig.rig import BASE, DISK, SERIAL, Rig, Said
 from tests.rig.roads import MakeRig, Road
 from tests.rig.signals import CALLS, Signalled, calls, check, handlers, signal_at_every_call, told
@@ -100,6 +101,7 @@ def test_at_every_call(
     assert {"failed", "done"} <= set(found)
 
 
+@remedy("Interrupted")
 @situation(
     "Ctrl-C, SIGTERM or SIGHUP while a block job copies",
     happens="the command ends with one status line, `deleting` `0%`; the job goes on in the guest",

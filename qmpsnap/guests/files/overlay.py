@@ -40,7 +40,9 @@ class OverlayUnsuitable(Refused):
 
     path: str
     reason: str
-    advice: str = "Remove it if nobody needs it, or choose another name."
+    advice: str = (
+        "Choose another name: it may be another guest's, which does not show while it is off."
+    )
 
 
 class FolderUnsuitable(Refused):

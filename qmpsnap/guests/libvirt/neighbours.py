@@ -54,7 +54,25 @@ def surroundings_of(
     for path, users in defined.items():
         readers[path] = (*readers.get(path, ()), *users)
     recorded = call(domain, "virDomainListAllSnapshots", lambda: recorded_snapshots(domain))
-    return replace(seen, readers=readers, recorded=recorded, notes=notes)
+    return replace(
+        seen,
+        readers=readers,
+        recorded=recorded,
+        checkpoints=_checkpoints(domain) if runs else frozenset(),
+        notes=notes,
+    )
+
+
+def _checkpoints(domain: Any) -> frozenset[str]:
+    """
+    Names of libvirt's checkpoints, whose bitmaps it merges into the file that a merge writes.
+
+    Source: qemuBlockBitmapsHandleCommitFinish(), qemu_block.c; libvirt 6.0 and later.
+    """
+    try:
+        return frozenset(one.getName() for one in domain.listAllCheckpoints())
+    except (libvirt_module().libvirtError, AttributeError):
+        return frozenset()  # older than checkpoints
 
 
 def defined_users(

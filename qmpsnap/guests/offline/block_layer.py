@@ -43,13 +43,20 @@ class CannotOpen(Refused):
     """The chain cannot be opened as it is said to be, or somebody else has it open."""
 
     msg = "the chain of {self.file} cannot be opened: {self.reason}"
-    remedy = (
-        "Nothing was changed. When a lock is in the way, the guest has just been started, or "
-        "another program uses the file."
-    )
+    remedy = "Nothing was changed. {self.advice}"
 
     file: str
     reason: str
+
+    @property
+    def advice(self) -> str:
+        """By the cause: QEMU takes locks on files, and none on block devices."""
+        if " lock" in self.reason:
+            return (
+                "The guest has just been started, or another program uses the file: give the same "
+                "command again when that has ended."
+            )
+        return "Mend the cause, then give the same command again."
 
 
 @contextmanager

@@ -33,6 +33,7 @@ from qmpsnap.operations.plan_header import HeaderPlan
 from qmpsnap.operations.plan_merge import MergePlan
 from qmpsnap.operations.plan_snapshot import CreatePlan
 from qmpsnap.operations.quiesce import CannotFreeze
+from qmpsnap.operations.run_state import OFF, how_to_be_heard
 from qmpsnap.operations.step import Does, Step
 from qmpsnap.operations.volume import DiskUnsuitable, Volume, VolumeLayer
 
@@ -167,7 +168,7 @@ class OfflineComposer:
         Raises:
             CannotFreeze: Always: nothing writes, and there is nobody to ask.
         """
-        raise CannotFreeze("the guest is off")
+        raise CannotFreeze("the guest is off", advice=how_to_be_heard(OFF))
 
     def flush(self, layer: VolumeLayer, disk: str) -> Step | None:
         """See `Composer.flush`: nothing is in anybody's memory."""

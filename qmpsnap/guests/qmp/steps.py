@@ -288,7 +288,8 @@ class QmpComposer:
     def freeze(self, limit_s: float) -> tuple[Step, Step]:
         """See `Composer.freeze`."""
         if not self._has_agent:
-            raise CannotFreeze("its socket was not given")
+            advice = "Give the agent's socket by `--agent`, or do without: `--quiesce try`."
+            raise CannotFreeze("its socket was not given", advice=advice)
         limit = {"limit_s": limit_s}
         return (
             Step(does=Does.FREEZE, by="agent", what="guest-fsfreeze-freeze", arguments=limit),

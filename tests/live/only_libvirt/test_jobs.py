@@ -33,6 +33,7 @@ from tests.rig.jobs import (
     small_file_system,
 )
 from tests.rig.libvirt_machine import LibvirtMachine
+from tests.rig.remedies import remedy
 from tests.rig.rig import BASE, DISK, MIB, Rig, assert_sound
 from tests.rig.roads import MakeRig, libvirt_rig
 from tests.rig.situations import situation
@@ -119,6 +120,7 @@ def test_wait(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     merge.ends()
 
 
+@remedy("LeftRunning")
 @situation(
     "Under libvirt, a `--timeout` passes over a job that this call has not started",
     happens="the job goes on: it may be somebody else's (`LeftRunning`)",

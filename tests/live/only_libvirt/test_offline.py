@@ -28,6 +28,7 @@ from tests.rig.doors import at, patch
 from tests.rig.headers import recorded, with_format
 from tests.rig.kills import KILLINGS, Victim, kill_at_every_act
 from tests.rig.off import DOMAIN, Off, defined_off, sound
+from tests.rig.remedies import remedy
 from tests.rig.rig import BASE, DISK, MIB, SERIAL, SIZE, Said
 from tests.rig.signals import Signalled, calls, check, handlers, signal_at_every_call
 from tests.rig.situations import situation
@@ -412,6 +413,7 @@ def test_signal_after_every_act(
     assert "done" in found
 
 
+@remedy("GivenUp")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signal_while_it_copies(
     off: Off, monkeypatch: pytest.MonkeyPatch, number: signal.Signals

@@ -14,6 +14,7 @@ from qmpsnap.guests.files import qemu_img
 from tests.rig import images
 from tests.rig.off import Off, defined_off
 from tests.rig.refusing import CREATE, merge, refused_alike
+from tests.rig.remedies import remedy
 from tests.rig.rig import BASE, SIZE
 from tests.rig.roads import libvirt_rig
 from tests.rig.situations import situation
@@ -59,6 +60,7 @@ def absolute(folder: Path) -> None:
     images.create_qcow2(folder / BASE, SIZE, "m2", "qcow2")
 
 
+@remedy("RelativeNotKept")
 @situation(
     "libvirt cannot keep a relative backing name, because a lower file is named by its whole path",
     happens="refused (`RelativeNotKept`), by `--plan` as well",

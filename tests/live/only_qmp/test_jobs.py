@@ -44,6 +44,7 @@ from tests.rig.jobs import (
     small_file_system,
 )
 from tests.rig.relay import Relay
+from tests.rig.remedies import remedy
 from tests.rig.rig import BASE, DISK, MIB, SERIAL, Rig, assert_sound
 from tests.rig.roads import direct_rig
 from tests.rig.writer import NbdClient
@@ -169,6 +170,7 @@ class TestNoSpace:
         assert f"free on {full.rig.folder}" in str(caught.value)
         full.assert_unchanged()
 
+    @remedy("JobWaits")
     def test_ctrl_c_resume_and_the_same_command_again(self, full: TwoRigs) -> None:
         """With one monitor only, the merge has to let go of it first."""
         rig = full.rig

@@ -12,6 +12,7 @@ import pytest
 from tests.rig import images
 from tests.rig.disks import DiskSpec, qcow2_chain
 from tests.rig.refusing import CREATE, by_name, merge, refused_alike
+from tests.rig.remedies import remedy
 from tests.rig.rig import BASE, DISK, SERIAL, SIZE, Rig
 from tests.rig.roads import direct_rig
 from tests.rig.situations import situation
@@ -52,6 +53,7 @@ def filtered(folder: Path, filter_: Mapping[str, object]) -> Iterator[Rig]:
         yield rig
 
 
+@remedy("FilterBetween")
 @situation(
     "A filter (throttle, copy-on-read, blkdebug …) lies right above the file to be merged",
     happens="refused (`FilterBetween`), by `--plan` as well; QEMU would change the chain and leave "
