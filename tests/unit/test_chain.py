@@ -279,6 +279,7 @@ class TestHostPath:
             ('json:{"driver": "qcow2", "file": "a-node"}', None),
             ('json:{"filename": 7}', None),
             ('json:{"filename": "json:{}"}', None),
+            (r'json:{"filename": "json:{\"filename\": \"/a\"}"}', None),
             ('json:["/share/a"]', None),
             ("json:", None),
             ("json:{", None),

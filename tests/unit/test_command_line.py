@@ -23,6 +23,7 @@ from tests.unit import recordings
         ("qemu -drive if=none,id=empty", set()),
         ("qemu -blockdev driver=raw,file=f,node-name=n -drive", set()),
         ("qemu drive file=/a", set()),
+        ("qemu -object secret,id=s,file=/a", set()),
         ("", set()),
     ],
 )

@@ -71,6 +71,12 @@ class TestExported:
         edges = [*graph["edges"], {"name": "root", "parent": 99, "child": child}]
         assert debug_graph_from({"nodes": nodes, "edges": edges}).exported == {node}
 
+    def test_edge_of_nobody_is_left_out(self) -> None:
+        graph = recordings.replies("qcow2-chain")["x-debug-query-block-graph"]
+        (child,) = (one["id"] for one in graph["nodes"] if one["name"] == "mid")
+        edges = [*graph["edges"], {"name": "root", "parent": 99, "child": child, "perm": []}]
+        assert debug_graph_from({**graph, "edges": edges}) == debug_graph_from(graph)
+
     @pytest.mark.parametrize("name", recordings.NAMES)
     def test_not_by_devices_and_jobs(self, name: str) -> None:
         graph = recordings.replies(name)["x-debug-query-block-graph"]

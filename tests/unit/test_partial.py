@@ -100,6 +100,20 @@ def test_other_disk_has_its_formats_and_files() -> None:
     ]
 
 
+def test_base_without_a_raw_node_keeps_its_file() -> None:
+    """Its format node is the one that has the file open, as libvirt 11 makes it."""
+    base = image("b.raw", "file")
+    overlay = image("b.qcow2", "qcow2", **{"backing-image": base})
+    inserted = {"node-name": "vdb-0", "drv": "qcow2", "image": overlay}
+    blocks = [BLOCKS[0], {"device": "", "qdev": "vdb", "inserted": inserted}]
+    below = {"node-name": "vdb-1", "driver-specific": {"driver": "file"}}
+    edges = {**EDGES, "vdb-1": []}
+    stats = [STATS[0], {**STATS[1], "backing": below}]
+    made = partial_graph(blocks, debug_graph_from(debug(edges, ROOTS)), stats, jobs=(), why=WHY)
+    _, lower = disks(made)["vdb"].layers
+    assert (lower.path, lower.format) == ("/share/b.raw", "raw")
+
+
 def test_corrupt_disk_is_shown_with_its_nodes_and_without_formats() -> None:
     found = disks(graph())["vda"]
     assert [(one.node, one.format, one.verdict) for one in found.layers] == [
