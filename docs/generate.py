@@ -59,7 +59,7 @@ EXIT_CODES: Final = {
     3: "`verify` or `audit` found an error or a warning; `doctor` found something missing",
     4: "refused: nothing that changes the guest or its files was done",
     5: "the block job failed; the chain is as it was",
-    6: "interrupted, or the connection broke: look before acting",
+    6: "interrupted, the connection broke, or a snapshot is there and not as it should be: look before acting",
     7: "the guest cannot be reached; nothing was sent",
 }
 
