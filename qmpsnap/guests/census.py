@@ -91,6 +91,7 @@ def who_uses(
     files = _listed(folder)
     answers = [census.ask_headers(folder, files), census.ask_file_system(folder)]
     answers.append(ask_guests(folder))
+    answers.append(census.ask_markers(folder, files))
     again = _changed(files, _listed(folder))
     answers.append(census.ask_headers(folder, {**files, **again}, again=again))
     wanted = [*files] if only is None else [only]

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from qmpsnap.formats.qcow2 import READ_SIZE
 from qmpsnap.guests import census as whole
 from qmpsnap.guests.census import Answer, CannotList, who_uses
 from qmpsnap.guests.files import census
@@ -231,6 +232,30 @@ def test_libvirt_that_does_not_tell(
 def test_a_definition_that_cannot_be_read(share: Share) -> None:
     share.domains.append(StandIn("web1", False, "", "<!DOCTYPE x><domain/>"))
     assert answers(share) == {"left": Answer.UNKNOWN}
+
+
+class TestMarkers:
+    """Files that say of images what no image says: nothing of them is ever unused."""
+
+    def test_what_a_marker_names(self, share: Share) -> None:
+        (share.folder / "other").write_bytes(b"")
+        marker = share.folder / ".qmpsnap-0123"
+        filler = "x" * 3 * READ_SIZE
+        marker.write_text(f'{{"says": "{filler}", "paths": ["{share.folder}/left"]}}')
+        assert answers(share) == {
+            ".qmpsnap-0123": Answer.USED,
+            "left": Answer.USED,
+            "other": Answer.UNUSED,
+        }
+
+    def test_one_that_cannot_be_read(self, share: Share) -> None:
+        (share.folder / ".qmpsnap-0123").write_bytes(b"\xff")
+        assert answers(share) == {".qmpsnap-0123": Answer.USED, "left": Answer.UNKNOWN}
+        assert "is a marker and cannot be read" in gaps(share)
+
+    def test_what_a_call_that_died_has_left_is_none(self, share: Share) -> None:
+        (share.folder / ".qmpsnap-abc.tmp").write_bytes(b"")
+        assert answers(share)[".qmpsnap-abc.tmp"] is Answer.UNUSED
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from qmpsnap.formats.layers import Identity
 from qmpsnap.formats.qcow2 import MAGIC, READ_SIZE, BadHeader, parse
 from qmpsnap.graph.chain import host_path
 from qmpsnap.guests.files.identity import identity, identity_of
+from qmpsnap.guests.files.markers import markers_in
 from qmpsnap.guests.files.mounts import file_system
 from qmpsnap.guests.files.neighbours import processes_with
 
@@ -109,7 +110,7 @@ def ask_headers(
         files: Its regular files.
         again: Those to be read, which were counted before; None: all of them.
     """
-    by_name = {os.path.basename(path).encode("utf-8", "surrogateescape"): path for path in files}
+    by_name = _by_name(files)
     uses: dict[Identity, list[Use]] = {}
     gaps = []
     for path in files if again is None else again:
@@ -175,6 +176,35 @@ def _mentioned(data: bytes, by_name: Mapping[bytes, str]) -> Iterator[str]:
     for pattern in _WORDS:
         for word in by_name.keys() & set(pattern.split(data)):
             yield by_name[word]
+
+
+def ask_markers(folder: str, files: Collection[str]) -> Census:
+    """
+    Which files interrupted operations work on, of this host or another one, by their markers.
+
+    A marker may forbid, whoever wrote it; it is itself in use until `resume` has settled it.
+    """
+    by_name = _by_name(files)
+    uses: dict[Identity, list[Use]] = {}
+    gaps = []
+    found = markers_in(folder)
+    for marker in found:
+        use = Use(by="record", who=f"the interrupted operation of {marker.path}")
+        named = {marker.path, *_mentioned((marker.text or "").encode(), by_name)}
+        for path in named:
+            if (key := identity(path)) is not None:
+                uses.setdefault(key, []).append(use)
+        if marker.text is None:
+            gaps.append(f"{marker.path} is a marker and cannot be read: {marker.problem}")
+    return Census(
+        uses={key: tuple(those) for key, those in uses.items()},
+        asked={"markers of interrupted operations": len(found)} if found else {},
+        gaps=tuple(gaps),
+    )
+
+
+def _by_name(files: Collection[str]) -> dict[bytes, str]:
+    return {os.path.basename(path).encode("utf-8", "surrogateescape"): path for path in files}
 
 
 def ask_processes(files: Iterable[str]) -> Census:
