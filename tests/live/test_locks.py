@@ -71,6 +71,7 @@ class TestOneAtATime:
         happens="refused at once; the message says which process it is, as far as that can be seen",
         code=4,
         then="Wait until it has ended, then give the command again. A process that dies lets go.",
+        kind=3,
     )
     def test_a_second_one_is_refused(self, make_rig: MakeRig) -> None:
         with make_rig("raw") as rig:

@@ -17,6 +17,7 @@ from tests.rig.remedies import remedy
 from tests.rig.rig import BASE, DISK, MIB, SERIAL, SIZE, Rig, Said, run_cli
 from tests.rig.roads import MakeRig, Road
 from tests.rig.signals import calls
+from tests.rig.situations import situation
 from tests.rig.waiting import HANG_S
 
 
@@ -49,6 +50,13 @@ def elsewhere(rig: Rig, tmp_path: Path, *names: str) -> str:
     return rig.guest.read_sha256(DISK)
 
 
+@situation(
+    "Of two snapshots the older one is to be deleted, and the file below it lies in another folder",
+    happens="a commit and a pull of it are refused; what both advise works",
+    code=4,
+    then="Pull the whole chain: `volume-snapshot-delete` with both names null.",
+    kind=14,
+)
 @remedy("ForeignLayer", "DiskUnsuitable")
 def test_commit_and_pull_do_not_name_each_other(make_rig: MakeRig, tmp_path: Path) -> None:
     """Of two snapshots the older one cannot be pulled by its name, and its base is elsewhere."""

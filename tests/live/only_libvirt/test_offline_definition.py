@@ -165,6 +165,14 @@ def test_other_name_of_the_same_file(off: Off) -> None:
     assert running(off)[1:] == [S1, "link"]
 
 
+@situation(
+    "The guest is off, and only its definition states the format of a layer, not the header above",
+    happens="a delete is refused; the message has the command that records it, and after that the "
+    "delete works",
+    code=4,
+    then="Give that command, then the delete again.",
+    kind=14,
+)
 def test_format_that_the_definition_alone_states(off: Off) -> None:
     """A merge would leave a start after a crash without it; the way out that is told works."""
     off.grow(3)
