@@ -71,6 +71,8 @@ class Header:
     bitmaps: int = 0
     """Number of persistent bitmaps; those that a program without bitmaps has outdated, and that
     QEMU drops, do not count."""
+    snapshots: int = 0
+    """Number of internal snapshots."""
 
 
 def parse(data: bytes, name: str) -> Header:
@@ -90,7 +92,9 @@ def parse(data: bytes, name: str) -> Header:
 
     if len(data) < _V2.size:
         raise bad(f"it ends after {len(data)} bytes")
-    (magic, version, name_offset, name_size, cluster_bits, size, method, *_) = _V2.unpack_from(data)
+    (magic, version, name_offset, name_size, cluster_bits, size, method, *rest) = _V2.unpack_from(
+        data
+    )
     if magic != MAGIC:
         raise bad("the magic is missing")
     if version not in (2, 3):
@@ -136,6 +140,7 @@ def parse(data: bytes, name: str) -> Header:
         data_file=None if data_file is None else _text(data_file),
         encryption=_ENCRYPTION[method],
         bitmaps=int.from_bytes(bitmaps[:4]) if len(bitmaps) >= 4 else 0,
+        snapshots=rest[-2],
     )
 
 

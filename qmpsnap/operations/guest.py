@@ -85,8 +85,9 @@ class MergeSteps:
     dismiss: Step | None = None
     settle: tuple[Step, ...] = ()
     """After success: dismiss, flush, close what left the chain."""
-    otherwise: Step | None = None
-    """The flush for when the one in `settle` is forbidden by another user of the disk."""
+    otherwise: tuple[tuple[Step, ...], ...] = ()
+    """Where the flushes among these do not tell whether they were done: others, one set after the
+    other until one tells. See `operations.flushed`."""
     redefine: Step | None = None
     release: Step | None = None
     remove: tuple[Step, ...] = ()
@@ -331,7 +332,7 @@ class Thawed:
 class NotFlushed(Failed):
     """A merge is done, but what it copied may still be only in QEMU's memory."""
 
-    msg = "{self.file} holds all data now, but QEMU would not flush it: {self.reason}"
+    msg = "{self.file} holds all data now, but it could not be flushed: {self.reason}"
     remedy = (
         "Keep the files that left the chain until the guest has been paused and resumed once "
         "(`virsh suspend`, `virsh resume`; or QMP `stop`, `cont`), which flushes; make room first "

@@ -18,9 +18,10 @@ from qmpsnap.errors import QmpsnapError
 from qmpsnap.formats.layers import Disks
 from qmpsnap.monitor.base import CommandFailed
 from qmpsnap.operations.clear import Found, cleared, notes_of
+from qmpsnap.operations.flushed import Told, check_flushed, taken
 from qmpsnap.operations.fresh import fresh
 from qmpsnap.operations.guards import Guard, Surroundings, check_idle, check_merge
-from qmpsnap.operations.guest import Guest, MergeSteps, NotFlushed, State
+from qmpsnap.operations.guest import Guest, MergeSteps, State
 from qmpsnap.operations.headers import ensured, mended_active
 from qmpsnap.operations.hold import held
 from qmpsnap.operations.interrupts import when_interrupted
@@ -146,6 +147,7 @@ def delete(
         GivenUp: Ctrl-C; the guest is off, and its job ended with this call.
         KeyboardInterrupt: Nothing was begun.
         OutcomeUnknown: The connection broke while the job ran, or Ctrl-C came again and again.
+        NotFlushed: It ran, and what was copied is not certainly on the disk.
         HeaderWrong, ChainUnexpected: It ran, and the outcome is not what it should be.
         ContentDiffers: It ran, and what is read is not what was read before.
     """
@@ -175,8 +177,11 @@ def delete(
             ended = _run(guest, merge, loop, options, limits)
             try:
                 with changing(plan.kind, plan.top.file):
-                    problems = _settle(guest, loop, plan, steps, ended)
+                    problems, told = _settle(guest, loop, plan, steps, ended)
                     now, after = loop.lasting(lambda: fresh(guest, plan.disk))
+                    unproven = loop.lasting(
+                        lambda: check_flushed(guest, plan, steps, ended.flush, told, now, after)
+                    )
             except KeyboardInterrupt:
                 reason = "interrupted again and again when its job had ended"
                 raise OutcomeUnknown(plan.kind, plan.top.file, reason) from None
@@ -190,6 +195,8 @@ def delete(
             seconds=options.timeout_s or 0,
             notes=(*said, *_left_open(plan, problems, now), *loop.patience.notes, *claim.notes),
         )
+        if unproven is not None:
+            done = _kept(done, unproven)
         done = _with_right_headers(guest, plan, done)
         done = _with_state(guest, _kept_for_others(guest, plan, done))
         if verify:
@@ -234,34 +241,35 @@ def _run(guest: Guest, merge: Prepared, loop: Loop, options: MergeOptions, limit
 
 def _settle(
     guest: Guest, loop: Loop, plan: MergePlan, steps: MergeSteps, ended: Ended
-) -> dict[str, str]:
+) -> tuple[dict[str, str], list[Told]]:
     """
     After the end of the job: dismiss it and, after success, flush and close what left the chain.
 
     Returns:
-        Why nodes could not be closed, by their names.
+        Why nodes could not be closed, by their names; what came of each flush.
     """
     if ended.error is not None:
         settle = (steps.dismiss,) if steps.dismiss is not None else ()
     else:
         settle = (*steps.settle, *(() if steps.redefine is None else (steps.redefine,)))
     problems: dict[str, str] = {}
+    told: list[Told] = []
     for planned in settle:
         step = planned
+        if "size" in planned.arguments:
+            step = loop.lasting(lambda step=planned: _to_its_size(guest, plan, step))  # type: ignore[misc]
+        if step.does is Does.FLUSH:
+            told.append((step, loop.lasting(lambda step=step: taken(guest, step))))  # type: ignore[misc]
+            continue
         try:
-            if "size" in planned.arguments:
-                step = loop.lasting(lambda step=planned: _to_its_size(guest, plan, step))  # type: ignore[misc]
             loop.lasting(lambda step=step: guest.take(step))  # type: ignore[misc]
         except NotNow:
             continue  # another client has dismissed it
         except CommandFailed as error:
-            if step.does is Does.FLUSH:
-                _flush_otherwise(guest, plan, steps, error)
-            elif step.does in (Does.CLOSE, Does.REOPEN):
-                problems[str(step.arguments.get("node-name"))] = error.description
-            else:
+            if step.does not in (Does.CLOSE, Does.REOPEN):
                 raise
-    return problems
+            problems[str(step.arguments.get("node-name"))] = error.description
+    return problems, told
 
 
 def _to_its_size(guest: Guest, plan: MergePlan, step: Step) -> Step:
@@ -274,25 +282,6 @@ def _to_its_size(guest: Guest, plan: MergePlan, step: Step) -> Step:
     now = guest.read().disk(plan.disk.disk)
     size = next((one.virtual_size for one in now.layers if one.path == plan.top.path), None)
     return step if size is None else replace(step, arguments={**step.arguments, "size": size})
-
-
-def _flush_otherwise(
-    guest: Guest, plan: MergePlan, steps: MergeSteps, refused: CommandFailed
-) -> None:
-    """
-    Where a backup or an export on the disk forbids a resize, the flush by HMP stands.
-
-    Raises:
-        NotFlushed: There is no such way, or the flush failed.
-    """
-    problem: object = refused.description
-    if refused.forbidden and steps.otherwise is not None:
-        try:
-            problem = guest.take(steps.otherwise)
-        except CommandFailed as error:
-            problem = error.description
-    if problem:
-        raise NotFlushed(plan.top.file, str(problem).strip()) from refused
 
 
 def _left_open(plan: MergePlan, problems: dict[str, str], now: Disks) -> tuple[str, ...]:
@@ -335,6 +324,12 @@ def _with_right_headers(guest: Guest, plan: MergePlan, done: Result) -> Result:
     return replace(done, repaired=mended.repaired, notes=(*done.notes, *mended.notes))
 
 
+def _kept(done: Result, why: str) -> Result:
+    """Release nothing."""
+    held = (*done.held, *done.dropped)
+    return replace(done, dropped=(), held=held, notes=(*done.notes, why))
+
+
 def _kept_for_others(guest: Guest, plan: MergePlan, done: Result) -> Result:
     """Count a file that somebody else reads, or may read, as held: it must not be removed."""
     if not done.dropped:
@@ -343,10 +338,7 @@ def _kept_for_others(guest: Guest, plan: MergePlan, done: Result) -> Result:
         readers = guest.neighbours(plan.disk, done.dropped).readers
     except (QmpsnapError, KeyboardInterrupt) as error:
         why = str(error) or "interrupted"
-        note = f"whether others read the files that left the chain is not known: {why}"
-        return replace(
-            done, dropped=(), held=(*done.held, *done.dropped), notes=(*done.notes, note)
-        )
+        return _kept(done, f"whether others read the files that left the chain is not known: {why}")
     read = tuple(path for path in done.dropped if path in readers)
     notes = tuple(f"{path} is read by {', '.join(readers[path])}" for path in read)
     return replace(
@@ -392,7 +384,7 @@ def remaining(steps: MergeSteps, running: JobReport | None) -> tuple[Step, ...]:
         return steps.all
     if running.view.error is not None:
         return () if steps.dismiss is None else (steps.dismiss,)
-    before = (steps.hold, steps.forget, steps.start)
+    before = (steps.forget, steps.start)
     settle = tuple(step for step in steps.all if step not in before)
     if running.view.status in (JobStatus.CONCLUDED, JobStatus.NULL):
         done = (steps.flush, steps.commit)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from qmpsnap.errors import Failed, Refused
 from qmpsnap.formats.layers import Disk
-from qmpsnap.monitor.base import CommandFailed
+from qmpsnap.operations.flushed import taken
 from qmpsnap.operations.guest import Guest
 from qmpsnap.operations.plan_merge import MergePlan
 from qmpsnap.operations.run_state import OFF, STILL
@@ -100,10 +100,8 @@ def _check_still(guest: Guest, plan: MergePlan, active: VolumeLayer) -> None:
     flush = guest.compose.flush(active, plan.disk.disk)
     if run not in STILL or flush is None:
         raise GuestMayWrite(plan.kind, plan.top.file)
-    try:
-        guest.take(flush)
-    except CommandFailed as error:
-        raise GuestMayWrite(plan.kind, plan.top.file) from error
+    if not taken(guest, flush).flushed:
+        raise GuestMayWrite(plan.kind, plan.top.file)
 
 
 def _upper(plan: MergePlan) -> VolumeLayer:

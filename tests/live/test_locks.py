@@ -21,6 +21,7 @@ from qmpsnap.operations.snapshot import create_all
 from qmpsnap.operations.step import Does, Step
 from tests.rig.doors import at, with_door
 from tests.rig.jobs import REQUESTS
+from tests.rig.remedies import remedy
 from tests.rig.rig import BASE, DISK, SERIAL, Rig, assert_sound
 from tests.rig.roads import MakeRig
 from tests.rig.situations import situation
@@ -66,6 +67,7 @@ def refuses(rig: Rig, *commands: list[str]) -> None:
 
 
 class TestOneAtATime:
+    @remedy("DiskLocked")
     @situation(
         "Another operation of qmpsnap is at work on the same disk",
         happens="refused at once; the message says which process it is, as far as that can be seen",
@@ -142,6 +144,7 @@ class TestTakenBack:
             self.failing(rig, lambda: None)
             assert not (rig.folder / f"{BASE}.ours").exists()
 
+    @remedy("NotOurs")
     def test_overlay_that_somebody_has_open_stays(self, make_rig: MakeRig) -> None:
         with make_rig("raw") as rig:
             overlay = rig.folder / f"{BASE}.ours"

@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 from qmpsnap.guests.files.qemu_img import QemuImgFailed
+from qmpsnap.operations.flushed import FLUSHED
 from qmpsnap.operations.guards import Surroundings
 from qmpsnap.operations.outcome import Result
 from qmpsnap.operations.plan_merge import MergePlan
 from tests.pains.pain import Guard, Pain
-from tests.rig import images
+from tests.rig import flushes, images
 from tests.rig.jobs import ACTIVE, TOP, failing_disk, make_chain
 from tests.rig.rig import BASE, DISK, SIZE, Rig
 from tests.rig.roads import direct_rig
@@ -67,3 +68,30 @@ class TestFailedMergeTakenForSuccess(Pain[Rig]):
         world.kill()
         with pytest.raises(QemuImgFailed, match="No such file"):
             images.sha256_of(world.folder / ACTIVE, "qcow2")
+
+
+class TestFlushThatFailed(Pain[Rig]):
+    """QEMU ends the job without an error, and what it has copied is in its memory."""
+
+    guard = Guard(where="qmpsnap.operations.flushed.evidence", instead=lambda *_: FLUSHED)
+
+    @pytest.fixture
+    def world(self, tmp_path: Path) -> Iterator[Rig]:
+        folder = tmp_path / "volumes"
+        flushes.make_chain(folder, "qcow2")
+        with direct_rig(folder, flushes.disk(folder, "qcow2", [flushes.TABLES])) as rig:
+            yield rig
+
+    def answered(self, world: Rig) -> None:
+        content = world.guest.read_sha256(DISK)
+        said = world.cli("delete", DISK, "s1", "--method", "commit", "--remove-file")
+        assert said.code == 5, said
+        assert "could not be flushed" in said.err
+        world.kill()
+        assert images.sha256_of(world.folder / ACTIVE, "qcow2") == content
+
+    def hurts(self, world: Rig) -> None:
+        content = world.guest.read_sha256(DISK)  # all is there while QEMU runs,
+        assert not (world.folder / TOP).exists()
+        world.kill()  # and not on disk, whose header names the base
+        assert images.sha256_of(world.folder / ACTIVE, "qcow2") != content

@@ -26,6 +26,7 @@ def header(
     header_length: int | None = None,
     name_offset: int | None = None,
     name_size: int | None = None,
+    snapshots: int = 0,
 ) -> bytes:
     """A header as QEMU writes it: extensions behind it, then the backing file name."""
     length = 72 if version == 2 else 104
@@ -46,7 +47,7 @@ def header(
         0x30000,
         0x10000,
         1,
-        0,
+        snapshots,
         0,
     )
     if version == 3:

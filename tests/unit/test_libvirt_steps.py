@@ -9,13 +9,14 @@ from dataclasses import replace
 import pytest
 
 from qmpsnap.formats.layers import Disk
+from qmpsnap.guests.files.steps import disk_steps
 from qmpsnap.guests.libvirt.steps import (
     ActiveHeaderOnly,
     GuestSleeps,
     LibvirtComposer,
     NotByLibvirt,
 )
-from qmpsnap.guests.qmp.steps import QmpComposer
+from qmpsnap.guests.qmp.flush_steps import heard_flushes
 from qmpsnap.operations.guest import Overlay, State
 from qmpsnap.operations.job.states import Verb
 from qmpsnap.operations.options import DEFAULT_OPTIONS, MergeOptions, OnError, PauseUnsupported
@@ -28,7 +29,8 @@ from tests.unit import samples
 from tests.unit.fake_libvirt import LIBVIRT, NUMBERS
 
 STATE = State(run="running")
-COMPOSER = LibvirtComposer(LIBVIRT, "web1", passthrough=True)
+COMPOSER = LibvirtComposer(LIBVIRT, "web1", passthrough=False)
+THROUGH = LibvirtComposer(LIBVIRT, "web1", passthrough=True)
 BYTES = {"commit": 16, "pull": 64, "rebase": 64}
 
 
@@ -46,7 +48,14 @@ def plan(merge: str | None, target: str | None, *, absolute: bool = False) -> Me
     return plan_delete(samples.guest(disk), request)
 
 
-COMMIT = plan("volume-1.s1", "volume-1")
+def commit_into(**base: object) -> MergePlan:
+    """A commit into a base with these attributes."""
+    disk = samples.changed_layer(numbered(samples.disk(3)), 2, **base)
+    request = DeleteRequest(disk="vda", file_to_merge="volume-1.s1", merge_target_file="volume-1")
+    return plan_delete(samples.guest(disk), request)
+
+
+COMMIT = commit_into()
 ACTIVE = plan("volume-1.s2", "volume-1")
 PULL = plan(None, None)
 PULL_TO = plan("volume-1", None)
@@ -54,6 +63,10 @@ PULL_TO = plan("volume-1", None)
 
 def sent(*steps: Step | None) -> list[tuple[str, dict[str, object]]]:
     return [(step.what, dict(step.arguments)) for step in steps if step is not None]
+
+
+def words(*steps: Step) -> list[str]:
+    return [step.what for step in steps]
 
 
 def started(plan: MergePlan, bandwidth: int | None = None) -> tuple[str, dict[str, object]]:
@@ -117,18 +130,40 @@ class TestMerge:
     def test_what_is_pulled_is_flushed_by_a_resize_in_bytes(self, merge: MergePlan) -> None:
         resize = ("virDomainBlockResize", {"disk": "vda", "size": samples.MIB, "flags": 1})
         settle = COMPOSER.merge(merge, DEFAULT_OPTIONS, STATE).settle
-        assert sent(*settle) == ([resize] if merge.kind == "pull" else [])
+        assert (sent(*settle) == [resize]) is (merge.kind == "pull")
 
-    @pytest.mark.parametrize("passthrough", [True, False])
-    def test_flush_where_a_resize_is_forbidden(self, passthrough: bool) -> None:
-        composer = LibvirtComposer(LIBVIRT, "web1", passthrough=passthrough)
-        hmp = QmpComposer.flush_by_hmp(PULL.top) if passthrough else None
-        assert composer.merge(PULL, DEFAULT_OPTIONS, STATE).otherwise == hmp
-        assert composer.merge(COMMIT, DEFAULT_OPTIONS, STATE).otherwise is None
+    def test_flush_where_a_resize_is_forbidden(self) -> None:
+        files = disk_steps(PULL)
+        assert words(*files) == ["fsync", "compare-tables"]
+        assert COMPOSER.merge(PULL, DEFAULT_OPTIONS, STATE).otherwise == (files,)
+        by_qemu = THROUGH.merge(PULL, DEFAULT_OPTIONS, STATE).otherwise
+        assert by_qemu == (heard_flushes(PULL.top), files)
 
-    def test_flush_of_a_layer_without_a_node(self) -> None:
-        by_xml = replace(PULL, top=replace(PULL.top, node=None))
-        assert COMPOSER.merge(by_xml, DEFAULT_OPTIONS, STATE).otherwise is None
+    def test_commit_is_flushed_by_qemu_when_it_has_ended(self) -> None:
+        nodes = ("volume-1-node", "volume-1-file")
+        steps = THROUGH.merge(commit_into(nodes=nodes), DEFAULT_OPTIONS, STATE)
+        asked = [f"qemu-io {node} reopen" for node in nodes]
+        assert [one.arguments["command-line"] for one in steps.settle] == asked
+        assert (steps.hold, steps.release) == (None, None)
+        assert steps.otherwise == (disk_steps(COMMIT),)
+
+    @pytest.mark.parametrize(
+        ("composer", "merge"),
+        [(COMPOSER, COMMIT), (THROUGH, commit_into(node=None))],
+    )
+    def test_commit_that_qemu_cannot_be_asked_about(
+        self, composer: LibvirtComposer, merge: MergePlan
+    ) -> None:
+        """The base is opened before the job: only that descriptor hears what went wrong in it."""
+        steps = composer.merge(merge, DEFAULT_OPTIONS, STATE)
+        assert words(*steps.all) == ["open-file", "virDomainBlockCommit", "fsync", "close-file"]
+        assert steps.settle == disk_steps(merge)
+        assert steps.otherwise == ()
+
+    def test_a_mirror_flushes_by_itself(self) -> None:
+        for composer in (COMPOSER, THROUGH):
+            steps = composer.merge(ACTIVE, DEFAULT_OPTIONS, STATE)
+            assert (steps.settle, steps.otherwise, steps.hold) == ((), (), None)
 
 
 class TestSnapshot:

@@ -9,7 +9,6 @@ import pytest
 from qmpsnap.errors import QmpsnapError, Unknown
 from qmpsnap.monitor.base import CommandFailed, ConnectionLost, LostInMidCommand
 from qmpsnap.operations import merge
-from qmpsnap.operations.job.loop import flush_error
 from qmpsnap.operations.job.machine import Limits
 from qmpsnap.operations.job.notices import Notice, Reconnected, StoppedByError, TimeIsUp
 from qmpsnap.operations.job.states import IoStatus, JobFailed, JobStatus, JobView
@@ -24,13 +23,16 @@ from qmpsnap.operations.outcome import (
 from qmpsnap.operations.requests import DeleteRequest
 from qmpsnap.operations.step import Does, Step
 from tests.unit import samples
-from tests.unit.fake_guest import CONCLUDED, FakeGuest, report, step
+from tests.unit.fake_guest import CONCLUDED, FakeGuest, report
 
 COMMIT = DeleteRequest(disk="1", file_to_merge="volume-1.s1", merge_target_file="volume-1")
 ACTIVE = DeleteRequest(disk="1", file_to_merge="volume-1.s2", merge_target_file="volume-1")
 MERGES = (COMMIT, ACTIVE)
 AT_ONCE = MergeOptions(timeout_s=1e-9)
 SHORT = Limits(grace_s=0.0, tries=3)
+
+
+NOT_FLUSHED = "Error flushing drive: Input/output error\r\n"
 
 
 def guest(*views: JobView) -> FakeGuest:
@@ -170,8 +172,8 @@ class TestCommit:
 
     def test_that_cannot_be_flushed_leaves_somebody_elses_job(self) -> None:
         fake = guest(view("pending"))
-        fake.flushes, fake.said, fake.left_running, fake.left_ours = True, "no", True, None
-        with pytest.raises(LeftRunning, match="flush of"):
+        fake.flushes, fake.said, fake.left_running, fake.left_ours = True, NOT_FLUSHED, True, None
+        with pytest.raises(LeftRunning, match="could not be flushed: Error flushing drive"):
             deleted(fake, COMMIT)
         assert "cancel" not in fake.calls
 
@@ -273,24 +275,3 @@ class TestReconnect:
         with pytest.raises(OutcomeUnknown):
             deleted(fake)
         assert fake.errors == [fake.fails["view"]]
-
-
-@pytest.mark.parametrize(
-    ("said", "problem"),
-    [
-        ("", None),
-        (None, None),
-        ("Input/output error\n", "flush of volume-1: Input/output error"),
-        (CommandFailed("human-monitor-command", "CommandNotFound", "no HMP"), None),
-        (CommandFailed("human-monitor-command", "GenericError", "no"), "flush of volume-1: no"),
-    ],
-)
-def test_what_a_flush_by_hmp_says(said: object, problem: str | None) -> None:
-    """Without a human monitor nothing is said, and the proof afterwards is all there is."""
-
-    def take(_step: Step) -> object:
-        if isinstance(said, BaseException):
-            raise said
-        return said
-
-    assert flush_error(take, step(Does.FLUSH), "volume-1") == problem

@@ -406,7 +406,7 @@ class TestSettling:
             def merge(self, plan: MergePlan, options: MergeOptions, state: State) -> MergeSteps:
                 resize, hmp = step(Does.FLUSH, "block_resize"), step(Does.FLUSH, "hmp")
                 steps = super().merge(plan, options, state)
-                return replace(steps, settle=(resize,), otherwise=hmp)
+                return replace(steps, settle=(resize,), otherwise=((hmp,),))
 
             def take(self, step: Step) -> object:
                 if step.what == "block_resize":
@@ -418,20 +418,32 @@ class TestSettling:
         return deleted(Refuses(samples.guest(samples.disk(3))), PULL)
 
     def test_flush_by_hmp_stands_where_another_user_forbids_a_resize(self) -> None:
-        assert self.pulled(FORBIDDEN, "").file_format == {"volume-1.s2": "qcow2"}
+        done = self.pulled(FORBIDDEN, "")
+        assert done.file_format == {"volume-1.s2": "qcow2"}
+        assert done.dropped == ("/share/volume-1.s1", "/share/volume-1")
+
+    @pytest.mark.parametrize(
+        "said",
+        [
+            CommandFailed("human-monitor-command", "CommandNotFound", "no HMP"),
+            CommandFailed("human-monitor-command", "GenericError", "no"),
+            "Cannot change the option 'x'",
+        ],
+    )
+    def test_flush_of_which_nothing_is_told_releases_nothing(self, said: object) -> None:
+        done = self.pulled(FORBIDDEN, said)
+        assert done.dropped == ()
+        assert done.held == ("/share/volume-1.s1", "/share/volume-1")
+        assert any("volume-1.s2 is on the disk is not certain" in note for note in done.notes)
 
     @pytest.mark.parametrize(
         ("resize", "said"),
         [
-            (FORBIDDEN, "Input/output error"),
-            (FORBIDDEN, CommandFailed("human-monitor-command", "CommandNotFound", "no HMP")),
-            (FORBIDDEN, CommandFailed("human-monitor-command", "GenericError", "no")),
+            (FORBIDDEN, "Error flushing drive: Input/output error\r\n"),
             (CommandFailed("block_resize", "GenericError", "Input/output error"), ""),
         ],
     )
-    def test_flush_that_is_not_certain_is_no_success(
-        self, resize: BaseException, said: object
-    ) -> None:
+    def test_flush_that_failed_is_no_success(self, resize: BaseException, said: object) -> None:
         with pytest.raises(NotFlushed, match=r"volume-1\.s2 holds all data") as caught:
             self.pulled(resize, said)
         assert (caught.value.exit_code, caught.value.changed) == (1, "yes")
@@ -502,7 +514,7 @@ class TestOff:
         fake = self.off()
         steps = fake.merge(plan_delete(fake.guest, COMMIT), MergeOptions(), State(run="off"))
         words = [one.does for one in merge.remaining(steps, report(type_="commit", view=CONCLUDED))]
-        assert words == ["dismiss", "close", "redefine", "release"]
+        assert words == ["hold", "dismiss", "close", "redefine", "release"]
         failed = report(type_="commit", view=view("concluded", "no"))
         assert merge.remaining(steps, failed) == (steps.dismiss,)
         assert merge.remaining(replace(steps, dismiss=None), failed) == ()

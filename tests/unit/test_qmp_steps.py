@@ -12,6 +12,7 @@ import pytest
 from qmpsnap.formats.layers import Disk, Disks
 from qmpsnap.graph.nodes import Cache, Node
 from qmpsnap.graph.opening import Opening
+from qmpsnap.guests.files.steps import disk_steps
 from qmpsnap.guests.qmp.names import job_id, named, opened_as, protocol_node_of
 from qmpsnap.guests.qmp.steps import FilterInTheWay, FormatNotRecordable, QmpComposer
 from qmpsnap.operations.guest import MergeSteps, Overlay, SnapshotSteps, State
@@ -224,9 +225,24 @@ class TestMerge:
     ) -> None:
         steps = composed(merge)
         assert sent(steps.flush, steps.commit) == [
-            ("human-monitor-command", {"command-line": f"qemu-io {node} flush"}),
+            ("human-monitor-command", {"command-line": f"qemu-io {node} reopen"}),
             ("job-finalize", {"id": id_of(merge)}),
         ]
+
+    @pytest.mark.parametrize("merge", [COMMIT, PULL])
+    @pytest.mark.parametrize("word", ["on", "unmap"])
+    def test_what_is_no_option_of_a_drives_node_is_given_again(
+        self, merge: MergePlan, word: str
+    ) -> None:
+        node = Node(name="n", driver="qcow2", filename="f", detect_zeroes=True)
+        details = replace(node, unmaps_zeroes=word == "unmap")
+        written = replace(merge.written, node_details=details)
+        changed = replace(merge, top=written) if merge is PULL else replace(merge, base=written)
+        flush = composed(changed).flush
+        assert flush is not None
+        line = f'qemu-io {written.node} "reopen -o detect-zeroes={word}"'
+        assert flush.arguments == {"command-line": line}
+        assert composed(changed).otherwise[0][0] == flush
 
     def test_a_mirror_flushes_by_itself(self) -> None:
         steps = composed(ACTIVE)
@@ -245,13 +261,19 @@ class TestMerge:
             ("job-dismiss", {"id": id_of(PULL)}),
             ("block_resize", {"node-name": "volume-1.s2-node", "size": samples.MIB}),
         ]
-        assert steps.otherwise == steps.flush
+        assert steps.otherwise == ((steps.flush,), disk_steps(PULL))
 
     @pytest.mark.parametrize("merge", [COMMIT, ACTIVE])
     def test_commit_is_not(self, merge: MergePlan) -> None:
         steps = composed(merge)
         assert Does.FLUSH not in {step.does for step in steps.settle}
-        assert steps.otherwise is None
+
+    def test_raw_file_is_flushed_below_its_node_when_the_job_has_ended(self) -> None:
+        asked = [f"qemu-io volume-1-{node} reopen" for node in ("node", "file")]
+        by_qemu, by_host = composed(COMMIT).otherwise
+        assert [one.arguments["command-line"] for one in by_qemu] == asked
+        assert by_host == disk_steps(COMMIT)
+        assert composed(ACTIVE).otherwise == ()
 
     @pytest.mark.parametrize(
         ("merge", "files"),

@@ -1,4 +1,10 @@
-"""The door to files: every act of an operation on a file of this host goes through here."""
+"""
+The door to files: every act of an operation on a file of this host goes through here.
+
+A file whose write-back is to be watched is opened before others write to it: what the kernel could
+not write is told once to each descriptor that was open then (errseq_t), and a flush of QEMU's that
+nobody listens to would leave nothing for one that is opened afterwards.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +14,11 @@ from typing import cast
 
 from qmpsnap.errors import Failed
 from qmpsnap.formats.layers import Identity
-from qmpsnap.guests.files.header import sync_file
+from qmpsnap.guests.files.header import open_to_sync
 from qmpsnap.guests.files.identity import identity_of
 from qmpsnap.guests.files.locks import Claim
 from qmpsnap.guests.files.markers import remove_marker, write_marker
+from qmpsnap.guests.files.merged import TablesUnseen, unmerged
 from qmpsnap.guests.files.overlay import correct_overlay, make_overlay
 from qmpsnap.operations.step import Does, Step
 
@@ -44,6 +51,79 @@ def _check_same(path: str, wanted: object) -> None:
         raise AnotherFile(path)
 
 
+class FileDoor:
+    """Changes files of this host, and keeps those open that are watched."""
+
+    def __init__(self) -> None:
+        self._watched: dict[str, int] = {}
+
+    def take(self, step: Step, claim: Claim | None = None) -> object:
+        """
+        Carry out one act on a file.
+
+        Returns:
+            Of `fsync` and `compare-tables`, why it was not done; else as `take_file`.
+
+        Raises:
+            QmpsnapError: See `take_file`.
+        """
+        path = str(step.arguments["path"])
+        match step.what:
+            case "open-file":
+                self._watch(path)
+            case "close-file":
+                self.close()
+            case "fsync":
+                return self._sync(path)
+            case "compare-tables":
+                return _compare(path, cast("list[dict[str, str]]", step.arguments["with"]))
+            case _:
+                return take_file(step, claim)
+        return None
+
+    def _watch(self, path: str) -> None:
+        if path not in self._watched:
+            with suppress(OSError):  # `fsync` will say so
+                self._watched[path] = open_to_sync(path)
+
+    def _sync(self, path: str) -> str | None:
+        descriptor = self._watched.get(path)
+        if descriptor is not None:
+            _fsync(descriptor, path)
+            return None
+        try:
+            descriptor = open_to_sync(path)
+        except OSError as error:
+            return f"this process cannot open {path}: {error.strerror or error}"
+        try:
+            _fsync(descriptor, path)
+        finally:
+            os.close(descriptor)
+        return None
+
+    def close(self) -> None:
+        """Watch no file any more."""
+        while self._watched:
+            os.close(self._watched.popitem()[1])
+
+
+def _fsync(descriptor: int, path: str) -> None:
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        raise FileFailed("sync", path, error.strerror or str(error)) from error
+
+
+def _compare(path: str, layers: list[dict[str, str]]) -> str | None:
+    try:
+        missing = unmerged([(one["path"], one["format"]) for one in layers], path)
+    except TablesUnseen as error:
+        return f"its tables on disk do not tell: {error}"
+    if missing is not None:
+        raise FileFailed("find all that was merged in", path, missing)
+    return None
+
+
 def take_file(step: Step, claim: Claim | None = None) -> Identity | None:
     """
     Carry out one act on a file; returns what it is, of one that was made.
@@ -54,7 +134,7 @@ def take_file(step: Step, claim: Claim | None = None) -> Identity | None:
 
     Raises:
         OverlayUnsuitable, CannotMake, QemuImgMissing, QemuImgFailed: See `make_overlay`.
-        FileFailed: It could not be removed or synced.
+        FileFailed: It could not be removed.
         AnotherFile: Its name leads to another one than was meant.
         NotOurs: It was to be taken back, and may be somebody else's by now.
     """
@@ -96,11 +176,6 @@ def take_file(step: Step, claim: Claim | None = None) -> Identity | None:
                     os.unlink(path)
             except OSError as error:
                 raise FileFailed("remove", path, error.strerror or str(error)) from error
-        case "fsync":
-            try:
-                sync_file(path)
-            except OSError as error:
-                raise FileFailed("sync", path, error.strerror or str(error)) from error
         case _:
             raise AssertionError(step)
     return None

@@ -36,18 +36,14 @@ def read_header(path: str, *, follow: bool = True) -> Header:
         os.close(descriptor)
 
 
-def sync_file(path: str) -> None:
+def open_to_sync(path: str) -> int:
     """
-    Have what others wrote into a file, QEMU for one, brought to its disk.
+    Open a file that others write into, QEMU for one, to have it brought to its disk.
 
     Raises:
-        OSError: It cannot be opened, or the disk does not take it.
+        OSError: It cannot be opened.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def read_headers(paths: Mapping[str, str]) -> dict[str, Header]:

@@ -74,10 +74,49 @@ def _backing(name: str, format_: str) -> tuple[str, ...]:
     return ("-b", name, "-F", format_)
 
 
-class _Extent(msgspec.Struct, frozen=True):
+class Extent(msgspec.Struct, frozen=True):
+    """A part of what a file holds, as its own tables tell."""
+
+    start: int
+    length: int
     data: bool
     zero: bool = False
     present: bool | None = None
+    """None before QEMU 6.1; there an allocated zero cluster cannot be told from no cluster."""
+    offset: int | None = None
+    """Where it lies in the file; None of what is compressed, too."""
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the file itself has it, and not the one below."""
+        return self.data if self.present is None else self.present
+
+
+def alone(path: str, format_: str = "qcow2") -> str:
+    """A raw or qcow2 file without its backing file; some subcommands would open that otherwise."""
+    node: dict[str, object] = {"driver": format_, "file": {"driver": "file", "filename": path}}
+    if format_ != "raw":
+        node["backing"] = None
+    return "json:" + json.dumps(node)
+
+
+def extents_of(path: str, format_: str = "qcow2", *, shared: bool = False) -> list[Extent]:
+    """
+    What a raw or qcow2 file itself holds, in order. Its backing file is not opened.
+
+    Args:
+        path: The file.
+        format_: Its format.
+        shared: Whether somebody may have it open, and write to it.
+
+    Raises:
+        QemuImgMissing, QemuImgFailed: It cannot be told.
+    """
+    text = run("map", path, *(("-U",) if shared else ()), "--output=json", alone(path, format_))
+    try:
+        return msgspec.json.decode(text, type=list[Extent])
+    except msgspec.DecodeError as error:
+        raise QemuImgFailed("map", path, f"its output is not understood: {error}") from error
 
 
 def is_empty(path: str) -> bool:
@@ -87,19 +126,7 @@ def is_empty(path: str) -> bool:
     Raises:
         QemuImgMissing, QemuImgFailed: It cannot be told, for example because a guest has it open.
     """
-    text = run("map", path, "--output=json", _alone(path))
-    try:
-        extents = msgspec.json.decode(text, type=list[_Extent])
-    except msgspec.DecodeError as error:
-        raise QemuImgFailed("map", path, f"its output is not understood: {error}") from error
-    # `present` is there since QEMU 6.1; before, an allocated zero cluster cannot be told apart.
-    return not any(one.data if one.present is None else one.present for one in extents)
-
-
-def _alone(path: str) -> str:
-    """A qcow2 file without its backing file; some subcommands would open that otherwise."""
-    file = {"driver": "file", "filename": path}
-    return "json:" + json.dumps({"driver": "qcow2", "backing": None, "file": file})
+    return not any(one.is_own for one in extents_of(path))
 
 
 _CORRUPT: Final = 2
@@ -114,7 +141,7 @@ def is_consistent(path: str) -> bool:
     Raises:
         QemuImgMissing, QemuImgFailed: It cannot be told.
     """
-    done = _done("check", path, "-q", _alone(path))
+    done = _done("check", path, "-q", alone(path))
     if done.returncode not in (0, _CORRUPT, _LEAKS):
         raise _failed("check", path, done)
     return done.returncode != _CORRUPT

@@ -1,12 +1,41 @@
-"""The acts on files that a snapshot takes, the same on every road. Pure."""
+"""The acts on files that an operation takes, the same on every road. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from qmpsnap.operations.guest import Overlay
+from qmpsnap.operations.plan_merge import MergePlan
 from qmpsnap.operations.plan_snapshot import CreatePlan
 from qmpsnap.operations.step import Does, Step
+
+
+def watch_step(path: str) -> Step:
+    """Open a file, so that what the kernel could not write of it is heard."""
+    return Step(does=Does.HOLD, by="file", what="open-file", arguments={"path": path})
+
+
+def unwatch_step(path: str) -> Step:
+    """Take it back."""
+    return Step(does=Does.RELEASE, by="file", what="close-file", arguments={"path": path})
+
+
+def sync_step(path: str) -> Step:
+    """Have a file brought to its disk."""
+    return Step(does=Does.FLUSH, by="file", what="fsync", arguments={"path": path})
+
+
+def disk_steps(plan: MergePlan) -> tuple[Step, ...]:
+    """What tells without QEMU whether all that was merged is on disk; nothing where it would not."""
+    written = plan.written
+    if written.format == "raw":
+        return (sync_step(written.path),)
+    if written.format != "qcow2":
+        return ()
+    layers = [{"path": layer.path, "format": layer.format} for layer in plan.dropped]
+    arguments = {"path": written.path, "with": layers}
+    compare = Step(does=Does.FLUSH, by="file", what="compare-tables", arguments=arguments)
+    return (sync_step(written.path), compare)
 
 
 def make_steps(

@@ -24,7 +24,7 @@ from qmpsnap.graph.nodes import Graph
 from qmpsnap.guests.agent.quiescer import DomainQuiescer
 from qmpsnap.guests.backing_names import plain_by_xml
 from qmpsnap.guests.closable import Closable
-from qmpsnap.guests.files.door import take_file
+from qmpsnap.guests.files.door import FileDoor
 from qmpsnap.guests.files.header import read_headers
 from qmpsnap.guests.files.looks import LocalFiles
 from qmpsnap.guests.files.opened import Hidden, compared, held_by, unseen
@@ -125,9 +125,11 @@ class LibvirtGuest(Closable):
         self._off = "passthrough is switched off (--no-passthrough)"
         self._quiescer = DomainQuiescer(domain)
         self.files = LocalFiles()
+        self._file_door = FileDoor()
         self.compose = LibvirtComposer(self._libvirt, domain.name(), passthrough=passthrough)
 
     def _let_go(self) -> None:
+        self._file_door.close()
         self._monitor.close()
         while self._owned:
             with suppress(self._libvirt.libvirtError):
@@ -163,7 +165,7 @@ class LibvirtGuest(Closable):
     def take(self, step: Step) -> object:
         """See `Door.take`."""
         if step.by == "file":
-            return take_file(step, self.files.claimed)
+            return self._file_door.take(step, self.files.claimed)
         if step.by == "qmp":
             return self._monitor.execute(step.what, step.arguments)
         if step.does in (Does.FREEZE, Does.THAW):

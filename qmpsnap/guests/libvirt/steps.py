@@ -19,8 +19,15 @@ from lxml.builder import E  # type: ignore[import-not-found]
 
 from qmpsnap.errors import Refused
 from qmpsnap.formats.layers import Disks, Layer
-from qmpsnap.guests.files.steps import discard_steps, make_steps
-from qmpsnap.guests.qmp.steps import QmpComposer
+from qmpsnap.guests.files.steps import (
+    discard_steps,
+    disk_steps,
+    make_steps,
+    sync_step,
+    unwatch_step,
+    watch_step,
+)
+from qmpsnap.guests.qmp.flush_steps import heard_flushes, otherwise
 from qmpsnap.operations.guest import HeaderSteps, MergeSteps, Overlay, SnapshotSteps, State
 from qmpsnap.operations.job.states import JobReport, Verb
 from qmpsnap.operations.options import MergeOptions, OnError, PauseUnsupported
@@ -164,7 +171,9 @@ class LibvirtComposer:
 
         libvirt finalizes and dismisses its jobs by itself. It does not flush after a pull: with
         9.0 and QEMU 7.2 killed at the completion event, 16 MiB of 16 were gone, 3 times of 3;
-        after a resize to the same size nothing was lost.
+        after a resize to the same size nothing was lost. Of a commit QEMU flushes the base, and
+        does not say when that fails. Without passthrough the base is opened before the job, to
+        hear what the kernel could not write of it.
 
         Raises:
             RelativeNotKept: A header would have to name its backing file by an absolute name.
@@ -176,13 +185,18 @@ class LibvirtComposer:
             raise PauseUnsupported("libvirt's commits and pulls end on an error")
         _check_relative(plan)
         disk, bandwidth = plan.disk.disk, options.bandwidth or 0
-        commit = None
+        hold = commit = release = None
         settle: tuple[Step, ...] = ()
         if plan.kind == "pull":
             start = self._pull(disk, plan.base, plan.backing_name, bandwidth)
             settle = (self._resize(plan.top, disk),)
         else:
             start = self._commit(plan, bandwidth)
+        if plan.kind == "commit":
+            settle = heard_flushes(plan.written) if self._passthrough else ()
+            if not settle:
+                path = plan.written.path
+                hold, release, settle = watch_step(path), unwatch_step(path), disk_steps(plan)
         if plan.kind == "active-commit":
             # ASYNC, or the call would last until the mirror has caught up with a guest that writes.
             flags = self._libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT
@@ -190,12 +204,20 @@ class LibvirtComposer:
             commit = self._abort(Does.COMMIT, disk, flags)
         return MergeSteps(
             job=disk,
+            hold=hold,
             start=start,
             commit=commit,
             cancel=self.verb(Verb.CANCEL, disk),
             settle=settle,
-            otherwise=self._flush_by_hmp(plan.top) if plan.kind == "pull" else None,
+            otherwise=self._otherwise(plan, settle),
+            release=release,
         )
+
+    def _otherwise(self, plan: MergePlan, settle: tuple[Step, ...]) -> tuple[tuple[Step, ...], ...]:
+        if plan.kind == "active-commit":
+            return ()
+        every = otherwise(plan, by_qemu=self._passthrough)
+        return tuple(acts for acts in every if acts != settle)
 
     def _commit(self, plan: MergePlan, bandwidth: int) -> Step:
         disk, base = plan.disk.disk, plan.base
@@ -240,7 +262,7 @@ class LibvirtComposer:
         if plan.top.path != plan.disk.layers[0].path:
             raise ActiveHeaderOnly(plan.top.file)
         disk = plan.disk.disk
-        sync = Step(does=Does.FLUSH, by="file", what="fsync", arguments={"path": plan.top.path})
+        sync = sync_step(plan.top.path or plan.top.file)
         return HeaderSteps(
             job=disk,
             start=self._pull(disk, plan.base, plan.name, 0),
@@ -268,10 +290,6 @@ class LibvirtComposer:
             "flags": self._libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES,
         }
         return _call(Does.FLUSH, "virDomainBlockResize", arguments)
-
-    def _flush_by_hmp(self, layer: VolumeLayer) -> Step | None:
-        """A flush by HMP changes nothing that libvirt tracks."""
-        return QmpComposer.flush_by_hmp(layer) if self._passthrough and layer.node else None
 
     def _abort(self, does: Does, disk: str, flags: int) -> Step:
         return _call(does, "virDomainBlockJobAbort", {"disk": disk, "flags": flags})

@@ -15,7 +15,7 @@ from qmpsnap.errors import Failed, QmpsnapError, Refused
 from qmpsnap.formats.layers import Disk, Disks
 from qmpsnap.graph import xml
 from qmpsnap.guests.closable import Closable
-from qmpsnap.guests.files.door import take_file
+from qmpsnap.guests.files.door import FileDoor
 from qmpsnap.guests.files.identity import same_file
 from qmpsnap.guests.files.looks import LocalFiles
 from qmpsnap.guests.files.opened import identified
@@ -78,6 +78,7 @@ class OfflineGuest(Closable):
         self._held: dict[str, QmpGuest] = {}
         self.files = LocalFiles()
         self.where = Where(road="offline", at=domain.connect().getURI(), guest=domain.UUIDString())
+        self._file_door = FileDoor()
         self.compose = OfflineComposer(domain.name(), self._definition)
 
     def _release(self) -> None:
@@ -87,6 +88,7 @@ class OfflineGuest(Closable):
 
     def _let_go(self) -> None:
         self._release()
+        self._file_door.close()
         while self._owned:
             with suppress(self._libvirt.libvirtError):
                 self._owned.pop().close()
@@ -111,7 +113,7 @@ class OfflineGuest(Closable):
             self._release()
             return None
         if step.by == "file":
-            return take_file(step, self.files.claimed)
+            return self._file_door.take(step, self.files.claimed)
         if step.by == "qmp":
             return self._engine.take(step)
         if isinstance(step, Redefine):

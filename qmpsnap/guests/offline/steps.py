@@ -23,6 +23,7 @@ from qmpsnap.formats.layers import Disk, Disks, Layer
 from qmpsnap.formats.verdict import Witness
 from qmpsnap.guests.files.steps import discard_steps, make_steps
 from qmpsnap.guests.offline.definition import Edit, Place, Redefine, names_below
+from qmpsnap.guests.qmp.flush_steps import heard_flushes
 from qmpsnap.guests.qmp.steps import QmpComposer
 from qmpsnap.operations.guest import HeaderSteps, MergeSteps, Overlay, SnapshotSteps, State
 from qmpsnap.operations.headers import by_hand
@@ -151,8 +152,7 @@ class OfflineComposer:
             steps,
             hold=_hold(plan.disk),
             forget=forget,
-            settle=tuple(_settling(steps)),
-            otherwise=None,
+            settle=tuple(_settling(plan, steps)),
             redefine=redefine,
             release=RELEASE,
         )
@@ -198,11 +198,11 @@ class OfflineComposer:
             raise MemorySaved(self._guest)
 
 
-def _settling(steps: MergeSteps) -> Iterator[Step]:
-    """The export that holds the chain forbids a resize, so the flush is the one by HMP."""
+def _settling(plan: MergePlan, steps: MergeSteps) -> Iterator[Step]:
+    """The export that holds the chain forbids a resize, so a pull is flushed as before its end."""
     for step in steps.settle:
-        if step.does is Does.FLUSH and steps.otherwise is not None:
-            yield steps.otherwise
+        if step.does is Does.FLUSH:
+            yield from heard_flushes(plan.written)
         elif step.does is not Does.CLOSE:
             yield step
 

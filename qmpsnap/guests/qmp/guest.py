@@ -18,7 +18,7 @@ from qmpsnap.graph.qmp import block_jobs_from, jobs_from
 from qmpsnap.guests.agent.quiescer import SocketQuiescer
 from qmpsnap.guests.backing_names import plain_by_process
 from qmpsnap.guests.closable import Closable
-from qmpsnap.guests.files.door import take_file
+from qmpsnap.guests.files.door import FileDoor
 from qmpsnap.guests.files.header import read_headers
 from qmpsnap.guests.files.looks import LocalFiles
 from qmpsnap.guests.files.neighbours import surroundings
@@ -116,6 +116,7 @@ class QmpGuest(Closable):
             process=None if process is None else (process.pid, process.started),
         )
         self.files = LocalFiles()
+        self._file_door = FileDoor()
         peer: int | None = pid or getattr(monitor, "pid", None)
         self.compose = QmpComposer(
             self._masks,
@@ -124,6 +125,7 @@ class QmpGuest(Closable):
         )
 
     def _let_go(self) -> None:
+        self._file_door.close()
         while self._owned:
             self._owned.pop().close()
 
@@ -147,7 +149,7 @@ class QmpGuest(Closable):
     def take(self, step: Step) -> object:
         """See `Door.take`."""
         if step.by == "file":
-            return take_file(step, self.files.claimed)
+            return self._file_door.take(step, self.files.claimed)
         if step.by == "agent":
             return self._quiescer.take(step)
         try:

@@ -14,7 +14,8 @@ from qmpsnap.errors import Refused
 from qmpsnap.formats.layers import Disks, Layer
 from qmpsnap.graph.drivers import DriverKind, kind_of
 from qmpsnap.graph.nodes import Node
-from qmpsnap.guests.files.steps import discard_steps, make_steps
+from qmpsnap.guests.files.steps import discard_steps, make_steps, sync_step
+from qmpsnap.guests.qmp.flush_steps import heard_flush, otherwise
 from qmpsnap.guests.qmp.leftovers import leftovers
 from qmpsnap.guests.qmp.names import FORMAT, job_id, named, protocol_node_of
 from qmpsnap.guests.qmp.overlay_node import open_step, overlay_opening, zeroes_of
@@ -188,7 +189,7 @@ class QmpComposer:
         The job keeps itself in `query-jobs` when it ends, so that its error cannot be lost, and
         stops before it changes the graph, so that what it wrote can be flushed first. Not so for
         an active commit: it would hold up the guest's requests while it waits, and a mirror
-        flushes its target by itself.
+        flushes its target by itself. A pull is flushed once more afterwards, with its new header.
 
         Raises:
             FormatNotRecordable: The header of the layer above would get a wrong format.
@@ -197,7 +198,6 @@ class QmpComposer:
         job = job_id(plan.kind, plan.disk.disk, plan.top, plan.base)
         dismiss = _dismiss(job)
         close = tuple(_close(name) for layer in plan.dropped for name in closable(layer))
-        flush = self.flush_by_hmp(plan.written)
         active = plan.kind == "active-commit"
         settle: tuple[Step, ...] = (dismiss, *close)
         if active:
@@ -208,12 +208,12 @@ class QmpComposer:
         return MergeSteps(
             job=job,
             start=self._start(plan, options, job),
-            flush=None if active else flush,
+            flush=None if active else heard_flush(plan.written),
             commit=_of_job(Does.COMMIT, "job-complete" if active else "job-finalize", job),
             cancel=self.verb(Verb.CANCEL, job),
             dismiss=dismiss,
             settle=settle,
-            otherwise=flush if plan.kind == "pull" else None,
+            otherwise=() if active else otherwise(plan, by_qemu=True),
         )
 
     def _start(self, plan: MergePlan, options: MergeOptions, job: str) -> Step:
@@ -264,7 +264,7 @@ class QmpComposer:
             "device": plan.top.node,
             "base-node": plan.base.node,
         }
-        settle = [Step(does=Does.FLUSH, by="file", what="fsync", arguments={"path": plan.top.path})]
+        settle = [sync_step(plan.top.path or plan.top.file)]
         details = plan.top.node_details
         if details is not None and details.read_only:
             options = {"options": [_read_only(details, plan)]}
@@ -298,25 +298,14 @@ class QmpComposer:
 
     def flush(self, layer: VolumeLayer, disk: str) -> Step | None:
         """See `Composer.flush`."""
-        return self.flush_by_hmp(layer)
-
-    @staticmethod
-    def flush_by_hmp(layer: VolumeLayer) -> Step:
-        """
-        Flush one node; the one way while a block job holds it.
-
-        QMP has no command for it: `block_resize` is refused then, and `stop` would interrupt the
-        guest.
-        """
-        line = {"command-line": f"qemu-io {layer.node} flush"}
-        return Step(does=Does.FLUSH, by="qmp", what="human-monitor-command", arguments=line)
+        return heard_flush(layer)
 
     @staticmethod
     def resize(layer: VolumeLayer) -> Step:
         """
         Resize a node to the size that it has, which flushes it.
 
-        Checked on 7.2 and 11.1; unlike HMP it reports a flush that fails.
+        Checked on 7.2 and 11.1; it reports a flush that fails.
         """
         size = {"node-name": layer.node, "size": layer.virtual_size}
         return Step(does=Does.FLUSH, by="qmp", what="block_resize", arguments=size)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
 from qmpsnap.errors import QmpsnapError
-from qmpsnap.monitor.base import CommandFailed
+from qmpsnap.operations.flushed import NOTHING, Evidence, taken
 from qmpsnap.operations.guest import Jobs
 from qmpsnap.operations.job.machine import (
     DEFAULT_LIMITS,
@@ -56,6 +56,8 @@ class Ended:
     """Why we cancelled it."""
     differences: tuple[str, ...] = ()
     """See `Watch.differences`."""
+    flush: Evidence = NOTHING
+    """Whether what it wrote was flushed before it changed the graph."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,25 +193,23 @@ class Loop:
         if found:
             self._try(self.steps.cancel)
             return state.changed(found, time.monotonic())
-        problem = self._flush()
-        if problem is not None and not self.is_ours:
-            raise LeftRunning(self.kind, self.file, problem)
-        if problem is not None:
+        state = replace(state, flush=self._flush())
+        if state.flush.flushed is False and not self.is_ours:
+            raise LeftRunning(self.kind, self.file, _flush_error(state) or "")
+        if state.flush.flushed is False:
             self._try(self.steps.cancel)
-            return state.not_flushed(problem, time.monotonic())
+            return state.not_flushed(time.monotonic())
         return state.told(status, time.monotonic()) if self._try(commit) else state
 
-    def _flush(self) -> str | None:
+    def _flush(self) -> Evidence:
         """
-        Flush before the graph changes; returns why it failed.
+        Flush before the graph changes, as long as a failure leaves the chain as it was.
 
         QEMU up to 10 takes the backing file out of a streamed image's header before the copied
         tables are on disk: killed then, the image has silently lost its data (seen on four
         versions).
         """
-        if self.steps.flush is None:
-            return None
-        return flush_error(lambda step: self.guest.take(step), self.steps.flush, self.file)
+        return NOTHING if self.steps.flush is None else taken(self.guest, self.steps.flush)
 
     def _try(self, step: Step) -> bool:
         """
@@ -233,27 +233,17 @@ class Loop:
         return min(self.poll_s, left) if left > 0 else self.poll_s
 
 
-def flush_error(take: Callable[[Step], object], step: Step, file: str) -> str | None:
-    """
-    Take a flush by HMP; returns why it failed, None when nothing was said against it.
-
-    HMP answers nothing when the flush itself fails (seen on 7.2: the error goes to QEMU's standard
-    output), so what must be certain is proven afterwards as well. A QEMU without a human monitor
-    (qemu-storage-daemon) cannot be asked; there the proof afterwards is all there is.
-    """
-    try:
-        said = take(step)
-    except CommandFailed as error:
-        if error.error_class == "CommandNotFound":
-            return None
-        said = error.description
-    return f"flush of {file}: {str(said).strip()}" if said else None
-
-
 def _ended(view: JobView, state: Watch) -> Ended:
     return Ended(
         status=view.status,
-        error=state.flush_error or view.error or state.heard.error,
+        error=_flush_error(state) or view.error or state.heard.error,
         cancelled=state.cancelled[0] if state.cancelled else None,
         differences=state.differences,
+        flush=state.flush,
     )
+
+
+def _flush_error(state: Watch) -> str | None:
+    if state.flush.flushed is not False:
+        return None
+    return f"what it had written could not be flushed: {state.flush.why}"

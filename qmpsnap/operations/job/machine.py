@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
+from qmpsnap.operations.flushed import NOTHING, Evidence
 from qmpsnap.operations.job.notices import (
     DoesNotConverge,
     GoesOn,
@@ -84,7 +85,8 @@ class Watch:
     cancelled: tuple[Why, float] | None = None
     differences: tuple[str, ...] = ()
     """In what the graph was not the planned one when the job was about to change it."""
-    flush_error: str | None = None
+    flush: Evidence = NOTHING
+    """What came of the flush before the job was told to change the chain."""
     told_late: bool = False
     told_pause: tuple[IoStatus, int] | None = None
     """Of the pause that was said: why, and how far the job was."""
@@ -102,9 +104,9 @@ class Watch:
         """Note that the job was cancelled, because somebody else had changed the graph."""
         return replace(self, cancelled=(Why.CHANGED, now), differences=differences)
 
-    def not_flushed(self, reason: str, now: float) -> Watch:
+    def not_flushed(self, now: float) -> Watch:
         """Note that the job was cancelled, because what it wrote could not be flushed."""
-        return replace(self, cancelled=(Why.NOT_FLUSHED, now), flush_error=reason)
+        return replace(self, cancelled=(Why.NOT_FLUSHED, now))
 
 
 @dataclass(frozen=True, slots=True)

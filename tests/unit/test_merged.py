@@ -1,0 +1,126 @@
+"""What of a merge is in the tables of the file that was committed into."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from qmpsnap.guests.files import merged
+from qmpsnap.guests.files.merged import TablesUnseen, unmerged
+from qmpsnap.guests.files.qemu_img import Extent, QemuImgFailed
+from tests.unit.qcow2_header import header
+
+K = 65536
+
+Compared = Callable[..., str | None]
+
+
+def extents(text: str) -> list[Extent]:
+    """`d` data, `0` data that are zeros, `z` a cluster of zeros, `.` none, `c` compressed."""
+    return [
+        Extent(
+            start=number * K,
+            length=K,
+            data=one in "d0c",
+            zero=one in "z.",
+            present=one != ".",
+            offset=(number + 1) * K if one in "d0" else None,
+        )
+        for number, one in enumerate(text)
+    ]
+
+
+@pytest.fixture
+def compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Compared:
+    """Compare tables: the base's, then those of the layers that were committed, upper ones first."""
+
+    def compare(base: str, *dropped: str, backing: bytes = b"", snapshots: int = 0) -> str | None:
+        path = tmp_path / "base"
+        data = b"".join((b"x" if one == "d" else b"\0") * K for one in base)
+        path.write_bytes(header(backing=backing, snapshots=snapshots).ljust(K, b"\0") + data)
+        files = {str(path): base} | {f"/{n}": text for n, text in enumerate(dropped)}
+
+        def extents_of(path: str, format_: str, *, shared: bool) -> list[Extent]:
+            assert shared
+            return extents(files[path])
+
+        monkeypatch.setattr(merged, "extents_of", extents_of)
+        return unmerged([(f"/{n}", "qcow2") for n in range(len(dropped))], str(path))
+
+    return compare
+
+
+@pytest.mark.parametrize(
+    ("base", "dropped", "missing"),
+    [
+        ("dd", ["d."], None),
+        ("dd", [".."], None),
+        ("..", [".."], None),
+        ("d.", ["dd"], f"{K} bytes at {K}"),
+        ("..", ["d."], f"{K} bytes at 0"),
+        ("zd", ["d."], f"{K} bytes at 0"),
+        ("cd", ["d."], f"{K} bytes at 0"),  # older than what was committed
+        ("d.", ["c."], None),
+        ("..", ["z."], None),  # zeros below the end of all
+        ("z.", ["z."], None),
+        ("00", ["z."], None),  # zeros that were written
+        ("d0", ["z."], f"{K} bytes at 0"),  # what was there before
+        ("c0", ["z."], f"{K} bytes at 0"),
+        ("00", ["zz"], None),
+        ("d.", ["d.", ".d"], f"{K} bytes at {K}"),
+        ("dd", ["d.", ".d"], None),
+        ("..", ["zz", "dd"], None),  # the upper layer counts
+        ("d", ["dd"], f"{K} bytes at {K}"),
+        ("dd", ["d"], None),
+    ],
+)
+def test_tables(compared: Compared, base: str, dropped: list[str], missing: str | None) -> None:
+    said = compared(base, *dropped)
+    assert said is None if missing is None else said is not None and said.startswith(missing)
+
+
+def test_zeros_over_a_file_below_need_a_cluster(compared: Compared) -> None:
+    assert compared("..", "z.", backing=b"below") is not None
+    assert compared("z.", "z.", backing=b"below") is None
+
+
+def test_a_table_of_an_internal_snapshot_tells_nothing(compared: Compared) -> None:
+    with pytest.raises(TablesUnseen, match="internal snapshots"):
+        compared("dd", "d.", snapshots=1)
+
+
+def test_extents_that_do_not_end_at_the_same_places(tmp_path: Path) -> None:
+    wide = [Extent(start=0, length=3 * K, data=True, present=True, offset=0)]
+    pairs = merged._pairs(merged._parts(wide), merged._parts(extents("d.d")))
+    assert [(start, end, below is not None) for start, end, _, below in pairs] == [
+        (0, K, True),
+        (K, 2 * K, False),
+        (2 * K, 3 * K, True),
+    ]
+
+
+def test_what_cannot_be_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "base"
+    with pytest.raises(TablesUnseen, match="No such file"):
+        unmerged([], str(path))
+    path.write_bytes(b"no header")
+    with pytest.raises(TablesUnseen, match="ends after"):
+        unmerged([], str(path))
+    path.write_bytes(header())
+
+    def fails(path: str, format_: str, *, shared: bool) -> list[Extent]:
+        raise QemuImgFailed("map", path, "locked")
+
+    monkeypatch.setattr(merged, "extents_of", fails)
+    with pytest.raises(TablesUnseen, match="locked"):
+        unmerged([], str(path))
+    with pytest.raises(TablesUnseen, match="neither qcow2 nor raw"):
+        unmerged([("/a", "qed")], str(path))
+
+
+def test_qemu_img_that_does_not_tell_zeros_from_nothing() -> None:
+    old = [Extent(start=0, length=K, data=False, zero=True)]
+    with pytest.raises(QemuImgFailed, match="does not tell which clusters are there"):
+        merged._parts(old)
