@@ -56,6 +56,7 @@ LOOKS: Final = frozenset(
         "virDomainGetXMLDesc",
         "virDomainHasManagedSaveImage",
         "virDomainIsActive",
+        "virDomainListAllCheckpoints",
         "virDomainListAllSnapshots",
         "virDomainLookupByName",
         "virDomainLookupByUUIDString",
