@@ -45,6 +45,7 @@ class TestFormatThatTheVolumeServiceGuessed(Pain[Rig]):
         instead=lambda _plan: Overlay(is_there=True),
     )
     others = (
+        Guard(where="qmpsnap.operations.snapshot.check_all_opened", instead=lambda *_: None),
         Guard(
             where="qmpsnap.operations.snapshot.ensured",
             instead=lambda _host, after, *_: (after, ()),

@@ -16,7 +16,7 @@ from tests.rig.roads import MakeRig
 
 
 class TestBitmapsLost(Pain[Rig]):
-    guard = Guard(where="qmpsnap.operations.guards._lost_bitmaps", instead=lambda _layer: [])
+    guard = Guard(where="qmpsnap.operations.guards._lost_bitmaps", instead=lambda *_: [])
 
     @pytest.fixture
     def world(self, make_rig: MakeRig) -> Iterator[Rig]:
