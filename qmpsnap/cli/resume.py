@@ -36,7 +36,7 @@ INTERRUPTED = 6
     ),
     context_settings={"ignore_unknown_options": True},
 )
-@click.argument("ids", metavar="ID...", nargs=-1)
+@click.argument("ids", metavar="[ID]...", nargs=-1)
 @click.option("--plan", "only_plan", is_flag=True, help="Show what became of each, and do nothing.")
 @click.option(
     "--take",
