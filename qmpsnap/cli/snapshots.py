@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import click
 
@@ -153,7 +154,12 @@ def _all_disks(guest: Disks) -> tuple[str, ...]:
     "--remove-file",
     is_flag=True,
     help="Remove the files that left the chain, once QEMU and libvirt hold them no more. Those in "
-    "another folder than the active file's are kept.",
+    "another folder than the active file's are kept, and those on a share without locks.",
+)
+@click.option(
+    "--force-remove",
+    is_flag=True,
+    help="As --remove-file, also on a share without locks, where no guest of another host is seen.",
 )
 @click.option(
     "--no-wait",
@@ -176,6 +182,7 @@ def delete(
     name: str,
     method: Method,
     remove_file: bool,
+    force_remove: bool,
     allow: tuple[str, ...],
     force: bool,
     verify: bool,
@@ -190,6 +197,8 @@ def delete(
 
     NAME is a snapshot's name, as `qmpsnap list` shows it, or the name of its overlay.
     """
+    options = replace(options, force_remove=force_remove)
+    remove_file = remove_file or force_remove
     if no_wait and (verify or remove_file or options.timeout_s is not None):
         raise click.UsageError("--verify, --remove-file and --timeout need somebody who waits")
     allowed = guards(allow, force=force)

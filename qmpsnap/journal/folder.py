@@ -13,14 +13,10 @@ from pathlib import Path
 from typing import Final
 
 from qmpsnap.errors import Refused
-from qmpsnap.guests.files.mounts import file_system
+from qmpsnap.guests.files.mounts import ON_THE_NETWORK, file_system
 
 VARIABLE: Final = "QMPSNAP_STATE"
 _ROOT: Final = 0
-_ON_THE_NETWORK: Final = frozenset(
-    {"9p", "afs", "beegfs", "ceph", "cifs", "coda", "glusterfs", "gfs2", "gpfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2", "orangefs", "smb3", "smbfs", "fuse.ceph", "fuse.ceph-fuse", "fuse.glusterfs", "fuse.gpfs", "fuse.s3fs", "fuse.sshfs"}
-)  # fmt: skip
-"""Types in `/proc/self/mountinfo`."""
 _OTHERS_MAY_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -74,7 +70,7 @@ def checked(folder: Path, *, make: bool) -> Path:
         FileNotFoundError: It is not there, and is not to be made.
     """
     type_ = file_system(folder)
-    if type_ in _ON_THE_NETWORK:
+    if type_ in ON_THE_NETWORK:
         raise StateOnNetwork(str(folder), type_)
     try:
         if make:

@@ -70,7 +70,7 @@ def finish(
     """
     steps = guest.compose.merge(plan, options, guest.state())
     if remove:
-        steps = replace(steps, remove=removal(plan))
+        steps = replace(steps, remove=removal(plan, force=options.force_remove))
     ended = JobReport(
         id=steps.job,
         type="stream" if plan.kind == "pull" else "commit",

@@ -77,7 +77,7 @@ def prepared(
     state = guest.state()
     steps = guest.compose.merge(plan, options, state)
     if remove:
-        steps = replace(steps, remove=removal(plan))
+        steps = replace(steps, remove=removal(plan, force=options.force_remove))
     running = job_of(plan, steps, found.jobs)
     if running is None:
         check_idle((plan.disk,), found.jobs)

@@ -69,6 +69,8 @@ class MergeOptions:
     on_error: OnError = OnError.FAIL
     timeout_s: float | None = None
     """Seconds until the merge is given up: cancelled, unless it has begun to change the chain."""
+    force_remove: bool = False
+    """Whether a file is removed although nobody can tell whether guests of other hosts use it."""
 
     def __post_init__(self) -> None:
         check_bandwidth(self.bandwidth or 0)

@@ -19,16 +19,21 @@ from qmpsnap.operations.step import Does, Door, Step
 from qmpsnap.operations.volume import VolumeLayer
 
 
-def removal(plan: MergePlan) -> tuple[Step, ...]:
+def removal(plan: MergePlan, *, force: bool) -> tuple[Step, ...]:
     """
     What would remove the files that leave the chain.
 
     Those in another folder than the active file's stay: there a template may lie that many
     volumes rest on. So do block devices, whose names are not files, and what cannot be seen to be
     the file that QEMU had open.
+
+    Args:
+        plan: Of the merge.
+        force: Whether also where no lock of another host is seen.
     """
+    forced = {"force": True} if force else {}
     return tuple(
-        Step(does=Does.REMOVE, by="file", what="unlink", arguments=_named(layer))
+        Step(does=Does.REMOVE, by="file", what="unlink", arguments={**_named(layer), **forced})
         for layer in plan.dropped
         if _kept(plan, layer) is None
     )

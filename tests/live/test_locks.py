@@ -128,6 +128,29 @@ class TestOneAtATime:
             assert seen == [True]
 
 
+@situation(
+    "The share has no locks that other hosts see (NFS with nolock, sshfs), and a file is to be removed",
+    happens="the merge is done, and the file is kept; a note says so",
+    code=0,
+    then="See that no guest of another host uses the file, then remove it, or give --force-remove.",
+    kind=2,
+)
+def test_share_without_locks(make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qmpsnap.guests.files.door.hides_other_hosts", lambda _path: "nfs")
+    with make_rig("raw") as rig:
+        rig.grow(4)
+        for name, option, is_kept in (
+            ("s1", "--remove-file", True),
+            ("s2", "--force-remove", False),
+        ):
+            said = rig.cli("delete", DISK, name, option, "-o", "json")
+            assert said.code == 0, said
+            assert any("--force-remove" in note for note in said.json["notes"]) == is_kept
+            assert (rig.folder / f"{BASE}.{name}").exists() == is_kept
+            assert bool(said.json["removed"]) == (not is_kept)
+        assert_sound(rig.disk())
+
+
 class TestTakenBack:
     """A create that fails before its switch."""
 

@@ -74,3 +74,24 @@ def test_loses(folder: str, model: str, why: str | None) -> None:
 def test_nothing_there() -> None:
     with pytest.raises(FileNotFoundError):
         mounts.loses("/nowhere", "/share/volume")
+
+
+@pytest.mark.parametrize(
+    ("mount", "hidden"),
+    [
+        ("rw shared:1 - nfs4 host:/share rw,vers=4.2,local_lock=none", None),
+        ("rw - nfs host:/share rw,vers=3,nolock,local_lock=all", "nfs"),
+        ("rw - nfs host:/share rw,vers=3,local_lock=posix", "nfs"),
+        ("rw,nobrl - cifs //host/share rw", "cifs"),
+        ("rw - cifs //host/share rw", None),
+        ("rw - fuse.sshfs host:/share rw", "fuse.sshfs"),
+        ("rw - ext4 /dev/vda rw,nolock", None),
+    ],
+)
+def test_share_on_which_other_hosts_are_hidden(
+    tmp_path: Path, mount: str, hidden: str | None
+) -> None:
+    lines = f"1 0 0:1 / / rw - 9p root rw\n2 1 0:2 / /share {mount}\n"
+    (tmp_path / "mounts").write_text(lines)
+    assert mounts.hides_other_hosts("/share/file", str(tmp_path / "mounts")) == hidden
+    assert mounts.hides_other_hosts("/share/file", str(tmp_path / "none")) is None

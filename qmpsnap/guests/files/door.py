@@ -12,13 +12,14 @@ import os
 from contextlib import suppress
 from typing import cast
 
-from qmpsnap.errors import Failed
+from qmpsnap.errors import Failed, Refused
 from qmpsnap.formats.layers import Identity
 from qmpsnap.guests.files.header import open_to_sync
 from qmpsnap.guests.files.identity import identity_of
 from qmpsnap.guests.files.locks import Claim
 from qmpsnap.guests.files.markers import remove_marker, write_marker
 from qmpsnap.guests.files.merged import TablesUnseen, unmerged
+from qmpsnap.guests.files.mounts import hides_other_hosts
 from qmpsnap.guests.files.overlay import correct_overlay, make_overlay
 from qmpsnap.operations.step import Does, Step
 
@@ -49,6 +50,24 @@ def _check_same(path: str, wanted: object) -> None:
     """A name may have come to another file since it was looked at; that one is not ours to remove."""
     if wanted is not None and [*identity_of(os.stat(path))] != wanted:
         raise AnotherFile(path)
+
+
+class OthersUnseen(Refused):
+    """A file that left a chain lies where no lock of another host is seen."""
+
+    msg = (
+        "{self.path} is on {self.system}, where locks of other hosts are not seen: see that no guest "
+        "there uses it, then remove it, or give --force-remove"
+    )
+
+    path: str
+    system: str
+
+
+def _check_alone(path: str) -> None:
+    system = hides_other_hosts(path)
+    if system is not None:
+        raise OthersUnseen(path, system)
 
 
 class FileDoor:
@@ -137,6 +156,7 @@ def take_file(step: Step, claim: Claim | None = None) -> Identity | None:
         FileFailed: It could not be removed.
         AnotherFile: Its name leads to another one than was meant.
         NotOurs: It was to be taken back, and may be somebody else's by now.
+        OthersUnseen: It was to be removed, and guests of other hosts cannot be seen.
     """
     given = step.arguments
     path = str(given["path"])
@@ -173,6 +193,8 @@ def take_file(step: Step, claim: Claim | None = None) -> Identity | None:
                     return None
                 with suppress(FileNotFoundError):
                     _check_same(path, given.get("identity"))
+                    if step.does is Does.REMOVE and not given.get("force"):
+                        _check_alone(path)
                     os.unlink(path)
             except OSError as error:
                 raise FileFailed("remove", path, error.strerror or str(error)) from error

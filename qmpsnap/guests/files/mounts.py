@@ -1,5 +1,5 @@
 """
-Which file systems keep what is written to them, and which lose it with the next boot.
+Which file systems keep what is written to them, and which show the locks of other hosts.
 
 Source: proc_pid_mountinfo(5). A file system has one type, wherever it is mounted, and is found by
 its number; where none has the number (a subvolume of btrfs), it is one that keeps its files.
@@ -28,6 +28,17 @@ _NO_FILES: Final = frozenset(
 )
 """What the kernel shows there is no folder for files, though some take them: devtmpfs does."""
 _IN_MEMORY: Final = frozenset(["ramfs", "tmpfs"])
+
+ON_THE_NETWORK: Final = frozenset(
+    {"9p", "afs", "beegfs", "ceph", "cifs", "coda", "glusterfs", "gfs2", "gpfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2", "orangefs", "smb3", "smbfs", "fuse.ceph", "fuse.ceph-fuse", "fuse.glusterfs", "fuse.gpfs", "fuse.s3fs", "fuse.sshfs"}
+)  # fmt: skip
+"""What other hosts may have mounted, too."""
+_LOCKS_STAY: Final = frozenset({"9p", "afs", "coda", "ncpfs", "fuse.s3fs", "fuse.sshfs"})
+"""Those whose servers are not asked for locks, or need not be."""
+_LOCALLY: Final = frozenset(
+    {"nolock", "local_lock=all", "local_lock=posix", "nobrl", "localflock", "noflock"}
+)
+"""Options of mounts that keep locks on this host: nfs(5), mount.cifs(8), mount.lustre(8)."""
 
 
 def type_of(path: str) -> str | None:
@@ -58,19 +69,37 @@ def file_system(path: str | os.PathLike[str], mounts: str = _MOUNTS) -> str:
 
     Source: proc(5), mountinfo: the fifth field is the mount point, the type follows ` - `.
     """
+    return _mount_of(path, mounts)[0]
+
+
+def hides_other_hosts(path: str, mounts: str = _MOUNTS) -> str | None:
+    """
+    The type of a network file system on which no lock of another host is seen; None elsewhere.
+
+    There nobody can tell whether a guest of another host uses a file.
+    """
+    type_, options = _mount_of(path, mounts)
+    is_hidden = type_ in _LOCKS_STAY or not _LOCALLY.isdisjoint(options)
+    return type_ if type_ in ON_THE_NETWORK and is_hidden else None
+
+
+def _mount_of(path: str | os.PathLike[str], mounts: str) -> tuple[str, tuple[str, ...]]:
+    """Type and options of the mount that a path is on, or would be."""
     wanted = os.path.realpath(path)
-    found, length = "", -1
+    found: tuple[str, tuple[str, ...]] = ("", ())
+    length = -1
     try:
         with open(mounts, encoding="utf-8", errors="surrogateescape") as file:
             lines = file.readlines()
     except OSError:
-        return ""
+        return found
     for line in lines:
-        mount, _, source = line.partition(" - ")
-        point = _unescaped(mount.split(" ")[4])
+        mount, _, source = line.rstrip("\n").partition(" - ")
+        fields, (type_, *_, options) = mount.split(" "), source.split(" ")
+        point = _unescaped(fields[4])
         is_above = point == "/" or wanted == point or wanted.startswith(f"{point}/")
         if is_above and len(point) >= length:  # of two on one point the later one counts
-            found, length = source.split(" ", 1)[0], len(point)
+            found, length = (type_, (*fields[5].split(","), *options.split(","))), len(point)
     return found
 
 
