@@ -32,22 +32,37 @@ def extents(text: str) -> list[Extent]:
     ]
 
 
+def write(path: Path, text: str, head: bytes) -> None:
+    """A file with that header, and with the data that `extents` tells of."""
+    data = b"".join((b"x" if one == "d" else b"\0") * K for one in text)
+    path.write_bytes(head.ljust(K, b"\0") + data)
+
+
 @pytest.fixture
 def compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Compared:
     """Compare tables: the base's, then those of the layers that were committed, upper ones first."""
 
-    def compare(base: str, *dropped: str, backing: bytes = b"", snapshots: int = 0) -> str | None:
+    def compare(
+        base: str,
+        *dropped: str,
+        backing: bytes = b"",
+        snapshots: int = 0,
+        above: bytes = header(backing=b"base"),
+        format_: str = "qcow2",
+    ) -> str | None:
         path = tmp_path / "base"
-        data = b"".join((b"x" if one == "d" else b"\0") * K for one in base)
-        path.write_bytes(header(backing=backing, snapshots=snapshots).ljust(K, b"\0") + data)
-        files = {str(path): base} | {f"/{n}": text for n, text in enumerate(dropped)}
+        layers = [tmp_path / str(n) for n in range(len(dropped))]
+        write(path, base, header(backing=backing, snapshots=snapshots))
+        for layer, text in zip(layers, dropped, strict=True):
+            write(layer, text, above)
+        files = dict(zip(map(str, (path, *layers)), (base, *dropped), strict=True))
 
         def extents_of(path: str, format_: str, *, shared: bool) -> list[Extent]:
             assert shared
             return extents(files[path])
 
         monkeypatch.setattr(merged, "extents_of", extents_of)
-        return unmerged([(f"/{n}", "qcow2") for n in range(len(dropped))], str(path))
+        return unmerged([(str(layer), format_) for layer in layers], str(path))
 
     return compare
 
@@ -74,6 +89,13 @@ def compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Compared:
         ("..", ["zz", "dd"], None),  # the upper layer counts
         ("d", ["dd"], f"{K} bytes at {K}"),
         ("dd", ["d"], None),
+        ("z", ["0"], None),  # `detect-zeroes` made a cluster of zeros of them
+        (".", ["0"], None),
+        ("z", ["0", "d"], None),
+        ("zz", ["0d"], f"{K} bytes at {K}"),
+        ("z", ["d", "0"], f"{K} bytes at 0"),
+        ("z", ["c"], f"{K} bytes at 0"),
+        ("c", ["0"], f"{K} bytes at 0"),
     ],
 )
 def test_tables(compared: Compared, base: str, dropped: list[str], missing: str | None) -> None:
@@ -86,14 +108,40 @@ def test_zeros_over_a_file_below_need_a_cluster(compared: Compared) -> None:
     assert compared("z.", "z.", backing=b"below") is None
 
 
+@pytest.mark.parametrize(
+    ("above", "format_", "is_told"),
+    [
+        (b"", "raw", True),
+        (header(), "qcow2", True),
+        (header(method=2), "qcow2", False),
+        (header(incompatible=1 << 2, extensions=[(0x44415441, b"data")]), "qcow2", False),
+        (header(incompatible=1 << 2), "qcow2", False),
+    ],
+    ids=["raw", "qcow2", "encrypted", "data file", "data file without a name"],
+)
+def test_zeros_of_a_layer_that_became_a_cluster_of_zeros(
+    compared: Compared, above: bytes, format_: str, is_told: bool
+) -> None:
+    """What is encrypted, or lies in another file, is not what the layer's file has there."""
+    assert (compared("z", "0", above=above, format_=format_) is None) is is_told
+    assert compared("z", "d", above=above, format_=format_) is not None
+
+
+def test_zeros_over_a_file_below_are_not_in_a_table_without_them(compared: Compared) -> None:
+    assert compared(".", "0", backing=b"below") is not None
+    assert compared("z", "0", backing=b"below") is None
+
+
 def test_a_table_of_an_internal_snapshot_tells_nothing(compared: Compared) -> None:
     with pytest.raises(TablesUnseen, match="internal snapshots"):
         compared("dd", "d.", snapshots=1)
 
 
-def test_extents_that_do_not_end_at_the_same_places(tmp_path: Path) -> None:
+def test_extents_that_do_not_end_at_the_same_places(monkeypatch: pytest.MonkeyPatch) -> None:
     wide = [Extent(start=0, length=3 * K, data=True, present=True, offset=0)]
-    pairs = merged._pairs(merged._parts(wide), merged._parts(extents("d.d")))
+    tables = {"/wide": wide, "/other": extents("d.d")}
+    monkeypatch.setattr(merged, "extents_of", lambda path, _format, *, shared: tables[path])
+    pairs = merged._pairs(merged._parts("/wide", "raw"), merged._parts("/other", "qcow2"))
     assert [(start, end, below is not None) for start, end, _, below in pairs] == [
         (0, K, True),
         (K, 2 * K, False),
@@ -120,7 +168,8 @@ def test_what_cannot_be_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         unmerged([("/a", "qed")], str(path))
 
 
-def test_qemu_img_that_does_not_tell_zeros_from_nothing() -> None:
+def test_qemu_img_that_does_not_tell_zeros_from_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     old = [Extent(start=0, length=K, data=False, zero=True)]
+    monkeypatch.setattr(merged, "extents_of", lambda _path, _format, *, shared: old)
     with pytest.raises(QemuImgFailed, match="does not tell which clusters are there"):
-        merged._parts(old)
+        merged._parts("/old", "qcow2")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, NamedTuple
 
 from qmpsnap.formats.qcow2 import BadHeader
 from qmpsnap.guests.files.header import read_header
@@ -22,7 +22,15 @@ class TablesUnseen(Exception):
     """The tables of a file on disk do not tell whether all that was merged is in it. Why."""
 
 
-_Part = tuple[int, int, Extent | None]
+class _Own(NamedTuple):
+    """What a file has of its own."""
+
+    extent: Extent
+    path: str
+    format: str
+
+
+_Part = tuple[int, int, _Own | None]
 """From, to, and what is there; None: nothing of this file's own."""
 _PIECE: Final = 1 << 20
 
@@ -49,19 +57,23 @@ def unmerged(dropped: Sequence[tuple[str, str]], base: str) -> str | None:
             # A cluster that a snapshot has as well is written elsewhere, and the old table would
             # name the old data.
             raise TablesUnseen("it has internal snapshots")
-        has = _parts(extents_of(base, "qcow2", shared=True))
+        has = _parts(base, "qcow2")
         held: list[_Part] = []
         for path, format_ in reversed(dropped):
-            held = _over(_parts(extents_of(path, format_, shared=True)), held)
+            held = _over(_parts(path, format_), held)
         with open(base, "rb") as file:
-            for start, end, wanted, found in _pairs(held, has):
+            for start, end, wanted, own in _pairs(held, has):
                 if wanted is None:
                     continue
-                if wanted.data:
+                found = own and own.extent
+                if wanted.extent.data and found is not None and found.data:
                     # What is compressed is never written in place: it is older than the merge.
-                    there = found is not None and found.data and found.offset is not None
+                    there = found.offset is not None
                 else:
-                    there = _reads_zeros(file, start, end, found, bool(header.backing_file))
+                    # `detect-zeroes` makes clusters of zeros of data that are all zeros.
+                    there = _reads_zeros(
+                        file, start, end, found, bool(header.backing_file)
+                    ) and _are_zeros(start, end, wanted)
                 if not there:
                     return f"{end - start} bytes at {start} are not in its tables on disk"
     except (OSError, BadHeader, QemuImgMissing, QemuImgFailed) as error:
@@ -88,16 +100,38 @@ def _reads_zeros(
     return True
 
 
-def _parts(extents: Sequence[Extent]) -> list[_Part]:
+def _are_zeros(start: int, end: int, wanted: _Own) -> bool:
+    """
+    Whether a part of a layer reads as zeros.
+
+    Raises:
+        OSError, BadHeader: The layer cannot be read.
+    """
+    if not wanted.extent.data:
+        return True
+    if wanted.format != "raw":
+        header = read_header(wanted.path)
+        if header.data_file is not None or header.encryption is not None:
+            return False
+    with open(wanted.path, "rb") as file:
+        return _reads_zeros(file, start, end, wanted.extent, has_backing=True)
+
+
+def _parts(path: str, format_: str) -> list[_Part]:
     """
     What a file has of its own.
 
     Raises:
-        QemuImgFailed: Before QEMU 6.1 a cluster of zeros cannot be told from none.
+        QemuImgMissing, QemuImgFailed: It cannot be told. Before QEMU 6.1 a cluster of zeros cannot
+            be told from none.
     """
+    extents = extents_of(path, format_, shared=True)
     if any(one.present is None for one in extents):
-        raise QemuImgFailed("map", "a file", "it does not tell which clusters are there")
-    return [(one.start, one.start + one.length, one if one.present else None) for one in extents]
+        raise QemuImgFailed("map", path, "it does not tell which clusters are there")
+    return [
+        (one.start, one.start + one.length, _Own(one, path, format_) if one.present else None)
+        for one in extents
+    ]
 
 
 def _over(upper: list[_Part], lower: list[_Part]) -> list[_Part]:
@@ -107,7 +141,7 @@ def _over(upper: list[_Part], lower: list[_Part]) -> list[_Part]:
 
 def _pairs(
     first: list[_Part], second: list[_Part]
-) -> Iterator[tuple[int, int, Extent | None, Extent | None]]:
+) -> Iterator[tuple[int, int, _Own | None, _Own | None]]:
     """Both lists side by side, cut where either of them is; each may end before the other."""
     cuts = sorted({edge for start, end, _ in (*first, *second) for edge in (start, end)})
     left, right = iter(first), iter(second)
