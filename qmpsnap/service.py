@@ -12,7 +12,8 @@ A guest that cannot be reached is a failure, since nothing was sent to it; a con
 later is an `Unknown`. That one is never told as an error: a create may have been carried out, and a
 volume service that takes it for failed would go on with the old file, while the guest writes to the
 new one. It is settled by the same call, given again. The same holds of a snapshot that is there
-and not as it should be (`QmpsnapError.stands`); its error says what to do.
+and not as it should be (`QmpsnapError.stands`), or that is asked for again (`AlreadyActive`); its
+error says what to do.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from qmpsnap.operations.job.loop import Tell as Notices
 from qmpsnap.operations.merge import Progress
 from qmpsnap.operations.options import DEFAULT_OPTIONS, MergeOptions
 from qmpsnap.operations.outcome import Result
+from qmpsnap.operations.plan_snapshot import AlreadyActive
 from qmpsnap.operations.quiesce import Quiesce, Word, quiesce_as
 from qmpsnap.operations.requests import (
     BadRequest,
@@ -254,7 +256,7 @@ def _told(
 def _leaves_it_unknown(error: BaseException) -> bool:
     """Ctrl-C as such comes through before anything was begun; later it is made an `Unknown`."""
     if isinstance(error, QmpsnapError):
-        return isinstance(error, Unknown) or error.stands
+        return isinstance(error, (Unknown, AlreadyActive)) or error.stands
     return not isinstance(error, KeyboardInterrupt)
 
 

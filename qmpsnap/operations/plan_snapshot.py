@@ -79,6 +79,16 @@ def plan_creates(guest: Disks, requests: Iterable[CreateRequest]) -> tuple[Creat
     return tuple(plans)
 
 
+class AlreadyActive(BadFileName):
+    """
+    A snapshot was asked for again that was taken before.
+
+    Nobody may be told that it has failed: the guest writes to its overlay.
+    """
+
+    remedy = "The snapshot is there already: look at `qmpsnap chain` and `qmpsnap log`."
+
+
 def plan_create(guest: Disks, request: CreateRequest) -> CreatePlan:
     """
     Plan a new overlay.
@@ -86,7 +96,7 @@ def plan_create(guest: Disks, request: CreateRequest) -> CreatePlan:
     Raises:
         DiskNotFound, DiskAmbiguous, DiskUnsuitable, FormatUncertain: The disk cannot be used.
         BadFileName, BadSnapshotName, SnapshotExists: The overlay's name is another volume's, or
-            in use.
+            in use; `AlreadyActive`: by this very disk.
     """
     disk = usable(guest.disk(request.disk))
     active = disk.layers[0]
@@ -99,6 +109,8 @@ def plan_create(guest: Disks, request: CreateRequest) -> CreatePlan:
             if request.new_file is None:
                 raise SnapshotExists(request.snapshot, new_file, other.disk)
             reason = f"it is in use in the chain of {other.disk}"
+            if other.disk == disk.disk and path == active.path and len(disk.layers) > 1:
+                raise AlreadyActive("new_file", new_file, f"{reason}, and the guest writes to it")
             raise BadFileName("new_file", new_file, reason)
     if active.format not in _BACKABLE:
         raise FormatUncertain(active.file, f"{active.format} cannot be a backing format")

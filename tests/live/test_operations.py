@@ -138,6 +138,18 @@ class TestOperations:
             said = rig.cli("volume-snapshot-create", "--dialect", "legacy", SERIAL, info)
             assert said.status == {"status": "creating", "progress": "90%"}
 
+    def test_asked_for_again(self, make_rig: MakeRig) -> None:
+        """Who was killed before its one line, or lost it: the guest writes to the overlay."""
+        with make_rig("raw") as rig:
+            info = json.dumps({"type": "qcow2", "new_file": f"{BASE}.a", "snapshot_id": "a"})
+            said = [rig.cli("volume-snapshot-create", SERIAL, info) for _ in range(2)]
+            assert [one.code for one in said] == [0, 4]
+            assert said[1].status == {"status": "creating", "progress": "0%"}
+            assert "the guest writes to it" in said[1].err
+            assert rig.files() == [f"{BASE}.a", BASE]
+            wrong = json.dumps({"type": "qcow2", "new_file": BASE, "snapshot_id": "a"})
+            assert rig.cli("volume-snapshot-create", SERIAL, wrong).status["status"] == "error"
+
     def test_list_names_what_create_made(self, make_rig: MakeRig) -> None:
         with make_rig("raw") as rig:
             assert rig.cli("create", DISK, "before-upgrade").code == 0

@@ -8,7 +8,7 @@ from qmpsnap.errors import Refused
 from qmpsnap.formats.layers import DiskNotFound
 from qmpsnap.formats.verdict import Verdict
 from qmpsnap.operations.names import BadSnapshotName, SnapshotExists
-from qmpsnap.operations.plan_snapshot import plan_create
+from qmpsnap.operations.plan_snapshot import AlreadyActive, plan_create
 from qmpsnap.operations.requests import BadFileName, CreateRequest
 from qmpsnap.operations.volume import DiskUnsuitable, FormatUncertain
 from tests.unit import samples
@@ -90,6 +90,12 @@ class TestRefuses:
         with pytest.raises(BadFileName, match="in use in the chain of vda") as caught:
             plan_create(samples.guest(samples.disk(3)), request(new_file))
         assert isinstance(caught.value, Refused)
+        assert isinstance(caught.value, AlreadyActive) == (new_file == "volume-1.s2")
+
+    def test_only_layer_is_no_snapshot_that_is_there(self) -> None:
+        with pytest.raises(BadFileName) as caught:
+            plan_create(samples.guest(samples.disk(1)), request("volume-1"))
+        assert not isinstance(caught.value, AlreadyActive)
 
     def test_snapshot_that_is_there_already(self) -> None:
         with pytest.raises(SnapshotExists, match=r"'s1'.*in use in the chain of vda") as caught:

@@ -25,6 +25,7 @@ LOOKS: Final = frozenset(
         "AgentRefused",
         "AgentSilent",
         "AgentUnreachable",
+        "AlreadyActive",
         "AnotherFile",
         "BadHeader",
         "BadTranscript",
