@@ -83,8 +83,11 @@ def test_disk_that_does_not_take_it(path: Path, monkeypatch: pytest.MonkeyPatch)
 class TestTables:
     """What a merge has left on disk, where QEMU cannot be asked."""
 
-    def compared(self, monkeypatch: pytest.MonkeyPatch, said: str | Exception | None) -> object:
-        def unmerged(layers: list[tuple[str, str]], path: str) -> str | None:
+    def compared(
+        self, monkeypatch: pytest.MonkeyPatch, said: str | Exception | None, **more: object
+    ) -> object:
+        def unmerged(layers: list[tuple[str, str]], path: str, *, pulled: bool) -> str | None:
+            assert pulled is bool(more)
             assert (layers, path) == ([("/share/volume-1.s1", "qcow2")], "/share/volume-1")
             if isinstance(said, Exception):
                 raise said
@@ -94,12 +97,14 @@ class TestTables:
         arguments = {
             "path": "/share/volume-1",
             "with": [{"path": "/share/volume-1.s1", "format": "qcow2"}],
+            **more,
         }
         what = "compare-tables"
         return FileDoor().take(Step(does=Does.FLUSH, by="file", what=what, arguments=arguments))
 
     def test_all_is_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
         assert self.compared(monkeypatch, None) is None
+        assert self.compared(monkeypatch, None, pulled=True) is None
 
     def test_not_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
         said = self.compared(monkeypatch, TablesUnseen("locked"))

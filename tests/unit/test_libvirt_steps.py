@@ -135,6 +135,9 @@ class TestMerge:
     def test_flush_where_a_resize_is_forbidden(self) -> None:
         files = disk_steps(PULL)
         assert words(*files) == ["fsync", "compare-tables"]
+        assert [one.arguments.get("pulled") for one in files] == [None, True]
+        committed = disk_steps(commit_into(format="qcow2"))
+        assert [one.arguments.get("pulled") for one in committed] == [None, None]
         assert COMPOSER.merge(PULL, DEFAULT_OPTIONS, STATE).otherwise == (files,)
         by_qemu = THROUGH.merge(PULL, DEFAULT_OPTIONS, STATE).otherwise
         assert by_qemu == (heard_flushes(PULL.top), files)

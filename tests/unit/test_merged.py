@@ -49,6 +49,7 @@ def compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Compared:
         snapshots: int = 0,
         above: bytes = header(backing=b"base"),
         format_: str = "qcow2",
+        pulled: bool = False,
     ) -> str | None:
         path = tmp_path / "base"
         layers = [tmp_path / str(n) for n in range(len(dropped))]
@@ -62,7 +63,7 @@ def compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Compared:
             return extents(files[path])
 
         monkeypatch.setattr(merged, "extents_of", extents_of)
-        return unmerged([(str(layer), format_) for layer in layers], str(path))
+        return unmerged([(str(layer), format_) for layer in layers], str(path), pulled=pulled)
 
     return compare
 
@@ -130,6 +131,17 @@ def test_zeros_of_a_layer_that_became_a_cluster_of_zeros(
 def test_zeros_over_a_file_below_are_not_in_a_table_without_them(compared: Compared) -> None:
     assert compared(".", "0", backing=b"below") is not None
     assert compared("z", "0", backing=b"below") is None
+
+
+@pytest.mark.parametrize(("own", "below"), [("z", "d"), ("d", "z"), ("c", "d")])
+def test_a_pull_writes_nothing_over_what_the_file_had(
+    compared: Compared, own: str, below: str
+) -> None:
+    assert compared(own, below, pulled=True) is None
+    assert compared(own, below) is not None
+    missing = compared(f"{own}.", f"{below}d", pulled=True)
+    assert missing is not None
+    assert missing.startswith(f"{K} bytes at {K}")
 
 
 def test_a_table_of_an_internal_snapshot_tells_nothing(compared: Compared) -> None:

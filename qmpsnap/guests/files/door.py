@@ -95,7 +95,8 @@ class FileDoor:
             case "fsync":
                 return self._sync(path)
             case "compare-tables":
-                return _compare(path, cast("list[dict[str, str]]", step.arguments["with"]))
+                layers = cast("list[dict[str, str]]", step.arguments["with"])
+                return _compare(path, layers, pulled=bool(step.arguments.get("pulled")))
             case _:
                 return take_file(step, claim)
         return None
@@ -133,9 +134,9 @@ def _fsync(descriptor: int, path: str) -> None:
         raise FileFailed("sync", path, error.strerror or str(error)) from error
 
 
-def _compare(path: str, layers: list[dict[str, str]]) -> str | None:
+def _compare(path: str, layers: list[dict[str, str]], *, pulled: bool) -> str | None:
     try:
-        missing = unmerged([(one["path"], one["format"]) for one in layers], path)
+        missing = unmerged([(one["path"], one["format"]) for one in layers], path, pulled=pulled)
     except TablesUnseen as error:
         return f"its tables on disk do not tell: {error}"
     if missing is not None:

@@ -35,13 +35,14 @@ _Part = tuple[int, int, _Own | None]
 _PIECE: Final = 1 << 20
 
 
-def unmerged(dropped: Sequence[tuple[str, str]], base: str) -> str | None:
+def unmerged(dropped: Sequence[tuple[str, str]], base: str, *, pulled: bool = False) -> str | None:
     """
     Compare the tables of layers with those of the file that they were merged into.
 
     Args:
         dropped: (host file, format) of the layers, upper ones first.
         base: The file that was written, a qcow2.
+        pulled: Whether it lay above the layers. A pull writes nothing over what it had itself.
 
     Returns:
         What is missing; None: all of it is there.
@@ -63,7 +64,7 @@ def unmerged(dropped: Sequence[tuple[str, str]], base: str) -> str | None:
             held = _over(_parts(path, format_), held)
         with open(base, "rb") as file:
             for start, end, wanted, own in _pairs(held, has):
-                if wanted is None:
+                if wanted is None or (pulled and own is not None):
                     continue
                 found = own and own.extent
                 if wanted.extent.data and found is not None and found.data:

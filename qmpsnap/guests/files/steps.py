@@ -33,7 +33,9 @@ def disk_steps(plan: MergePlan) -> tuple[Step, ...]:
     if written.format != "qcow2":
         return ()
     layers = [{"path": layer.path, "format": layer.format} for layer in plan.dropped]
-    arguments = {"path": written.path, "with": layers}
+    arguments: dict[str, object] = {"path": written.path, "with": layers}
+    if plan.kind == "pull":
+        arguments["pulled"] = True
     compare = Step(does=Does.FLUSH, by="file", what="compare-tables", arguments=arguments)
     return (sync_step(written.path), compare)
 
