@@ -6,7 +6,7 @@ Markers beside the images: three states that neither the files nor libvirt's def
     pull     a pull may have ended, and is not flushed: the header no longer names the base
 
 Each is written and synced before the act, and removed after the proof. A marker may forbid, whoever
-wrote it; acted on is one that belongs to root, to us or to the image's owner.
+wrote it; acted on is one that belongs to root, to us or to the owner of all its images.
 """
 
 from __future__ import annotations
@@ -56,18 +56,39 @@ class Marker:
 
     @property
     def is_trusted(self) -> bool:
-        """Whether it may be acted on: by its owner, and all in its own folder."""
+        """Whether it may be acted on: by who owns every file of it, and all in its own folder."""
         if self.written is None:
             return False
         folder = os.path.dirname(self.path)
-        paths = self.written.record.paths
-        try:
-            owners = {os.lstat(path).st_uid for path in paths if os.path.lexists(path)}
-        except OSError:
+        paths = _named_in(self.written.record)
+        if any(tidy(os.path.dirname(path)) != tidy(folder) for path in paths):
             return False
-        return self.owner in {_ROOT, os.geteuid(), *owners} and all(
-            tidy(os.path.dirname(path)) == tidy(folder) for path in paths
-        )
+        return self.owner in {_ROOT, os.geteuid()} or _owners(paths) == {self.owner}
+
+
+def _named_in(record: Record) -> frozenset[str]:
+    """All files that a record names anywhere: in a forged one the parts may not agree."""
+    layers = [layer for plan in record.plans for layer in plan.disk.layers]
+    layers += [plan.active for plan in record.creates]
+    if record.merge is not None:
+        merge = record.merge
+        layers += [one for one in (merge.top, merge.base, merge.above) if one is not None]
+        layers += [*merge.dropped, *merge.remaining]
+    return record.paths.union(layer.path for layer in layers)
+
+
+def _owners(paths: Iterable[str]) -> set[int | None]:
+    """Who owns files, as far as they are there; of a link, who owns what it leads to as well."""
+    found: set[int | None] = set()
+    for path in paths:
+        try:
+            found.add(os.lstat(path).st_uid)
+            found.add(os.stat(path).st_uid)
+        except FileNotFoundError:
+            continue
+        except OSError:
+            found.add(None)
+    return found
 
 
 class OperationOpen(Refused):
@@ -176,7 +197,8 @@ def entry_of(marker: Marker) -> Entry:
     if not marker.is_trusted:
         raise MarkerUntrusted(
             marker.path,
-            f"it belongs to user {marker.owner}, or names files of another folder",
+            f"it belongs to user {marker.owner}, who does not own all of its files, or it names "
+            "files of another folder",
         )
     record = marker.written.record
     does = {"switch": Does.SWITCH, "pivot": Does.COMMIT, "pull": Does.START}[marker.written.state]

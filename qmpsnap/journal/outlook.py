@@ -21,7 +21,7 @@ from qmpsnap.guests.files import qemu_img
 from qmpsnap.guests.files.header import read_header
 from qmpsnap.guests.files.neighbours import other_users
 from qmpsnap.journal.identities import is_same, seen
-from qmpsnap.journal.record import Entry, Record
+from qmpsnap.journal.record import Act, Entry, Record, Unreadable, loads
 from qmpsnap.operations.guest import Guest
 from qmpsnap.operations.job.states import JobReport, JobStatus
 from qmpsnap.operations.merge import job_of
@@ -166,8 +166,7 @@ def _merged(entry: Entry, plan: MergePlan, disk: Disk, *, runs: bool, same: bool
         if runs:
             why = f"{plan.top.file} may have lost what was pulled, and a guest runs from it"
             return _unknown(entry.record, why)
-        why = f"nobody has proven that what {plan.top.file} pulled was flushed"
-        return Outlook(way=Way.NAME_AGAIN, why=why, active=active)
+        return _unproven(entry.record, plan, active)
     direct = entry.record.where.road == "qmp"
     if plan.kind == "active-commit" and direct and not _is_pivoted(entry):
         why = f"somebody has started the guest from {disk.layers[0].file}, and the pivot is not proven"
@@ -214,14 +213,46 @@ def _gone(entry: Entry) -> Outlook:
     named = _named_by(plan.above.path, header.backing_file)
     if named == _named_by(plan.above.path, plan.base.path if plan.base else None):
         if plan.kind == "pull" and not _is_flushed(entry):
-            why = f"nobody has proven that what {plan.top.file} pulled was flushed"
-            return Outlook(way=Way.NAME_AGAIN, why=why, active=top)
+            return _unproven(record, plan, top)
         return Outlook(
             way=Way.DONE, why=f"{plan.above.file} names its new backing file", active=top
         )
     if named == tidy(plan.dropped[0].path):
         return Outlook(way=Way.TAKE_BACK, why=f"{plan.above.file} names the old file", active=top)
     return _unknown(record, f"{plan.above.file} names {header.backing_file!r}")
+
+
+def _unproven(record: Record, plan: MergePlan, active: tuple[str, ...]) -> Outlook:
+    """Of a pull that may not be on the disk: by its old backing file it is whole, if that is there."""
+    why = f"nobody has proven that what {plan.top.file} pulled was flushed"
+    problem = _not_to_be_named(record, plan)
+    if problem:
+        return _unknown(record, f"{why}, and {problem}")
+    return Outlook(way=Way.NAME_AGAIN, why=why, active=active)
+
+
+def old_name(plan: MergePlan) -> str:
+    """How a pull's active file named its backing file before, or should have."""
+    return plan.top.backing_name or plan.disk.layers[1].path
+
+
+def _not_to_be_named(record: Record, plan: MergePlan) -> str:
+    """Why the old name must not be written again: it has to lead to the layer of the plan."""
+    below, name = plan.disk.layers[1], old_name(plan)
+    folder = os.path.dirname(plan.top.path)
+    now = seen(below.path)
+    if now is None:
+        return f"{below.file}, which it was pulled from, is gone"
+    try:
+        leads_there = os.path.samefile(os.path.join(folder, name), below.path)
+    except OSError:
+        leads_there = False
+    if not leads_there:
+        return f"{name!r}, as its header named its backing file, does not lead to {below.path}"
+    known = any(one.path == below.path and is_same(one, now) for one in record.files)
+    if not known and tidy(os.path.dirname(below.path)) != tidy(folder):
+        return f"{below.path} is in another folder, and was not looked at before"
+    return ""
 
 
 def _named_by(path: str, name: str | None) -> str | None:
@@ -260,10 +291,44 @@ def _intended(entry: Entry, does: Does) -> bool:
 
 
 def _is_flushed(entry: Entry) -> bool:
-    """Whether a flush that reports its errors was answered: a resize to the same size."""
-    return any(
-        act.does == Does.FLUSH and "size" in act.arguments and act.is_done for act in entry.acts
-    )
+    """
+    Whether a pull's flush was proven, as `operations.flushed` judges it: after its last commit.
+
+    Files are removed after the proof only, so that the intent to remove one is proof as well.
+    """
+    last = max((at for at, act in enumerate(entry.acts) if act.does == Does.COMMIT), default=-1)
+    is_synced = False
+    for act in entry.acts[last + 1 :]:
+        if act.does == Does.REMOVE:
+            return True
+        if act.does != Does.FLUSH:
+            continue
+        if "size" in act.arguments and act.is_done:
+            return True
+        if act.what == "fsync":  # tells nothing of the tables of a qcow2 file
+            is_synced = _is_silent(act)
+        elif act.what == "compare-tables":
+            if is_synced and _is_silent(act):
+                return True
+        elif _is_heard(act) and _is_silent(act):
+            return True
+    return False
+
+
+def _is_heard(act: Act) -> bool:
+    """Whether it is HMP's `qemu-io NODE reopen`, which tells of a flush that fails."""
+    line = str(act.arguments.get("command-line", ""))
+    return line.startswith("qemu-io ") and "reopen" in line
+
+
+def _is_silent(act: Act) -> bool:
+    """Whether it was carried out and answered no text: a text tells why it was not."""
+    if not act.is_done:
+        return False
+    try:
+        return act.answer == "done" or not loads(act.answer or "", str).strip()
+    except Unreadable:
+        return False
 
 
 def _is_pivoted(entry: Entry) -> bool:

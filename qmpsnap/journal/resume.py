@@ -25,7 +25,7 @@ from qmpsnap.journal.door import Recorder
 from qmpsnap.journal.file import Journal, Store
 from qmpsnap.journal.hold import held
 from qmpsnap.journal.markers import beside
-from qmpsnap.journal.outlook import Outlook, Way, candidates, outlook
+from qmpsnap.journal.outlook import Outlook, Way, candidates, old_name, outlook
 from qmpsnap.journal.record import Entry, Outcome, Record, conclusion_of
 from qmpsnap.monitor.memory import qemu_process
 from qmpsnap.monitor.virt import GuestNotFound
@@ -329,7 +329,7 @@ def _naming_again(plan: MergePlan) -> Step:
     below = plan.disk.layers[1]
     arguments = {
         "path": plan.top.path,
-        "backing": plan.top.backing_name or below.path,
+        "backing": old_name(plan),
         "backing-format": below.format,
     }
     return Step(does=Does.REDEFINE, by="file", what="record-backing", arguments=arguments)

@@ -33,6 +33,8 @@ from tests.unit import samples
 from tests.unit.fake_guest import FakeGuest
 from tests.unit.journal_samples import creating, merging
 
+AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+
 
 def on_share(record: Record, share: Path) -> Record:
     """The same with its files in a folder that is there."""
@@ -175,6 +177,50 @@ class TestHostile:
         assert entry_of(marker).record == record
         with pytest.raises(MarkerUntrusted, match="belongs to user 4242"):
             entry_of(replace(marker, owner=4242))
+
+    @AS_ROOT
+    def test_of_the_owner_of_one_file(self, record: Record, tmp_path: Path) -> None:
+        """In a folder where everybody may make files, a file of one's own gives no other away."""
+        write(record)
+        (marker,) = beside([f"{tmp_path}/x"])
+        forged = replace(marker, owner=4242)
+        os.chown(tmp_path / "volume-1", 4242, -1)
+        with pytest.raises(MarkerUntrusted, match="does not own all"):
+            entry_of(forged)
+        os.chown(tmp_path / "volume-1.s1", 4242, -1)
+        assert entry_of(forged).record == record
+
+    @AS_ROOT
+    def test_of_the_owner_of_a_link(self, record: Record, tmp_path: Path) -> None:
+        write(record)
+        (marker,) = beside([f"{tmp_path}/x"])
+        for name in ("volume-1", "volume-1.s1"):
+            os.chown(tmp_path / name, 4242, -1)
+        (tmp_path / "volume-1").rename(tmp_path / "aside")
+        (tmp_path / "roots").touch()
+        (tmp_path / "volume-1").symlink_to("roots")
+        os.chown(tmp_path / "volume-1", 4242, -1, follow_symlinks=False)
+        with pytest.raises(MarkerUntrusted, match="does not own all"):
+            entry_of(replace(marker, owner=4242))
+
+    def test_of_files_that_are_not_there(self, record: Record, tmp_path: Path) -> None:
+        write(record)
+        (marker,) = beside([f"{tmp_path}/x"])
+        for name in ("volume-1", "volume-1.s1"):
+            (tmp_path / name).unlink()
+        with pytest.raises(MarkerUntrusted, match="does not own all"):
+            entry_of(replace(marker, owner=4242))
+
+    def test_whose_parts_do_not_agree(self, record: Record, tmp_path: Path) -> None:
+        """What is changed is not only what its disk has."""
+        (plan,) = record.creates
+        elsewhere = replace(plan, active=replace(plan.active, path="/other/volume-1.s1"))
+        write(record)
+        (marker,) = beside([f"{tmp_path}/x"])
+        assert marker.written is not None
+        forged = replace(marker.written, record=replace(record, creates=(elsewhere,)))
+        with pytest.raises(MarkerUntrusted, match="another folder"):
+            entry_of(replace(marker, written=forged))
 
     def test_that_names_files_of_another_folder(self, tmp_path: Path) -> None:
         record = creating("abc")  # its files are in /share

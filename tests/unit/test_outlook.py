@@ -28,6 +28,16 @@ PIVOT = DeleteRequest(disk="vda", file_to_merge="volume-1.s2", merge_target_file
 PULL = DeleteRequest(disk="vda", file_to_merge=None, merge_target_file=None)
 COMMIT = DeleteRequest(disk="vda", file_to_merge="volume-1.s1", merge_target_file="volume-1")
 
+REOPEN: dict[str, object] = {
+    "does": "flush",
+    "what": "human-monitor-command",
+    "arguments": {"command-line": "qemu-io top reopen"},
+    "answer": "done",
+}
+FLUSH = {**REOPEN, "arguments": {"command-line": 'qemu-io top "flush"'}}
+SYNC: dict[str, object] = {"does": "flush", "by": "file", "what": "fsync", "answer": "done"}
+COMPARE = {**SYNC, "what": "compare-tables"}
+
 
 def merge_of(request: DeleteRequest, share: Path | None = None) -> Record:
     disk = samples.disk(3) if share is None else on(samples.disk(3), share)
@@ -174,6 +184,87 @@ class TestGone:
         top = f"{share}/volume-1.s2"
         qemu_img.run("rebase", top, "-u", "-f", "qcow2", *below, top)
         assert outlook(entry(merge_of(request_, share), "start"), None).way is way
+
+    @pytest.mark.parametrize(
+        ("acts", "way"),
+        [
+            pytest.param([REOPEN], Way.DONE, id="by HMP"),
+            pytest.param([{**REOPEN, "answer": '"\\r\\n"'}], Way.DONE, id="an empty line"),
+            pytest.param(
+                [{**REOPEN, "answer": '"Error flushing drive: no space"'}],
+                Way.NAME_AGAIN,
+                id="HMP that says an error",
+            ),
+            pytest.param([{**REOPEN, "answer": None}], Way.NAME_AGAIN, id="not answered"),
+            pytest.param([{**REOPEN, "answer": f"{FAILED}no"}], Way.NAME_AGAIN, id="refused"),
+            pytest.param([FLUSH], Way.NAME_AGAIN, id="HMP's flush, which tells nothing"),
+            pytest.param([REOPEN, {"does": "commit"}], Way.NAME_AGAIN, id="before the commit"),
+            pytest.param([{"does": "commit"}, REOPEN], Way.DONE, id="after it"),
+            pytest.param([SYNC], Way.NAME_AGAIN, id="not the tables"),
+            pytest.param([SYNC, COMPARE], Way.DONE, id="the tables as well"),
+            pytest.param(
+                [{**SYNC, "answer": '"cannot open"'}, COMPARE], Way.NAME_AGAIN, id="not synced"
+            ),
+            pytest.param(
+                [SYNC, {**COMPARE, "answer": '"do not tell"'}], Way.NAME_AGAIN, id="tables unseen"
+            ),
+            pytest.param([{"does": "remove"}], Way.DONE, id="removed after the proof"),
+        ],
+    )
+    def test_what_proves_a_pull(self, share: Path, acts: list[dict[str, object]], way: Way) -> None:
+        top = f"{share}/volume-1.s2"
+        qemu_img.run("rebase", top, "-u", "-f", "qcow2", "-b", "", top)
+        broken_off = replace(
+            entry(merge_of(PULL, share)),
+            acts=tuple(act(number, **one) for number, one in enumerate(acts, 1)),
+        )
+        assert outlook(broken_off, None).way is way
+
+    def pulled(self, share: Path, name: str | None, below: str | None = None) -> Entry:
+        """A pull that is not proven, by a record that may be forged."""
+        top = f"{share}/volume-1.s2"
+        qemu_img.run("rebase", top, "-u", "-f", "qcow2", "-b", "", top)
+        record = merge_of(PULL, share)
+        plan = record.merge
+        assert plan is not None
+        layers = [replace(plan.top, backing_name=name), *plan.disk.layers[1:]]
+        if below is not None:
+            layers[1] = replace(layers[1], path=below)
+        disk = replace(plan.disk, layers=tuple(layers))
+        return entry(replace(record, merge=replace(plan, top=layers[0], disk=disk)), "start")
+
+    @pytest.mark.parametrize(
+        ("name", "way"),
+        [
+            (None, Way.NAME_AGAIN),
+            ("volume-1.s1", Way.NAME_AGAIN),
+            ("./volume-1.s1", Way.NAME_AGAIN),
+            ("volume-1", Way.UNKNOWN),
+            ("/etc/hostname", Way.UNKNOWN),
+            ("json:{}", Way.UNKNOWN),
+        ],
+    )
+    def test_only_the_old_layer_is_named_again(
+        self, share: Path, name: str | None, way: Way
+    ) -> None:
+        found = outlook(self.pulled(share, name), None)
+        assert (found.way, found.active) == (way, (f"{share}/volume-1.s2",))
+
+    def test_a_layer_of_another_folder_is_named_only_if_it_is_known(self, share: Path) -> None:
+        (share / "else").mkdir()
+        below = f"{share}/else/volume-1.s1"
+        Path(below).touch()
+        broken_off = self.pulled(share, below, below)
+        assert outlook(broken_off, None).way is Way.UNKNOWN
+        record = replace(broken_off.record, files=seen_all([(below, False)]))
+        assert outlook(replace(broken_off, record=record), None).way is Way.NAME_AGAIN
+
+    def test_a_file_that_is_gone_is_not_named(self, share: Path) -> None:
+        broken_off = self.pulled(share, "volume-1.s1")
+        Path(f"{share}/volume-1.s1").unlink()
+        found = outlook(broken_off, None)
+        assert found.way is Way.UNKNOWN
+        assert "is gone" in found.why
 
     @pytest.mark.parametrize(
         "harm",
