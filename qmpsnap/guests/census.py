@@ -88,12 +88,14 @@ def who_uses(
         CannotList: The folder cannot be listed.
     """
     folder = os.path.realpath(folder)
-    files = _listed(folder)
-    answers = [census.ask_headers(folder, files), census.ask_file_system(folder)]
+    files, links = _listed(folder)
+    named = {**files, **links}
+    answers = [census.ask_headers(folder, named), census.ask_file_system(folder)]
     answers.append(ask_guests(folder))
     answers.append(census.ask_markers(folder, files))
-    again = _changed(files, _listed(folder))
-    answers.append(census.ask_headers(folder, {**files, **again}, again=again))
+    now, now_links = _listed(folder)
+    again = _changed(named, {**now, **now_links})
+    answers.append(census.ask_headers(folder, {**named, **again}, again=again))
     wanted = [*files] if only is None else [only]
     # Last, because processes come and go fastest.
     all_ = together((*answers, census.ask_processes(wanted)))
@@ -105,9 +107,10 @@ def who_uses(
     )
 
 
-def _listed(folder: str) -> Files:
+def _listed(folder: str) -> tuple[Files, Files]:
+    """Its regular files, and its links to files: those are read, and never called unused."""
     try:
-        return census.beside(folder)
+        return census.beside(folder), census.links_beside(folder)
     except OSError as error:
         raise CannotList(folder, error.strerror or str(error)) from error
 

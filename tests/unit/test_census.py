@@ -104,6 +104,37 @@ def test_names_in_a_header(share: Share, names: str) -> None:
     assert answers(share)["file"] is Answer.USED
 
 
+@pytest.mark.parametrize("name", ["left", "./left"])
+def test_names_in_a_header_behind_a_link(share: Share, tmp_path: Path, name: str) -> None:
+    """QEMU looks for them from the folder of the link; the link itself is no file of the folder."""
+    (tmp_path / "a").mkdir()
+    write_qcow2(tmp_path / "a" / "ov", name, "raw")
+    assert answers(share) == {"left": Answer.UNUSED}
+    (share.folder / "ov").symlink_to("../a/ov")
+    assert answers(share) == {"left": Answer.USED}
+
+
+def test_links_that_name_nothing(share: Share) -> None:
+    (share.folder / "nowhere").symlink_to("gone")
+    (share.folder / "through").symlink_to("left/gone")
+    (share.folder / "folder").symlink_to("..")
+    (share.folder / "null").symlink_to("/dev/null")
+    (share.folder / "again").symlink_to("left")
+    assert answers(share) == {"left": Answer.UNUSED}
+    assert gaps(share) == ""
+
+
+def test_a_link_that_comes_while_guests_are_asked(share: Share, tmp_path: Path) -> None:
+    write_qcow2(tmp_path / "ov", "left", "raw")
+
+    def ask(_folder: str) -> Census:
+        (share.folder / "new").symlink_to("../ov")
+        return Census()
+
+    (one,) = who_uses(str(share.folder), ask).files
+    assert one.answer is Answer.USED
+
+
 @pytest.mark.parametrize(
     "text", ['RW 1 FLAT "file" 0\n', "file\n", "disk=/x/file,if=none", "a file, b", "\0file\0"]
 )

@@ -99,6 +99,34 @@ def beside(folder: str) -> dict[str, os.stat_result]:
     return dict(sorted(found.items()))
 
 
+def links_beside(folder: str) -> dict[str, os.stat_result]:
+    """
+    The symbolic links of a folder to files elsewhere and block devices, with what they lead to.
+
+    QEMU looks for the names in such a file from the folder of the link (path_combine(), block.c).
+
+    Args:
+        folder: The folder, without symbolic links.
+
+    Raises:
+        OSError: It cannot be listed.
+    """
+    found = {}
+    with os.scandir(folder) as entries:
+        for one in entries:
+            with suppress(FileNotFoundError, NotADirectoryError):  # it leads nowhere
+                if not one.is_symlink() or os.path.dirname(os.path.realpath(one.path)) == folder:
+                    continue
+                try:
+                    status = one.stat()
+                    if not (stat.S_ISREG(status.st_mode) or stat.S_ISBLK(status.st_mode)):
+                        continue
+                except PermissionError:  # reading it will say so
+                    status = one.stat(follow_symlinks=False)
+                found[one.path] = status
+    return dict(sorted(found.items()))
+
+
 def ask_headers(
     folder: str, files: Collection[str], *, again: Collection[str] | None = None
 ) -> Census:
@@ -107,7 +135,7 @@ def ask_headers(
 
     Args:
         folder: The folder.
-        files: Its regular files.
+        files: Its regular files, and its links to others.
         again: Those to be read, which were counted before; None: all of them.
     """
     by_name = _by_name(files)
@@ -140,7 +168,8 @@ def ask_headers(
 
 def _beginning(path: str) -> bytes:
     # O_NOFOLLOW: it may have become a link, to a file that is not to be opened.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
+    descriptor = os.open(os.path.realpath(path) if os.path.islink(path) else path, flags)
     try:
         return os.pread(descriptor, READ_SIZE, 0)
     finally:
