@@ -89,8 +89,8 @@ _FLAGS: Final = {
         "A header cannot record that, so the next start would read the wrong part.",
     ),
     TEMPORARY: (
-        "is a temporary file of QEMU's own (`-snapshot`)",
-        "All that the guest writes is gone when it ends; start it without `-snapshot`.",
+        "is a temporary file: QEMU throws away what the guest writes to it (`-snapshot`)",
+        "Start the guest without `-snapshot` (`snapshot=on` of a drive).",
     ),
     "data-file": (
         "keeps its data in another file (data-file)",
