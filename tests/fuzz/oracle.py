@@ -74,6 +74,9 @@ CHAIN_SCHEMA: Final = _object(
                     verdict={"enum": [verdict.value for verdict in Verdict]},
                     node=_TEXT_OR_NULL,
                     virtual_size=_SIZE,
+                    allocated=_SIZE,
+                    created=_TEXT_OR_NULL,
+                    modified=_TEXT_OR_NULL,
                     flags={"type": "array", "items": _TEXT, "uniqueItems": True},
                     evidence={
                         "type": "array",
