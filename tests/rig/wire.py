@@ -32,6 +32,7 @@ LOOKS: Final = frozenset(
         "query-name",
         "query-named-block-nodes",
         "query-status",
+        "query-version",  # for the streams of QEMU 6 to 9
         "qom-get",
         "qom-list-get",
         "x-debug-query-block-graph",

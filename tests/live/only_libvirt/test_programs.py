@@ -128,7 +128,7 @@ def test_a_guest_that_is_off_and_not_closed(daemon: Daemon) -> None:
         code = """
 guest = connect(URI, guest=NAME)
 request = CreateRequest(disk="vda", new_file=None, snapshot="s1")
-(hold,) = prepared(guest, cleared(guest), [request], allow=()).steps.hold
+(hold,) = prepared(guest, cleared_alone(guest, ["vda"]), [request], allow=()).steps.hold
 guest.take(hold)
 """
         said = run("-c", _program(daemon.uri, "off", code))
@@ -144,7 +144,7 @@ def _program(uri: str, name: str, code: str) -> str:
     imports = """
 import libvirt
 from qmpsnap.guests.connect import connect, from_domain
-from qmpsnap.operations.clear import cleared
+from qmpsnap.operations.clear import cleared_alone
 from qmpsnap.operations.requests import CreateRequest
 from qmpsnap.operations.snapshot import prepared
 """
