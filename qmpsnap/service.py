@@ -12,8 +12,8 @@ A guest that cannot be reached is a failure, since nothing was sent to it; a con
 later is an `Unknown`. That one is never told as an error: a create may have been carried out, and a
 volume service that takes it for failed would go on with the old file, while the guest writes to the
 new one. It is settled by the same call, given again. The same holds of a snapshot that is there
-and not as it should be (`QmpsnapError.stands`), or that is asked for again (`AlreadyActive`); its
-error says what to do.
+and not as it should be (`QmpsnapError.stands`), or that is asked for again (`AlreadyActive`,
+`UnderWay`); its error says what to do.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from dataclasses import dataclass
 from qmpsnap import status
 from qmpsnap.errors import QmpsnapError, Unknown
 from qmpsnap.journal.file import DEFAULT, Journal
-from qmpsnap.journal.keep import created, deleted
+from qmpsnap.journal.keep import UnderWay, answered, created, deleted
+from qmpsnap.journal.record import Conclusion, Request
 from qmpsnap.journal.resume import Settled
 from qmpsnap.operations.guards import Guard
 from qmpsnap.operations.guest import Guest
@@ -34,6 +35,7 @@ from qmpsnap.operations.job.loop import Tell as Notices
 from qmpsnap.operations.merge import Progress
 from qmpsnap.operations.options import DEFAULT_OPTIONS, MergeOptions
 from qmpsnap.operations.outcome import Result
+from qmpsnap.operations.plan_merge import NothingToPull, NotInChain
 from qmpsnap.operations.plan_snapshot import AlreadyActive
 from qmpsnap.operations.quiesce import Quiesce, Word, quiesce_as
 from qmpsnap.operations.requests import (
@@ -60,7 +62,7 @@ class Update:
     body: Mapping[str, object]
     """Of the request `POST /snapshots/ID/action`: `{"os-update_snapshot_status": {…}}`."""
     result: Result | None = None
-    """What was done; None where it was not, or is not known to be."""
+    """What was done; None where it was not, is not known to be, or was by an earlier call."""
     error: BaseException | None = None
     """Why there is no result."""
 
@@ -106,7 +108,7 @@ def volume_snapshot_create(
     def work(call: _Call) -> None:
         call.token = create_token(create_info)
         request, quiescence = create_request(volume_id, create_info), quiesce_as(quiesce)
-        with call.opened(guest) as host:
+        with call.opened(guest) as host, call.answering(journal, host, (request,)):
             (call.result,) = created(
                 journal, host, (request,), quiescence, allow=allow, token=call.token
             )
@@ -157,7 +159,7 @@ def volume_snapshot_delete(
     def work(call: _Call) -> None:
         call.token = delete_token(delete_info)
         request = delete_asked(volume_id, snapshot_id, delete_info)
-        with call.opened(guest) as host:
+        with call.opened(guest) as host, call.answering(journal, host, request):
             call.result = deleted(
                 journal,
                 host,
@@ -212,6 +214,24 @@ class _Call:
         self.began = False
         """Whether anything may have been sent to the guest."""
         self.result: Result | None = None
+        self.before: Conclusion | None = None
+        """What an earlier call came to that had the same token and asked for the same."""
+
+    @contextmanager
+    def answering(self, journal: Journal | None, guest: Guest, request: Request) -> Iterator[None]:
+        """Take a refusal of what an earlier call has done for the answer that was lost."""
+        try:
+            yield
+        except (AlreadyActive, NotInChain, NothingToPull):
+            self.before = answered(journal, guest, request, self.token)
+            if self.before is None:
+                raise
+
+    @property
+    def formats(self) -> Mapping[str, str] | None:
+        """What is to be reported of the files; None where it is not done."""
+        done = self.result or self.before
+        return None if done is None else done.file_format
 
     @contextmanager
     def opened(self, guest: GuestOrOpener) -> Iterator[Guest]:
@@ -237,14 +257,14 @@ def _told(
         problem = error
         if not isinstance(error, (QmpsnapError, KeyboardInterrupt)):
             log.exception("unforeseen, in a %s", operation)
-    if call.result is not None:  # what came after it changes nothing any more
-        body = status.success(operation, call.result.file_format, spoken, call.token)
+    if call.formats is not None:  # what came after it changes nothing any more
+        body = status.success(operation, call.formats, spoken, call.token)
     elif problem is not None and call.began and _leaves_it_unknown(problem):
         body = status.running(operation, spoken, call.token)
     else:
         body = status.failure(operation, spoken, call.token)
     update = Update(
-        body=body, result=call.result, error=None if call.result is not None else problem
+        body=body, result=call.result, error=None if call.formats is not None else problem
     )
     if tell is not None:
         tell(update)
@@ -256,7 +276,7 @@ def _told(
 def _leaves_it_unknown(error: BaseException) -> bool:
     """Ctrl-C as such comes through before anything was begun; later it is made an `Unknown`."""
     if isinstance(error, QmpsnapError):
-        return isinstance(error, (Unknown, AlreadyActive)) or error.stands
+        return isinstance(error, (Unknown, AlreadyActive, UnderWay)) or error.stands
     return not isinstance(error, KeyboardInterrupt)
 
 

@@ -147,7 +147,7 @@ def _all_disks(guest: Disks) -> tuple[str, ...]:
     type=click.Choice(["auto", "commit", "pull"]),
     default="auto",
     show_default=True,
-    help="commit: the newer data goes down into the older file. pull (newest snapshot only): the "
+    help="commit: the newer data goes down into the older file. pull (the last one left only): the "
     "older data comes up into the active file. auto: commit, unless a pull moves much less.",
 )
 @click.option(

@@ -2,7 +2,7 @@
 What a QEMU was started with that keeps a chain from being changed, and that QMP does not tell.
 
 Source: block/copy-on-read.c, cor_open(): with `bottom` the links from the filter down to that node
-are frozen; blockdev.c, drive_new(), and softmmu/vl.c: `-snapshot`.
+are frozen.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from qmpsnap.graph.command_line import pairs
 from qmpsnap.graph.opening import described, named
 
 
@@ -30,13 +29,3 @@ def _freezing(arguments: Sequence[str]) -> Iterator[str]:
             for name, options in named(described(value)).items():
                 if options.get("driver") == "copy-on-read" and "bottom" in options:
                     yield name
-
-
-def throws_away(arguments: Sequence[str]) -> bool:
-    """Whether what some drive's guest writes goes to a temporary file (`-snapshot`, `snapshot=on`)."""
-    if {"-snapshot", "--snapshot"} & {*arguments}:
-        return True
-    return any(
-        option in ("-drive", "--drive") and dict(pairs(value)).get("snapshot") in ("on", "yes")
-        for option, value in pairwise(arguments)
-    )

@@ -55,8 +55,9 @@ class JournalDamaged(JournalUnusable):
 
     msg = "the journal {self.path} is damaged: {self.reason}"
     remedy = (
-        "`qmpsnap log` and `qmpsnap resume` read it as far as it is good. Keep it, then put it "
-        "aside under another name; what was open is also in `.qmpsnap-*` files beside the images."
+        "What is good of it `qmpsnap log` still shows. Keep it: put it aside under another name. "
+        "What was open is also in `.qmpsnap-*` files beside the images: `qmpsnap resume PATH` takes "
+        "one."
     )
 
 
@@ -232,6 +233,17 @@ class Store:
         with self._telling():
             row = self._database.execute("SELECT 1 FROM operation WHERE id = ?", (id_,)).fetchone()
         return row is not None
+
+    def by_token(self, token: str) -> Iterator[Entry]:
+        """
+        The operations of a caller's token, without their acts; what cannot be read is left out.
+
+        Raises:
+            JournalUnusable: None can be read.
+        """
+        for entry in self._entries("WHERE instr(record, ?)", token):
+            if not isinstance(entry, str) and entry.record.token == token:
+                yield entry
 
     def open_entries(self) -> tuple[Entry, ...]:
         """

@@ -15,12 +15,13 @@ from dataclasses import replace
 from typing import Final
 
 from qmpsnap.errors import Failed, Refused
+from qmpsnap.guests.files.locks import DiskLocked
 from qmpsnap.journal.door import Recorder
 from qmpsnap.journal.file import Journal, Store
 from qmpsnap.journal.hold import held
 from qmpsnap.journal.markers import OperationOpen, check_unmarked, what_of
 from qmpsnap.journal.outlook import Way, outlook
-from qmpsnap.journal.record import Entry, Outcome, Request, Wishes, conclusion_of
+from qmpsnap.journal.record import Conclusion, Entry, Outcome, Request, Wishes, conclusion_of
 from qmpsnap.journal.resume import settle
 from qmpsnap.operations import merge, snapshot
 from qmpsnap.operations.clear import cleared_alone
@@ -40,8 +41,40 @@ WITHOUT: Final = (
 _STAYS_OPEN: Final = (NotFlushed, XmlBehind, HeaderWrong, ChainUnexpected)
 """What has to be settled before anything else is done."""
 
+
+class UnderWay(DiskLocked):
+    """Another process is at work on the very same request."""
+
+    remedy = "Wait for that one: it tells what comes of it."
+
+
 Begins = Callable[[snapshot.Prepared | merge.Prepared], object]
 Work = Callable[[Guest, Begins | None], Sequence[Result]]
+
+
+def answered(
+    journal: Journal | None, guest: Guest, request: Request, token: str | None
+) -> Conclusion | None:
+    """
+    What a caller's operation came to that is finished: whoever asks again has lost the answer.
+
+    A caller's token may have been used for another guest, so the chain is looked at first: this is
+    for a request that it refuses as done.
+
+    Raises:
+        JournalUnusable: The journal cannot be read.
+    """
+    store = None if journal is None or token is None else journal.looked_into()
+    if store is None or token is None:
+        return None
+    where = where_of(guest)
+    with store:
+        ends = [
+            one.conclusion
+            for one in store.by_token(token)
+            if one.record.request == request and _is_same_guest(one.record.where, where)
+        ]
+    return next((end for end in ends if end is not None and end.outcome == "finished"), None)
 
 
 def created(
@@ -119,10 +152,26 @@ def _kept(
         return tuple(
             replace(one, notes=(*one.notes, WITHOUT)) for one in work(guest, _check_unmarked)
         )
-    with journal.opened() as store, ExitStack() as stack:
-        goes_on, finished = _settled_before(journal, store, guest, request)
-        if finished:
-            return finished
+    with journal.opened() as store:
+        try:
+            return _written_down(journal, store, guest, request, wishes, token, work)
+        except DiskLocked as error:
+            raise _told_apart(store, request, error) from error
+
+
+def _written_down(
+    journal: Journal,
+    store: Store,
+    guest: Guest,
+    request: Request,
+    wishes: Wishes,
+    token: str | None,
+    work: Work,
+) -> tuple[Result, ...]:
+    goes_on, finished = _settled_before(journal, store, guest, request)
+    if finished:
+        return finished
+    with ExitStack() as stack:
         recorder = Recorder(
             guest,
             store,
@@ -148,6 +197,13 @@ def _kept(
         replace(one, operation=id_, notes=(*one.notes, *dict.fromkeys(recorder.notes)))
         for one in done
     )
+
+
+def _told_apart(store: Store, request: Request, error: DiskLocked) -> DiskLocked:
+    """Whether it is this very request that somebody is at work on."""
+    if any(one.record.request == request for one in store.open_entries()):
+        return UnderWay(error.path, error.who)
+    return error
 
 
 def _check_unmarked(ready: snapshot.Prepared | merge.Prepared) -> None:

@@ -91,7 +91,8 @@ def _own_name(disk: Disk, overlay: Layer) -> str:
     volume = _volume_of(disk, overlay)
     own = overlay.file.removeprefix(f"{volume.file}.")
     front, _, end = own.rpartition(".")
-    return (front if front and end.lower() in _ENDINGS else own).rpartition(".")[2]
+    name = (front if front and end.lower() in _ENDINGS else own).rpartition(".")[2]
+    return name or overlay.file  # `dot.` has nothing behind its last dot
 
 
 def _volume_of(disk: Disk, overlay: Layer) -> Layer:

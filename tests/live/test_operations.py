@@ -150,6 +150,32 @@ class TestOperations:
             wrong = json.dumps({"type": "qcow2", "new_file": BASE, "snapshot_id": "a"})
             assert rig.cli("volume-snapshot-create", SERIAL, wrong).status["status"] == "error"
 
+    def test_asked_for_again_with_its_token(self, make_rig: MakeRig) -> None:
+        """Whoever lost the answer gets it, and nothing is done again."""
+        with make_rig("raw") as rig:
+            made = {"type": "qcow2", "new_file": f"{BASE}.a", "snapshot_id": "a", "id": "one"}
+            merged = {"type": "qcow2", "file_to_merge": None, "merge_target_file": None}
+            create = ("volume-snapshot-create", SERIAL, json.dumps(made))
+            delete = (
+                "volume-snapshot-delete",
+                SERIAL,
+                "a",
+                json.dumps({**merged, "operation": "two"}),
+            )
+            for command in (create, delete):
+                said = [rig.cli(*command) for _ in range(2)]
+                assert [one.code for one in said] == [0, 0], said
+                assert said[0].status == said[1].status
+                assert said[0].status["progress"] == "90%"
+            assert rig.files() == [f"{BASE}.a"]
+            # Another request is carried out; of another token nothing is remembered.
+            statuses = []
+            for token in ("one", "three"):
+                other = json.dumps({**made, "new_file": f"{BASE}.b", "id": token})
+                statuses.append(rig.cli("volume-snapshot-create", SERIAL, other).status)
+            assert rig.files() == [f"{BASE}.b", f"{BASE}.a"]
+            assert [one["status"] for one in statuses] == ["creating_compute_complete", "creating"]
+
     def test_list_names_what_create_made(self, make_rig: MakeRig) -> None:
         with make_rig("raw") as rig:
             assert rig.cli("create", DISK, "before-upgrade").code == 0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +21,7 @@ from tests.rig.roads import MakeRig, Road
 from tests.rig.signals import CALLS, Signalled, calls, check, handlers, signal_at_every_call, told
 from tests.rig.situations import situation
 
+Guests = Callable[[str], AbstractContextManager[Signalled]]
 KINDS: Final = {"qmp": QmpGuest, "libvirt": LibvirtGuest}
 CREATE: Final = {"type": "qcow2", "new_file": f"{BASE}.new", "snapshot_id": "new"}
 DELETES: Final = {
@@ -53,25 +54,28 @@ def signalled(rig: Rig, road: Road, operation: str, *options: str) -> Signalled:
     )
 
 
-@pytest.mark.parametrize("operation", ["create", *DELETES])
-def test_after_every_act(
-    road: Road,
-    make_rig: MakeRig,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    operation: str,
-) -> None:
+@pytest.fixture
+def guests(road: Road, make_rig: MakeRig, tmp_path: Path) -> Guests:
+    """Makes a new guest for each signal, in an empty folder, for an operation."""
+
     @contextmanager
-    def guests() -> Iterator[Signalled]:
+    def made(operation: str) -> Iterator[Signalled]:
         for path in (tmp_path / "share").glob("*"):
             path.unlink()
         with make_rig("raw") as rig:
             rig.grow(3)
             yield signalled(rig, road, operation)
 
+    return made
+
+
+@pytest.mark.parametrize("operation", ["create", *DELETES])
+def test_after_every_act(
+    road: Road, guests: Guests, monkeypatch: pytest.MonkeyPatch, operation: str
+) -> None:
     found = signal_at_every_call(
         monkeypatch,
-        guests,
+        lambda: guests(operation),
         lambda patched, kind, act: patch(patched, kind, after=lambda _step: act()),
     )
     print(f"{operation}: {found}")
@@ -79,23 +83,11 @@ def test_after_every_act(
 
 
 @pytest.mark.parametrize("operation", ["create", "commit"])
-def test_at_every_call(
-    road: Road,
-    make_rig: MakeRig,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    operation: str,
-) -> None:
-    @contextmanager
-    def guests() -> Iterator[Signalled]:
-        for path in (tmp_path / "share").glob("*"):
-            path.unlink()
-        with make_rig("raw") as rig:
-            rig.grow(3)
-            yield signalled(rig, road, operation)
-
+def test_at_every_call(guests: Guests, monkeypatch: pytest.MonkeyPatch, operation: str) -> None:
     found = signal_at_every_call(
-        monkeypatch, guests, lambda patched, kind, act: calls(patched, kind, act, CALLS)
+        monkeypatch,
+        lambda: guests(operation),
+        lambda patched, kind, act: calls(patched, kind, act, CALLS),
     )
     print(f"{operation}: {found}")
     assert {"failed", "done"} <= set(found)

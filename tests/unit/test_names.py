@@ -65,6 +65,7 @@ class TestSnapshots:
             (["volume-1.s1.s2", "volume-1.s1", "volume-1"], ["s2", "s1"]),
             (["disk.s1", "disk.v2.s1", "disk"], ["disk.s1", "disk.v2.s1"]),
             (["overlay", ".qcow2", "base"], ["overlay", "qcow2"]),
+            (["dot.", "volume-1.", "volume-1"], ["dot.", "volume-1."]),
         ],
     )
     def test_files_of_other_tools(self, chain: list[str], expected: list[str]) -> None:

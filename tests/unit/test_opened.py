@@ -221,6 +221,7 @@ class TestHidden:
 
         monkeypatch.setattr("qmpsnap.guests.files.opened.os.stat", kept_from_us)
         assert flags(looked(seen, *files)) == [(NOT_SEEN,), (NOT_SEEN,)]
+        assert flags(looked(seen, Path("/tmp/vl.A1b2C3"))) == [(TEMPORARY,)]
 
     def test_on_another_host_nothing_here_is_looked_at(self, files: list[Path]) -> None:
         report = unseen(samples.guest(disk(*files)), "the guest runs on b")

@@ -79,6 +79,7 @@ LOOKS: Final = frozenset(
         "StoppedByChange",
         "TooSlow",
         "TornReading",
+        "UnderWay",
     }
 )
 """They say what to look at, whom to ask, what to install or that a cause is to be mended."""

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from qmpsnap.graph.started import freezing_filters, throws_away
+from qmpsnap.graph.started import freezing_filters
 
 COR = {"driver": "copy-on-read", "node-name": "cor", "file": "top", "bottom": "mid"}
 
@@ -26,19 +26,3 @@ COR = {"driver": "copy-on-read", "node-name": "cor", "file": "top", "bottom": "m
 )
 def test_filters_that_freeze_the_chain(words: tuple[str, ...], expected: set[str]) -> None:
     assert freezing_filters(("qemu-system-x86_64", *words)) == expected
-
-
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        ((), False),
-        (("-snapshot",), True),
-        (("--snapshot",), True),
-        (("-drive", "file=a,snapshot=on"), True),
-        (("-drive", "file=a,snapshot=off"), False),
-        (("-drive", "file=snapshot=on"), False),
-        (("-name", "snapshot"), False),
-    ],
-)
-def test_what_is_thrown_away(words: tuple[str, ...], expected: bool) -> None:
-    assert throws_away(("qemu-system-x86_64", *words)) is expected

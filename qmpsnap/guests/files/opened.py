@@ -217,10 +217,8 @@ def _layer(layer: Layer, graph: Graph | None, seen: Held | Hidden) -> Layer:
     assert path is not None
     try:
         status = os.stat(path)
-    except PermissionError:
-        return _marked(layer, NOT_SEEN, "this user may not look it up: run as root")
-    except (OSError, ValueError):
-        return _missing(layer, path, seen)
+    except (OSError, ValueError) as error:
+        return _missing(layer, path, seen, error)
     here = identity_of(status)
     layer = replace(layer, identity=here)
     if isinstance(seen, Hidden):
@@ -235,10 +233,12 @@ def _layer(layer: Layer, graph: Graph | None, seen: Held | Hidden) -> Layer:
     return layer
 
 
-def _missing(layer: Layer, path: str, seen: Held | Hidden) -> Layer:
+def _missing(layer: Layer, path: str, seen: Held | Hidden, error: Exception) -> Layer:
     what = "its name leads to no file"
     if _TEMPORARY.fullmatch(os.path.basename(path)):
         return _marked(layer, TEMPORARY, "QEMU has unlinked it by itself")
+    if isinstance(error, PermissionError):
+        return _marked(layer, NOT_SEEN, "this user may not look it up: run as root")
     if isinstance(seen, Hidden) and not seen.here:
         return _marked(_marked(layer, NOT_SEEN, seen.why), NOT_HERE, f"{what} on this host")
     return _marked(layer, REPLACED, f"{what} any more")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import qmpsnap
 from qmpsnap.operations.requests import CreateRequest
 from qmpsnap.operations.snapshot import create
 from qmpsnap.operations.step import Does, Step
@@ -62,3 +64,21 @@ def test_the_same_disk_is_refused(rig: Rig, second: str) -> None:
         create(meddling, CreateRequest(disk="vda", new_file=None, snapshot="s1"))
     assert [one.code for one in said] == [4, 4], said
     assert all("another operation is at work on" in one.err for one in said)
+
+
+def test_the_same_request_is_told_by_the_call_that_is_at_work_on_it(rig: Rig, second: str) -> None:
+    """The other one's answer may come later: an error would be told of what has succeeded."""
+    said: list[Said] = []
+    info = {"type": "qcow2", "new_file": "a.s1", "snapshot_id": "s1"}
+    words = ["--qmp", second, "volume-snapshot-create", "vda"]
+
+    def again(_step: Step) -> None:
+        said.append(run_cli([*words, json.dumps(info)]))
+        said.append(run_cli([*words, json.dumps({**info, "new_file": "a.s2"})]))
+
+    with rig.host() as host:
+        meddling = with_door(host, before=at(Does.SWITCH, again))
+        done = qmpsnap.volume_snapshot_create(meddling, "vda", info)
+    assert done.error is None, done
+    assert [one.code for one in said] == [4, 4], said
+    assert [one.status["status"] for one in said] == ["creating", "error"]
