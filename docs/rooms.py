@@ -27,11 +27,14 @@ HOLDS: Final = {
     "journal": "what a crash must not lose",
     "status": "the body for Cinder",
     "service": "Nova's two calls",
+    "delivery": "updates, until accepted",
+    "ledger": "formats, states of snapshots",
     "by_name": "create, delete",
     "findings": "what is wrong",
     "hook": "libvirt's, before a start",
     "demo": "the story",
     "cli": "a module a command",
+    "openstack": "plug-ins for Nova, Cinder",
 }
 """Every room, lowest first, and what is in it."""
 PURE: Final = {"errors", "graph", "formats", "operations", "status"}

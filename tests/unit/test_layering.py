@@ -25,10 +25,13 @@ ORDER = (
     "status",
     "by_name",
     "service",
+    "delivery",
+    "ledger",
     "findings",
     "hook",
     "demo",
     "cli",
+    "openstack",
 )
 PURE = ("errors", "graph", "formats", "findings", "status", "operations")
 """What decides: no sockets, processes, threads, files or clocks in here."""

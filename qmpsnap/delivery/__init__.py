@@ -1,0 +1,1 @@
+"""Status updates, stored until the volume service has accepted them."""

@@ -1,0 +1,1 @@
+"""Plug-ins for Nova and Cinder; nothing imports them."""
