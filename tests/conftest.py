@@ -21,6 +21,7 @@ import pytest
 from qmpsnap.cli.main import run
 from qmpsnap.demo.embed import embedded_connection
 from qmpsnap.monitor import virt
+from tests.openstack.rig.rig import can_run
 from tests.rig import linux
 from tests.rig.daemon import which
 from tests.rig.embedded import embed_root
@@ -55,6 +56,10 @@ _NEEDS: dict[str, tuple[Callable[[], object], str]] = {
         lambda: find_spec("libvirt") and shutil.which("qemu-system-x86_64"),
         "what the tiers qemu and libvirt need",
     ),
+    "openstack": (
+        lambda: _libvirtd() and find_spec("nova") and find_spec("cinder") and can_run(),
+        "what the tier security needs, run `make openstack`, and be root (in a container: privileged)",
+    ),
 }
 
 
@@ -62,6 +67,7 @@ _TIER_OF_FOLDER = {
     "guest": "guest",
     "security": "security",
     "chaos": "chaos",
+    "openstack": "openstack",
     "layouts": "qemu",
     "layouts_libvirt": "libvirt",
     "live/only_qmp": "qemu",

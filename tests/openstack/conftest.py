@@ -1,0 +1,58 @@
+"""One rig a pairing and session, and what a test makes in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import mkdtemp
+
+import pytest
+
+from tests.openstack.rig import pairings
+from tests.openstack.rig.pairings import Pairing
+from tests.openstack.rig.rig import Rig, down, up
+
+MakeRig = Callable[[Pairing], Rig]
+
+
+@pytest.fixture(scope="session")
+def rig_of() -> Iterator[MakeRig]:
+    """Start a rig when a pairing is first wanted; all end with the session."""
+    rigs: dict[Pairing, Rig] = {}
+    with ExitStack() as ends:
+
+        def make(pairing: Pairing) -> Rig:
+            if pairing not in rigs:
+                # The path of a libvirt socket has to stay below 108 bytes: no folder of pytest's.
+                folder = Path(mkdtemp(prefix="qmpsnap-rig-", dir="/var/tmp"))
+                folder.chmod(0o755)
+                ends.callback(down, folder)
+                rigs[pairing] = up(folder, pairing)
+            return rigs[pairing]
+
+        yield make
+
+
+@pytest.fixture(scope="session")
+def stock(rig_of: MakeRig) -> Rig:
+    """Unmodified Nova and unmodified Cinder."""
+    return rig_of(pairings.STOCK)
+
+
+@pytest.fixture(scope="session")
+def our_nova(rig_of: MakeRig) -> Rig:
+    """Our compute side, and an unmodified Cinder."""
+    return rig_of(pairings.OUR_NOVA)
+
+
+@pytest.fixture(scope="session")
+def our_cinder(rig_of: MakeRig) -> Rig:
+    """Unmodified Nova, and our volume side."""
+    return rig_of(pairings.OUR_CINDER)
+
+
+@pytest.fixture(scope="session")
+def ours(rig_of: MakeRig) -> Rig:
+    """Both sides are ours."""
+    return rig_of(pairings.OURS)

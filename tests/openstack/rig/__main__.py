@@ -1,0 +1,45 @@
+"""
+A rig by hand, until Ctrl-C: `python -m tests.openstack.rig [PAIRING] [SETTING …]`.
+
+PAIRING is stock, our-nova, our-cinder or ours; a SETTING is `nova:SECTION.KEY=VALUE` or `cinder:…`.
+Its folder is printed; `rig_at(Path(FOLDER))` is the rig for a Python beside it.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from tempfile import mkdtemp
+
+from tests.openstack.rig import pairings
+from tests.openstack.rig.rig import down, up
+
+
+def main(name: str = "stock", *settings: str) -> None:
+    """See above."""
+    known = (pairings.STOCK, pairings.OUR_NOVA, pairings.OUR_CINDER, pairings.OURS)
+    pairing = next(one for one in known if one.name == name)
+    pairing = replace(
+        pairing,
+        nova=(*pairing.nova, *_of("nova:", settings)),
+        cinder=(*pairing.cinder, *_of("cinder:", settings)),
+    )
+    folder = Path(mkdtemp(prefix="qmpsnap-rig-", dir="/var/tmp"))
+    try:
+        up(folder, pairing)
+        print(folder, flush=True)
+        with suppress(KeyboardInterrupt):
+            signal.pause()
+    finally:
+        down(folder)
+
+
+def _of(side: str, settings: tuple[str, ...]) -> list[str]:
+    return [one.removeprefix(side) for one in settings if one.startswith(side)]
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

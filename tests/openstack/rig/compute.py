@@ -1,0 +1,130 @@
+"""
+nova-compute's part in volume snapshots: HTTP in front, Nova's own code behind.
+
+Real are the driver that `compute_driver` names, on a real libvirtd; Nova's client for Cinder; and
+the instance and its block device mapping in a database (SQLite), so that connection_info is
+refreshed by Nova's own code.
+
+    POST   /v2.1/…/os-assisted-volume-snapshots            as Nova's API: answered before it is done
+    DELETE /v2.1/…/os-assisted-volume-snapshots/ID
+    POST   /rig/register                                   see records.py
+    POST   /rig/delay {"create": S, "delete": S}           compute begins late
+    GET    /rig/log                                        what came in, and how each call ended
+    GET    /rig/connection_info/VOLUME                     what Nova's database holds
+"""
+
+# ruff: noqa: E402
+from nova import monkey_patch
+
+monkey_patch.patch(backend="threading")
+
+import json
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import jsonschema
+import libvirt
+from nova import config, objects
+from nova.api.openstack.compute.schemas import assisted_volume_snapshots as schemas
+from nova.db.main import api as db
+from nova.db.main import models
+from nova.virt import driver, fake
+
+from tests.openstack.rig.layout import layout_of
+from tests.openstack.rig.records import admin, instance_of, mapping, register
+
+LAYOUT = layout_of(Path(os.environ["RIG"]))
+config.parse_args(["compute", *sys.argv[1:]], init_rpc=False)
+objects.register_all()
+models.BASE.metadata.create_all(db.get_engine())
+compute = driver.load_compute_driver(fake.FakeVirtAPI())
+compute.init_host("rig")
+libvirt.registerErrorHandler(lambda *_: None, None)
+said: list[object] = []
+delay = {"create": 0.0, "delete": 0.0}
+
+
+def work(what: str, call: Callable[..., object], *arguments: object) -> None:
+    """As ComputeManager.volume_snapshot_*: the caller has its answer long since."""
+    time.sleep(delay[what])
+    begun, error = time.perf_counter(), None
+    try:
+        call(*arguments)
+    except Exception as problem:
+        error = f"{type(problem).__name__}: {problem}"
+        traceback.print_exc()
+    said.append([what, round(time.perf_counter() - begun, 4), error])
+
+
+def begin(what: str, call: Callable[..., object], volume: str, *arguments: object) -> None:
+    """Start on a thread of its own."""
+    whole = (what, call, admin(), instance_of(volume), volume, *arguments)
+    threading.Thread(target=work, args=whole).start()
+
+
+class Handler(BaseHTTPRequestHandler):
+    """What is asked by HTTP."""
+
+    protocol_version = "HTTP/1.1"
+
+    def answer(self, status: int, body: object = None) -> None:
+        """Send a reply."""
+        data = b"" if body is None else json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def do_POST(self) -> None:
+        body: Any = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"{}")
+        if self.path == "/rig/register":
+            register(body)
+        elif self.path == "/rig/delay":
+            delay.update(body)
+        elif self.path.endswith("/os-assisted-volume-snapshots"):
+            try:
+                jsonschema.validate(body, schemas.create)
+            except jsonschema.ValidationError as error:
+                return self.answer(400, {"badRequest": {"code": 400, "message": error.message}})
+            volume, info = body["snapshot"]["volume_id"], body["snapshot"]["create_info"]
+            said.append(["POST", info])
+            begin("create", compute.volume_snapshot_create, volume, info)
+            return self.answer(200, {"snapshot": {"id": info.get("id"), "volumeId": volume}})
+        return self.answer(200, {})
+
+    def do_DELETE(self) -> None:
+        url = urlsplit(self.path)
+        info = json.loads(parse_qs(url.query)["delete_info"][0])
+        said.append(["DELETE", info])
+        snapshot = url.path.rsplit("/", 1)[1]
+        begin("delete", compute.volume_snapshot_delete, info["volume_id"], snapshot, info)
+        return self.answer(204)
+
+    def do_GET(self) -> None:
+        name = self.path.rsplit("/", 1)[1]
+        if self.path == "/rig/log":
+            answered = said.copy()
+            said.clear()
+            return self.answer(200, answered)
+        if self.path.startswith("/rig/connection_info/"):
+            return self.answer(200, json.loads(mapping(name).connection_info))
+        if "/servers/" in self.path:  # Cinder asks before it lets an attachment go (CVE-2023-2088)
+            return self.answer(404, {"itemNotFound": {"code": 404, "message": "no such server"}})
+        link = {"rel": "self", "href": f"{LAYOUT.compute}/v2.1/"}
+        version = {"id": "v2.1", "version": "2.96", "min_version": "2.1", "status": "CURRENT"}
+        return self.answer(200, {"version": {**version, "links": [link]}})
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Print nothing."""
+
+
+ThreadingHTTPServer(("127.0.0.1", LAYOUT.compute_port), Handler).serve_forever()

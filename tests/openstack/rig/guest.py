@@ -1,0 +1,135 @@
+"""A guest without a system, with one volume attached to it as Nova would attach it."""
+
+from __future__ import annotations
+
+import subprocess
+import uuid
+from contextlib import suppress
+from typing import Any, Final
+
+import libvirt
+import libvirt_qemu
+
+from tests.openstack.rig.rig import Rig
+from tests.openstack.rig.waiting import read_until
+
+_DOMAIN: Final = """
+<domain type='qemu'>
+  <name>{name}</name><uuid>{server}</uuid><memory unit='MiB'>32</memory>
+  <os><type arch='x86_64' machine='q35'>hvm</type></os>
+  <devices>
+    <disk type='file' device='disk'>
+      <driver name='qemu' type='{format}' cache='none'/><source file='{path}'/>
+      <target dev='vda' bus='virtio'/><serial>{volume}</serial><alias name='ua-vda'/>
+    </disk>
+    <controller type='usb' model='none'/><memballoon model='none'/>
+  </devices>
+</domain>
+"""
+
+
+class Guest:
+    """One server of Nova's database, and its domain."""
+
+    def __init__(self, rig: Rig, volume: str, **properties: str) -> None:
+        """
+        Attach a volume.
+
+        Args:
+            rig: Where.
+            volume: Its id.
+            properties: Of the image that the server is said to be made from.
+        """
+        self.rig, self.volume, self.server = rig, volume, str(uuid.uuid4())
+        self.libvirt = libvirt.open(rig.uri)
+        self.domain: Any = None
+        connector = {
+            "host": "rig",
+            "ip": "127.0.0.1",
+            "initiator": "iqn.rig",
+            "mountpoint": "/dev/vda",
+        }
+        asked = {"volume_uuid": volume, "instance_uuid": self.server, "connector": connector}
+        answer = rig.volumes("POST", "/attachments", {"attachment": asked})
+        self.attachment: str = answer["attachment"]["id"]
+        rig.volumes("POST", f"/attachments/{self.attachment}/action", {"os-complete": {}})
+        read_until(lambda: rig.status("volumes", volume), lambda it: it == "in-use")
+        self._register(properties)
+
+    @property
+    def connection(self) -> dict[str, Any]:
+        """Cinder's connection_info now."""
+        answer = self.rig.volumes("GET", f"/attachments/{self.attachment}")
+        info: dict[str, Any] = answer["attachment"]["connection_info"]
+        return info
+
+    @property
+    def nova_connection(self) -> dict[str, Any]:
+        """The connection_info that Nova's database holds, from which it starts the guest."""
+        info: dict[str, Any] = self.rig.nova("GET", f"connection_info/{self.volume}")["data"]
+        return info
+
+    def _register(self, properties: dict[str, str]) -> None:
+        flat = self.connection
+        info = {
+            "driver_volume_type": flat.pop("driver_volume_type", "nfs"),
+            "data": flat,
+            "serial": self.volume,
+        }
+        body = {
+            "server": self.server,
+            "volume": self.volume,
+            "device": "/dev/vda",
+            "attachment": self.attachment,
+            "connection_info": info,
+            "properties": properties,
+        }
+        self.rig.nova("POST", "register", body)
+
+    def start(self) -> None:
+        """Start as Nova would: by connection_info, where no format means raw."""
+        info = self.nova_connection
+        self.domain = self.libvirt.defineXML(
+            _DOMAIN.format(
+                name=f"rig-{self.server[:8]}",
+                server=self.server,
+                volume=self.volume,
+                format=info.get("format", "raw"),
+                path=self.rig.mount / info["name"],
+            )
+        )
+        self.domain.create()
+
+    def stop(self) -> None:
+        """Cut the power."""
+        self.domain.destroy()
+
+    def io(self, command: str) -> None:
+        """Write as the guest would: `write -P 7 1M 64k`. To read, `reads`: HMP tells no outcome."""
+        line, hmp = f'qemu-io -d ua-vda/virtio-backend "{command}"', 1
+        answer = libvirt_qemu.qemuMonitorCommand(self.domain, line, hmp)
+        assert "rror" not in answer, answer
+
+    def reads(self, pattern: int, offset: str, length: str) -> bool:
+        """Whether the chain holds a pattern, opened as the next start would open it."""
+        if self.domain.isActive():
+            self.io("flush")
+        info = self.nova_connection
+        command = f"read -P {pattern} {offset} {length}"
+        qemu_io = ["qemu-io", "-r", "-U", "-f", info.get("format", "raw"), "-c", command]
+        file = self.rig.share / info["name"]
+        return subprocess.run([*qemu_io, file], capture_output=True, check=False).returncode == 0
+
+    def detach(self) -> None:
+        """Off, and gone from Cinder's view; its own way asks Nova by the catalog, and here is none."""
+        self.close()
+        body = {"os-reset_status": {"status": "available", "attach_status": "detached"}}
+        self.rig.volumes("POST", f"/volumes/{self.volume}/action", body)
+
+    def close(self) -> None:
+        """End the guest; the volume stays attached."""
+        for end in ("destroy", "undefine"):
+            with suppress(libvirt.libvirtError, AttributeError):
+                getattr(self.domain, end)()
+        with suppress(libvirt.libvirtError):
+            self.libvirt.close()

@@ -1,0 +1,110 @@
+"""The folder of a rig: configuration, shims for what the machine lacks, ports."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import socket
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+from tests.openstack.rig.pairings import Pairing
+from tests.openstack.rig.settings import with_settings
+
+HERE: Final = Path(__file__).resolve().parent
+PROJECT: Final = "1" * 32
+EXPORT: Final = "127.0.0.1:/export"
+LIBVIRT: Final = {
+    "etc": "/etc/libvirt",
+    "run": "/run/libvirt",
+    "lib": "/var/lib/libvirt",
+    "log": "/var/log/libvirt",
+    "cache": "/var/cache/libvirt",
+}
+"""libvirt's folders by those of the rig that are mounted over them."""
+_QEMU_CONF: Final = """\
+security_driver = "none"
+stdio_handler = "file"
+user = "root"
+group = "root"
+dynamic_ownership = 0
+"""
+_SHIMS: Final = {"sudo": 'exec "$@"', "mount.nfs": "exit 0"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """Where everything of a rig is."""
+
+    folder: str
+    mount: str
+    """Where Cinder and Nova see the share; outside it is `share`."""
+    cinder_port: int
+    compute_port: int
+    prefix: str = sys.prefix
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        return Path(self.folder)
+
+    @property
+    def share(self) -> Path:
+        """The share, as seen from outside."""
+        return self.path / "share"
+
+    @property
+    def uri(self) -> str:
+        """libvirtd, as seen from outside."""
+        return f"qemu+unix:///system?socket={self.path}/libvirt/run/libvirt-sock"
+
+    @property
+    def cinder(self) -> str:
+        """Cinder's API."""
+        return f"http://127.0.0.1:{self.cinder_port}/v3/{PROJECT}"
+
+    @property
+    def compute(self) -> str:
+        """What stands for nova-api."""
+        return f"http://127.0.0.1:{self.compute_port}"
+
+
+def layout_of(folder: Path) -> Layout:
+    """Read the layout of a rig that is prepared."""
+    return Layout(**json.loads((folder / "rig.json").read_text()))
+
+
+def prepare(folder: Path, pairing: Pairing) -> Layout:
+    """Lay out a fresh rig in a folder that is empty or not there."""
+    for name in ("bin", "log", "locks", "state", "share", *(f"libvirt/{one}" for one in LIBVIRT)):
+        (folder / name).mkdir(parents=True)
+    mount = folder / "mnt" / hashlib.md5(EXPORT.encode(), usedforsecurity=False).hexdigest()
+    mount.mkdir(parents=True)
+    (folder / "shares").write_text(f"{EXPORT}\n")
+    (folder / "libvirt/etc/qemu.conf").write_text(_QEMU_CONF)
+    for name, line in _SHIMS.items():
+        shim = folder / "bin" / name
+        shim.write_text(f"#!/bin/sh\n{line}\n")
+        shim.chmod(0o755)
+    layout = Layout(
+        folder=str(folder), mount=str(mount), cinder_port=_free_port(), compute_port=_free_port()
+    )
+    (folder / "rig.json").write_text(json.dumps(asdict(layout), indent=1))
+    configure(layout, pairing)
+    return layout
+
+
+def configure(layout: Layout, pairing: Pairing) -> None:
+    """Write the configuration of both sides; a service reads it when it starts."""
+    values = asdict(layout) | {"cinder": layout.cinder, "compute": layout.compute}
+    for name, settings in (("cinder", pairing.cinder), ("nova", pairing.nova), ("rootwrap", ())):
+        text = (HERE / f"{name}.conf.in").read_text().format(**values)
+        (layout.path / f"{name}.conf").write_text(with_settings(text, settings))
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])

@@ -1,0 +1,239 @@
+"""One rig from outside: up, down, restart, what it answers, and what it keeps on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
+
+from tests.openstack.rig.layout import PROJECT, Layout, configure, layout_of, prepare
+from tests.openstack.rig.pairings import Pairing
+from tests.openstack.rig.services import ROOT
+from tests.openstack.rig.updates import updates_in
+from tests.openstack.rig.waiting import read_until
+
+TOKEN: Final = f"admin:{PROJECT}"
+_UNSHARE: Final = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
+_INSIDE: Final = (sys.executable, "-Wignore", "-m", "tests.openstack.rig.inside")
+
+
+class ApiError(Exception):
+    """An answer of 400 or more."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(f"{status} {text}")
+        self.status = status
+
+
+def can_run() -> bool:
+    """Whether the kernel, or the container, lets this process make namespaces and mount."""
+    return (
+        os.geteuid() == 0
+        and subprocess.run([*_UNSHARE, "true"], capture_output=True, check=False).returncode == 0
+    )
+
+
+class Rig:
+    """The services of one rig, by HTTP, and what they keep on disk."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self.folder, self.share, self.uri = layout.path, layout.share, layout.uri
+        self.mount = Path(layout.mount)
+        """The share as the services see it."""
+
+    def call(self, method: str, url: str, body: object = None, version: str = "3.71") -> Any:
+        """
+        Send a request.
+
+        Raises:
+            ApiError: It was answered with 400 or more.
+        """
+        data = None if body is None else json.dumps(body).encode()
+        headers = {
+            "X-Auth-Token": TOKEN,
+            "Content-Type": "application/json",
+            "OpenStack-API-Version": f"volume {version}",
+        }
+        request = urllib.request.Request(url, data=data, method=method, headers=headers)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                text = answer.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                raise ApiError(error.code, error.read().decode(errors="replace")[:400]) from None
+        return json.loads(text) if text else None
+
+    def volumes(self, method: str, path: str, body: object = None, version: str = "3.71") -> Any:
+        """Ask Cinder."""
+        return self.call(method, self.layout.cinder + path, body, version)
+
+    def nova(self, method: str, path: str, body: object = None) -> Any:
+        """Ask the compute service: see compute.py."""
+        return self.call(method, f"{self.layout.compute}/rig/{path}", body)
+
+    def create_volume(self, gib: int = 1, **more: object) -> str:
+        """Make a volume; returns its id."""
+        answer = self.volumes("POST", "/volumes", {"volume": {"size": gib, **more}})
+        volume: str = answer["volume"]["id"]
+        got = read_until(
+            lambda: self.status("volumes", volume), lambda it: it in ("available", "error")
+        )
+        assert got == "available", got
+        return volume
+
+    def status(self, kind: str, which: str) -> str | None:
+        """Of a volume or snapshot (`volumes`, `snapshots`); None when it is gone."""
+        try:
+            found: str = self.volumes("GET", f"/{kind}/{which}")[kind[:-1]]["status"]
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+        return found
+
+    def begin_snapshot(self, volume: str) -> str:
+        """Ask for a snapshot; returns its id."""
+        body = {"snapshot": {"volume_id": volume, "force": True}}
+        snapshot: str = self.volumes("POST", "/snapshots", body, "3.50")["snapshot"]["id"]
+        return snapshot
+
+    def snapshot(self, volume: str) -> tuple[str, str | None, float]:
+        """Take a snapshot; returns its id, what it has become, and seconds."""
+        begun = time.perf_counter()
+        snapshot = self.begin_snapshot(volume)
+        got = read_until(lambda: self.status("snapshots", snapshot), lambda it: it != "creating")
+        return snapshot, got, time.perf_counter() - begun
+
+    def delete(self, snapshot: str) -> tuple[str | None, float]:
+        """Delete a snapshot; returns what it has become (None: gone), and seconds."""
+        begun = time.perf_counter()
+        self.volumes("DELETE", f"/snapshots/{snapshot}")
+        got = read_until(lambda: self.status("snapshots", snapshot), lambda it: it != "deleting")
+        return got, time.perf_counter() - begun
+
+    def info(self, volume: str) -> dict[str, str] | None:
+        """Cinder's .info file."""
+        with suppress(FileNotFoundError):
+            found: dict[str, str] = json.loads((self.share / f"volume-{volume}.info").read_text())
+            return found
+        return None
+
+    def rows(self, query: str, *values: object, database: str = "cinder") -> list[tuple[Any, ...]]:
+        """Read or change a database."""
+        with closing(sqlite3.connect(self.folder / f"{database}.sqlite", timeout=30)) as one, one:
+            return one.execute(query, values).fetchall()
+
+    def metadata(self, volume: str) -> dict[str, str]:
+        """The volume's admin metadata."""
+        query = "select key, value from volume_admin_metadata where volume_id = ? and deleted = 0"
+        return dict(self.rows(query, volume))
+
+    def progress(self, snapshot: str) -> tuple[str, str]:
+        """Status and progress of a snapshot, as they are in the database."""
+        ((status, progress),) = self.rows(
+            "select status, progress from snapshots where id = ?", snapshot
+        )
+        return status, progress
+
+    def updates(self, snapshot: str) -> list[tuple[dict[str, Any], int]]:
+        """Every status update about a snapshot that has reached Cinder, and the answer's status."""
+        return updates_in((self.folder / "log/cinder.log").read_text(errors="replace"), snapshot)
+
+    def stop(self, service: str, how: signal.Signals = signal.SIGTERM) -> None:
+        """End `libvirtd`, `cinder` or `compute`; guests go on."""
+        self._inside("stop", service, how.name.removeprefix("SIG"))
+
+    def start(self, service: str) -> None:
+        """Start a service again, and wait until it answers."""
+        self._inside("start", service)
+
+    def restart(self, service: str, how: signal.Signals = signal.SIGTERM) -> None:
+        """End a service and start it again."""
+        self.stop(service, how)
+        self.start(service)
+
+    @contextmanager
+    def configured(self, pairing: Pairing, *services: str) -> Iterator[None]:
+        """Run services with another configuration for a while."""
+        before = {name: (self.folder / name).read_text() for name in ("nova.conf", "cinder.conf")}
+        configure(self.layout, pairing)
+        try:
+            for service in services:
+                self.restart(service)
+            yield
+        finally:
+            for name, text in before.items():
+                (self.folder / name).write_text(text)
+            for service in services:
+                self.restart(service)
+
+    def _inside(self, *words: str) -> None:
+        what, *rest = words
+        run_inside(self.layout, [*_INSIDE, what, str(self.folder), *rest], check=True)
+
+
+def run_inside(layout: Layout, command: list[str], *, check: bool = False) -> int:
+    """Run a command in the namespaces of a rig; returns its exit code."""
+    pid = (layout.path / "init.pid").read_text()
+    enter = ["nsenter", f"--target={pid}", "--mount", "--pid", "--"]
+    return subprocess.run([*enter, *command], env=_environment(), check=check).returncode
+
+
+def up(folder: Path, pairing: Pairing) -> Rig:
+    """
+    Start a rig in a folder that is empty or not there.
+
+    Raises:
+        RuntimeError: It did not start; with what it printed.
+    """
+    layout = prepare(folder, pairing)
+    printed = folder / "log/init.out"
+    with printed.open("wb") as log:
+        process = subprocess.Popen(
+            [*_UNSHARE, *_INSIDE, "init", str(folder)],
+            env=_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    while not (folder / "ready").exists():
+        if process.poll() is not None:
+            raise RuntimeError(f"the rig did not start:\n{printed.read_text()[-4000:]}")
+        time.sleep(0.02)
+    (children,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    (folder / "init.pid").write_text(children)
+    process.returncode = 0  # it is ended by `down`; Popen is not to warn of it
+    return Rig(layout)
+
+
+def down(folder: Path) -> None:
+    """End process 1 of the namespaces; the kernel ends all others, and the mounts with them."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        pid = int((folder / "init.pid").read_text())
+        while str(folder).encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
+            os.kill(pid, signal.SIGKILL)
+            time.sleep(0.02)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def rig_at(folder: Path) -> Rig:
+    """A rig that is up."""
+    return Rig(layout_of(folder))
+
+
+def _environment() -> dict[str, str]:
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    return os.environ | {"PYTHONPATH": path}
