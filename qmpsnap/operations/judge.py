@@ -12,6 +12,7 @@ import shlex
 
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.formats.layers import NOT_SEEN, Disk, Disks
+from qmpsnap.formats.verdict import Witness
 from qmpsnap.operations.job.loop import Ended
 from qmpsnap.operations.job.machine import Why
 from qmpsnap.operations.job.states import JobFailed
@@ -19,6 +20,7 @@ from qmpsnap.operations.outcome import (
     ChainUnexpected,
     FormatUnknown,
     HeaderWrong,
+    OutcomeUnknown,
     Result,
     StoppedByChange,
     TimedOut,
@@ -60,8 +62,24 @@ def judged(
         what = "; ".join(ended.differences)
         raise StoppedByChange(plan.kind, plan.top.file, what, after.chain_text)
     if after.paths == plan.disk.paths:
+        if other := _replaced(plan.disk, after):
+            reason = f"{other} leads to another file now, and how the one before it was left is not known"
+            raise OutcomeUnknown(plan.kind, plan.top.file, reason)
         raise _undone(plan, ended, room, seconds, after.chain_text)
     return _proven(plan, guest, after, ended.error, notes)
+
+
+def _replaced(before: Disk, after: Disk) -> str | None:
+    """A file that no QEMU has open any more, and whose name means another one: it tells nothing."""
+    for old, new in zip(before.layers, after.layers, strict=True):
+        by_qemu = any(one.witness is Witness.QMP for one in new.evidence)
+        if (
+            not by_qemu
+            and None not in (old.identity, new.identity)
+            and old.identity != new.identity
+        ):
+            return new.path
+    return None
 
 
 def _undone(

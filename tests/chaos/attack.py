@@ -202,11 +202,17 @@ class Attack:
             assert not same, (same, "were others, or not there, all the time")
         elif quiet and not any(strike.is_done for strike in strikes):
             raise AssertionError(f"nothing was in the way of {operation}")
+        formats = {layer.file: layer.format for layer in disk.layers} | {asked_for.upper: "qcow2"}
+        if self.stage.has_ended:
+            assert world.struck, "QEMU has ended, and no file was another"
+            assert said.code in (1, 6), said.err
+            wanted = [before, asked_for.after(before) or before]
+            self._recover(said, wanted, formats, wrote=seed is not None)
+            return False
         if self.stage.running is None:
             world.heal()
         moved = self._judge(asked_for, said, before)
         late = tuple(disk.unflushed[asked:])
-        formats = {layer.file: layer.format for layer in disk.layers} | {asked_for.upper: "qcow2"}
         frozen_at = None if world.changed else Content(frozen, late)
         self._follow(asked_for, said, frozen_at, moved=moved)
         if world.struck and said.code != 4:

@@ -74,6 +74,15 @@ class Stage(ABC):
         self.running = None
         self._of_run.close()
 
+    @property
+    def has_ended(self) -> bool:
+        """
+        Whether QEMU has ended by itself.
+
+        QEMU 7.2 does so in an active commit when it cannot open the base again by its name.
+        """
+        return self.running is not None and not self.running.rig.guest.running
+
     @abstractmethod
     def _run(self) -> AbstractContextManager[Running]: ...
 

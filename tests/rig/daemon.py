@@ -159,6 +159,12 @@ class DaemonMachine(Machine):
             start = libvirt_module().VIR_DOMAIN_START_PAUSED
             connection.createXML(_DOMAIN.format(**locals()), start)
 
+    @property
+    def running(self) -> bool:
+        """See `Machine.running`; as libvirt knows it."""
+        with self.domain() as domain:
+            return bool(domain.isActive())
+
     def qmp(self, command: str, arguments: Mapping[str, object] | None = None) -> object:
         """See `Machine.qmp`; by a connection of its own, as the daemon may have been restarted."""
         with self.domain() as domain:

@@ -105,6 +105,11 @@ class LibvirtMachine(Machine):
         """Process id of QEMU."""
         self._process: int | None = os.pidfd_open(self.pid)
 
+    @property
+    def running(self) -> bool:
+        """See `Machine.running`."""
+        return self._process is not None and not _wait_dead(self._process, 0)
+
     def qmp(self, command: str, arguments: Mapping[str, object] | None = None) -> object:
         """See `Machine.qmp`; goes through libvirt's passthrough, which taints the domain."""
         return self._monitor.execute(command, arguments)

@@ -67,6 +67,11 @@ class Machine(ABC):
         self._io = threading.Lock()
         self._nbd = threading.Lock()
 
+    @property
+    @abstractmethod
+    def running(self) -> bool:
+        """Whether the QEMU process is there."""
+
     @abstractmethod
     def qmp(self, command: str, arguments: Mapping[str, object] | None = None) -> object:
         """Send one QMP command; see `Monitor.execute` for the errors."""

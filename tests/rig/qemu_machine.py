@@ -63,7 +63,7 @@ class QemuMachine(Machine):
 
     @property
     def running(self) -> bool:
-        """Whether the QEMU process is there."""
+        """See `Machine.running`."""
         return self._process.poll() is None
 
     def qmp(self, command: str, arguments: Mapping[str, object] | None = None) -> object:

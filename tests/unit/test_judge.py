@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from qmpsnap.errors import QmpsnapError
+from qmpsnap.formats.verdict import Evidence, Witness
 from qmpsnap.operations.job.loop import Ended
 from qmpsnap.operations.job.machine import Why
 from qmpsnap.operations.job.states import JobFailed, JobStatus
 from qmpsnap.operations.judge import format_of, judged
-from qmpsnap.operations.outcome import FormatUnknown, NamesAnother
+from qmpsnap.operations.outcome import FormatUnknown, NamesAnother, OutcomeUnknown
 from qmpsnap.operations.plan_merge import MergePlan, plan_delete
 from qmpsnap.operations.requests import DeleteRequest
 from tests.unit import samples
@@ -57,3 +59,25 @@ def test_name_that_leads_to_another_file(changes: dict[str, object], why: str | 
     with pytest.raises(NamesAnother, match=why) as caught:
         judged(merge, ended, samples.guest(), after, room=None, seconds=0, notes=())
     assert (caught.value.path, caught.value.changed) == ("/share/volume-1", "yes")
+
+
+@pytest.mark.parametrize(
+    ("witness", "identity", "error"),
+    [
+        (Witness.HEADER, ("file", 1, 3), OutcomeUnknown),
+        (Witness.HEADER, ("file", 1, 2), JobFailed),
+        (Witness.HEADER, None, JobFailed),
+        (Witness.QMP, ("file", 1, 3), JobFailed),  # the graph is QEMU's, whatever the name means
+    ],
+)
+def test_chain_as_it_was_by_the_header_of_another_file(
+    witness: Witness, identity: tuple[object, ...] | None, error: type[QmpsnapError]
+) -> None:
+    disk = samples.changed_layer(samples.disk(3), 0, identity=("file", 1, 2))
+    request = DeleteRequest(disk="vda", file_to_merge="volume-1", merge_target_file=None)
+    merge = plan_delete(samples.guest(disk), request)
+    evidence = (Evidence(witness=witness, format="qcow2", detail="seen"),)
+    after = samples.changed_layer(disk, 0, identity=identity, evidence=evidence)
+    ended = Ended(status=JobStatus.CONCLUDED, error=None)
+    with pytest.raises(error):
+        judged(merge, ended, samples.guest(), after, room=None, seconds=0, notes=())
