@@ -19,7 +19,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from qmpsnap.by_name import create, delete
+    from qmpsnap.by_name import create, delete, revert
     from qmpsnap.errors import Failed, QmpsnapError, Refused, Unknown, Unreachable
     from qmpsnap.formats.layers import Disk, Disks, Layer
     from qmpsnap.formats.verdict import Evidence, Verdict, Witness
@@ -43,6 +43,7 @@ __all__ = [  # noqa: RUF022  # most important first
     "from_domain",
     "create",
     "delete",
+    "revert",
     "snapshots",
     "volume_snapshot_create",
     "volume_snapshot_delete",
@@ -75,7 +76,7 @@ __all__ = [  # noqa: RUF022  # most important first
 ]
 
 _HOME: Final = {
-    "by_name": "create delete",
+    "by_name": "create delete revert",
     "errors": "Failed QmpsnapError Refused Unknown Unreachable",
     "formats.layers": "Disk Disks Layer",
     "formats.verdict": "Evidence Verdict Witness",

@@ -1,4 +1,4 @@
-"""Snapshots by the names that people give them: `create` and `delete`."""
+"""Snapshots by the names that people give them: `create`, `delete` and `revert`."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from qmpsnap.operations.requests import (
     checked_folder,
     checked_name,
 )
+from qmpsnap.operations.revert import name_after
 
 
 @overload
@@ -181,6 +182,48 @@ def delete(
         verify=verify,
         remove=remove_file,
     )
+
+
+def revert(
+    guest: Guest,
+    disk: str,
+    snapshot: str,
+    *,
+    also: Sequence[str] = (),
+    name: str | None = None,
+    journal: Journal | None = DEFAULT,
+) -> tuple[Result, ...]:
+    """
+    Let a disk of a guest that is off go back to a snapshot, or several to the snapshots of one name.
+
+    The disk gets a new, empty file over what it held at the snapshot. Nothing else is written: what
+    it has held until now stays in its files (`Result.kept`), and counts as a reader of what lies
+    below as long as these are there.
+
+    Args:
+        guest: From `connect` or `from_domain`.
+        disk: Target (`vda`) or serial.
+        snapshot: Its name, or that of its overlay.
+        also: More disks: all of them, or none.
+        name: Name of the new snapshot, which the disk is at then; None: `snapshot`, and the time.
+        journal: As for `create`.
+
+    Returns:
+        What was done: one result for each disk, `disk` first.
+
+    Raises:
+        Refused: Nothing was touched. `GuestRuns`: the guest is not off.
+        Failed: It could not be done, and every chain is as it was.
+    """
+    return created(journal, guest, tuple(revert_requests([disk, *also], snapshot, name)))
+
+
+def revert_requests(
+    disks: Sequence[str], snapshot: str, name: str | None = None
+) -> list[CreateRequest]:
+    """What `revert` asks for."""
+    new = name or name_after(snapshot, default_name())
+    return [CreateRequest(disk=disk, new_file=None, snapshot=new, over=snapshot) for disk in disks]
 
 
 class NothingToSnapshot(Refused):

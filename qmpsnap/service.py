@@ -178,7 +178,8 @@ def volume_snapshot_delete(
 def resumed(settled: Settled, dialect: Dialect = Dialect.SPEC) -> Mapping[str, object]:
     """Return the body of the update for an operation that `resume` has looked at."""
     record = settled.record
-    operation = Operation.CREATE if record.kind == "create" else Operation.DELETE
+    is_merge = record.kind not in ("create", "revert")
+    operation = Operation.DELETE if is_merge else Operation.CREATE
     if settled.outcome == "unknown":
         return status.running(operation, dialect, record.token)
     if settled.file_format:

@@ -25,6 +25,10 @@ COMMANDS: Final[Mapping[str, Mapping[str, Entry]]] = {
         "delete": Entry(
             "qmpsnap.cli.snapshots:delete", "Delete one; the guest keeps what it sees."
         ),
+        "revert": Entry(
+            "qmpsnap.cli.revert:revert",
+            "Go back to one; the guest is off.",
+        ),
     },
     "Nova and Cinder": {
         "volume-snapshot-create": Entry(

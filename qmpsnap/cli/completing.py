@@ -106,7 +106,7 @@ def complete_arguments(command: click.Command) -> None:
     """Have the arguments of a command completed that name something."""
     for param in command.params:
         of = {"guest": "guest", "disk": "disk", "also": "disk", "job": "job"}.get(param.name or "")
-        if param.name == "name" and command.name == "delete":
+        if param.name == "name" and command.name in ("delete", "revert"):
             of = "snapshot"
         if of is not None:
             param.type = Name(of)

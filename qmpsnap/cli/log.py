@@ -100,6 +100,7 @@ def entry_document(entry: Entry) -> dict[str, object]:
         "file_format": None if end is None else end.file_format,
         "active": [] if end is None else list(end.active),
         "removed": [] if end is None else list(end.removed),
+        "kept": [] if end is None else [path for one in end.kept for path in one.files],
         "consistency": None if end is None else end.consistency,
         "frozen_s": None if end is None else end.frozen_s,
         "error": None if end is None else end.error,

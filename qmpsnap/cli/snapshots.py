@@ -28,6 +28,7 @@ from qmpsnap.cli.quiescing import quiesce_options
 from qmpsnap.cli.text import fold, printable
 from qmpsnap.formats.layers import Disks
 from qmpsnap.journal.file import Journal
+from qmpsnap.journal.kept import known_by
 from qmpsnap.operations.forecast import forecast_create, forecast_delete
 from qmpsnap.operations.options import MergeOptions
 from qmpsnap.operations.outcome import Interrupted, Result
@@ -118,7 +119,7 @@ def create(
             allow=guards(allow),
             journal=journal,
         )
-    _tell(
+    tell(
         f"snapshot {snapshot} of {', '.join(one.disk.disk for one in done)}", "create", done, output
     )
 
@@ -206,7 +207,7 @@ def delete(
         request = NamedDeleteRequest(disk=disk, snapshot=name, method=method)
         with expecting(road, guest) as host:
             forecast = forecast_delete(
-                host,
+                known_by(host, journal),
                 request,
                 options=options,
                 allow=allowed,
@@ -237,7 +238,7 @@ def delete(
                 raise
             show_started(*leaving.left[0], output)
             return
-    _tell(f"deleted snapshot {name} of {done.disk.disk}", "delete", (done,), output)
+    tell(f"deleted snapshot {name} of {done.disk.disk}", "delete", (done,), output)
     for path in done.removed:
         say(f"removed {path}")
     for path in done.dropped:
@@ -247,7 +248,8 @@ def delete(
         say(f"{path} left the chain, but it is or may be in use; it was kept")
 
 
-def _tell(headline: str, operation: str, done: Sequence[Result], output: str) -> None:
+def tell(headline: str, operation: str, done: Sequence[Result], output: str) -> None:
+    """Say what was done, and show the disks as they are now."""
     for repair in dict.fromkeys(repair for one in done for repair in one.repaired):
         say(f"repaired: {repair}")
     for note in dict.fromkeys(note for one in done for note in one.notes):

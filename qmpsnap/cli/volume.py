@@ -31,6 +31,7 @@ from qmpsnap.cli.progress import shown
 from qmpsnap.cli.quiescing import quiesce_options
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.journal.file import Journal
+from qmpsnap.journal.kept import known_by
 from qmpsnap.operations.forecast import forecast_create, forecast_delete
 from qmpsnap.operations.options import MergeOptions
 from qmpsnap.operations.requests import BadRequest, create_request
@@ -151,7 +152,9 @@ def volume_snapshot_delete(
         info = _dictionary("delete_info", delete_info)
         request = service.delete_asked(volume_id, snapshot_id, info)
         with expecting(road, guest) as host:
-            forecast = forecast_delete(host, request, options=options, allow=allowed)
+            forecast = forecast_delete(
+                known_by(host, journal), request, options=options, allow=allowed
+            )
         plans.show_plans("delete", (forecast,), plan)
         return
     info = _or_refused(Operation.DELETE, "delete_info", delete_info)

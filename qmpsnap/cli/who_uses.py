@@ -17,8 +17,10 @@ from qmpsnap.guests.libvirt.census import ask_libvirt
 from qmpsnap.guests.replay import OnlyRecorded
 from qmpsnap.journal.file import Journal
 from qmpsnap.journal.folder import JournalUnusable
+from qmpsnap.journal.kept import keeping
 from qmpsnap.monitor.virt import host_of, open_connection
 
+_KEPT = Use(by="record", who="a `revert` of qmpsnap, which has kept what was written until then")
 NO_MANAGER = "guests that are off and belong to no libvirt cannot be asked"
 
 
@@ -60,13 +62,13 @@ def guests_of(road: Road, report: Disks | None) -> Callable[[str], Census]:
 
 
 def _journal() -> Census:
-    """What operations work on that were interrupted, and that `resume` has to settle."""
+    """What operations work on that `resume` has to settle, and what reverts have kept."""
     try:
         store = Journal().looked_into()
         if store is None:
             return Census()
         with store:
-            entries = store.open_entries()
+            entries, kept = store.open_entries(), keeping(store)
     except JournalUnusable as error:
         return Census(gaps=(str(error),))
     uses: dict[Identity, tuple[Use, ...]] = {}
@@ -75,7 +77,10 @@ def _journal() -> Census:
         for path in one.record.paths:
             if (key := identity(path)) is not None:
                 uses[key] = (*uses.get(key, ()), use)
-    return Census(uses=uses, asked={"open operations": len(entries)})
+    for path in (path for one in kept for path in one.files):
+        if (key := identity(path)) is not None:
+            uses[key] = (*uses.get(key, ()), _KEPT)
+    return Census(uses=uses, asked={"open operations": len(entries), "reverts": len(kept)})
 
 
 def _libvirt(road: Road, folder: str) -> Census:

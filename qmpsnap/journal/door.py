@@ -12,6 +12,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from typing import Final
 
 from qmpsnap.errors import QmpsnapError
@@ -20,6 +21,7 @@ from qmpsnap.guests.files.door import FileFailed, take_file
 from qmpsnap.journal.file import Store
 from qmpsnap.journal.folder import JournalUnusable
 from qmpsnap.journal.identities import seen_all
+from qmpsnap.journal.kept import kept_by
 from qmpsnap.journal.markers import OperationOpen, check_unmarked, steps_for, what_of
 from qmpsnap.journal.record import (
     FAILED,
@@ -148,6 +150,7 @@ class Recorder:
         kind: Kind = "create"
         if isinstance(ready, snapshot.Prepared):
             creates = ready.plans
+            kind = "revert" if any(one.kept for one in creates) else "create"
             made_here = tuple(not overlay.is_there for overlay in ready.overlays)
         else:
             plan, kind = ready.plan, ready.plan.kind
@@ -190,6 +193,8 @@ class Recorder:
         record = self.record
         if record is None or not self._is_written:
             return
+        if conclusion.outcome == "finished":
+            conclusion = replace(conclusion, kept=kept_by(record))
         try:
             self._store.conclude(record, conclusion, self._answers, self._waiting)
         except JournalUnusable as error:

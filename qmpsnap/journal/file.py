@@ -32,6 +32,8 @@ VERSION: Final = 1
 KEEP: Final = 1000
 """Operations that have ended; a thousand take 2 MB."""
 KEEP_S: Final = 400 * 24 * 3600.0
+_IS_REVERT: Final = 'instr(record, \'"kind":"revert"\')'
+"""They are kept: what they took out of a chain is to stay whole."""
 WAIT_S: Final = 10.0
 """For another process that writes just now."""
 _NO_CHECKPOINT_ON_CLOSE: Final = 1006
@@ -260,6 +262,21 @@ class Store:
             found.append(self._with_acts(entry))
         return tuple(found)
 
+    def reverts(self) -> tuple[Entry, ...]:
+        """
+        The reverts that have ended, without their acts.
+
+        Raises:
+            JournalDamaged: One of them cannot be read, so nobody knows what it keeps.
+            JournalUnusable: None can.
+        """
+        found = []
+        for entry in self._entries(f"WHERE ended IS NOT NULL AND {_IS_REVERT}"):
+            if isinstance(entry, str):
+                raise JournalDamaged(self._path, entry)
+            found.append(entry)
+        return tuple(found)
+
     def entries(self, limit: int = KEEP) -> tuple[Entry, ...]:
         """
         The newest operations, oldest first, without their acts; see `notes` for what is damaged.
@@ -429,9 +446,10 @@ def _answer(database: sqlite3.Connection, id_: str, answers: Iterable[tuple[int,
 
 
 def _prune(database: sqlite3.Connection, now: float) -> None:
-    """Forget the oldest that have ended; an open one never."""
+    """Forget the oldest that have ended; an open one never, nor what a revert keeps."""
     database.execute(
-        "DELETE FROM operation WHERE ended IS NOT NULL AND (ended < ? OR id IN (SELECT id FROM "
+        f"DELETE FROM operation WHERE NOT {_IS_REVERT} AND ended IS NOT NULL AND (ended < ? OR id "
+        "IN (SELECT id FROM "
         "operation WHERE ended IS NOT NULL ORDER BY ended DESC, begun DESC LIMIT -1 OFFSET ?))",
         (now - KEEP_S, KEEP),
     )

@@ -19,6 +19,7 @@ from qmpsnap.guests.files.locks import DiskLocked
 from qmpsnap.journal.door import Recorder
 from qmpsnap.journal.file import Journal, Store
 from qmpsnap.journal.hold import held
+from qmpsnap.journal.kept import knowing
 from qmpsnap.journal.markers import OperationOpen, check_unmarked, what_of
 from qmpsnap.journal.outlook import Way, outlook
 from qmpsnap.journal.record import Conclusion, Entry, Outcome, Request, Wishes, conclusion_of
@@ -168,6 +169,7 @@ def _written_down(
     token: str | None,
     work: Work,
 ) -> tuple[Result, ...]:
+    guest = knowing(guest, store)
     goes_on, finished = _settled_before(journal, store, guest, request)
     if finished:
         return finished

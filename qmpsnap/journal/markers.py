@@ -117,7 +117,9 @@ class MarkerUntrusted(Refused):
 
 def state_of(record: Record) -> State:
     """Which of the three an operation can be left in."""
-    return {"create": "switch", "active-commit": "pivot"}.get(record.kind, "pull")  # type: ignore[return-value]
+    if record.kind in ("create", "revert"):
+        return "switch"
+    return "pivot" if record.kind == "active-commit" else "pull"
 
 
 def steps_for(record: Record) -> tuple[tuple[Step, ...], tuple[Step, ...]]:

@@ -191,7 +191,7 @@ def _gone(entry: Entry) -> Outlook:
     if plan is None:
         written = [one for one in record.creates if not _is_empty(one.overlay)]
         if not written:
-            active = tuple(one.active.path for one in record.creates)
+            active = tuple(one.disk.layers[0].path for one in record.creates)
             return Outlook(way=Way.TAKE_BACK, why="the overlays are empty, or gone", active=active)
         names = ", ".join(one.file for one in written)
         if all(_names_its_active(one) for one in written):
@@ -275,7 +275,7 @@ def _unknown(record: Record, why: str) -> Outlook:
 def candidates(record: Record) -> tuple[str, ...]:
     """The file that the first disk is to be started from if it was done, and if it was not."""
     if record.creates:
-        return record.creates[0].overlay, record.creates[0].active.path
+        return record.creates[0].overlay, record.creates[0].disk.layers[0].path
     plan = record.merge
     if plan is None or plan.kind != "active-commit" or plan.base is None:
         return () if plan is None else (plan.disk.layers[0].path,)

@@ -24,7 +24,7 @@ from qmpsnap.operations.requests import CreateRequest, DeleteRequest, NamedDelet
 from qmpsnap.operations.step import Step
 from qmpsnap.operations.where import Where
 
-Kind = Literal["create"] | MergeKind
+Kind = Literal["create", "revert"] | MergeKind
 Outcome = Literal["finished", "rolled-back", "nothing-to-do", "failed"]
 Request = tuple[CreateRequest, ...] | DeleteRequest | NamedDeleteRequest
 T = TypeVar("T")
@@ -135,6 +135,16 @@ class Act:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """What a revert has taken out of a chain, and left as it was."""
+
+    files: tuple[str, ...]
+    """Paths, the one that was active first."""
+    over: tuple[str, ...]
+    """What they lie over, as paths: changed, they would be worth nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Conclusion:
     """What an operation came to. Each has one, once."""
 
@@ -146,6 +156,7 @@ class Conclusion:
     active: tuple[str, ...] = ()
     """Active file of each disk afterwards."""
     removed: tuple[str, ...] = ()
+    kept: tuple[Kept, ...] = ()
     consistency: str | None = None
     frozen_s: float | None = None
     error: str | None = None

@@ -24,6 +24,7 @@ from qmpsnap.guests.files.steps import discard_steps
 from qmpsnap.journal.door import Recorder
 from qmpsnap.journal.file import Journal, Store
 from qmpsnap.journal.hold import held
+from qmpsnap.journal.kept import knowing
 from qmpsnap.journal.markers import beside
 from qmpsnap.journal.outlook import Outlook, Way, candidates, old_name, outlook
 from qmpsnap.journal.record import Entry, Outcome, Record, conclusion_of
@@ -137,6 +138,7 @@ def settle(
         JournalUnusable, CannotTake, OperationBusy: See `resume`.
     """
     with journal.opened() as store, held(journal.opened_folder, entry.record.id):
+        guest = None if guest is None else knowing(guest, store)
         entry = _known(store, entry, only_plan=wanted.only_plan)
         if entry.conclusion is not None:
             return _ended(entry, guest, store, only_plan=wanted.only_plan)

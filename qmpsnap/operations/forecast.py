@@ -109,7 +109,7 @@ def forecast_create(
     return tuple(
         Forecast(
             disk=plan.disk.disk,
-            kind="create",
+            kind="revert" if plan.kept else "create",
             why="; ".join(on_the_same_node(plan.disk, seen.disks.disks)),
             steps=(
                 *(
@@ -122,7 +122,7 @@ def forecast_create(
             ),
             moved=Growth(moved=0, needed=0),
             before=plan.disk.layers,
-            after=((plan.file, "qcow2"), *_chain(plan.disk.layers)),
+            after=((plan.file, "qcow2"), *_chain(plan.below)),
             for_all=len(switch) if number == last and last else 0,
         )
         for number, plan in enumerate(ready.plans)

@@ -122,9 +122,19 @@ def overlay_name(disk: Disk, snapshot: str) -> str:
     Raises:
         BadSnapshotName: `snapshot` would not make a safe file name.
     """
+    check_name(snapshot)
+    return f"{_volume_of(disk, disk.layers[0]).file}.{snapshot}"
+
+
+def check_name(snapshot: str) -> None:
+    """
+    See that a name can be that of a snapshot.
+
+    Raises:
+        BadSnapshotName: It cannot.
+    """
     if not _SNAPSHOT.fullmatch(snapshot):
         raise BadSnapshotName(snapshot)
-    return f"{_volume_of(disk, disk.layers[0]).file}.{snapshot}"
 
 
 def find_snapshot(disk: Disk, name: str) -> Snapshot:

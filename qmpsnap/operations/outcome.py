@@ -28,6 +28,9 @@ class Result:
     """Paths of those that were removed, where that was asked for."""
     held: tuple[str, ...] = ()
     """Paths of files that left the chain, and that this guest or somebody else reads, or may."""
+    kept: tuple[str, ...] = ()
+    """Paths of what a revert took out of the chain, active layer first: with what they lie over they
+    are the disk as it was before."""
     repaired: tuple[str, ...] = ()
     """Headers that were wrong and have been written anew, in words."""
     notes: tuple[str, ...] = ()

@@ -13,6 +13,7 @@ from qmpsnap.operations.names import (
     SnapshotExists,
     backing_name,
     check_belongs,
+    find_snapshot,
     overlay_name,
     tidy,
 )
@@ -35,11 +36,11 @@ class DiskTwice(Refused):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreatePlan:
-    """Put an overlay on a disk."""
+    """Put an overlay on a disk, or, to revert it, over one of its lower layers."""
 
     disk: Volume
     active: VolumeLayer
-    """Becomes the first backing file."""
+    """Becomes the first backing file: the active one, or, of a revert, the one that is gone back to."""
     overlay: str
     """Path of the overlay."""
     backing_name: str
@@ -52,6 +53,26 @@ class CreatePlan:
     def file(self) -> str:
         """Bare name of the overlay."""
         return os.path.basename(self.overlay)
+
+    @property
+    def kept(self) -> tuple[VolumeLayer, ...]:
+        """What is not in the chain afterwards, and stays as it is: of a revert, all above."""
+        return self.disk.layers[: self.disk.layers.index(self.active)]
+
+    @property
+    def below(self) -> tuple[VolumeLayer, ...]:
+        """What the overlay lies over, the uppermost first."""
+        return self.disk.layers[len(self.kept) :]
+
+    @property
+    def chain(self) -> tuple[str, ...]:
+        """The chain afterwards, as paths."""
+        return (self.overlay, *(layer.path for layer in self.below))
+
+    @property
+    def below_text(self) -> str:
+        """What the overlay lies over, as people read it, base first."""
+        return " <- ".join(layer.file for layer in reversed(self.below))
 
 
 def plan_creates(guest: Disks, requests: Iterable[CreateRequest]) -> tuple[CreatePlan, ...]:
@@ -97,19 +118,20 @@ def plan_create(guest: Disks, request: CreateRequest) -> CreatePlan:
         DiskNotFound, DiskAmbiguous, DiskUnsuitable, FormatUncertain: The disk cannot be used.
         BadFileName, BadSnapshotName, SnapshotExists: The overlay's name is another volume's, or
             in use; `AlreadyActive`: by this very disk.
+        SnapshotNotFound, SnapshotAmbiguous: There is no one snapshot to go back to.
     """
     disk = usable(guest.disk(request.disk))
-    active = disk.layers[0]
+    active = disk.layers[0] if request.over is None else _data_of(disk, request.over)
     new_file = request.new_file or overlay_name(disk, request.snapshot)
     check_belongs(new_file, disk, tuple(other for other in guest.disks if other.disk != disk.disk))
-    beside = os.path.dirname(active.path)
+    beside = os.path.dirname(disk.layers[0].path)
     path = os.path.join(beside if request.into is None else request.into, new_file)
     for other in guest.disks:
         if any(layer.path == path for layer in other.layers):
             if request.new_file is None:
                 raise SnapshotExists(request.snapshot, new_file, other.disk)
             reason = f"it is in use in the chain of {other.disk}"
-            if other.disk == disk.disk and path == active.path and len(disk.layers) > 1:
+            if other.disk == disk.disk and path == disk.layers[0].path and len(disk.layers) > 1:
                 raise AlreadyActive("new_file", new_file, f"{reason}, and the guest writes to it")
             raise BadFileName("new_file", new_file, reason)
     if active.format not in _BACKABLE:
@@ -121,8 +143,15 @@ def plan_create(guest: Disks, request: CreateRequest) -> CreatePlan:
         active=active,
         overlay=path,
         backing_name=backing_name(active.file)
-        if tidy(os.path.dirname(path)) == tidy(beside)
+        if tidy(os.path.dirname(path)) == tidy(os.path.dirname(active.path))
         else active.path,
         backing_format=active.format,
         virtual_size=active.virtual_size,
     )
+
+
+def _data_of(disk: Volume, snapshot: str) -> VolumeLayer:
+    """What a disk held at a snapshot: the layer below its overlay."""
+    overlay = find_snapshot(disk, snapshot).overlay
+    number = next(at for at, layer in enumerate(disk.layers) if layer is overlay)
+    return disk.layers[number + 1]

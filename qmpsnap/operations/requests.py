@@ -58,6 +58,8 @@ class CreateRequest:
     snapshot: str
     into: str | None = None
     """Folder of the overlay, absolute. None: the active file's."""
+    over: str | None = None
+    """An older snapshot, over whose data the overlay is to lie: a revert. None: the active file."""
 
 
 Method = Literal["auto", "commit", "pull"]

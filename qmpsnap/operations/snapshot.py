@@ -36,6 +36,7 @@ from qmpsnap.operations.plan_header import name_kept, wrong_active
 from qmpsnap.operations.plan_snapshot import CreatePlan, plan_creates
 from qmpsnap.operations.quiesce import NEVER, Moment, Quiesce, frozen
 from qmpsnap.operations.requests import CreateRequest
+from qmpsnap.operations.revert import check_off, remarks_of
 from qmpsnap.operations.run_state import remarks
 from qmpsnap.operations.shape import check_shape
 from qmpsnap.operations.snapshot_outcome import (
@@ -58,6 +59,7 @@ from qmpsnap.operations.swapped import (
 )
 from qmpsnap.operations.unchanged import GraphChanged, check_unchanged
 from qmpsnap.operations.volume import on_the_same_node, unseen
+from qmpsnap.operations.where import where_of
 
 
 @dataclass(slots=True)
@@ -104,6 +106,7 @@ def prepared(
     """
     plans = plan_creates(found.disks, requests)
     state = guest.state()
+    check_off(plans, found.disks, state.run, where_of(guest).road)
     check_create(state.migration, allow)
     check_idle([plan.disk for plan in plans], found.jobs)
     for plan in plans:
@@ -210,6 +213,7 @@ def _created(
                 reason = "it was replaced while it was opened, and QEMU has the new one"
                 raise NamesAnother("snapshot", plan.overlay, reason)
         notes = (*notes_of(found.jobs, but=""), *patience.notes, *claim.notes)
+        notes += remarks_of(ready.plans, requests, found.disks)
         shared = [on_the_same_node(disk, found.disks.disks) for disk in ready.disks]
         results = tuple(
             _result(guest, ready, number, after, moment, mended[number], (*shared[number], *notes))
@@ -221,7 +225,7 @@ def _created(
         return results
     saw = "; ".join(after.chain_text for after in afters)
     if any(after.paths != disk.paths for disk, after in zip(ready.disks, afters, strict=True)):
-        wanted = "; ".join(f"{plan.file} over {plan.disk.chain_text}" for plan in ready.plans)
+        wanted = "; ".join(f"{plan.file} over {plan.below_text}" for plan in ready.plans)
         mend_headers(guest, ready.plans, afters)
         if problem is not None and not course.sent:
             _discard(guest, ready, course, now)
@@ -359,7 +363,7 @@ def _take_back(guest: Guest, steps: Iterable[Step | None]) -> None:
 
 
 def _is_new(plan: CreatePlan, after: Disk) -> bool:
-    return after.paths == (plan.overlay, *plan.disk.paths)
+    return after.paths == plan.chain
 
 
 def _result(
@@ -393,6 +397,7 @@ def _result(
             *unseen(plan.disk),
             *remarks(ready.state.run),
         ),
+        kept=tuple(layer.path for layer in plan.kept),
         consistency=moment.consistency,
         frozen_s=moment.frozen_s,
         guest_state=ready.state.run,

@@ -13,6 +13,7 @@ A refusal is always right. What is not, is an AssertionError:
   reported, nor, without success, the old or the new one, has the guest's data;
 - a file that is gone and was not reported as removed, was not the volume's, or was open or in use;
   a file of somebody else that is not as it was;
+- what a revert has kept reads as anything else than what the guest had read until then;
 - a refusal, or a failure, where nothing at all was in the way.
 
 Not counted against the tool: what a guest that is off starts from when its files were replaced
@@ -26,14 +27,15 @@ import json
 import random
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from tests.chaos import steps
+from tests.chaos.asked import Asked, Operation
 from tests.chaos.model import (
     Content,
-    Disk,
+    Layer,
     by_headers,
     difference,
     read_chain,
@@ -47,8 +49,6 @@ from tests.chaos.world import Act, World
 from tests.rig.headers import without_format
 from tests.rig.rig import Said
 from tests.rig.writer import WriteFailed
-
-Operation = steps.Create | steps.Commit | steps.Pull
 
 AT_REST: Final[dict[Act, int]] = {
     World.replace: 5,
@@ -84,51 +84,6 @@ DISPLACING: Final = (World.replace, World.link)
 """Acts after which a guest that is off starts from another file, and nobody can know it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What was asked for, by the names of files: another client may change the chain meanwhile."""
-
-    kind: Literal["create", "commit", "pull"]
-    upper: str
-    """The overlay to be; the file that is merged; the file that is pulled into."""
-    lower: str | None = None
-    """The file below all that leaves the chain."""
-
-    @classmethod
-    def of(cls, operation: Operation, overlay: str, files: list[str]) -> Asked:
-        """What an operation means on a chain."""
-        if isinstance(operation, steps.Create):
-            return cls("create", overlay)
-        lower = None if operation.base is None else files[operation.base]
-        if isinstance(operation, steps.Commit):
-            return cls("commit", files[operation.top], lower)
-        return cls("pull", files[0], lower)
-
-    def _leave(self, files: list[str]) -> slice | None:
-        """Which files are to leave; None where this cannot be."""
-        if self.upper not in files or (self.lower is not None and self.lower not in files):
-            return None
-        start = files.index(self.upper) + (self.kind == "pull")
-        return slice(start, len(files) if self.lower is None else files.index(self.lower))
-
-    def after(self, files: list[str]) -> list[str] | None:
-        """The chain when it is done; None where it cannot be."""
-        if self.kind == "create":
-            return None if self.upper in files else [self.upper, *files]
-        gone = self._leave(files)
-        return None if gone is None else files[: gone.start] + files[gone.stop :]
-
-    def note(self, disk: Disk) -> list[str]:
-        """Change the model of a merge that is done; returns what has left the chain."""
-        gone = self._leave(disk.files)
-        assert gone is not None
-        files = disk.files[gone]
-        if self.kind == "commit":
-            disk.layers[gone.stop].content = disk.layers[gone.start].content
-        del disk.layers[gone]
-        return files
-
-
 class Attack:
     """One run; everything in it follows from its seed."""
 
@@ -145,6 +100,8 @@ class Attack:
         self._before: dict[str, int] = {}
         self._vanished: dict[str, int] = {}
         self._made: set[int] = set()
+        self.kept: list[tuple[list[tuple[str, str]], bytes]] = []
+        """What reverts have kept: files and formats of each whole chain, and what it reads as."""
 
     def run(self, operations: int) -> None:
         """All of it."""
@@ -171,7 +128,7 @@ class Attack:
         spoiled = self._spoil(operation)
         beside = chance.random() < 0.15
         strikes = [] if beside else self._strikes()
-        quiet, before = world.quiet and not beside, disk.files
+        quiet, before = world.quiet and not beside and not self.kept, disk.files
         if self.stage.running is not None:
             now = self.stage.files()
             assert now == before, f"it runs on {now}"
@@ -193,7 +150,7 @@ class Attack:
         self._see()
         self.log.append(f"  {said.code}: {said.err.strip()[:400]}")
         self.counts[f"{type(operation).__name__} {said.code}"] += 1
-        if isinstance(operation, steps.Create) and operation.form == "people":
+        if asked_for.makes and operation.form == "people":
             asked_for = replace(asked_for, upper=self._named(overlay))
         before = disk.files
         self._judge_files(asked_for, operation.form, said, opened & world.opened)
@@ -306,6 +263,10 @@ class Attack:
 
     def _choose(self) -> Operation:
         chance, disk = self.chance, self.stage.disk
+        back = [at for at, layer in enumerate(disk.layers) if at and _is_certain(layer)]
+        is_off = self.stage.running is None and self.stage.knows_those_off
+        if is_off and back and chance.random() < 0.3:
+            return steps.Revert(disk=0, to=chance.choice(back))
         while True:
             step = steps.choose(chance, [disk])
             if isinstance(step, steps.Create | steps.Commit | steps.Pull):
@@ -357,6 +318,10 @@ class Attack:
                 make_overlay(disk, file, wrong if operation.ready == "wrong" else backing)
             info = {"type": "qcow2", "new_file": file, "snapshot_id": name}
             return file, ["volume-snapshot-create", disk.serial, json.dumps(info)]
+        if isinstance(operation, steps.Revert):
+            name = disk.next_name()
+            said = ["revert", disk.id, files[operation.to - 1], "--as", name, "-o", "json"]
+            return name, said
         top = operation.top if isinstance(operation, steps.Commit) else None
         if operation.form == "people":
             name = files[top or 0].rpartition(".")[2]
@@ -384,7 +349,7 @@ class Attack:
             removed = [Path(path).name for path in said.json["removed"]]
         for name, inode in self._vanished.items():
             ours = name == asked.upper and name not in self.stage.disk.files
-            if inode in self._made or (ours and asked.kind == "create") or self._marks([name]):
+            if inode in self._made or (ours and asked.makes) or self._marks([name]):
                 continue
             assert name in removed, (name, "is gone")
             assert inode == self.inodes[name], (name, "was somebody else's, and was removed")
@@ -396,7 +361,7 @@ class Attack:
         if not moved:
             if asked.kind == "commit" and said.code != 4 and asked.after(disk.files) is not None:
                 disk.spoiled(disk.files.index(asked.upper), disk.files.index(asked.lower or ""))
-            if asked.kind == "create" and asked.upper and asked.upper not in disk.files:
+            if asked.makes and asked.upper and asked.upper not in disk.files:
                 disk.path(asked.upper).unlink(missing_ok=True)  # as the volume service does
             return
         if asked.kind == "create":
@@ -405,8 +370,14 @@ class Attack:
                 disk.layers[1].content = None
             self.inodes[asked.upper] = disk.path(asked.upper).stat().st_ino
             return
+        if asked.kind == "revert":
+            chain = [(layer.file, layer.format) for layer in disk.layers]
+            self.kept.append((chain, bytes(disk.content)))
+            disk.back_to(asked.upper, disk.files.index(asked.lower or ""))
+            self.inodes[asked.upper] = disk.path(asked.upper).stat().st_ino
+            return
         gone = asked.note(disk)
-        if said.code == 0 and not self.world.clones:
+        if said.code == 0 and not self.world.clones and not self.kept:
             for file in gone:
                 if file not in self.world.displaced:
                     disk.path(file).unlink(missing_ok=True)
@@ -468,6 +439,11 @@ class Attack:
             stage.end(kill=kill)
             disk.on_disk()
         self._compare_files()
+        for kept, content in self.kept:
+            if world.harmed & {file for file, _ in kept}:
+                continue
+            wrong = difference(read_file(disk.path(kept[0][0]), kept[0][1]), content)
+            assert not wrong, f"what was kept in {kept[0][0]} reads otherwise: {wrong}"
         for layer in disk.layers[1:]:
             if layer.content is not None:
                 assert layer.content.explains(read_file(disk.path(layer.file), layer.format)), (
@@ -479,6 +455,11 @@ class Attack:
         assert now == disk.files, f"it has started from {now}"
         wrong = difference(stage.running.rig.guest.read_all(disk.id), bytes(disk.content))
         assert not wrong, f"after a restart the guest reads: {wrong}"
+
+
+def _is_certain(layer: Layer) -> bool:
+    """Whether it is known to the byte what a layer reads as."""
+    return layer.content is not None and not layer.content.perhaps
 
 
 def _mend(path: Path) -> None:

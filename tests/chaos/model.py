@@ -109,6 +109,14 @@ class Disk:
         self.active.content = frozen or Content(bytes(self.content))
         self.layers.insert(0, Layer(file, "qcow2", None))
 
+    def back_to(self, file: str, layer: int) -> None:
+        """Note that `file` has become the active layer, over an older one; what lay above is kept."""
+        held = self.layers[layer].content
+        assert held is not None
+        self.layers[:layer] = [Layer(file, "qcow2", None)]
+        self.content[:] = held.sure
+        self.on_disk()
+
     def merged(self, top: int, base: int) -> None:
         """Note a commit of layer `top` into layer `base`."""
         self.layers[base].content = self.layers[top].content

@@ -60,6 +60,14 @@ class Pull(Step):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Revert(Step):
+    """Back to what layer `to` holds, with the guest off."""
+
+    to: int
+    form: Form = "people"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Cancelled(Step):
     """A merge that another client cancels when the tool looks at it for the n-th time."""
 

@@ -112,6 +112,8 @@ class World:
         """Whether another client has changed the chain since this was reset."""
         self.struck = False
         """Whether a name has meant another file since this was reset."""
+        self.harmed: set[str] = set()
+        """What a job of its own has written to."""
         self._kept = 0
 
     @property
@@ -331,6 +333,7 @@ class World:
             return f"no job: {error}"
         self.job = True
         self.disk.spoiled(0, base)
+        self.harmed |= set(self.disk.files[1 : base + 1])
         return f"job into {self.disk.files[base]}"
 
     def cancel_job(self, chance: random.Random) -> str | None:

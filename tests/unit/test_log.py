@@ -66,6 +66,7 @@ def test_json(journal: Journal) -> None:
         "file_format": {"volume-1": "raw"},
         "active": ["/share/volume-1.s2"],
         "removed": [],
+        "kept": [],
         "consistency": None,
         "frozen_s": None,
         "error": None,

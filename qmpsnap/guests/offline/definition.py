@@ -5,6 +5,7 @@ libvirt believes a definition that names the chain (`<backingStore>`, which snap
 guest leave there) rather than the headers. So whoever changes a chain changes it there as well:
 
     create          nest what the definition named below the new overlay
+    revert          nest what it named from the layer on that is gone back to
     active commit   lift what it named for the base
     commit, pull    first let it end above the layers that the job takes out: from there on the
                     headers count, before the job and after it; when it has ended, name what is left

@@ -2,6 +2,7 @@
 The acts of each operation on a guest that is off, put together from a plan.
 
     create   hold the chain ─► make the overlay ─► point the definition to it ─► let go
+    revert   the same, with an overlay over a lower layer
     delete   hold the chain ─► (where the definition names what leaves) take that out of it ─►
              the same job as with a guest ─► (where it named it, or the active file has left)
              name what is left in the definition ─► let go
@@ -74,6 +75,24 @@ class ElsewhereWhileOff(Refused):
     guest: str
 
 
+class BaseElsewhere(Refused):
+    """
+    What a disk would go back to lies in another folder than its active file.
+
+    See `ElsewhereWhileOff`.
+    """
+
+    msg = "{self.base} does not lie in the folder of the active file"
+    remedy = (
+        "By hand: `qemu-img create -f qcow2 -b {self.base} -F {self.format} {self.overlay}`, then "
+        "have the definition name {self.overlay} (`virsh edit`)."
+    )
+
+    base: str
+    overlay: str
+    format: str
+
+
 class OfflineComposer:
     """Puts the acts together for one guest that is off."""
 
@@ -119,10 +138,13 @@ class OfflineComposer:
         Raises:
             MemorySaved: The guest is to go on with the chain as it is.
             ElsewhereWhileOff: The overlay is to lie in another folder.
+            BaseElsewhere: What the disk is to go back to does.
         """
         self._check_memory(state)
         for plan in plans:
             if tidy(os.path.dirname(plan.overlay)) != tidy(os.path.dirname(plan.active.path)):
+                if plan.kept:
+                    raise BaseElsewhere(plan.active.path, plan.overlay, plan.active.format)
                 raise ElsewhereWhileOff(plan.overlay, plan.active.path, self._guest)
         edits = {plan.disk.disk: _with_overlay(plan) for plan in plans}
         return SnapshotSteps(
@@ -250,7 +272,7 @@ def _paths(disk: Volume) -> tuple[str, ...]:
 
 def _with_overlay(plan: CreatePlan) -> Edit:
     overlay = Place(path=plan.overlay, format="qcow2", was=None)
-    new = (overlay, *_places(plan.disk, plan.disk.layers))
+    new = (overlay, *_places(plan.disk, plan.below))
     return Edit(old=_paths(plan.disk), new=new)
 
 

@@ -1,0 +1,394 @@
+"""A disk goes back to a snapshot, and what it held until then stays."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import libvirt
+import pytest
+
+from qmpsnap import by_name
+from qmpsnap.errors import QmpsnapError
+from qmpsnap.guests.offline.block_layer import opened
+from qmpsnap.guests.offline.guest import OfflineGuest
+from qmpsnap.journal.file import Journal
+from qmpsnap.journal.resume import resume
+from qmpsnap.operations.step import Does, Step
+from tests.live.test_doors import assert_shown_is_sent
+from tests.rig import images
+from tests.rig.defined import defined
+from tests.rig.doors import Killed, at, patch
+from tests.rig.kills import Moment, at_a_write, at_an_act
+from tests.rig.off import Off, defined_off, sound
+from tests.rig.remedies import remedy
+from tests.rig.rig import BASE, DISK, MIB, SIZE
+from tests.rig.situations import situation
+
+ARGUMENTS = ("revert", DISK, "s1", "--as", "again")
+BACK = [f"{BASE}.again", BASE]
+
+
+@pytest.fixture(autouse=True)
+def journal(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Journal:
+    folder = tmp_path_factory.mktemp("journal")
+    folder.chmod(0o700)
+    monkeypatch.setenv("QMPSNAP_STATE", str(folder))
+    return Journal()
+
+
+def contents(off: Off) -> dict[str, str]:
+    """What each file of the chain reads as, with all below it."""
+    return {
+        layer.file: images.sha256_of(str(layer.path), str(layer.format))
+        for layer in off.rig.disk().layers
+    }
+
+
+def agrees(off: Off, before: dict[str, str]) -> None:
+    """Definition, headers and report tell the same chain, no old file has changed, it starts."""
+    sound(off)
+    disk = off.rig.disk()
+    assert disk.xml_differs is None
+    assert off.active() == (disk.layers[0].file, disk.layers[0].format)
+    for file, hash_ in before.items():
+        format_ = "qcow2" if file != BASE else disk.layers[-1].format
+        assert images.sha256_of(str(off.folder / file), str(format_)) == hash_
+    assert not list(off.folder.glob(".*"))
+    off.domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
+    try:
+        running = off.rig.cli("chain", "-o", "json").json["disks"][0]["layers"]
+        assert [one["file"] for one in running] == [layer.file for layer in disk.layers]
+        assert {one["verdict"] for one in running} == {"agreed"}
+    finally:
+        off.domain.destroy()
+
+
+@pytest.mark.parametrize("named", [False, True], ids=["by headers", "by the definition"])
+@pytest.mark.parametrize("snapshot", ["s1", "s2", "s3"])
+def test_revert(off: Off, snapshot: str, named: bool) -> None:
+    off.grow(4)
+    if named:
+        off.name_chain()
+    before, files = contents(off), off.rig.files()
+    back = files[files.index(f"{BASE}.{snapshot}") + 1 :]
+    said = off.rig.cli("revert", DISK, snapshot, "--as", "again", "-o", "json")
+    assert said.code == 0, said
+    assert said.json["operation"] == "revert"
+    assert said.json["file_format"] == {f"{BASE}.again": "qcow2"}
+    kept = [str(off.folder / file) for file in files[: -len(back)]]
+    assert said.json["kept"] == said.json["volumes"][0]["kept"] == kept
+    assert off.rig.files() == [f"{BASE}.again", *back]
+    assert off.content() == before[back[0]]
+    agrees(off, before)
+    (*_, entry) = off.rig.cli_without_guest("log", "-o", "json").json["operations"]
+    assert (entry["kind"], entry["outcome"], entry["kept"]) == ("revert", "finished", kept)
+
+
+def test_it_is_said_what_is_kept_and_what_goes_on(
+    off: Off, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    off.grow(3)
+    said = off.rig.cli("revert", DISK, "s2")
+    assert said.code == 0, said
+    assert f"what vda held until now is kept in {BASE}.s2 (qcow2), over {BASE}.s1" in said.err
+    (name, *_) = [one["name"] for one in off.rig.cli("list", "-o", "json").json["snapshots"]]
+    assert name.startswith("s2-20")
+    monkeypatch.setattr(by_name, "default_name", lambda: "20990101-000000")
+    said = off.rig.cli("revert", DISK, name)
+    assert said.code == 0, said
+    again = off.rig.cli("list", "-o", "json").json["snapshots"][0]["name"]
+    assert again.count("-") == 2, "the time is not added to a time"
+
+
+class TestWhatIsKeptStaysWhole:
+    def test_no_merge_into_what_it_lies_over(self, off: Off) -> None:
+        off.grow(3)
+        before = contents(off)
+        assert off.rig.cli("revert", DISK, "s2", "--as", "again").code == 0
+        for arguments in (
+            ("delete", DISK, "again", "--method", "commit"),
+            ("delete", DISK, "again", "--method", "commit", "--plan"),
+            ("delete", DISK, "s1", "--method", "commit"),
+        ):
+            said = off.rig.cli(*arguments)
+            assert said.code == 4, said
+            assert f"{BASE}.s2, which `revert` has kept" in said.err
+        assert contents(off)[BASE] == before[BASE]
+        (off.folder / f"{BASE}.s2").unlink()
+        assert off.rig.cli("delete", DISK, "again", "--method", "commit").code == 0
+
+    def test_none_of_it_is_removed(self, off: Off) -> None:
+        off.grow(2)
+        content = off.content()
+        assert off.rig.cli("revert", DISK, "s1", "--as", "again").code == 0
+        said = off.rig.cli("delete", DISK, "again", "--method", "pull", "--remove-file")
+        assert said.code == 0, said
+        assert "it is or may be in use; it was kept" in said.err
+        assert images.sha256_of(str(off.folder / f"{BASE}.s1"), "qcow2") == content
+
+    def test_orphans_calls_it_used(self, off: Off) -> None:
+        off.grow(2)
+        assert off.rig.cli("revert", DISK, "s1").code == 0
+        assert off.rig.cli("orphans", DISK, "-o", "json").json["files"] == []
+
+    def test_the_journal_never_forgets_it(self, off: Off, journal: Journal) -> None:
+        off.grow(2)
+        assert off.rig.cli("revert", DISK, "s1", "--as", "again").code == 0
+        with journal.opened() as store:
+            (revert,) = store.reverts()
+            store._database.execute("UPDATE operation SET ended = 1")
+        assert off.rig.cli("create", DISK, "more").code == 0
+        with journal.opened() as store:
+            assert [one.record.id for one in store.reverts()] == [revert.record.id]
+
+    def test_taken_up_again_it_is_the_disk(self, off: Off) -> None:
+        off.grow(2)
+        content, definition = off.content(), off.definition()
+        assert off.rig.cli("revert", DISK, "s1", "--as", "again").code == 0
+        off.domain.connect().defineXML(definition)
+        assert off.content() == content
+        assert off.rig.cli("delete", DISK, "s1", "--method", "commit").code == 0
+        assert off.content() == content
+
+
+@remedy("GuestRuns")
+@situation(
+    "A disk is to go back to a snapshot, and the guest runs",
+    happens="refused: what the guest has in its memory belongs to the newer state",
+    code=4,
+    then="Shut the guest down, then give the same command again.",
+    pain=4,
+)
+def test_not_while_the_guest_runs(off: Off) -> None:
+    off.grow(2)
+    files = sorted(off.folder.iterdir())
+    off.domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
+    for options in ((), ("--plan",)):
+        said = off.rig.cli(*ARGUMENTS, *options)
+        assert said.code == 4, said
+        assert "in its memory" in said.err
+        assert "virsh shutdown" in said.err
+    assert sorted(off.folder.iterdir()) == files
+    off.domain.destroy()
+    assert off.rig.cli(*ARGUMENTS).code == 0
+    assert off.rig.files() == BACK
+
+
+def test_what_is_in_the_way(off: Off) -> None:
+    off.grow(2)
+    before = contents(off)
+    for arguments, words in (
+        (("revert", DISK, "nothing"), "has no snapshot"),
+        (("revert", DISK, "s1", "--as", "s1"), "is in use in the chain"),
+        (("revert", DISK, "s1", "--as", "no/name"), "cannot name a snapshot"),
+        (("revert", "vdz", "s1"), "there is no disk"),
+    ):
+        said = off.rig.cli(*arguments)
+        assert said.code in (2, 4), said
+        assert words in said.err
+    (off.folder / f"{BASE}.again").write_bytes(b"somebody else's")
+    said = off.rig.cli(*ARGUMENTS)
+    assert said.code == 4, said
+    assert (off.folder / f"{BASE}.again").read_bytes() == b"somebody else's"
+    (off.folder / f"{BASE}.again").unlink()
+    holder = images.held_open(off.folder / f"{BASE}.s1")
+    holder.kill()
+    holder.wait()
+    off.domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
+    off.domain.managedSave(0)
+    try:
+        said = off.rig.cli(*ARGUMENTS)
+        assert said.code == 4, said
+        assert "saved memory" in said.err
+    finally:
+        off.domain.managedSaveRemove(0)
+    assert contents(off) == before
+
+
+def test_not_while_somebody_has_the_chain_open(off: Off) -> None:
+    """A QEMU, by its locks: it writes what would be called kept."""
+    off.grow(2)
+    disk = off.rig.disk()
+    with opened([(str(layer.path), str(layer.format)) for layer in disk.layers]):
+        said = off.rig.cli(*ARGUMENTS)
+    assert said.code == 4, said
+    assert "lock" in said.err
+    assert off.rig.files() == [f"{BASE}.s1", BASE]
+    assert not (off.folder / f"{BASE}.again").exists()
+
+
+@remedy("BaseElsewhere")
+def test_a_template_of_another_folder(connection: Any, tmp_path: Path) -> None:
+    """No header is followed out of the folder, so the new chain could not be read."""
+    (tmp_path / "templates").mkdir()
+    (tmp_path / "share").mkdir()
+    template, active = tmp_path / "templates" / "debian", tmp_path / "share" / "web1"
+    images.create_qcow2(template, SIZE)
+    images.create_qcow2(active, SIZE, str(template), "qcow2")
+    with defined(connection, active, "qcow2") as guest:
+        store = f"<format type='qcow2'/><source file='{template}'/>"
+        named = f"<backingStore type='file'>{store}</backingStore><target dev="
+        text = guest.domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+        connection.defineXML(text.replace("<target dev=", named))
+        said = guest.cli("revert", DISK, "web1", "--as", "again")
+        assert said.code == 4, said
+        assert [path.name for path in (tmp_path / "share").iterdir()] == ["web1"]
+        (way_out,) = re.findall(r"`(qemu-img create [^`]+)`", said.err)
+        subprocess.run(way_out.split(), check=True, capture_output=True)
+        text = guest.domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+        connection.defineXML(text.replace(f"'{active}'", f"'{active}.again'"))
+        guest.start()
+        assert guest.active_file() == f"{active}.again"
+
+
+def test_the_size_is_that_of_then(off: Off) -> None:
+    off.grow(1)
+    off.rig.create("s1")
+    active = str(off.rig.disk().layers[0].path)
+    subprocess.run(["qemu-img", "resize", "-q", "-f", "qcow2", active, "+1M"], check=True)
+    said = off.rig.cli(*ARGUMENTS)
+    assert said.code == 0, said
+    assert f"vda has {SIZE} bytes again, and had {SIZE + MIB}" in said.err
+    assert off.rig.disk().layers[0].virtual_size == SIZE
+
+
+def test_several_disks(off: Off) -> None:
+    second = off.folder / "data"
+    images.create_raw(second, SIZE)
+    disk = (
+        "<disk type='file' device='disk'><driver name='qemu' type='raw'/>"
+        f"<source file='{second}'/><target dev='vdb' bus='virtio'/></disk>"
+    )
+    off.domain.attachDeviceFlags(disk, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+    assert off.rig.cli("create", DISK, "s1", "--also", "vdb").code == 0
+    said = off.rig.cli("revert", DISK, "s1", "--plan")
+    assert said.code == 0, said
+    said = off.rig.cli("revert", DISK, "s1", "--as", "one")
+    assert "vdb has a snapshot s1 as well, and stays as it is" in said.err
+    said = off.rig.cli("revert", DISK, "one", "--also", "vdb", "--as", "both")
+    assert (said.code, "has no snapshot 'one'" in said.err) == (4, True), said
+    said = off.rig.cli("create", DISK, "s2", "--also", "vdb")
+    said = off.rig.cli("revert", DISK, "s2", "--also", "vdb", "--as", "both", "-o", "json")
+    assert said.code == 0, said
+    assert said.json["file_format"] == {f"{BASE}.both": "qcow2", "data.both": "qcow2"}
+
+
+def test_what_is_shown_is_what_is_sent(off: Off) -> None:
+    off.grow(3)
+    assert_shown_is_sent(off.rig, ARGUMENTS)
+
+
+def test_the_guest_cannot_be_started_in_the_middle(
+    off: Off, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    off.grow(2)
+    before, started = contents(off), []
+
+    def start(_step: Step) -> None:
+        with pytest.raises(libvirt.libvirtError) as caught:
+            off.domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
+        started.append(str(caught.value))
+
+    patch(monkeypatch, OfflineGuest, after=at(Does.MAKE, start))
+    assert off.rig.cli(*ARGUMENTS).code == 0
+    assert "lock" in started[0]
+    agrees(off, before)
+
+
+def test_an_edit_of_the_definition_in_the_middle_is_kept(
+    off: Off, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    off.grow(2)
+
+    def edit(_step: Step) -> None:
+        off.domain.connect().defineXML(
+            off.definition().replace(">32768</memory>", ">65536</memory>")
+        )
+
+    patch(monkeypatch, OfflineGuest, after=at(Does.MAKE, edit))
+    assert off.rig.cli(*ARGUMENTS).code == 0
+    assert ">65536</memory>" in off.definition()
+    assert off.rig.files() == BACK
+
+
+@pytest.fixture
+def guests(connection: Any, tmp_path: Path) -> Any:
+    folder = tmp_path / "share"
+    folder.mkdir()
+
+    @contextmanager
+    def make(*, named: bool) -> Iterator[Off]:
+        for path in folder.glob("*"):
+            path.unlink()
+        with defined_off(connection, folder, "raw") as off:
+            off.grow(3)
+            if named:
+                off.name_chain()
+            yield off
+
+    return make
+
+
+@pytest.mark.parametrize("settled", ["by resume", "by the same command", "after a start"])
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("moment", [at_an_act, at_a_write])
+def test_killed_at_every_act(
+    guests: Any, journal: Journal, moment: Moment, when: str, settled: str
+) -> None:
+    """Whatever is settled, it is the old disk or the one that was gone back to, whole; both are there."""
+    deaths = 0
+    for number in itertools.count(1):
+        with guests(named=number % 2 == 0) as off:
+            before, old = contents(off), off.rig.files()
+            died = _dies(off, moment, number, when)
+            with journal.opened() as store:
+                entries = store.open_entries()
+            assert off.rig.files() in (old, BACK), number
+            assert died or not entries
+            if settled == "after a start":
+                off.domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
+            if settled == "by the same command":
+                said = off.rig.cli(*ARGUMENTS)
+                assert said.code in (0, 4), said
+                assert off.rig.files() == BACK, (number, said)
+            for entry in entries if settled != "by the same command" else ():
+                end = resume(journal, entry)
+                assert end.outcome in ("finished", "rolled-back"), (number, end)
+                done = end.outcome == "finished"
+                assert end.active == (str(off.folder / (BACK if done else old)[0]),)
+                assert off.named()[0] == (BACK if done else old)[0], number
+                assert resume(journal, entry).outcome == "nothing-to-do"
+            if settled == "after a start":
+                off.domain.destroy()
+            with journal.opened() as store:
+                assert not store.open_entries()
+                kept = [one for one in store.reverts() if one.conclusion and one.conclusion.kept]
+            assert off.rig.files() in (old, BACK), number
+            made = off.folder / f"{BASE}.again"
+            assert made.exists() == (off.rig.files() == BACK), number
+            assert bool(kept) == (off.rig.files() == BACK), number
+            agrees(off, before)
+            with journal.opened() as store:
+                store._database.execute("DELETE FROM operation")
+        if not died:
+            break
+        deaths = number
+    print(f"{deaths} deaths {when}, {settled}")
+    assert deaths
+
+
+def _dies(off: Off, moment: Moment, number: int, when: str) -> bool:
+    with OfflineGuest(off.domain) as guest, moment(guest, number, when) as mortal:
+        try:
+            by_name.revert(mortal, DISK, "s1", name="again")
+        except Killed:
+            return True
+        except QmpsnapError as error:
+            raise AssertionError(error) from error
+    return False
