@@ -22,7 +22,7 @@ from qmpsnap.cli.main import run
 from qmpsnap.demo.embed import embedded_connection
 from qmpsnap.monitor import virt
 from tests.openstack.rig.rig import can_run
-from tests.rig import linux
+from tests.rig import linux, sampling
 from tests.rig.daemon import which
 from tests.rig.embedded import embed_root
 from tests.rig.lending import lent
@@ -133,6 +133,11 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
         returned = yield
     assert marker.kwargs["code"] in codes, f"no command ended with {marker.kwargs['code']}: {codes}"
     return returned
+
+
+def pytest_report_header() -> str:
+    """What a failure depends on that comes and goes with the day."""
+    return sampling.header()
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

@@ -1,4 +1,8 @@
-"""The tool dies before and after every act, on both roads; off guests: `only_libvirt/test_offline`."""
+"""
+The tool dies before and after its acts, on both roads; off guests: `only_libvirt/test_offline`.
+
+At which of all points: `tests.rig.sampling`.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.rig.kills import KILLINGS, Victim, kill_at_every_act
+from tests.rig.kills import KILLINGS, Victim, killed_and_given_again
 from tests.rig.rig import DISK, assert_sound
-from tests.rig.roads import MakeRig
+from tests.rig.roads import MakeRig, Road
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("operation", KILLINGS)
-def test_same_command_again(make_rig: MakeRig, tmp_path: Path, operation: str, when: str) -> None:
+def test_same_command_again(road: Road, make_rig: MakeRig, tmp_path: Path, operation: str) -> None:
     @contextmanager
     def victims() -> Iterator[Victim]:
         for path in (tmp_path / "share").glob("*"):
@@ -29,6 +32,7 @@ def test_same_command_again(make_rig: MakeRig, tmp_path: Path, operation: str, w
                 sound=lambda: assert_sound(rig.disk()),
             )
 
-    count = kill_at_every_act(victims, KILLINGS[operation], when)
-    print(f"{operation}: killed {when} each of {count} acts")
-    assert count
+    name = f"{operation} on {road}, again"
+    found = killed_and_given_again(name, victims, KILLINGS[operation])
+    print(f"{name}: {found}")
+    assert found.count

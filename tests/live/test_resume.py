@@ -1,4 +1,8 @@
-"""The tool dies around every act and every write of its journal, on both roads; then `resume`."""
+"""
+The tool dies around acts and writes of its journal, on both roads; then `resume`.
+
+At which of all points: `tests.rig.sampling`.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +15,9 @@ import pytest
 from qmpsnap.journal.file import Journal
 from qmpsnap.journal.record import Entry
 from qmpsnap.journal.resume import Settled, Take, Wanted, resume
-from tests.rig.kills import (
-    KILLINGS,
-    Moment,
-    Victim,
-    Victims,
-    at_a_write,
-    at_an_act,
-    resumed_after_every_death,
-    resumed_without_qemu,
-)
+from tests.rig.kills import KILLINGS, Victim, Victims, killed_and_resumed, killed_with_qemu
 from tests.rig.rig import DISK, assert_sound
-from tests.rig.roads import MakeRig
+from tests.rig.roads import MakeRig, Road
 
 
 @pytest.fixture
@@ -52,38 +47,28 @@ def victims(make_rig: MakeRig, tmp_path: Path) -> Victims:
     return make
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("moment", [at_an_act, at_a_write])
 @pytest.mark.parametrize("operation", KILLINGS)
-def test_resumed(
-    victims: Victims, journal: Journal, operation: str, moment: Moment, when: str
-) -> None:
+def test_resumed(road: Road, victims: Victims, journal: Journal, operation: str) -> None:
     def settle(_victim: Victim, entry: Entry) -> Settled:
         return resume(journal, entry)
 
-    found = resumed_after_every_death(
-        victims,
-        KILLINGS[operation],
-        when,
-        journal,
-        moment,
-        settle,
-    )
-    print(f"{operation}: {found.count} deaths {when}, {dict(found.outcomes)}")
+    name = f"{operation} on {road}, resumed"
+    found = killed_and_resumed(name, victims, KILLINGS[operation], journal, settle)
+    print(f"{name}: {found}")
     assert found.count
 
 
 WITH_QEMU = [name for name in KILLINGS if KILLINGS[name].is_sound]
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("operation", WITH_QEMU)
 def test_resumed_when_qemu_is_gone(
-    victims: Victims, journal: Journal, operation: str, when: str
+    road: Road, victims: Victims, journal: Journal, operation: str
 ) -> None:
     def settle(entry: Entry, take: Take | None) -> Settled:
         return resume(journal, entry, Wanted(take=take))
 
-    found = resumed_without_qemu(victims, KILLINGS[operation], when, journal, at_an_act, settle)
-    print(f"{operation}: {found.count} deaths {when}, QEMU too: {dict(found.outcomes)}")
+    name = f"{operation} on {road}, QEMU gone"
+    found = killed_with_qemu(name, victims, KILLINGS[operation], journal, settle)
+    print(f"{name}: {found}")
     assert found.count

@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGHUP at every call of an operation; off guests: `only_libvirt/test_offline`."""
+"""SIGINT, SIGTERM and SIGHUP at calls of an operation; off guests: `only_libvirt/test_offline`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.rig.doors import at, patch
 from tests.rig.remedies import remedy
 from tests.rig.rig import BASE, DISK, SERIAL, Rig, Said
 from tests.rig.roads import MakeRig, Road
-from tests.rig.signals import CALLS, Signalled, calls, check, handlers, signal_at_every_call, told
+from tests.rig.signals import CALLS, Signalled, calls, check, handlers, signal_at_calls, told
 from tests.rig.situations import situation
 
 Guests = Callable[[str], AbstractContextManager[Signalled]]
@@ -70,10 +70,11 @@ def guests(road: Road, make_rig: MakeRig, tmp_path: Path) -> Guests:
 
 
 @pytest.mark.parametrize("operation", ["create", *DELETES])
-def test_after_every_act(
+def test_after_acts(
     road: Road, guests: Guests, monkeypatch: pytest.MonkeyPatch, operation: str
 ) -> None:
-    found = signal_at_every_call(
+    found = signal_at_calls(
+        f"{operation} on {road}, after acts",
         monkeypatch,
         lambda: guests(operation),
         lambda patched, kind, act: patch(patched, kind, after=lambda _step: act()),
@@ -83,8 +84,11 @@ def test_after_every_act(
 
 
 @pytest.mark.parametrize("operation", ["create", "commit"])
-def test_at_every_call(guests: Guests, monkeypatch: pytest.MonkeyPatch, operation: str) -> None:
-    found = signal_at_every_call(
+def test_at_calls(
+    road: Road, guests: Guests, monkeypatch: pytest.MonkeyPatch, operation: str
+) -> None:
+    found = signal_at_calls(
+        f"{operation} on {road}, at calls",
         monkeypatch,
         lambda: guests(operation),
         lambda patched, kind, act: calls(patched, kind, act, CALLS),

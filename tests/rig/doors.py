@@ -45,19 +45,6 @@ def with_door(guest: Guest, *, before: Watcher = nothing, after: Watcher = nothi
     return cast(Guest, _Door(guest, before, after))
 
 
-def dying(guest: Guest, number: int, when: str) -> Guest:
-    """A guest whose tool dies `before` or `after` its n-th act, counted from 1."""
-    left = number
-
-    def count(_step: Step) -> None:
-        nonlocal left
-        left -= 1
-        if left == 0:
-            raise Killed
-
-    return with_door(guest, before=count) if when == "before" else with_door(guest, after=count)
-
-
 def dying_at(guest: Guest, does: Does, when: str = "before") -> Guest:
     """A guest whose tool dies at the first act of a kind."""
     act = at(does, die)

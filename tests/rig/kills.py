@@ -1,14 +1,18 @@
-"""The tool dies before or after each act of an operation, and the same command is given again."""
+"""
+The tool dies around each act of an operation and each write of its journal; then it is settled.
+
+The points are those of one undisturbed run. All of them are tried at night, a seeded share
+otherwise (`tests.rig.sampling`): right before, in and right after the decisive act always.
+"""
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, cast
 
 import pytest
 
@@ -19,13 +23,16 @@ from qmpsnap.journal.keep import created, deleted
 from qmpsnap.journal.record import Entry, Record
 from qmpsnap.journal.resume import Settled, Take
 from qmpsnap.operations.guest import Guest
+from qmpsnap.operations.job.states import JobView
 from qmpsnap.operations.merge import delete
 from qmpsnap.operations.requests import CreateRequest, DeleteRequest, NamedDeleteRequest
 from qmpsnap.operations.snapshot import create
+from qmpsnap.operations.step import Does, Step
 from tests.rig import images
-from tests.rig.doors import Killed, dying
+from tests.rig.doors import Killed
 from tests.rig.headers import without_format
 from tests.rig.rig import BASE, DISK
+from tests.rig.sampling import sample
 
 Request = CreateRequest | DeleteRequest | NamedDeleteRequest
 
@@ -82,35 +89,283 @@ class Victim:
     """SIGKILL for QEMU."""
 
 
-def kill_at_every_act(
-    victims: Callable[[], AbstractContextManager[Victim]], killing: Killing, when: str
-) -> int:
-    """
-    Die before or after the first act, then the second, and so on; returns how many there were.
+Victims = Callable[[], AbstractContextManager[Victim]]
+Kind = Literal["act", "write", "look"]
+"""An act; a write into the journal or a marker; a look at the job."""
+When = Literal["before", "after"]
 
-    Each time with a new guest. Whatever was done, the content stays; the same command given again
-    finishes it, or is refused where all is done; nothing is left behind.
+
+@dataclass(frozen=True)
+class Point:
+    """Where the tool dies."""
+
+    kind: Kind
+    number: int
+    """Counted from 1, for each kind."""
+    what: str
+    when: When
+    is_decisive: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.when} {self.kind} {self.number} ({self.what})"
+
+
+@dataclass
+class Trace:
+    """What an operation does, and where it dies."""
+
+    point: Point | None = None
+    seen: list[tuple[Kind, str]] = field(default_factory=list)
+    has_died: bool = False
+    _counts: Counter[Kind] = field(default_factory=Counter)
+    _is_started: bool = False
+
+    def before(self, kind: Kind, what: str) -> None:
+        """Something begins."""
+        self.seen.append((kind, what))
+        self._counts[kind] += 1
+        self._die(kind, "before")
+
+    def after(self, kind: Kind, what: str) -> None:
+        """It has ended; nobody has heard its answer yet."""
+        self._is_started = self._is_started or what == Does.START
+        self._die(kind, "after")
+
+    def looks(self) -> None:
+        """The job is looked at; the first time after its start is a point."""
+        if self._is_started and not self._counts["look"]:
+            self.before("look", "the job runs")
+
+    def _die(self, kind: Kind, when: When) -> None:
+        here = (kind, self._counts[kind], when)
+        if self.point is not None and here == (self.point.kind, self.point.number, self.point.when):
+            self.has_died = True
+            raise Killed
+
+
+class _Mortal:
+    def __init__(self, guest: Guest, trace: Trace) -> None:
+        self._guest, self._trace = guest, trace
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._guest, name)
+
+    def take(self, step: Step) -> object:
+        self._trace.before("act", step.does)
+        answer = self._guest.take(step)
+        self._trace.after("act", step.does)
+        return answer
+
+    def view(self, job: str) -> JobView:
+        self._trace.looks()
+        return self._guest.view(job)
+
+
+@contextmanager
+def traced(guest: Guest, trace: Trace) -> Iterator[Guest]:
+    """A guest whose operation is traced, and dies at the trace's point."""
+
+    def watched(name: str, write: Callable[..., Any]) -> Callable[..., Any]:
+        def mortal(*args: Any, **more: Any) -> Any:
+            trace.before("write", name)
+            answer = write(*args, **more)
+            trace.after("write", name)
+            return answer
+
+        return mortal
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("begin", "go_on", "conclude"):
+            patch.setattr(Store, name, watched(name, getattr(Store, name)))
+        for name in ("write_marker", "remove_marker"):
+            path = f"qmpsnap.guests.files.door.{name}"
+            patch.setattr(path, watched(name, getattr(door, name)))
+        yield cast(Guest, _Mortal(guest, trace))
+
+
+_DECISIVE: Final = (Does.SWITCH, Does.COMMIT, Does.REDEFINE, Does.START)
+"""The first of these that an operation has; a libvirt's commit ends by itself."""
+
+
+def points_of(trace: Trace) -> tuple[Point, ...]:
+    """All points of an operation that ran to its end."""
+    acts = [what for kind, what in trace.seen if kind == "act"]
+    decisive = next(one for one in _DECISIVE if one in acts)
+    counts: Counter[Kind] = Counter()
+    found: list[Point] = []
+    for kind, what in trace.seen:
+        counts[kind] += 1
+        is_decisive = kind == "look" or (kind == "act" and counts[kind] - 1 == acts.index(decisive))
+        for when in ("before",) if kind == "look" else ("before", "after"):
+            found.append(Point(kind, counts[kind], what, cast(When, when), is_decisive))
+    return tuple(found)
+
+
+@dataclass
+class Deaths:
+    """How many there were, of how many points, and how the operations were settled."""
+
+    points: int = 0
+    count: int = 0
+    outcomes: Counter[str] = field(default_factory=Counter)
+
+    def __str__(self) -> str:
+        return f"died at {self.count} of {self.points} points, {dict(self.outcomes)}"
+
+
+def at_points(name: str, operate: Callable[[Trace], None]) -> Deaths:
     """
-    for number in itertools.count(1):
+    Operate once undisturbed, then with a death at each chosen point.
+
+    A point that a run does not come to is no death.
+
+    Args:
+        name: What is killed, for the choice of points.
+        operate: Makes a new guest, operates on it with a trace, and sees what became of it.
+    """
+    trace = Trace()
+    operate(trace)
+    points = points_of(trace)
+    found = Deaths(points=len(points))
+    for point in sample(points, name, lambda one: one.is_decisive):
+        trace = Trace(point=point)
+        try:
+            operate(trace)
+        except AssertionError as error:
+            error.add_note(f"the tool died {point}")
+            raise
+        assert trace.has_died or not point.is_decisive, point
+        found.count += trace.has_died
+    return found
+
+
+def killed_and_given_again(name: str, victims: Victims, killing: Killing) -> Deaths:
+    """
+    Die at points, each time with a new guest, without a journal.
+
+    Whatever was done, the content stays; the same command given again finishes it, or is refused
+    where all is done; nothing is left behind.
+
+    Args:
+        name: Of the road and the operation, for the choice of points.
+        victims: Makes the guests.
+        killing: The operation.
+    """
+
+    def operate(trace: Trace) -> None:
         with victims() as victim:
             killing.prepare(victim.folder)
             content = victim.content()
-            with victim.connect() as guest:
-                died = _dies(dying(guest, number, when), killing.request)
-            assert victim.content() == content, (number, when)
+            with victim.connect() as guest, traced(guest, trace) as mortal:
+                died = _dies(mortal, killing.request, None)
+            assert died == trace.has_died
+            assert victim.content() == content
             if died:
                 with victim.connect() as guest:
                     _again(guest, killing.request)
-            assert victim.content() == content, (number, when)
+            assert victim.content() == content
             with victim.connect() as guest:
                 assert guest.jobs() == ()
-                layers = guest.read().disks[0].layers
-            assert [layer.file for layer in layers] == _files(killing), (number, when)
+            assert _layers(victim) == _files(killing)
             victim.sound()
-            assert not list(victim.folder.glob(".*")), (number, when)
-        if not died:
-            return number - 1
-    raise AssertionError
+            assert not list(victim.folder.glob(".*"))
+
+    return at_points(name, operate)
+
+
+def killed_and_resumed(
+    name: str,
+    victims: Victims,
+    killing: Killing,
+    journal: Journal,
+    settle: Callable[[Victim, Entry], Settled],
+) -> Deaths:
+    """
+    Die at points, each time with a new guest, then resume.
+
+    Args:
+        name: Of the road and the operation, for the choice of points.
+        victims: Makes the guests.
+        killing: The operation.
+        journal: Where it is written down.
+        settle: Settles the one open operation.
+    """
+    outcomes: Counter[str] = Counter()
+
+    def operate(trace: Trace) -> None:
+        with victims() as victim:
+            killing.prepare(victim.folder)
+            content = victim.content()
+            before = _layers(victim)
+            with victim.connect() as guest, traced(guest, trace) as mortal:
+                died = _dies(mortal, killing.request, journal)
+            assert died == trace.has_died
+            assert victim.content() == content
+            outcome = "finished"
+            entries = open_entries(journal)
+            assert died or not entries
+            for entry in entries:
+                settled = settle(victim, entry)
+                outcome = settled.outcome
+                assert outcome in ("finished", "rolled-back"), settled
+                outcomes[outcome] += 1
+                again = settle(victim, entry)
+                assert again.outcome == "nothing-to-do", again
+            assert not open_entries(journal)
+            assert victim.content() == content
+            with victim.connect() as guest:
+                assert guest.jobs() == ()
+            wanted = {"finished": [_files(killing)], "rolled-back": [before]}[outcome]
+            if not entries:  # nothing was written down yet, or all was done
+                wanted = [before, _files(killing)]
+            assert _layers(victim) in wanted, outcome
+            if killing.is_sound or _layers(victim) == _files(killing):
+                victim.sound()
+            assert not list(victim.folder.glob(".*"))
+
+    found = at_points(name, operate)
+    found.outcomes = outcomes
+    return found
+
+
+def killed_with_qemu(
+    name: str,
+    victims: Victims,
+    killing: Killing,
+    journal: Journal,
+    settle: Callable[[Entry, Take | None], Settled],
+) -> Deaths:
+    """
+    The same, and QEMU dies after the tool: the files have to tell.
+
+    What `resume` says the guest is to be started from reads as the guest did. Of an active commit
+    it may be unknown; then a person decides.
+    """
+    outcomes: Counter[str] = Counter()
+
+    def operate(trace: Trace) -> None:
+        with victims() as victim:
+            content = victim.content()
+            with victim.connect() as guest, traced(guest, trace) as mortal:
+                _dies(mortal, killing.request, journal)
+            victim.kill()
+            for entry in open_entries(journal):
+                settled = settle(entry, None)
+                outcomes[settled.outcome] += 1
+                if settled.outcome == "unknown":
+                    assert entry.record.kind == "active-commit", settled
+                    assert len(settled.active) == 2
+                    settled = settle(entry, "base")
+                    assert settled.outcome == "finished"
+                (active,) = settled.active
+                assert _content_of(active, entry.record) == content, settled
+                assert settle(entry, None).outcome == "nothing-to-do"
+            assert not open_entries(journal)
+            assert not list(victim.folder.glob(".*"))
+
+    found = at_points(name, operate)
+    found.outcomes = outcomes
+    return found
 
 
 def _files(killing: Killing) -> list[str]:
@@ -119,9 +374,14 @@ def _files(killing: Killing) -> list[str]:
     return [*(f"{BASE}.{name}" for name in killing.files), BASE]
 
 
-def _dies(guest: Guest, request: Request) -> bool:
+def _dies(guest: Guest, request: Request, journal: Journal | None) -> bool:
     try:
-        _operate(guest, request)
+        if journal is None:
+            _operate(guest, request)
+        elif isinstance(request, CreateRequest):
+            created(journal, guest, (request,))
+        else:
+            deleted(journal, guest, request)
     except Killed:
         return True
     return False
@@ -144,114 +404,6 @@ def _operate(guest: Guest, request: Request) -> None:
         delete(guest, request)
 
 
-Victims = Callable[[], AbstractContextManager[Victim]]
-Moment = Callable[[Guest, int, str], AbstractContextManager[Guest]]
-"""A guest with which the tool dies at the n-th moment, before or after it."""
-
-
-@dataclass
-class Deaths:
-    """How many there were, and how the operations were settled."""
-
-    count: int = 0
-    outcomes: Counter[str] = field(default_factory=Counter)
-
-
-def resumed_after_every_death(
-    victims: Victims,
-    killing: Killing,
-    when: str,
-    journal: Journal,
-    deaths: Moment,
-    settle: Callable[[Victim, Entry], Settled],
-) -> Deaths:
-    """
-    Die at the first moment, then the second, and so on; each time with a new guest, then resume.
-
-    Args:
-        victims: Makes the guests.
-        killing: The operation.
-        when: `before` or `after`.
-        journal: Where it is written down.
-        deaths: A guest with which the tool dies at the n-th moment.
-        settle: Settles the one open operation.
-    """
-    found = Deaths()
-    for number in itertools.count(1):
-        with victims() as victim:
-            killing.prepare(victim.folder)
-            content = victim.content()
-            before = _layers(victim)
-            with victim.connect() as guest, deaths(guest, number, when) as mortal:
-                died = _dies_with(mortal, killing.request, journal)
-            assert victim.content() == content, (number, when)
-            outcome = "finished"
-            entries = _open_entries(journal)
-            assert died or not entries
-            for entry in entries:
-                settled = settle(victim, entry)
-                outcome = settled.outcome
-                assert outcome in ("finished", "rolled-back"), (number, when, settled)
-                found.outcomes[outcome] += 1
-                again = settle(victim, entry)
-                assert again.outcome == "nothing-to-do", (number, when, again)
-            assert not _open_entries(journal)
-            assert victim.content() == content, (number, when)
-            with victim.connect() as guest:
-                assert guest.jobs() == ()
-            wanted = {"finished": [_files(killing)], "rolled-back": [before]}[outcome]
-            if not entries:  # nothing was written down yet, or all was done
-                wanted = [before, _files(killing)]
-            assert _layers(victim) in wanted, (number, when, outcome)
-            if killing.is_sound or _layers(victim) == _files(killing):
-                victim.sound()
-            assert not list(victim.folder.glob(".*")), (number, when)
-            found.count = number - 1
-        if not died:
-            return found
-    raise AssertionError
-
-
-def resumed_without_qemu(
-    victims: Victims,
-    killing: Killing,
-    when: str,
-    journal: Journal,
-    deaths: Moment,
-    settle: Callable[[Entry, Take | None], Settled],
-) -> Deaths:
-    """
-    The same, and QEMU dies after the tool: the files have to tell.
-
-    What `resume` says the guest is to be started from reads as the guest did. Of an active commit
-    it may be unknown; then a person decides.
-    """
-    found = Deaths()
-    for number in itertools.count(1):
-        with victims() as victim:
-            content = victim.content()
-            with victim.connect() as guest, deaths(guest, number, when) as mortal:
-                died = _dies_with(mortal, killing.request, journal)
-            victim.kill()
-            for entry in _open_entries(journal):
-                settled = settle(entry, None)
-                found.outcomes[settled.outcome] += 1
-                if settled.outcome == "unknown":
-                    assert entry.record.kind == "active-commit", (number, settled)
-                    assert len(settled.active) == 2
-                    settled = settle(entry, "base")
-                    assert settled.outcome == "finished"
-                (active,) = settled.active
-                assert _content_of(active, entry.record) == content, (number, when, settled)
-                assert settle(entry, None).outcome == "nothing-to-do"
-            assert not _open_entries(journal)
-            assert not list(victim.folder.glob(".*")), (number, when)
-            found.count = number - 1
-        if not died:
-            return found
-    raise AssertionError
-
-
 def _content_of(path: str, record: Record) -> str:
     return images.sha256_of(path, record.before.get(Path(path).name, "qcow2"))
 
@@ -261,50 +413,7 @@ def _layers(victim: Victim) -> list[str]:
         return [layer.file for layer in guest.read().disks[0].layers]
 
 
-def _open_entries(journal: Journal) -> tuple[Entry, ...]:
+def open_entries(journal: Journal) -> tuple[Entry, ...]:
+    """What has to be settled."""
     with journal.opened() as store:
         return store.open_entries()
-
-
-def _dies_with(guest: Guest, request: Request, journal: Journal) -> bool:
-    try:
-        if isinstance(request, CreateRequest):
-            created(journal, guest, (request,))
-        else:
-            deleted(journal, guest, request)
-    except Killed:
-        return True
-    return False
-
-
-@contextmanager
-def at_an_act(guest: Guest, number: int, when: str) -> Iterator[Guest]:
-    """The tool dies before or after its n-th act."""
-    yield dying(guest, number, when)
-
-
-@contextmanager
-def at_a_write(guest: Guest, number: int, when: str) -> Iterator[Guest]:
-    """The tool dies before or after the n-th time that it writes into the journal or a marker."""
-    left = number
-
-    def counted(write: Callable[..., Any]) -> Callable[..., Any]:
-        def mortal(*args: Any, **more: Any) -> Any:
-            nonlocal left
-            left -= 1
-            if left == 0 and when == "before":
-                raise Killed
-            answer = write(*args, **more)
-            if left == 0:
-                raise Killed
-            return answer
-
-        return mortal
-
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("begin", "go_on", "conclude"):
-            patch.setattr(Store, name, counted(getattr(Store, name)))
-        for name in ("write_marker", "remove_marker"):
-            path = f"qmpsnap.guests.files.door.{name}"
-            patch.setattr(path, counted(getattr(door, name)))
-        yield guest

@@ -7,7 +7,6 @@ where it would come.
 
 from __future__ import annotations
 
-import itertools
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -18,6 +17,7 @@ import pytest
 
 from qmpsnap.cli import signals
 from tests.rig.rig import Said
+from tests.rig.sampling import sample
 
 CALLS: Final = ("read", "jobs", "state", "outlines", "neighbours", "follow", "view", "wait", "take")
 """To a guest."""
@@ -96,17 +96,20 @@ def check(guest: Signalled, said: Said, before: list[str], content: str) -> str:
     return says
 
 
-def signal_at_every_call(
+def signal_at_calls(
+    name: str,
     monkeypatch: pytest.MonkeyPatch,
     guests: Callable[[], AbstractContextManager[Signalled]],
     arm: Callable[[pytest.MonkeyPatch, type, Callable[[], object]], object],
 ) -> list[str]:
     """
-    Raise one of the three signals at the first call, then at the second, and so on.
+    Raise one of the three signals at calls, each time with a new guest.
 
-    Each time with a new guest. The same command given again then finishes what is not done.
+    At the first and the last of an undisturbed run always, at others as `tests.rig.sampling` says.
+    The same command given again then finishes what is not done.
 
     Args:
+        name: Of the road and the operation, for the choice of calls.
         monkeypatch: pytest's.
         guests: Makes one.
         arm: Sees to it that something is done at each call.
@@ -114,29 +117,31 @@ def signal_at_every_call(
     Returns:
         What was told each time.
     """
-    found: list[str] = []
-    for number in itertools.count(1):
+
+    def told_at(number: int) -> tuple[str, int]:
+        """What is told when the signal comes at the n-th call; and how many calls there were."""
         with guests() as guest:
             before, content = guest.files(), guest.content()
-            left = number
+            count = 0
 
-            def act(number: int = number) -> None:
-                nonlocal left
-                left -= 1
-                if left == 0:
+            def act() -> None:
+                nonlocal count
+                count += 1
+                if count == number:
                     signal.raise_signal(signals.ALL[number % len(signals.ALL)])
 
             with handlers(monkeypatch), monkeypatch.context() as patched:
                 arm(patched, guest.kind, act)
                 said = guest.cli()
             says = check(guest, said, before, content)
-            if left > 0:
-                assert says == "done"
-                return found
-            found.append(says)
             if says != "done":
                 said = guest.cli()
                 assert told(said.status["status"]) == "done" or guest.ends_by_itself, said
             assert guest.files() == guest.done
             assert guest.content() == content
-    raise AssertionError
+            return says, count
+
+    says, last = told_at(0)
+    assert says == "done"
+    numbers = sample(range(1, last + 1), name, lambda one: one in (1, last))
+    return [told_at(number)[0] for number in numbers]

@@ -26,11 +26,11 @@ from tests.live.test_signals import CREATE, DELETES
 from tests.rig import images
 from tests.rig.doors import at, patch
 from tests.rig.headers import recorded, with_format
-from tests.rig.kills import KILLINGS, Victim, kill_at_every_act
+from tests.rig.kills import KILLINGS, Victim, killed_and_given_again
 from tests.rig.off import DOMAIN, Off, defined_off, sound
 from tests.rig.remedies import remedy
 from tests.rig.rig import BASE, DISK, MIB, SERIAL, SIZE, Said
-from tests.rig.signals import Signalled, calls, check, handlers, signal_at_every_call
+from tests.rig.signals import Signalled, calls, check, handlers, signal_at_calls
 from tests.rig.situations import situation
 from tests.rig.waiting import until
 
@@ -346,9 +346,8 @@ def test_what_is_shown_is_what_is_sent(off: Off, arguments: tuple[str, ...]) -> 
     assert_shown_is_sent(off.rig, arguments)
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("operation", [one for one in KILLINGS if "header" not in one])
-def test_killed_at_every_act(connection: Any, tmp_path: Path, operation: str, when: str) -> None:
+def test_killed(connection: Any, tmp_path: Path, operation: str) -> None:
     """With the tool the QEMU ends that held the chain; the same command goes on. A header is all that tells a lower format here, so a wrong one is refused."""
     folder = tmp_path / "share"
     folder.mkdir()
@@ -366,9 +365,10 @@ def test_killed_at_every_act(connection: Any, tmp_path: Path, operation: str, wh
                 sound=lambda: sound(off),
             )
 
-    count = kill_at_every_act(victims, KILLINGS[operation], when)
-    print(f"{operation}: killed {when} each of {count} acts")
-    assert count
+    name = f"{operation} of a guest that is off, again"
+    found = killed_and_given_again(name, victims, KILLINGS[operation])
+    print(f"{name}: {found}")
+    assert found.count
 
 
 def _signalled(off: Off, operation: str, *options: str) -> Signalled:
@@ -390,7 +390,7 @@ def _signalled(off: Off, operation: str, *options: str) -> Signalled:
 
 
 @pytest.mark.parametrize("operation", ["create", *DELETES])
-def test_signal_after_every_act(
+def test_signal_after_acts(
     connection: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: str
 ) -> None:
     folder = tmp_path / "share"
@@ -404,7 +404,8 @@ def test_signal_after_every_act(
             off.grow(3)
             yield _signalled(off, operation)
 
-    found = signal_at_every_call(
+    found = signal_at_calls(
+        f"{operation} of a guest that is off, after acts",
         monkeypatch,
         guests,
         lambda patched, kind, act: patch(patched, kind, after=lambda _step: act()),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 import subprocess
 from collections.abc import Iterator
@@ -24,7 +23,7 @@ from tests.live.test_doors import assert_shown_is_sent
 from tests.rig import images
 from tests.rig.defined import defined
 from tests.rig.doors import Killed, at, patch
-from tests.rig.kills import Moment, at_a_write, at_an_act
+from tests.rig.kills import Trace, at_points, traced
 from tests.rig.off import Off, defined_off, sound
 from tests.rig.remedies import remedy
 from tests.rig.rig import BASE, DISK, MIB, SIZE
@@ -335,56 +334,53 @@ def guests(connection: Any, tmp_path: Path) -> Any:
     return make
 
 
+@pytest.mark.parametrize("named", [False, True], ids=["active file named", "chain named"])
 @pytest.mark.parametrize("settled", ["by resume", "by the same command", "after a start"])
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("moment", [at_an_act, at_a_write])
-def test_killed_at_every_act(
-    guests: Any, journal: Journal, moment: Moment, when: str, settled: str
-) -> None:
+def test_killed(guests: Any, journal: Journal, settled: str, named: bool) -> None:
     """Whatever is settled, it is the old disk or the one that was gone back to, whole; both are there."""
-    deaths = 0
-    for number in itertools.count(1):
-        with guests(named=number % 2 == 0) as off:
+
+    def operate(trace: Trace) -> None:
+        with guests(named=named) as off:
             before, old = contents(off), off.rig.files()
-            died = _dies(off, moment, number, when)
+            died = _dies(off, trace)
             with journal.opened() as store:
                 entries = store.open_entries()
-            assert off.rig.files() in (old, BACK), number
+            assert off.rig.files() in (old, BACK)
             assert died or not entries
             if settled == "after a start":
                 off.domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
             if settled == "by the same command":
                 said = off.rig.cli(*ARGUMENTS)
                 assert said.code in (0, 4), said
-                assert off.rig.files() == BACK, (number, said)
+                assert off.rig.files() == BACK, said
             for entry in entries if settled != "by the same command" else ():
                 end = resume(journal, entry)
-                assert end.outcome in ("finished", "rolled-back"), (number, end)
+                assert end.outcome in ("finished", "rolled-back"), end
                 done = end.outcome == "finished"
                 assert end.active == (str(off.folder / (BACK if done else old)[0]),)
-                assert off.named()[0] == (BACK if done else old)[0], number
+                assert off.named()[0] == (BACK if done else old)[0]
                 assert resume(journal, entry).outcome == "nothing-to-do"
             if settled == "after a start":
                 off.domain.destroy()
             with journal.opened() as store:
                 assert not store.open_entries()
                 kept = [one for one in store.reverts() if one.conclusion and one.conclusion.kept]
-            assert off.rig.files() in (old, BACK), number
+            assert off.rig.files() in (old, BACK)
             made = off.folder / f"{BASE}.again"
-            assert made.exists() == (off.rig.files() == BACK), number
-            assert bool(kept) == (off.rig.files() == BACK), number
+            assert made.exists() == (off.rig.files() == BACK)
+            assert bool(kept) == (off.rig.files() == BACK)
             agrees(off, before)
             with journal.opened() as store:
                 store._database.execute("DELETE FROM operation")
-        if not died:
-            break
-        deaths = number
-    print(f"{deaths} deaths {when}, {settled}")
-    assert deaths
+
+    name = f"revert, {settled}, {named}"
+    found = at_points(name, operate)
+    print(f"{name}: {found}")
+    assert found.count
 
 
-def _dies(off: Off, moment: Moment, number: int, when: str) -> bool:
-    with OfflineGuest(off.domain) as guest, moment(guest, number, when) as mortal:
+def _dies(off: Off, trace: Trace) -> bool:
+    with OfflineGuest(off.domain) as guest, traced(guest, trace) as mortal:
         try:
             by_name.revert(mortal, DISK, "s1", name="again")
         except Killed:

@@ -1,4 +1,4 @@
-"""A signal at every call of a snapshot with a freeze: the guest is thawed."""
+"""A signal at calls of a snapshot with a freeze: the guest is thawed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from qmpsnap.guests.qmp.guest import QmpGuest
 from tests.rig.agents import scripted_agent
 from tests.rig.rig import BASE, DISK, SERIAL
 from tests.rig.roads import MakeRig
-from tests.rig.signals import CALLS, Signalled, calls, signal_at_every_call
+from tests.rig.signals import CALLS, Signalled, calls, signal_at_calls
 from tests.rig.waiting import HANG_S
 
 INFO = {"type": "qcow2", "new_file": f"{BASE}.new", "snapshot_id": "new"}
@@ -44,8 +44,11 @@ def test_freeze(
                 content=content,
             )
 
-    found = signal_at_every_call(
-        monkeypatch, guests, lambda patched, kind, act: calls(patched, kind, act, CALLS)
+    found = signal_at_calls(
+        f"freeze, {policy}",
+        monkeypatch,
+        guests,
+        lambda patched, kind, act: calls(patched, kind, act, CALLS),
     )
     print(found)
     assert {"failed", "done"} == set(found)
