@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from qmpsnap.guests.offline.guest import OfflineGuest
     from qmpsnap.guests.qmp.guest import QmpGuest
     from qmpsnap.journal.file import Journal
+    from qmpsnap.journal.letter import Addressee
     from qmpsnap.operations.guards import Guard
     from qmpsnap.operations.guest import Guest
     from qmpsnap.operations.names import Snapshot, snapshots
@@ -63,6 +64,7 @@ __all__ = [  # noqa: RUF022  # most important first
     "OnError",
     "Guard",
     "Journal",
+    "Addressee",
     "Dialect",
     "QmpsnapError",
     "Refused",
@@ -85,6 +87,7 @@ _HOME: Final = {
     "guests.offline.guest": "OfflineGuest",
     "guests.qmp.guest": "QmpGuest",
     "journal.file": "Journal",
+    "journal.letter": "Addressee",
     "operations.guards": "Guard",
     "operations.guest": "Guest",
     "operations.names": "Snapshot snapshots",

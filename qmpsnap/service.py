@@ -14,19 +14,27 @@ volume service that takes it for failed would go on with the old file, while the
 new one. It is settled by the same call, given again. The same holds of a snapshot that is there
 and not as it should be (`QmpsnapError.stands`), or that is asked for again (`AlreadyActive`,
 `UnderWay`); its error says what to do.
+
+With an `Addressee` the update is a letter in the journal's database, which `delivery` sends until it
+is accepted. It is due before anything is looked at, and gets its content in the transaction that
+concludes the operation; while the operation is open, there is nothing to tell.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 
 from qmpsnap import status
 from qmpsnap.errors import QmpsnapError, Unknown
+from qmpsnap.journal.expected import Expected, expected
 from qmpsnap.journal.file import DEFAULT, Journal
+from qmpsnap.journal.folder import JournalUnusable
 from qmpsnap.journal.keep import UnderWay, answered, created, deleted
+from qmpsnap.journal.letter import Addressee, Content, Due
 from qmpsnap.journal.record import Conclusion, Request
 from qmpsnap.journal.resume import Settled
 from qmpsnap.operations.guards import Guard
@@ -65,6 +73,9 @@ class Update:
     """What was done; None where it was not, is not known to be, or was by an earlier call."""
     error: BaseException | None = None
     """Why there is no result."""
+    letter: str | None = None
+    """The letter in the journal that tells it. None: it has no addressee, or could not be written
+    down; whoever has to tell it sends the body."""
 
 
 Tell = Callable[[Update], object]
@@ -80,6 +91,7 @@ def volume_snapshot_create(
     dialect: Dialect | str = Dialect.SPEC,
     tell: Tell | None = None,
     journal: Journal | None = DEFAULT,
+    addressee: Addressee | None = None,
 ) -> Update:
     """
     Take a snapshot with Nova's arguments.
@@ -96,6 +108,7 @@ def volume_snapshot_create(
         tell: Called with the update, exactly once, before this returns or raises.
         journal: Where it is written down before it is done, by the caller's token where there is
             one; None: nowhere, and the notes say so.
+        addressee: Who waits for the update; it is stored until it has been accepted. Needs a journal.
 
     Returns:
         The update, of a failure as well: its `error` says why. Errors are not raised.
@@ -106,14 +119,20 @@ def volume_snapshot_create(
     """
 
     def work(call: _Call) -> None:
-        call.token = create_token(create_info)
         request, quiescence = create_request(volume_id, create_info), quiesce_as(quiesce)
         with call.opened(guest) as host, call.answering(journal, host, (request,)):
             (call.result,) = created(
-                journal, host, (request,), quiescence, allow=allow, token=call.token
+                journal,
+                host,
+                (request,),
+                quiescence,
+                allow=allow,
+                token=call.token,
+                letter=call.letter_id,
             )
 
-    return _told(Operation.CREATE, dialect, work, tell)
+    call = _Call(Operation.CREATE, lambda: create_token(create_info), journal, addressee)
+    return _told(call, dialect, work, tell)
 
 
 def volume_snapshot_delete(
@@ -130,6 +149,7 @@ def volume_snapshot_delete(
     progress: Progress | None = None,
     notices: Notices | None = None,
     journal: Journal | None = DEFAULT,
+    addressee: Addressee | None = None,
 ) -> Update:
     """
     Delete a snapshot with Nova's arguments. No file is removed: the volume service does that.
@@ -148,6 +168,7 @@ def volume_snapshot_delete(
         progress: Called at every look at the job.
         notices: Called with what is worth saying while the job runs.
         journal: As for `volume_snapshot_create`.
+        addressee: As there.
 
     Returns:
         The update, of a failure as well: its `error` says why. Errors are not raised.
@@ -157,7 +178,6 @@ def volume_snapshot_delete(
     """
 
     def work(call: _Call) -> None:
-        call.token = delete_token(delete_info)
         request = delete_asked(volume_id, snapshot_id, delete_info)
         with call.opened(guest) as host, call.answering(journal, host, request):
             call.result = deleted(
@@ -170,9 +190,11 @@ def volume_snapshot_delete(
                 allow=allow,
                 verify=verify,
                 token=call.token,
+                letter=call.letter_id,
             )
 
-    return _told(Operation.DELETE, dialect, work, tell)
+    call = _Call(Operation.DELETE, lambda: delete_token(delete_info), journal, addressee)
+    return _told(call, dialect, work, tell)
 
 
 def resumed(settled: Settled, dialect: Dialect = Dialect.SPEC) -> Mapping[str, object]:
@@ -210,13 +232,50 @@ def delete_asked(
 class _Call:
     """How far a call has come."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        operation: Operation,
+        token: Callable[[], str | None],
+        journal: Journal | None,
+        addressee: Addressee | None,
+    ) -> None:
+        if addressee is not None and journal is None:
+            raise ValueError("an update is stored in the journal, and there is none")
+        self.operation = operation
+        self._read_token, self._journal, self._addressee = token, journal, addressee
         self.token: str | None = None
+        self.letter: Expected | None = None
         self.began = False
         """Whether anything may have been sent to the guest."""
         self.result: Result | None = None
         self.before: Conclusion | None = None
         """What an earlier call came to that had the same token and asked for the same."""
+
+    @property
+    def letter_id(self) -> str | None:
+        """The letter that is due for it."""
+        return None if self.letter is None else self.letter.id
+
+    @contextmanager
+    def expected(self) -> Iterator[None]:
+        """Note who waits for the update, as long as the call lasts; with the token, if it is one."""
+        bad: BadRequest | None = None
+        try:
+            self.token = self._read_token()
+        except BadRequest as error:
+            bad = error
+        with ExitStack() as stack:
+            if self._addressee is not None and self._journal is not None:
+                due = Due(
+                    kind=self.operation.value,
+                    addressee=self._addressee,
+                    token=self.token,
+                    since=time.time(),
+                )
+                self.letter = stack.enter_context(expected(self._journal, due))
+            if bad is not None:
+                raise bad
+            yield
 
     @contextmanager
     def answering(self, journal: Journal | None, guest: Guest, request: Request) -> Iterator[None]:
@@ -243,35 +302,61 @@ class _Call:
 
 
 def _told(
-    operation: Operation,
-    dialect: Dialect | str,
-    work: Callable[[_Call], None],
-    tell: Tell | None,
+    call: _Call, dialect: Dialect | str, work: Callable[[_Call], None], tell: Tell | None
 ) -> Update:
     """Do the work, and tell what came of it, whatever that is."""
-    call, spoken = _Call(), Dialect.LEGACY
+    spoken = Dialect.LEGACY
     problem: BaseException | None = None
-    try:
-        spoken = Dialect(dialect)
-        work(call)
-    except BaseException as error:
-        problem = error
-        if not isinstance(error, (QmpsnapError, KeyboardInterrupt)):
-            log.exception("unforeseen, in a %s", operation)
-    if call.formats is not None:  # what came after it changes nothing any more
-        body = status.success(operation, call.formats, spoken, call.token)
-    elif problem is not None and call.began and _leaves_it_unknown(problem):
-        body = status.running(operation, spoken, call.token)
-    else:
-        body = status.failure(operation, spoken, call.token)
-    update = Update(
-        body=body, result=call.result, error=None if call.formats is not None else problem
-    )
+    with ExitStack() as stack:
+        try:
+            spoken = Dialect(dialect)
+            stack.enter_context(call.expected())
+            work(call)
+        except BaseException as error:
+            problem = error
+            if not isinstance(error, (QmpsnapError, KeyboardInterrupt)):
+                log.exception("unforeseen, in a %s", call.operation)
+        update = _update(call, spoken, problem)
     if tell is not None:
         tell(update)
     if problem is not None and _ends_more_than_the_call(problem):
         raise problem
     return update
+
+
+def _update(call: _Call, dialect: Dialect, problem: BaseException | None) -> Update:
+    content: Content | None = None
+    if call.formats is not None:  # what came after it changes nothing any more
+        content = Content(outcome="done", file_format=dict(call.formats))
+    elif problem is None or not call.began or not _leaves_it_unknown(problem):
+        content = Content(outcome="failed", why=None if problem is None else str(problem))
+    letter = call.letter_id
+    try:
+        if call.letter is not None and not _answered(call.letter, content, problem):
+            if call.formats is None:
+                content = None
+            else:  # its conclusion could not be written: whoever is told now is told again later
+                letter = None
+    except JournalUnusable:
+        log.exception("the update of a %s is not stored", call.operation)
+        letter = None
+    if content is None:
+        body = status.running(call.operation, dialect, call.token)
+    elif content.outcome == "done":
+        body = status.success(call.operation, content.file_format, dialect, call.token)
+    else:
+        body = status.failure(call.operation, dialect, call.token)
+    error = None if call.formats is not None else problem
+    return Update(body=body, result=call.result, error=error, letter=letter)
+
+
+def _answered(letter: Expected, content: Content | None, problem: BaseException | None) -> bool:
+    """Give a letter its content; False: it is not known yet."""
+    if content is not None:
+        return letter.answer(content)
+    if isinstance(problem, AlreadyActive):
+        letter.give_up(f"{problem}. {problem.way_out}")
+    return False
 
 
 def _leaves_it_unknown(error: BaseException) -> bool:

@@ -13,8 +13,9 @@ from qmpsnap.cli.connection import Road
 from qmpsnap.cli.output import Drawing, draw, say, show, timeline_option
 from qmpsnap.cli.tables import Table
 from qmpsnap.cli.units import seconds_text
-from qmpsnap.journal.file import KEEP, Journal
+from qmpsnap.journal.file import Journal
 from qmpsnap.journal.record import Entry
+from qmpsnap.journal.store import KEEP
 
 
 @click.command(cls=Command, examples=("log", "log web1 vda", "log -o svg > history.svg"))

@@ -18,7 +18,6 @@ from typing import Final
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.formats.layers import Disk, Disks
 from qmpsnap.guests.files.door import FileFailed, take_file
-from qmpsnap.journal.file import Store
 from qmpsnap.journal.folder import JournalUnusable
 from qmpsnap.journal.identities import seen_all
 from qmpsnap.journal.kept import kept_by
@@ -36,6 +35,7 @@ from qmpsnap.journal.record import (
     dumps,
     who,
 )
+from qmpsnap.journal.store import Store
 from qmpsnap.operations import merge, snapshot
 from qmpsnap.operations.guards import Surroundings
 from qmpsnap.operations.guest import Composer, Files, Guest, Outline, SnapshotSteps, State
@@ -78,6 +78,7 @@ class Recorder:
         wishes: Wishes,
         *,
         token: str | None = None,
+        letter: str | None = None,
         goes_on: Entry | None = None,
         hold: Callable[[str], object] | None = None,
         others: Collection[Entry] = (),
@@ -91,12 +92,14 @@ class Recorder:
             request: What was asked for.
             wishes: How.
             token: The caller's name for the operation.
+            letter: The letter that is due for it.
             goes_on: The operation that is gone on with; None: a new one.
             hold: Called with its id before it begins, to keep others off it.
             others: The open operations; on their files nothing is begun.
         """
         self._guest, self._store = guest, store
         self._asked = request, wishes, token
+        self._letter = letter
         self._hold, self._others = hold, others
         self._name: str | None = None
         self.record = None if goes_on is None else goes_on.record
@@ -276,7 +279,7 @@ class Recorder:
             if self._is_written:
                 self._store.go_on(self.record.id, answers, acts)
             else:
-                self._store.begin(self.record, acts)
+                self._store.begin(self.record, acts, self._letter)
                 self._is_written = True
         except JournalUnusable as error:
             self._answers = answers

@@ -14,16 +14,17 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import Final
 
-from qmpsnap.errors import Failed, Refused
+from qmpsnap.errors import Failed, QmpsnapError, Refused
 from qmpsnap.guests.files.locks import DiskLocked
 from qmpsnap.journal.door import Recorder
-from qmpsnap.journal.file import Journal, Store
+from qmpsnap.journal.file import Journal
 from qmpsnap.journal.hold import held
 from qmpsnap.journal.kept import knowing
 from qmpsnap.journal.markers import OperationOpen, check_unmarked, what_of
 from qmpsnap.journal.outlook import Way, outlook
 from qmpsnap.journal.record import Conclusion, Entry, Outcome, Request, Wishes, conclusion_of
 from qmpsnap.journal.resume import settle
+from qmpsnap.journal.store import Store
 from qmpsnap.operations import merge, snapshot
 from qmpsnap.operations.clear import cleared_alone
 from qmpsnap.operations.guards import Guard
@@ -32,6 +33,7 @@ from qmpsnap.operations.job.loop import Tell
 from qmpsnap.operations.merge import Progress
 from qmpsnap.operations.options import DEFAULT_OPTIONS, MergeOptions
 from qmpsnap.operations.outcome import ChainUnexpected, HeaderWrong, Result, XmlBehind
+from qmpsnap.operations.plan_snapshot import AlreadyActive
 from qmpsnap.operations.quiesce import NEVER, Quiesce
 from qmpsnap.operations.requests import CreateRequest, DeleteRequest, NamedDeleteRequest
 from qmpsnap.operations.where import Where, where_of
@@ -86,6 +88,7 @@ def created(
     *,
     allow: Collection[Guard] = (),
     token: str | None = None,
+    letter: str | None = None,
 ) -> tuple[Result, ...]:
     """
     Take a snapshot, and write it down; see `snapshot.create_all`.
@@ -98,7 +101,7 @@ def created(
     def work(host: Guest, begins: Begins | None) -> Sequence[Result]:
         return snapshot.create_all(host, requests, quiesce, allow=allow, begins=begins)
 
-    return _kept(journal, guest, requests, Wishes(allow=tuple(allow)), token, work)
+    return _kept(journal, guest, requests, Wishes(allow=tuple(allow)), token, letter, work)
 
 
 def deleted(
@@ -113,6 +116,7 @@ def deleted(
     verify: bool = False,
     remove: bool = False,
     token: str | None = None,
+    letter: str | None = None,
 ) -> Result:
     """
     Delete a snapshot, and write it down; see `merge.delete`.
@@ -137,7 +141,7 @@ def deleted(
         return (done,)
 
     wishes = Wishes(options=options, allow=tuple(allow), remove=remove)
-    (done,) = _kept(journal, guest, request, wishes, token, work)
+    (done,) = _kept(journal, guest, request, wishes, token, letter, work)
     return done
 
 
@@ -147,6 +151,7 @@ def _kept(
     request: Request,
     wishes: Wishes,
     token: str | None,
+    letter: str | None,
     work: Work,
 ) -> tuple[Result, ...]:
     if journal is None:
@@ -155,9 +160,9 @@ def _kept(
         )
     with journal.opened() as store:
         try:
-            return _written_down(journal, store, guest, request, wishes, token, work)
+            return _written_down(journal, store, guest, request, wishes, token, letter, work)
         except DiskLocked as error:
-            raise _told_apart(store, request, error) from error
+            raise _told_apart(store, request, letter, error) from error
 
 
 def _written_down(
@@ -167,12 +172,15 @@ def _written_down(
     request: Request,
     wishes: Wishes,
     token: str | None,
+    letter: str | None,
     work: Work,
 ) -> tuple[Result, ...]:
     guest = knowing(guest, store)
     goes_on, finished = _settled_before(journal, store, guest, request)
     if finished:
         return finished
+    if goes_on is not None and letter is not None:
+        store.letters.join(letter, goes_on.record.id, time.time())
     with ExitStack() as stack:
         recorder = Recorder(
             guest,
@@ -180,6 +188,7 @@ def _written_down(
             request,
             wishes,
             token=token,
+            letter=letter,
             goes_on=goes_on,
             hold=lambda id_: stack.enter_context(held(journal.opened_folder, id_)),
             others=store.open_entries(),
@@ -188,6 +197,8 @@ def _written_down(
             done = work(recorder, recorder.begins)
         except BaseException as error:
             outcome = outcome_of(error)
+            if letter is not None and _may_be_done(error):
+                outcome = None  # it must not be told as a failure: `resume` tells
             if outcome is not None and recorder.has_begun:
                 recorder.unmark()
                 recorder.concludes(conclusion_of(outcome, time.time(), error=error))
@@ -201,10 +212,15 @@ def _written_down(
     )
 
 
-def _told_apart(store: Store, request: Request, error: DiskLocked) -> DiskLocked:
-    """Whether it is this very request that somebody is at work on."""
-    if any(one.record.request == request for one in store.open_entries()):
-        return UnderWay(error.path, error.who)
+def _told_apart(
+    store: Store, request: Request, letter: str | None, error: DiskLocked
+) -> DiskLocked:
+    """Whether it is this very request that somebody is at work on; what comes of it answers both."""
+    for one in store.open_entries():
+        if one.record.request == request:
+            if letter is not None:
+                store.letters.join(letter, one.record.id, time.time())
+            return UnderWay(error.path, error.who)
     return error
 
 
@@ -256,6 +272,11 @@ def _settled_before(
 def _is_same_guest(one: Where, other: Where) -> bool:
     """Whether two ways may lead to one guest; one may have been off."""
     return one.guest == other.guest and (one.at == other.at or one.guest is not None)
+
+
+def _may_be_done(error: BaseException) -> bool:
+    """Whether what was asked for may be there all the same; see `QmpsnapError.stands`."""
+    return isinstance(error, AlreadyActive) or (isinstance(error, QmpsnapError) and error.stands)
 
 
 def outcome_of(error: BaseException) -> Outcome | None:

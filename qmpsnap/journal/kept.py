@@ -14,8 +14,9 @@ from typing import Any, cast
 
 from qmpsnap.formats.layers import Disk
 from qmpsnap.guests.files.identity import identity
-from qmpsnap.journal.file import Journal, Store
+from qmpsnap.journal.file import Journal
 from qmpsnap.journal.record import Kept, Record
+from qmpsnap.journal.store import Store
 from qmpsnap.operations.guards import Surroundings
 from qmpsnap.operations.guest import Guest
 

@@ -22,12 +22,13 @@ from qmpsnap.errors import Failed, QmpsnapError, Refused, Unknown, Unreachable
 from qmpsnap.guests.files.door import take_file
 from qmpsnap.guests.files.steps import discard_steps
 from qmpsnap.journal.door import Recorder
-from qmpsnap.journal.file import Journal, Store
+from qmpsnap.journal.file import Journal
 from qmpsnap.journal.hold import held
 from qmpsnap.journal.kept import knowing
 from qmpsnap.journal.markers import beside
 from qmpsnap.journal.outlook import Outlook, Way, candidates, old_name, outlook
 from qmpsnap.journal.record import Entry, Outcome, Record, conclusion_of
+from qmpsnap.journal.store import Store
 from qmpsnap.monitor.memory import qemu_process
 from qmpsnap.monitor.virt import GuestNotFound
 from qmpsnap.operations import finish, snapshot

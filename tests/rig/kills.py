@@ -18,10 +18,11 @@ import pytest
 
 from qmpsnap.errors import QmpsnapError, Refused
 from qmpsnap.guests.files import door
-from qmpsnap.journal.file import Journal, Store
+from qmpsnap.journal.file import Journal
 from qmpsnap.journal.keep import created, deleted
 from qmpsnap.journal.record import Entry, Record
 from qmpsnap.journal.resume import Settled, Take
+from qmpsnap.journal.store import Store
 from qmpsnap.operations.guest import Guest
 from qmpsnap.operations.job.states import JobView
 from qmpsnap.operations.merge import delete

@@ -11,8 +11,10 @@ import pytest
 import qmpsnap
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.journal import keep
-from qmpsnap.journal.file import Journal, JournalUnwritable, Store
+from qmpsnap.journal.file import Journal
 from qmpsnap.journal.record import Entry
+from qmpsnap.journal.schema import JournalUnwritable
+from qmpsnap.journal.store import Store
 from qmpsnap.monitor.base import CommandFailed, LostInMidCommand
 from qmpsnap.operations.guest import NotFlushed
 from qmpsnap.operations.job.states import JobFailed, JobStatus, JobView

@@ -10,14 +10,9 @@ from pathlib import Path
 import pytest
 
 from qmpsnap.guests.files.mounts import file_system
-from qmpsnap.journal import file
-from qmpsnap.journal.file import (
-    Journal,
-    JournalDamaged,
-    JournalNewer,
-    JournalUnwritable,
-    Store,
-)
+from qmpsnap.journal import schema
+from qmpsnap.journal import store as stores
+from qmpsnap.journal.file import Journal
 from qmpsnap.journal.folder import (
     JournalUnusable,
     StateOnNetwork,
@@ -25,6 +20,8 @@ from qmpsnap.journal.folder import (
     state_folder,
 )
 from qmpsnap.journal.record import Conclusion
+from qmpsnap.journal.schema import JournalDamaged, JournalNewer, JournalUnwritable
+from qmpsnap.journal.store import Store
 from tests.unit.journal_samples import act, merging
 
 GOLDEN = Path(__file__).parents[2] / "fixtures" / "journal"
@@ -104,8 +101,8 @@ class TestStore:
 
 class TestPruned:
     def test_old_and_many(self, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(file, "KEEP", 2)
-        now = 10 * file.KEEP_S
+        monkeypatch.setattr(stores, "KEEP", 2)
+        now = 10 * stores.KEEP_S
         with journal.opened() as store:
             store.begin(merging("open", begun=1.0), [act(1)])
             for number in range(4):
@@ -114,7 +111,7 @@ class TestPruned:
                 store.conclude(record, Conclusion(outcome="finished", ended=now + number))
             assert [one.record.id for one in store.entries()] == ["open", "new2", "new3"]
             store.begin(merging("last"), [])
-            later = now + file.KEEP_S + 3
+            later = now + stores.KEEP_S + 3
             store.conclude(merging("last"), Conclusion(outcome="finished", ended=later))
             assert {one.record.id for one in store.entries()} == {"open", "new3", "last"}
             acts = store._database.execute("SELECT operation FROM act").fetchall()
@@ -166,8 +163,8 @@ class TestRefused:
 
     def test_newer(self, journal: Journal) -> None:
         filled(journal)
-        _pragma(journal.path, f"user_version={file.VERSION + 1}")
-        with pytest.raises(JournalNewer, match="version 2"):
+        _pragma(journal.path, f"user_version={schema.VERSION + 1}")
+        with pytest.raises(JournalNewer, match=f"version {schema.VERSION + 1}"):
             journal.opened()
         with pytest.raises(JournalNewer):
             journal.looked_into()
@@ -228,7 +225,7 @@ def test_every_version_that_was_ever_written_is_read(path: Path, journal: Journa
 
 
 def test_there_is_one_of_this_version() -> None:
-    assert (GOLDEN / f"{file.VERSION}.db").is_file()
+    assert (GOLDEN / f"{schema.VERSION}.db").is_file()
 
 
 class TestFolder:

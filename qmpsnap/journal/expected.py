@@ -1,0 +1,94 @@
+"""
+A letter is due from the moment a call arrives, and while it runs the call holds it.
+
+A call that dies before its operation has begun leaves a letter that nobody holds and that tells of
+no operation: nothing was touched, and that is what is told. One that dies later leaves an open
+operation, which `resume` settles; with it the letter gets its content.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from qmpsnap.journal.file import Journal
+from qmpsnap.journal.hold import OperationBusy, held
+from qmpsnap.journal.letter import DUE, Content, Due
+
+ABANDONED: Final = Content(
+    outcome="failed", why="its process ended, or lost the guest, before anything was touched"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """A letter that is due, and held."""
+
+    journal: Journal
+    id: str
+
+    def answer(self, content: Content) -> bool:
+        """
+        Write down what is to be told.
+
+        Returns:
+            False while its operation is open: `resume` tells.
+
+        Raises:
+            JournalUnusable: It is not written down.
+        """
+        with self.journal.opened() as store:
+            store.letters.answer(self.id, content, time.time())
+            (letter,) = store.letters.find((), ids=(self.id,))
+        return letter.state != "due"
+
+    def give_up(self, why: str) -> None:
+        """
+        Leave it to a person: nothing that can be told would be true.
+
+        Raises:
+            JournalUnusable: It is not written down.
+        """
+        with self.journal.opened() as store:
+            store.letters.note(self.id, "dead", answer=why, now=time.time())
+
+
+@contextmanager
+def expected(journal: Journal, due: Due) -> Iterator[Expected]:
+    """
+    Note that the volume service waits for an update, and hold that for the length of a block.
+
+    Raises:
+        JournalUnusable: It cannot be written down; nothing was touched.
+    """
+    id_ = secrets.token_hex(8)
+    with held(journal.opened_folder, _lock(id_)):
+        with journal.opened() as store:
+            store.letters.expect(id_, due)
+        yield Expected(journal, id_)
+
+
+def answer_abandoned(journal: Journal) -> None:
+    """
+    Write down, for every letter that nobody holds and that tells of no operation, that it failed.
+
+    Raises:
+        JournalUnusable: It is not written down.
+    """
+    with journal.opened() as store:
+        for letter in store.letters.find(DUE):
+            if letter.operation is not None:
+                continue
+            try:
+                with held(journal.opened_folder, _lock(letter.id)):
+                    store.letters.answer(letter.id, ABANDONED, time.time())
+            except OperationBusy:
+                continue
+
+
+def _lock(id_: str) -> str:
+    return f"letter-{id_}"

@@ -1,0 +1,227 @@
+"""Nova's two calls with somebody who waits: what is stored for him, whatever comes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qmpsnap.errors import Unreachable
+from qmpsnap.formats.layers import Disks
+from qmpsnap.journal.expected import answer_abandoned
+from qmpsnap.journal.file import Journal
+from qmpsnap.journal.letter import Addressee, Content, Letter
+from qmpsnap.journal.resume import settle
+from qmpsnap.journal.schema import JournalUnwritable
+from qmpsnap.journal.store import Store
+from qmpsnap.monitor.base import LostInMidCommand
+from qmpsnap.operations.guest import Guest
+from qmpsnap.operations.job.states import JobStatus, JobView
+from qmpsnap.operations.quiesce import NotThawed
+from qmpsnap.service import Update, volume_snapshot_create, volume_snapshot_delete
+from qmpsnap.status import ACTION
+from tests.unit import samples
+from tests.unit.fake_guest import FakeGuest
+
+CREATE_INFO = {"type": "qcow2", "new_file": "volume-1.new", "snapshot_id": "new", "id": "token"}
+DELETE_INFO = {
+    "type": "qcow2",
+    "file_to_merge": "volume-1.s1",
+    "merge_target_file": "volume-1",
+    "operation": "token",
+}
+WHO = Addressee(snapshot="s", volume="1", project="p", after={"instance": "i"})
+CREATED = Content(outcome="done", file_format={"volume-1.new": "qcow2"})
+DELETED = Content(outcome="done", file_format={"volume-1": "raw"})
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    tmp_path.chmod(0o700)
+    return Journal(tmp_path)
+
+
+def guest(*views: JobView) -> FakeGuest:
+    return FakeGuest(samples.guest(samples.disk(3)), *views)
+
+
+def create(guest: Any, journal: Journal | None, **changes: Any) -> Update:
+    return volume_snapshot_create(guest, "1", CREATE_INFO | changes, journal=journal, addressee=WHO)
+
+
+def delete(guest: Any, journal: Journal | None, **changes: Any) -> Update:
+    info = DELETE_INFO | changes
+    return volume_snapshot_delete(guest, "1", "s", info, journal=journal, addressee=WHO)
+
+
+def letters(journal: Journal) -> tuple[Letter, ...]:
+    with journal.opened() as store:
+        return store.letters.find(())
+
+
+def only(journal: Journal) -> Letter:
+    (letter,) = letters(journal)
+    return letter
+
+
+def status(update: Update) -> object:
+    inner = update.body[ACTION]
+    assert isinstance(inner, dict)
+    return inner["status"]
+
+
+def test_done(journal: Journal) -> None:
+    update = create(guest(), journal)
+    letter = only(journal)
+    assert (letter.id, letter.state, letter.content) == (update.letter, "waiting", CREATED)
+    assert (letter.due.kind, letter.due.token, letter.due.addressee) == ("create", "token", WHO)
+    assert letter.operation == "token"
+
+
+def test_a_delete(journal: Journal) -> None:
+    delete(guest(), journal)
+    assert (only(journal).due.kind, only(journal).content) == ("delete", DELETED)
+
+
+def test_the_job_failed(journal: Journal) -> None:
+    update = delete(guest(JobView(status=JobStatus.CONCLUDED, error="No space left")), journal)
+    content = only(journal).content
+    assert content is not None
+    assert content.outcome == "failed"
+    assert "No space left" in (content.why or "")
+    assert status(update) == "error_deleting"
+
+
+@pytest.mark.parametrize("changes", [{"type": "raw"}, {"id": 7}])
+def test_arguments_that_make_no_sense(journal: Journal, changes: dict[str, Any]) -> None:
+    update = create(guest(), journal, **changes)
+    letter = only(journal)
+    assert letter.content is not None
+    assert (letter.content.outcome, letter.operation, letter.id) == ("failed", None, update.letter)
+
+
+def test_a_guest_that_is_gone(journal: Journal) -> None:
+    @contextmanager
+    def opener() -> Iterator[Guest]:
+        raise Unreachable
+        yield
+
+    create(opener, journal)
+    content = only(journal).content
+    assert content is not None
+    assert content.outcome == "failed"
+
+
+def test_it_is_due_before_the_guest_is_looked_for(journal: Journal) -> None:
+    seen: list[Letter] = []
+
+    @contextmanager
+    def opener() -> Iterator[Guest]:
+        seen.append(only(journal))
+        answer_abandoned(journal)  # somebody else's sender: this call lives
+        yield guest()
+
+    create(opener, journal)
+    assert [one.state for one in seen] == ["due"]
+    assert only(journal).content == CREATED
+
+
+class TestUnknown:
+    """Never told as an error: `resume` settles it, and one update goes out."""
+
+    def test_resume_tells(self, journal: Journal) -> None:
+        fake = guest()
+        fake.fails_after["switch"] = LostInMidCommand("transaction", "gone")
+        there = fake.readings
+        fake.readings = [Disks(guest=None, disks=())]
+        update = create(fake, journal)
+        assert (status(update), only(journal).state) == ("creating", "due")
+        answer_abandoned(journal)
+        assert only(journal).state == "due"
+        fake.readings = there
+        with journal.opened() as store:
+            (entry,) = store.open_entries()
+        assert settle(journal, entry, fake).outcome == "finished"
+        assert (only(journal).state, only(journal).content) == ("waiting", CREATED)
+
+    def test_one_that_stands(self, journal: Journal) -> None:
+        """The snapshot is there, and the guest stays frozen."""
+        fake = guest()
+        fake.fails["thaw"] = NotThawed("no answer")
+        update = volume_snapshot_create(
+            fake, "1", CREATE_INFO, quiesce="require", journal=journal, addressee=WHO
+        )
+        assert isinstance(update.error, NotThawed)
+        assert (status(update), only(journal).state) == ("creating", "due")
+        with journal.opened() as store:
+            (entry,) = store.open_entries()
+        settle(journal, entry, fake)
+        assert only(journal).content == CREATED
+
+    def test_nothing_was_begun(self, journal: Journal) -> None:
+        fake = guest()
+        fake.fails["read"] = LostInMidCommand("query-block", "gone")
+        assert status(create(fake, journal)) == "creating"
+        answer_abandoned(journal)
+        content = only(journal).content
+        assert content is not None
+        assert content.outcome == "failed"
+
+    def test_ctrl_c(self, journal: Journal) -> None:
+        fake = guest(JobView(status=JobStatus.RUNNING))
+        fake.fails["wait"] = KeyboardInterrupt()
+        with pytest.raises(BaseException):  # noqa: B017, PT011  # Interrupted, tested elsewhere
+            delete(fake, journal)
+        assert only(journal).state == "due"
+
+    def test_it_is_there_and_nobody_knows_since_when(self, journal: Journal) -> None:
+        fake = guest()
+        volume_snapshot_create(fake, "1", CREATE_INFO, journal=None)
+        update = create(fake, journal)
+        assert status(update) == "creating"
+        letter = only(journal)
+        assert (letter.state, letter.content) == ("dead", None)
+        assert "volume-1.new" in (letter.answer or "")
+
+
+class TestAskedAgain:
+    def test_of_what_was_finished(self, journal: Journal) -> None:
+        fake = guest()
+        create(fake, journal)
+        update = create(fake, journal)
+        assert update.error is None
+        assert [one.content for one in letters(journal)] == [CREATED, CREATED]
+
+
+class TestNotWritten:
+    def test_at_the_beginning_nothing_is_touched(
+        self, journal: Journal, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(*_: object) -> None:
+            raise JournalUnwritable("journal.db", "database or disk is full")
+
+        monkeypatch.setattr("qmpsnap.journal.letters.Letters.expect", full)
+        fake = guest()
+        update = create(fake, journal)
+        assert isinstance(update.error, JournalUnwritable)
+        assert (status(update), update.letter, fake.calls) == ("error", None, [])
+
+    def test_at_the_end_the_body_is_to_be_sent(
+        self, journal: Journal, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(*_: object) -> None:
+            raise JournalUnwritable("journal.db", "database or disk is full")
+
+        monkeypatch.setattr(Store, "conclude", full)
+        update = create(guest(), journal)
+        assert (status(update), update.letter) == ("creating_compute_complete", None)
+        assert only(journal).state == "due"
+        monkeypatch.setattr("qmpsnap.journal.letters.Letters.answer", full)
+        assert create(guest(), journal, id="other").letter is None
+
+    def test_there_has_to_be_one(self) -> None:
+        with pytest.raises(ValueError, match="journal"):
+            create(guest(), None)
