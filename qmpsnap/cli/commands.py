@@ -17,6 +17,7 @@ COMMANDS: Final[Mapping[str, Mapping[str, Entry]]] = {
             "qmpsnap.cli.chain:chain", "Every layer with format, witnesses and verdict."
         ),
         "list": Entry("qmpsnap.cli.list:list_", "Snapshots of a guest's disks."),
+        "watch": Entry("qmpsnap.cli.watch:watch", "Chains and jobs of a guest as they change."),
         "explain": Entry("qmpsnap.cli.explain:explain", "Who uses a file, and whether it may go."),
         "orphans": Entry("qmpsnap.cli.orphans:orphans", "Files beside a chain that nobody uses."),
     },

@@ -126,11 +126,12 @@ def snapshot_list(
 
 def jobs(found: Iterable[JobReport], rates: Mapping[str, Rates]) -> Table:
     """One row a job."""
-    rows = [_job(one, rates.get(one.id)) for one in found]
+    rows = [job_cells(one, rates.get(one.id)) for one in found]
     return Table(("JOB", "TYPE", "DISK", "STATUS", "DONE", "RATE", "LEFT", "LIMIT", ""), rows)
 
 
-def _job(job: JobReport, rates: Rates | None) -> tuple[object, ...]:
+def job_cells(job: JobReport, rates: Rates | None) -> tuple[object, ...]:
+    """One row of the table of jobs."""
     from qmpsnap.operations.job.states import IoStatus
 
     view = job.view

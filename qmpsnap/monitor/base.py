@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Final, Protocol
 
 from qmpsnap.errors import Failed, Unknown, Unreachable
@@ -198,3 +198,19 @@ def reading() -> Iterator[None]:
         yield
     except Unknown as error:
         raise LostWhileReading(str(error)) from error
+
+
+def stirred(events: SimpleQueue[Event], timeout: float) -> bool:
+    """
+    Sleep until there is an event, or the time (seconds) is over; takes all that there are.
+
+    Raises:
+        ConnectionLost: One of them says so.
+    """
+    heard = False
+    try:
+        while events.get(timeout=0 if heard else timeout).name != CONNECTION_LOST:
+            heard = True
+    except Empty:
+        return heard
+    raise ConnectionLost("query-jobs", "QEMU closed the connection")

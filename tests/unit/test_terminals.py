@@ -16,7 +16,7 @@ from typing import Final
 
 import pytest
 
-from qmpsnap.cli import explain, guests, orphans, views
+from qmpsnap.cli import explain, guests, orphans, views, watch
 from qmpsnap.cli.every_guest import Answer, Domain
 from qmpsnap.cli.output import show_text
 from qmpsnap.cli.tables import Screen, Table
@@ -58,6 +58,7 @@ VIEWS: Final[dict[str, View]] = {
             [guests.Row(domain=_DOMAIN, answer=Answer(seen=_SEEN, found=(), uuid=None), found=())]
         )
     ],
+    "watch": lambda here: watch.view(watch.Now(at=1.8e9, guest="web1", disks=(DISK,)), here),
     "orphans": lambda here: orphans.view(ASKED, [LEFT], {LEFT.path: FILES[PATH]}, here),
     "explain": lambda here: explain.view(
         PATH, USED, ASKED, [explain.Place(guest="web1", disk=DISK, position=0)], FILES[PATH], here

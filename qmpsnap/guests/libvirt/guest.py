@@ -38,7 +38,7 @@ from qmpsnap.guests.qmp.outline import outlines
 from qmpsnap.guests.reader import MAX_STALL_S, GuestWouldStall, Reader, StreamLingers
 from qmpsnap.guests.reconnect import connect_again
 from qmpsnap.guests.settled import settled
-from qmpsnap.monitor.base import CommandFailed, reading
+from qmpsnap.monitor.base import CommandFailed, reading, stirred
 from qmpsnap.monitor.memory import qemu_process
 from qmpsnap.monitor.passthrough import (
     GuestNotRunning,
@@ -64,6 +64,8 @@ SAFE_LAYERS: Final = 256
 """Layers of all disks up to which a nested reply stays far below libvirt's 10 MiB."""
 ASK_S: Final = 0.2
 """Seconds between two looks at a job where no event is to be expected."""
+WITHOUT_EVENTS_S: Final = 1.0
+"""The same where nobody waits for its end."""
 RECONNECT_S: Final = 15.0
 """How long libvirtd may take to be there again after the connection was lost: a restart."""
 
@@ -320,6 +322,17 @@ class LibvirtGuest(Closable):
             self._monitor.events.get()
         self._follows = True
         self._listen()
+
+    def listen(self) -> None:
+        """Hear of all jobs from now on."""
+        self._listen()
+
+    def stirred(self, timeout: float) -> bool:
+        """Sleep until something happens to any job, or the time (seconds) is over; whether it did."""
+        if not self._hears:
+            time.sleep(min(timeout, WITHOUT_EVENTS_S))
+            return True
+        return stirred(self._monitor.events, timeout)
 
     def _listen(self) -> None:
         """

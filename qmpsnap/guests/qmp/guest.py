@@ -39,6 +39,7 @@ from qmpsnap.monitor.base import (
     LostWhileReading,
     Monitor,
     reading,
+    stirred,
 )
 from qmpsnap.monitor.memory import qemu_process
 from qmpsnap.operations.guards import Surroundings
@@ -243,6 +244,18 @@ class QmpGuest(Closable):
         """See `Jobs.follow`: every event is queued from the first; what was said before is dropped."""
         while not self._monitor.events.empty():
             self._monitor.events.get()
+
+    def listen(self) -> None:
+        """Hear of all jobs from now on: a monitor of its own tells of them by itself."""
+
+    def stirred(self, timeout: float) -> bool:
+        """
+        Sleep until something happens to any job, or the time (seconds) is over; whether it did.
+
+        Raises:
+            ConnectionLost: QEMU has ended.
+        """
+        return stirred(self._monitor.events, timeout)
 
     def wait(self, job: str, timeout: float) -> Heard:
         """
