@@ -22,7 +22,7 @@ from qmpsnap.cli.main import run
 from qmpsnap.demo.embed import embedded_connection
 from qmpsnap.monitor import virt
 from tests.openstack.rig.rig import can_run
-from tests.rig import linux, sampling
+from tests.rig import linux, postgresql, sampling
 from tests.rig.daemon import which
 from tests.rig.embedded import embed_root
 from tests.rig.lending import lent
@@ -52,6 +52,10 @@ _NEEDS: dict[str, tuple[Callable[[], object], str]] = {
         lambda: linux.is_there() and shutil.which("qemu-system-x86_64") and find_spec("libvirt"),
         "what the tiers qemu and libvirt need, Debian's e2fsprogs, and run .ci/guest",
     ),
+    "ledger": (
+        lambda: find_spec("sqlalchemy") and postgresql.programs(),
+        "SQLAlchemy (the extra openstack) and Debian's postgresql",
+    ),
     "chaos": (
         lambda: find_spec("libvirt") and shutil.which("qemu-system-x86_64"),
         "what the tiers qemu and libvirt need",
@@ -68,6 +72,7 @@ _TIER_OF_FOLDER = {
     "security": "security",
     "chaos": "chaos",
     "openstack": "openstack",
+    "ledger": "ledger",
     "layouts": "qemu",
     "layouts_libvirt": "libvirt",
     "live/only_qmp": "qemu",

@@ -1,0 +1,61 @@
+"""What every part of the ledger does with a connection."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import IntegrityError
+
+from qmpsnap.ledger import tables
+
+
+class OnConnection:
+    """
+    Part of a ledger, in the transaction of a connection.
+
+    Args:
+        connection: Its transaction is the caller's to commit.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+
+    def lock(self, volume: str) -> None:
+        """
+        Wait for whoever else writes to this volume, until the end of its transaction.
+
+        A change of a row, so that SQLite takes its lock as well, and before anything is read.
+        """
+        grow = (
+            sa.update(tables.volumes)
+            .where(tables.volumes.c.volume == volume)
+            .values(turn=tables.volumes.c.turn + 1)
+        )
+        add = sa.insert(tables.volumes).values(volume=volume, turn=1)
+        self._change_or_add(grow, add)
+
+    def _change_or_add(self, change: sa.Update, add: sa.Insert) -> None:
+        """Change a row; add it where there is none, though another process may do so as well."""
+        if self.connection.execute(change).rowcount:
+            return
+        try:
+            with self.connection.begin_nested():
+                self.connection.execute(add)
+        except Exception as error:
+            if not is_duplicate(error):
+                raise
+            self.connection.execute(change)
+
+
+def is_duplicate(error: Exception) -> bool:
+    """Whether a row was there already; oslo.db has a class of its own for it."""
+    if type(error).__name__ == "DBDuplicateEntry":
+        return True
+    return isinstance(error, IntegrityError)
+
+
+def now() -> datetime:
+    """The time, as rows have it."""
+    return datetime.now(UTC)

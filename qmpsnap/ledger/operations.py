@@ -1,0 +1,236 @@
+"""
+What the volume service does with an operation, from the intent to its end.
+
+    begin → (make the file) → hand_over → call compute … answer … → record
+          → (.info, connection_info) → removed → (unlink) → finish
+
+Each is one transaction; between any two of them the process may die. `open_operations` and
+`machine.after_a_restart` then say what is left to do, and each of these may be called again.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import replace
+
+from qmpsnap.errors import Refused
+from qmpsnap.ledger.chain import chain_of, effect
+from qmpsnap.ledger.files import Files
+from qmpsnap.ledger.judge import recorded
+from qmpsnap.ledger.machine import TABLE, Event, State
+from qmpsnap.ledger.values import (
+    Difference,
+    File,
+    Intent,
+    Kind,
+    Operation,
+    Place,
+    Snapshot,
+    Statement,
+)
+
+
+class OperationUnsettled(Refused):
+    """Another operation on the volume is under way."""
+
+    msg = (
+        "volume {self.volume}: the {self.kind} of snapshot {self.snapshot} ({self.token}) is not "
+        "settled, it is {self.state}"
+    )
+    remedy = (
+        "Give the same request again, which takes it up; or, once it is certain that no compute "
+        "host is at work on it, `qmpsnap ledger settle {self.token}`."
+    )
+
+    volume: str
+    snapshot: str
+    kind: str
+    token: str
+    state: str
+
+
+class OutOfTurn(Refused):
+    """The state of a snapshot does not allow this."""
+
+    msg = "snapshot {self.snapshot} is {self.state}, which {self.event} does not follow"
+    remedy = "`qmpsnap ledger show` tells who has control of it. Nothing was changed."
+
+    snapshot: str
+    state: str
+    event: str
+
+
+class Operations(Files):
+    """Operations, in the hands of the volume service."""
+
+    def begin(self, intent: Intent, token: str | None = None) -> Operation:
+        """
+        Write down what is going to be done, before anybody is asked to do it.
+
+        The same request, given again while it is not settled, gets the operation that stands there
+        already (`again`), with its token.
+
+        Args:
+            intent: Files by bare name.
+            token: None: a new one.
+
+        Raises:
+            OperationUnsettled: Another operation on the volume is not settled.
+            OutOfTurn: The snapshot is not in a state to begin this in.
+            ChainUnknown, DoesNotFit: It does not fit the chain that the ledger knows.
+        """
+        self.lock(intent.volume)
+        for one in self.open_operations(volume=intent.volume):
+            if replace(one.intent, host=intent.host) == intent:
+                return replace(one, again=True)
+            state = self._of(one).state
+            raise OperationUnsettled(one.volume, one.snapshot, one.kind, one.token, state.word)
+        creates = intent.kind is Kind.CREATE
+        event = Event.BEGIN_CREATE if creates else Event.BEGIN_DELETE
+        before = self.snapshot(intent.snapshot)
+        state_before = None if before is None else before.state
+        if (state_before, event) not in TABLE:
+            word = "not known" if state_before is None else state_before.word
+            raise OutOfTurn(intent.snapshot, word, event)
+        if intent.kind is not Kind.NOTHING:
+            effect(chain_of(intent.volume, self._newest(intent.volume, lock=True)), intent)
+        operation = self._intend(intent, token or str(uuid.uuid4()))
+        after = TABLE[state_before, event]
+        self._put(intent.volume, intent.snapshot, after, operation.token, "")
+        return operation
+
+    def adopt(self, volume: str, snapshot: str, state: State = State.AVAILABLE) -> None:
+        """Take a snapshot over that was made without this ledger; nothing where it is known."""
+        self.lock(volume)
+        if self.snapshot(snapshot) is None:
+            self._put(volume, snapshot, state, None, "adopted")
+
+    def made(self, token: str) -> None:
+        """State that the new file of a create is there: qcow2, not yet in the chain."""
+        operation = self._locked(token)
+        chain = chain_of(operation.volume, self._newest(operation.volume, lock=True))
+        comes = effect(chain, operation).comes
+        if comes is None:
+            raise OutOfTurn(operation.snapshot, operation.kind, "made")
+        overlay = next(
+            one
+            for one, _ in recorded(chain, effect(chain, operation), operation, None)
+            if one.file == comes
+        )
+        self.state(operation.volume, [replace(overlay, place=Place.MADE)])
+
+    def hand_over(self, token: str) -> Snapshot:
+        """Give control to compute, right before it is called; again before each call."""
+        return self._step(self._locked(token), Event.HAND_OVER)
+
+    def give_up(self, token: str, why: str) -> Snapshot:
+        """Wait no longer. The operation stays open: an answer may still come, and is accepted."""
+        return self._step(self._locked(token), Event.GIVE_UP, why)
+
+    def abandon(self, token: str, why: str) -> Snapshot:
+        """
+        Settle an operation that compute will not answer; for who knows that none is at work on it.
+
+        Whether a file made for it is in use stays unsure: the file is never removed, and nothing
+        begins on the volume, until somebody states where it is (`state`).
+        """
+        operation = self._locked(token)
+        comes = operation.file if operation.kind is Kind.CREATE else None
+        found = self.file(operation.volume, comes) if comes is not None else None
+        after = self._step(operation, Event.ABANDON, why)
+        if found is not None:
+            plain = Statement(**{one: getattr(found, one) for one in Statement.__slots__})
+            self.state(operation.volume, [replace(plain, place=Place.UNSURE)])
+        return after
+
+    def record(self, token: str) -> tuple[Difference, ...]:
+        """
+        Write down what a successful operation has left: formats, and the chain.
+
+        After compute's report, or of an operation that the volume service has done by itself. A
+        second time it does nothing.
+
+        Returns:
+            What compute reported otherwise than the operation must leave; kept, and not believed.
+
+        Raises:
+            OutOfTurn: Compute has not finished.
+        """
+        operation = self._locked(token)
+        if not self._is_recorded(operation):
+            self._record(operation)
+        return tuple(
+            one for one in self.differences(operation.volume) if one.said.operation == token
+        )
+
+    def finish(self, token: str) -> Snapshot:
+        """
+        Settle an operation that has succeeded, once all that follows from it is written.
+
+        Raises:
+            OutOfTurn: It was not recorded, or compute has not finished.
+        """
+        operation = self._locked(token)
+        before = self._of(operation)
+        if before.state in (State.AVAILABLE, State.DELETED):
+            return before
+        if not self._is_recorded(operation):
+            raise OutOfTurn(operation.snapshot, "not recorded", Event.FINISH)
+        return self._step(operation, Event.FINISH)
+
+    def fail(self, token: str, why: str) -> Snapshot:
+        """
+        Settle an operation that did not come about.
+
+        For what the volume service could not do, and for a call that Nova certainly refused (4xx).
+        When a call broke off, `give_up`: it may have reached compute. If compute has reported
+        success, what it did stands, and is recorded first.
+        """
+        operation = self._locked(token)
+        state = self._of(operation).state
+        if state in (State.ERROR, State.ERROR_DELETING):
+            return self._of(operation)
+        complete = (State.CREATING_COMPUTE_COMPLETE, State.DELETING_COMPUTE_COMPLETE)
+        if state in complete and not self._is_recorded(operation):
+            self._record(operation)
+        return self._step(operation, Event.FAILED, why)
+
+    def _record(self, operation: Operation) -> Sequence[File]:
+        answer = self.answer(operation.token)
+        state = self._of(operation).state
+        if (state, Event.FINISH) not in TABLE or (answer is None) != (
+            state in (State.CREATING, State.DELETING)
+        ):
+            raise OutOfTurn(operation.snapshot, state.word, "record")
+        volume = operation.volume
+        chain = chain_of(volume, self._newest(volume, lock=True))
+        stated = recorded(chain, effect(chain, operation), operation, answer)
+        return [self._write(volume, one, believed=believed) for one, believed in stated]
+
+    def _is_recorded(self, operation: Operation) -> bool:
+        return operation.kind is Kind.NOTHING or any(
+            one.operation == operation.token and one.believed and one.place is not Place.MADE
+            for one in self.history(operation.volume)
+        )
+
+    def _locked(self, token: str) -> Operation:
+        operation = self.operation(token)
+        if operation is None:
+            raise OutOfTurn(token, "not known", "any event")
+        self.lock(operation.volume)
+        return operation
+
+    def _of(self, operation: Operation) -> Snapshot:
+        found = self.snapshot(operation.snapshot)
+        if found is None or found.operation != operation.token:
+            word = "not known" if found is None else f"in the hands of {found.operation}"
+            raise OutOfTurn(operation.snapshot, word, operation.token)
+        return found
+
+    def _step(self, operation: Operation, event: Event, why: str = "") -> Snapshot:
+        before = self._of(operation)
+        after = TABLE.get((before.state, event))
+        if after is None:
+            raise OutOfTurn(operation.snapshot, before.state.word, event)
+        return before if after is before.state else self._moved(before, after, why)

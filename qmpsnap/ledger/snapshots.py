@@ -1,0 +1,136 @@
+"""What the ledger holds of snapshots and of the operations on them."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import sqlalchemy as sa
+
+from qmpsnap.ledger import tables
+from qmpsnap.ledger.locking import OnConnection, now
+from qmpsnap.ledger.machine import State
+from qmpsnap.ledger.values import Answer, Intent, Kind, Operation, Snapshot
+
+_STATES = tables.snapshots
+_INTENTS = tables.operations
+
+
+class Snapshots(OnConnection):
+    """States of snapshots, operations, and what these were answered."""
+
+    def snapshot(self, snapshot: str) -> Snapshot | None:
+        """The newest state of a snapshot; None where the ledger knows none."""
+        query = (
+            sa.select(_STATES)
+            .where(_STATES.c.snapshot == snapshot)
+            .order_by(_STATES.c.id.desc())
+            .limit(1)
+        )
+        row = self.connection.execute(query.with_for_update()).first()
+        return None if row is None else _snapshot(row)
+
+    def snapshots(self, volume: str | None = None) -> tuple[Snapshot, ...]:
+        """The newest state of every snapshot, or of every one of a volume."""
+        last = sa.select(sa.func.max(_STATES.c.id)).group_by(_STATES.c.snapshot)
+        if volume is not None:
+            last = last.where(_STATES.c.volume == volume)
+        query = (
+            sa.select(_STATES)
+            .where(_STATES.c.id.in_(last))
+            .order_by(_STATES.c.volume, _STATES.c.snapshot)
+        )
+        return tuple(_snapshot(row) for row in self.connection.execute(query))
+
+    def states(self, volume: str) -> tuple[Snapshot, ...]:
+        """Every state that the snapshots of a volume have been in, oldest first."""
+        query = sa.select(_STATES).where(_STATES.c.volume == volume).order_by(_STATES.c.id)
+        return tuple(_snapshot(row) for row in self.connection.execute(query))
+
+    def operation(self, token: str) -> Operation | None:
+        """The operation of this token."""
+        query = sa.select(_INTENTS).where(_INTENTS.c.token == token)
+        row = self.connection.execute(query).first()
+        return None if row is None else _operation(row)
+
+    def open_operations(
+        self, *, host: str | None = None, volume: str | None = None
+    ) -> tuple[Operation, ...]:
+        """
+        Operations that are not settled, oldest first.
+
+        Args:
+            host: Of this back end; None: of all.
+            volume: On this volume; None: on all.
+        """
+        tokens = [
+            one.operation for one in self.snapshots(volume) if one.state.is_open and one.operation
+        ]
+        query = sa.select(_INTENTS).where(_INTENTS.c.token.in_(tokens))
+        if host is not None:
+            query = query.where(_INTENTS.c.host == host)
+        query = query.order_by(_INTENTS.c.begun, _INTENTS.c.token)
+        return tuple(_operation(row) for row in self.connection.execute(query))
+
+    def answer(self, token: str) -> Answer | None:
+        """What compute answered to an operation: an update that ends it, accepted."""
+        query = sa.select(tables.inbox).where(tables.inbox.c.operation == token)
+        row = self.connection.execute(query.with_for_update()).first()
+        if row is None:
+            return None
+        return Answer(
+            id=row.id,
+            operation=row.operation,
+            status=row.status,
+            file_format=dict(row.file_format),
+            by=row.sender,
+            at=row.at,
+        )
+
+    def _moved(self, before: Snapshot, state: State, why: str = "") -> Snapshot:
+        return self._put(before.volume, before.snapshot, state, before.operation, why)
+
+    def _put(
+        self, volume: str, snapshot: str, state: State, operation: str | None, why: str
+    ) -> Snapshot:
+        row = {
+            "at": now(),
+            "volume": volume,
+            "snapshot": snapshot,
+            "state": state.word,
+            "control": state.control.value,
+            "operation": operation,
+            "why": why,
+        }
+        self.connection.execute(sa.insert(_STATES).values(row))
+        return Snapshot(
+            volume=volume,
+            snapshot=snapshot,
+            state=state,
+            operation=operation,
+            why=why,
+            at=row["at"],  # type: ignore[arg-type]
+        )
+
+    def _intend(self, intent: Intent, token: str) -> Operation:
+        named = {one.name: getattr(intent, one.name) for one in fields(Intent)}
+        begun = now()
+        row = {**named, "kind": intent.kind.value, "token": token, "begun": begun}
+        self.connection.execute(sa.insert(_INTENTS).values(row))
+        return Operation(**named, token=token, begun=begun)
+
+
+def _snapshot(row: sa.Row[Any]) -> Snapshot:
+    return Snapshot(
+        volume=row.volume,
+        snapshot=row.snapshot,
+        state=State.of(row.state),
+        operation=row.operation,
+        why=row.why,
+        at=row.at,
+    )
+
+
+def _operation(row: sa.Row[Any]) -> Operation:
+    named = dict(row._mapping)
+    return Operation(**named | {"kind": Kind(named["kind"])})
