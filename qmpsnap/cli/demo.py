@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
+from collections.abc import Sequence
+from typing import Final
 
 import click
 
@@ -14,6 +17,16 @@ from qmpsnap.cli.text import INDENT, fold, printable
 from qmpsnap.demo import machine, story
 from qmpsnap.formats.layers import Disk
 from qmpsnap.monitor.virt import LibvirtMissing, LibvirtUnreachable
+
+NEXT: Final = (
+    "qmpsnap doctor                      what is installed and reachable here",
+    "qmpsnap guests                      the guests of libvirt, with their disks",
+    "qmpsnap chain web1                  one guest: every layer, and who states its format",
+    "qmpsnap create web1 vda try --plan  what a snapshot would send; nothing is done",
+    "qmpsnap watch web1                  its chains and jobs, while others work on it",
+    "qmpsnap verify web1                 whether all who know agree",
+    "man qmpsnap                         all the rest",
+)
 
 
 class _Shown:
@@ -29,6 +42,10 @@ class _Shown:
 
     def say(self, text: str) -> None:
         self._print(printable(text))
+
+    def command(self, words: Sequence[str], acts: Sequence[str]) -> None:
+        self._print(f"$ {printable(shlex.join(words))}")
+        self._print(f"sends: {printable(', '.join(acts))}", INDENT)
 
     def chain(self, disk: Disk) -> None:
         show_text(lambda here: views.chain((disk,), here))
@@ -78,3 +95,6 @@ def demo() -> None:
         f"Done on {roads} in {time.monotonic() - started:.1f} s. "
         "Every format was stated by the running QEMU; none was guessed."
     )
+    write("")
+    _headline("What to try next")
+    show_text(lambda here: [one for line in NEXT for one in fold(line, here.width, INDENT)])

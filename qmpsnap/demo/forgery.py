@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import struct
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 import msgspec
@@ -92,3 +94,19 @@ def what_probing_believes(path: str | os.PathLike[str]) -> str:
     )
     backing = said.backing_filename
     return said.format + (f", backed by {backing}" if backing else "")
+
+
+def what_believing_reads(path: Path) -> bytes:
+    """
+    Read a copy of a disk as the qcow2 image that it is not, as whoever has probed it does next.
+
+    Of the copy alone: QEMU opens the file that the forged header names, and only reads it.
+
+    Raises:
+        QemuImgMissing, QemuImgFailed: It cannot be read.
+    """
+    with TemporaryDirectory(prefix="qmpsnap-", dir="/tmp") as scratch:
+        copy, read = Path(scratch, path.name), Path(scratch, "read")
+        shutil.copyfile(path, copy)
+        qemu_img.run("convert", str(copy), "-f", "qcow2", "-O", "raw", str(copy), str(read))
+        return read.read_bytes()

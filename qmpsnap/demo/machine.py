@@ -72,6 +72,10 @@ class Machine:
     qmp: Qmp
     guest: Guest
     """The same QEMU, as operations see it."""
+    named: tuple[str, ...]
+    """How a command line names the guest: global options, or nothing."""
+    guest_name: tuple[str, ...]
+    """GUEST, where there is one."""
     device: str
     """The disk's, as HMP `qemu-io` knows it."""
     folder: Path
@@ -135,7 +139,14 @@ def directly() -> Iterator[Machine]:
         device = f"/machine/peripheral/{DISK}/virtio-backend"
         # The socket is ours, so by itself the guest would take this process for QEMU.
         guest = QmpGuest(monitor, pid=process.pid)
-        yield Machine(qmp=monitor.execute, guest=guest, device=device, folder=folder)
+        yield Machine(
+            qmp=monitor.execute,
+            guest=guest,
+            named=("--qmp", f"{folder}/qmp"),
+            guest_name=(),
+            device=device,
+            folder=folder,
+        )
 
 
 def _spawn(folder: Path, output: int) -> subprocess.Popen[bytes]:
@@ -194,6 +205,8 @@ def under_libvirt() -> Iterator[Machine]:
             yield Machine(
                 qmp=PassthroughMonitor(domain).execute,
                 guest=guest,
+                named=(),
+                guest_name=("demo",),
                 device=f"/machine/peripheral/ua-{DISK}/virtio-backend",
                 folder=folder,
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -260,3 +261,8 @@ def test_the_demo_tells_its_story() -> None:
     assert "believes: qcow2, backed by" in done.stdout
     assert "raw (by qmp)" in done.stdout
     assert done.stdout.count("The guest reads the same before and after") in (4, 8)
+    said = " ".join(done.stdout.split())
+    assert 'hands the guest a file of the host ("not for this guest"), and no longer finds' in said
+    assert re.search(r"\$ qmpsnap --qmp \S+/qmp delete vda first sends: .*block-commit", said)
+    assert "vda second --method pull" in said
+    assert "What to try next" in said
