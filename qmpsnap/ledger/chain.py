@@ -178,16 +178,18 @@ def holder(file: File, chain: Chain | None, working: Iterable[Intent]) -> str | 
 
     Args:
         file: As the ledger knows it.
-        chain: Of its volume; None where it is not known.
+        chain: Of its volume; None where it is not known, and then nothing is removed.
         working: Operations on the volume that are not settled.
     """
     if file.place is Place.CHAIN:
         return "it is in the chain"
-    if file.place is Place.UNSURE:
+    if file.place is not Place.LEFT:
         return "whether a guest writes to it is not known"
     for one in working:
         if file.file in one.names:
             return f"the {one.kind} of snapshot {one.snapshot} is not settled"
-    if chain is not None and any(layer.backing == file.file for layer in chain.layers):
+    if chain is None:
+        return "the volume's chain is not known"
+    if any(layer.backing == file.file for layer in chain.layers):
         return "a file of the chain lies on it"
     return None

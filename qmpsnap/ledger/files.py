@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from qmpsnap.errors import Refused
 from qmpsnap.ledger import tables
 from qmpsnap.ledger.chain import Chain, ChainUnknown, chain_of, contradiction, holder
-from qmpsnap.ledger.locking import now
+from qmpsnap.ledger.locking import time_now
 from qmpsnap.ledger.snapshots import Snapshots
 from qmpsnap.ledger.values import Difference, File, Format, Place, Statement, Witness
 
@@ -110,7 +110,7 @@ class Files(Snapshots):
             The statements that were not believed.
         """
         self.lock(volume)
-        known = {one.file: one for one in self._newest(volume, lock=True)}
+        known = {one.file: one for one in self._newest(volume)}
         doubted: list[File] = []
         for said in statements:
             before = known.get(said.file)
@@ -141,7 +141,7 @@ class Files(Snapshots):
                 does not know it. It must not be removed.
         """
         self.lock(volume)
-        files = [one for one in self._newest(volume, lock=True) if one.place is not Place.GONE]
+        files = [one for one in self._newest(volume) if one.place is not Place.GONE]
         found = next((one for one in files if one.file == file), None)
         if found is None:
             raise FileHeld(volume, file, "the ledger does not know it")
@@ -150,11 +150,9 @@ class Files(Snapshots):
         except ChainUnknown:
             chain = None
         reason = holder(found, chain, self.open_operations(volume=volume))
-        if reason is None and found.place is not Place.LEFT and chain is None:
-            reason = "the volume's chain is not known"
         if reason is not None:
             raise FileHeld(volume, file, reason)
-        self._write(volume, _moved(found, Place.GONE), believed=True)
+        self._write(volume, moved(found, Place.GONE), believed=True)
 
     def forget(self, volume: str) -> None:
         """
@@ -166,11 +164,11 @@ class Files(Snapshots):
         self.lock(volume)
         for one in self.open_operations(volume=volume):
             raise FileHeld(volume, one.file or volume, f"the {one.kind} of {one.snapshot} is open")
-        for file in self._newest(volume, lock=True):
+        for file in self._newest(volume):
             if file.place is not Place.GONE:
-                self._write(volume, _moved(file, Place.GONE), believed=True)
+                self._write(volume, moved(file, Place.GONE), believed=True)
 
-    def _newest(self, volume: str | None, *, lock: bool = False) -> tuple[File, ...]:
+    def _newest(self, volume: str | None) -> tuple[File, ...]:
         last = sa.select(sa.func.max(_COLUMNS.id)).where(_COLUMNS.believed)
         if volume is not None:
             last = last.where(_COLUMNS.volume == volume)
@@ -178,13 +176,11 @@ class Files(Snapshots):
         query = (
             sa.select(_TABLE).where(_COLUMNS.id.in_(last)).order_by(_COLUMNS.volume, _COLUMNS.file)
         )
-        if lock:
-            query = query.with_for_update()
         return tuple(_file(row) for row in self.connection.execute(query))
 
     def _write(self, volume: str, said: Statement, *, believed: bool) -> File:
         values = {one.name: _cell(getattr(said, one.name)) for one in fields(Statement)}
-        row: dict[str, Any] = {**values, "volume": volume, "at": now(), "believed": believed}
+        row: dict[str, Any] = {**values, "volume": volume, "at": time_now(), "believed": believed}
         done = self.connection.execute(sa.insert(_TABLE).values(row))
         key = done.inserted_primary_key
         assert key is not None
@@ -211,7 +207,8 @@ def _file_of(row: dict[str, Any]) -> File:
     )
 
 
-def _moved(file: File, place: Place) -> Statement:
+def moved(file: File, place: Place) -> Statement:
+    """What is known of a file, in another place."""
     plain = {one.name: getattr(file, one.name) for one in fields(Statement)}
     return Statement(**plain | {"place": place})
 

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from qmpsnap.ledger import tables
 from qmpsnap.ledger.judge import TOKEN, Accepted, Reason, Rejected, Standing, Verdict, judge
-from qmpsnap.ledger.locking import now
+from qmpsnap.ledger.locking import time_now
 from qmpsnap.ledger.machine import TABLE, Event
 from qmpsnap.ledger.operations import Operations
 from qmpsnap.ledger.values import Place, Presence, Refusal, Snapshot, Update
@@ -43,11 +43,11 @@ class Ledger(Operations):
             return judge(update, None)
         if not TOKEN.fullmatch(update.snapshot):
             return Rejected(Reason.UNKNOWN_SNAPSHOT, "")
-        before = self.snapshot(update.snapshot)
-        if before is None:
+        if not self.lock_known(update.volume):
             return judge(update, None)
-        self.lock(before.volume)
-        before = self.snapshot(update.snapshot) or before  # what others have written meanwhile
+        before = self.snapshot(update.snapshot, now=True)
+        if before is None or before.volume != update.volume:
+            return judge(update, None)
         verdict = judge(update, self._standing(before))
         if isinstance(verdict, Accepted) and not verdict.again:
             self._take(update, before, verdict)
@@ -57,22 +57,23 @@ class Ledger(Operations):
         operation = None if before.operation is None else self.operation(before.operation)
         if operation is None:
             return Standing(state=before.state, operation=None, answer=None)
-        held = self._newest(before.volume, lock=True)
+        held = self._newest(before.volume)
         names = operation.names | {one.file for one in held if one.place is Place.CHAIN}
         return Standing(
             state=before.state,
             operation=operation,
-            answer=self.answer(operation.token),
+            answer=self.answer(operation.token, now=True),
             allowed=names,
         )
 
     def _take(self, update: Update, before: Snapshot, verdict: Accepted) -> None:
         if verdict.event is not Event.RUNNING:
             row = {
-                "at": now(),
+                "at": time_now(),
                 "operation": verdict.operation,
                 "status": update.status,
                 "file_format": dict(update.file_format),
+                "named": update.operation is not None,
                 "sender": _printable(update.by)[:255],
             }
             self.connection.execute(sa.insert(tables.inbox).values(row))
@@ -85,7 +86,7 @@ class Ledger(Operations):
         """Count an update that was refused, here or before it came here (by policy)."""
         row = tables.refusals
         key = {"snapshot": _printable(snapshot)[:255], "reason": reason.value}
-        said = {"detail": _printable(detail)[:_KEPT], "last": now()}
+        said = {"detail": _printable(detail)[:_KEPT], "last": time_now()}
         again = (
             sa.update(row)
             .where(row.c.snapshot == key["snapshot"], row.c.reason == key["reason"])
@@ -104,7 +105,7 @@ class Ledger(Operations):
     def present(self, kind: str, host: str, version: str) -> None:
         """Say that a process of ours has started here."""
         row = tables.presence
-        said = {"version": version, "at": now()}
+        said = {"version": version, "at": time_now()}
         again = sa.update(row).where(row.c.kind == kind, row.c.host == host).values(**said)
         self._change_or_add(again, sa.insert(row).values(kind=kind, host=host, **said))
 

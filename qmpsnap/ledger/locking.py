@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -28,13 +29,12 @@ class OnConnection:
 
         A change of a row, so that SQLite takes its lock as well, and before anything is read.
         """
-        grow = (
-            sa.update(tables.volumes)
-            .where(tables.volumes.c.volume == volume)
-            .values(turn=tables.volumes.c.turn + 1)
-        )
         add = sa.insert(tables.volumes).values(volume=volume, turn=1)
-        self._change_or_add(grow, add)
+        self._change_or_add(_turn(volume), add)
+
+    def lock_known(self, volume: str) -> bool:
+        """Do the same, but add no row; whether anything was ever written of this volume."""
+        return self.connection.execute(_turn(volume)).rowcount > 0
 
     def _change_or_add(self, change: sa.Update, add: sa.Insert) -> None:
         """Change a row; add it where there is none, though another process may do so as well."""
@@ -49,6 +49,11 @@ class OnConnection:
             self.connection.execute(change)
 
 
+def _turn(volume: str) -> sa.Update:
+    counted = tables.volumes.c
+    return sa.update(tables.volumes).where(counted.volume == volume).values(turn=counted.turn + 1)
+
+
 def is_duplicate(error: Exception) -> bool:
     """Whether a row was there already; oslo.db has a class of its own for it."""
     if type(error).__name__ == "DBDuplicateEntry":
@@ -56,6 +61,11 @@ def is_duplicate(error: Exception) -> bool:
     return isinstance(error, IntegrityError)
 
 
-def now() -> datetime:
+def shared(query: sa.Select[Any], now: bool) -> sa.Select[Any]:
+    """A query for rows that nobody changes, as it is, or seeing what was committed just now."""
+    return query.with_for_update(read=True) if now else query
+
+
+def time_now() -> datetime:
     """The time, as rows have it."""
     return datetime.now(UTC)

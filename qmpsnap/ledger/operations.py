@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from qmpsnap.errors import Refused
 from qmpsnap.ledger.chain import chain_of, effect
-from qmpsnap.ledger.files import Files
+from qmpsnap.ledger.files import Files, moved
 from qmpsnap.ledger.judge import recorded
 from qmpsnap.ledger.machine import TABLE, Event, State
 from qmpsnap.ledger.values import (
@@ -27,7 +27,6 @@ from qmpsnap.ledger.values import (
     Operation,
     Place,
     Snapshot,
-    Statement,
 )
 
 
@@ -94,7 +93,7 @@ class Operations(Files):
             word = "not known" if state_before is None else state_before.word
             raise OutOfTurn(intent.snapshot, word, event)
         if intent.kind is not Kind.NOTHING:
-            effect(chain_of(intent.volume, self._newest(intent.volume, lock=True)), intent)
+            effect(chain_of(intent.volume, self._newest(intent.volume)), intent)
         operation = self._intend(intent, token or str(uuid.uuid4()))
         after = TABLE[state_before, event]
         self._put(intent.volume, intent.snapshot, after, operation.token, "")
@@ -109,7 +108,7 @@ class Operations(Files):
     def made(self, token: str) -> None:
         """State that the new file of a create is there: qcow2, not yet in the chain."""
         operation = self._locked(token)
-        chain = chain_of(operation.volume, self._newest(operation.volume, lock=True))
+        chain = chain_of(operation.volume, self._newest(operation.volume))
         comes = effect(chain, operation).comes
         if comes is None:
             raise OutOfTurn(operation.snapshot, operation.kind, "made")
@@ -140,8 +139,7 @@ class Operations(Files):
         found = self.file(operation.volume, comes) if comes is not None else None
         after = self._step(operation, Event.ABANDON, why)
         if found is not None:
-            plain = Statement(**{one: getattr(found, one) for one in Statement.__slots__})
-            self.state(operation.volume, [replace(plain, place=Place.UNSURE)])
+            self.state(operation.volume, [moved(found, Place.UNSURE)])
         return after
 
     def record(self, token: str) -> tuple[Difference, ...]:
@@ -183,18 +181,47 @@ class Operations(Files):
         """
         Settle an operation that did not come about.
 
-        For what the volume service could not do, and for a call that Nova certainly refused (4xx).
+        For what the volume service could not do, for a call that Nova certainly refused (4xx), and
+        once compute has reported a failure, when the new file's place is written down.
         When a call broke off, `give_up`: it may have reached compute. If compute has reported
         success, what it did stands, and is recorded first.
         """
         operation = self._locked(token)
-        state = self._of(operation).state
-        if state in (State.ERROR, State.ERROR_DELETING):
-            return self._of(operation)
+        before = self._of(operation)
         complete = (State.CREATING_COMPUTE_COMPLETE, State.DELETING_COMPUTE_COMPLETE)
-        if state in complete and not self._is_recorded(operation):
+        if before.state in complete and not self._is_recorded(operation):
             self._record(operation)
-        return self._step(operation, Event.FAILED, why)
+        if before.state not in (State.ERROR, State.ERROR_DELETING):
+            before = self._step(operation, Event.FAILED, why)
+        self._place_new_file(operation)
+        return before
+
+    def _place_new_file(self, operation: Operation) -> None:
+        """
+        Say where the file of a create that has failed is.
+
+        It has not come into the chain if compute was never asked; if Nova refused the only call;
+        or if a compute side of ours says so, which looks first. Stock compute may have switched
+        the guest all the same, and fails for certain when it is asked a second time for what it
+        has done.
+        """
+        if operation.kind is not Kind.CREATE or operation.file is None:
+            return
+        file = self.file(operation.volume, operation.file)
+        if file is None or file.place is not Place.MADE:
+            return
+        asked = sum(
+            one.operation == operation.token and one.state is State.CREATING_AT_COMPUTE
+            for one in self.states(operation.volume)
+        )
+        answer = self.answer(operation.token)
+        if asked == 0 or (answer.is_named if answer is not None else asked == 1):
+            place = Place.LEFT
+        elif asked == 1:
+            return
+        else:
+            place = Place.UNSURE
+        self.state(operation.volume, [moved(file, place)])
 
     def _record(self, operation: Operation) -> Sequence[File]:
         answer = self.answer(operation.token)
@@ -204,7 +231,7 @@ class Operations(Files):
         ):
             raise OutOfTurn(operation.snapshot, state.word, "record")
         volume = operation.volume
-        chain = chain_of(volume, self._newest(volume, lock=True))
+        chain = chain_of(volume, self._newest(volume))
         stated = recorded(chain, effect(chain, operation), operation, answer)
         return [self._write(volume, one, believed=believed) for one, believed in stated]
 
@@ -215,7 +242,7 @@ class Operations(Files):
         )
 
     def _locked(self, token: str) -> Operation:
-        operation = self.operation(token)
+        operation = self.operation(token, now=True)
         if operation is None:
             raise OutOfTurn(token, "not known", "any event")
         self.lock(operation.volume)
@@ -233,4 +260,6 @@ class Operations(Files):
         after = TABLE.get((before.state, event))
         if after is None:
             raise OutOfTurn(operation.snapshot, before.state.word, event)
-        return before if after is before.state else self._moved(before, after, why)
+        if after is before.state and event is not Event.HAND_OVER:
+            return before
+        return self._moved(before, after, why)

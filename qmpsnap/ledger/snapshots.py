@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from qmpsnap.ledger import tables
-from qmpsnap.ledger.locking import OnConnection, now
+from qmpsnap.ledger.locking import OnConnection, shared, time_now
 from qmpsnap.ledger.machine import State
 from qmpsnap.ledger.values import Answer, Intent, Kind, Operation, Snapshot
 
@@ -19,15 +19,22 @@ _INTENTS = tables.operations
 class Snapshots(OnConnection):
     """States of snapshots, operations, and what these were answered."""
 
-    def snapshot(self, snapshot: str) -> Snapshot | None:
-        """The newest state of a snapshot; None where the ledger knows none."""
+    def snapshot(self, snapshot: str, *, now: bool = False) -> Snapshot | None:
+        """
+        The newest state of a snapshot; None where the ledger knows none.
+
+        Args:
+            snapshot: Its id.
+            now: See what others have committed even if this transaction has looked before (MySQL
+                shows a transaction what was there at its first look, unless it asks for a lock).
+        """
         query = (
             sa.select(_STATES)
             .where(_STATES.c.snapshot == snapshot)
             .order_by(_STATES.c.id.desc())
             .limit(1)
         )
-        row = self.connection.execute(query.with_for_update()).first()
+        row = self.connection.execute(shared(query, now)).first()
         return None if row is None else _snapshot(row)
 
     def snapshots(self, volume: str | None = None) -> tuple[Snapshot, ...]:
@@ -47,10 +54,10 @@ class Snapshots(OnConnection):
         query = sa.select(_STATES).where(_STATES.c.volume == volume).order_by(_STATES.c.id)
         return tuple(_snapshot(row) for row in self.connection.execute(query))
 
-    def operation(self, token: str) -> Operation | None:
-        """The operation of this token."""
+    def operation(self, token: str, *, now: bool = False) -> Operation | None:
+        """The operation of this token; `now` as for `snapshot`."""
         query = sa.select(_INTENTS).where(_INTENTS.c.token == token)
-        row = self.connection.execute(query).first()
+        row = self.connection.execute(shared(query, now)).first()
         return None if row is None else _operation(row)
 
     def open_operations(
@@ -72,10 +79,10 @@ class Snapshots(OnConnection):
         query = query.order_by(_INTENTS.c.begun, _INTENTS.c.token)
         return tuple(_operation(row) for row in self.connection.execute(query))
 
-    def answer(self, token: str) -> Answer | None:
+    def answer(self, token: str, *, now: bool = False) -> Answer | None:
         """What compute answered to an operation: an update that ends it, accepted."""
         query = sa.select(tables.inbox).where(tables.inbox.c.operation == token)
-        row = self.connection.execute(query.with_for_update()).first()
+        row = self.connection.execute(shared(query, now)).first()
         if row is None:
             return None
         return Answer(
@@ -83,6 +90,7 @@ class Snapshots(OnConnection):
             operation=row.operation,
             status=row.status,
             file_format=dict(row.file_format),
+            is_named=row.named,
             by=row.sender,
             at=row.at,
         )
@@ -94,7 +102,7 @@ class Snapshots(OnConnection):
         self, volume: str, snapshot: str, state: State, operation: str | None, why: str
     ) -> Snapshot:
         row = {
-            "at": now(),
+            "at": time_now(),
             "volume": volume,
             "snapshot": snapshot,
             "state": state.word,
@@ -114,7 +122,7 @@ class Snapshots(OnConnection):
 
     def _intend(self, intent: Intent, token: str) -> Operation:
         named = {one.name: getattr(intent, one.name) for one in fields(Intent)}
-        begun = now()
+        begun = time_now()
         row = {**named, "kind": intent.kind.value, "token": token, "begun": begun}
         self.connection.execute(sa.insert(_INTENTS).values(row))
         return Operation(**named, token=token, begun=begun)

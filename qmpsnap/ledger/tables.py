@@ -128,6 +128,7 @@ inbox = sa.Table(
     sa.Column("operation", _name(64), nullable=False, unique=True),
     sa.Column("status", sa.String(64), nullable=False),
     sa.Column("file_format", sa.JSON, nullable=False),
+    sa.Column("named", sa.Boolean, nullable=False),
     sa.Column("sender", _name(), nullable=False),
 )
 """Accepted updates that end an operation: one each."""

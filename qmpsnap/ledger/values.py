@@ -49,13 +49,14 @@ class Place(StrEnum):
     """Where a file stands."""
 
     MADE = "made"
-    """It is there, and not (yet) in the chain."""
+    """Made to come into the chain; whether it has is not proven yet, so it is held."""
     CHAIN = "chain"
     """In the volume's chain: held."""
     LEFT = "left"
-    """It has left the chain, which is proven: it may be removed."""
+    """It has left the chain, or never came into it, which is proven: it may be removed."""
     UNSURE = "unsure"
-    """Whether a guest writes to it is not known; never removed."""
+    """Whether a guest writes to it is not known, and will not be by itself: somebody has to say;
+    until then nothing begins on the volume."""
     GONE = "gone"
     """Removed."""
 
@@ -170,6 +171,8 @@ class Snapshot:
 class Update:
     """A status update as it came in; nothing of it is believed yet."""
 
+    volume: str
+    """The snapshot's, as Cinder's own row has it."""
     snapshot: str
     status: str
     progress: str | None = None
@@ -190,6 +193,8 @@ class Answer:
     operation: str
     status: str
     file_format: Mapping[str, str]
+    is_named: bool
+    """Whether it came with the operation's token: from a compute side of ours."""
     by: str
     at: datetime
 

@@ -42,6 +42,7 @@ def report(snapshot: str, status: str, token: str | None, **formats: str) -> Upd
         name.replace("volume_1", "volume-1").replace("_", "."): one for name, one in formats.items()
     }
     return Update(
+        volume="1",
         snapshot=snapshot,
         status=status,
         progress="90%",
