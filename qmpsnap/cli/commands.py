@@ -30,6 +30,7 @@ COMMANDS: Final[Mapping[str, Mapping[str, Entry]]] = {
             "qmpsnap.cli.revert:revert",
             "Go back to one; the guest is off.",
         ),
+        "apply": Entry("qmpsnap.cli.apply:apply", "Carry out a plan, if nothing has moved."),
     },
     "Nova and Cinder": {
         "volume-snapshot-create": Entry(

@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from qmpsnap.cli.output import show
 from qmpsnap.cli.tables import Screen, Table
 from qmpsnap.cli.text import INDENT, Safe, cells, fold, json_text, printable
 from qmpsnap.cli.views import size
 from qmpsnap.operations.forecast import Forecast
+from qmpsnap.operations.guest import Guest
+from qmpsnap.operations.planned import Asked, Way
 from qmpsnap.operations.step import Step
+from qmpsnap.operations.where import where_of
+
+if TYPE_CHECKING:
+    from qmpsnap.cli.connection import Road
 
 
-def show_plans(operation: str, forecasts: Sequence[Forecast], output: str) -> None:
-    """Print `qmpsnap.plan/1`."""
+def show_plans(
+    operation: str, forecasts: Sequence[Forecast], output: str, asked: Asked | None = None
+) -> None:
+    """
+    Print `qmpsnap.plan/1`.
+
+    Args:
+        operation: What it is a plan of.
+        forecasts: One for each disk.
+        output: In which form.
+        asked: What it was made for; None where `apply` does not carry it out.
+    """
     document: dict[str, object] = {
         "schema": "qmpsnap.plan/1",
         "operation": operation,
+        "request": None if asked is None else msgspec.to_builtins(asked),
         "disks": [
             {
                 "disk": one.disk,
@@ -43,6 +64,15 @@ def show_plans(operation: str, forecasts: Sequence[Forecast], output: str) -> No
         ],
     }
     show(document, output, lambda here: _view(operation, forecasts, here))
+
+
+def way_to(road: Road, host: Guest) -> Way:
+    """How `apply` reaches the same guest."""
+    where = where_of(host)
+    if road.qmp is not None:
+        agent = None if road.agent is None else os.path.abspath(road.agent)
+        return Way(qmp=os.path.abspath(road.qmp), agent=agent)
+    return Way(connect=where.at or road.uri, guest=where.guest, passthrough=road.passthrough)
 
 
 def _view(operation: str, forecasts: Sequence[Forecast], here: Screen) -> Iterator[str | Table]:

@@ -15,6 +15,7 @@ from qmpsnap.cli.output import output_option
 from qmpsnap.cli.snapshots import tell
 from qmpsnap.journal.file import Journal
 from qmpsnap.operations.forecast import forecast_create
+from qmpsnap.operations.planned import Asked
 
 
 @click.command(
@@ -63,7 +64,8 @@ def revert(
     with expecting(road, guest) as host:
         if only_plan:
             requests = by_name.revert_requests([disk, *also], name, new)
-            plans.show_plans("revert", forecast_create(host, requests), output)
+            asked = Asked(create=tuple(requests), way=plans.way_to(road, host))
+            plans.show_plans("revert", forecast_create(host, requests), output, asked)
             return
         done = by_name.revert(host, disk, name, also=also, name=new, journal=journal)
     tell(f"{', '.join(one.disk.disk for one in done)} went back to {name}", "revert", done, output)

@@ -32,6 +32,7 @@ from qmpsnap.journal.kept import known_by
 from qmpsnap.operations.forecast import forecast_create, forecast_delete
 from qmpsnap.operations.options import MergeOptions
 from qmpsnap.operations.outcome import Interrupted, Result
+from qmpsnap.operations.planned import Asked
 from qmpsnap.operations.requests import Method, NamedDeleteRequest
 
 
@@ -106,7 +107,13 @@ def create(
         if only_plan:
             requests = by_name.create_requests([disk, *others], snapshot, into=into, file=file)
             forecasts = forecast_create(host, requests, quiescence, allow=guards(allow))
-            plans.show_plans("create", forecasts, output)
+            asked = Asked(
+                create=tuple(requests),
+                quiesce=quiescence,
+                allow=tuple(guards(allow)),
+                way=plans.way_to(road, host),
+            )
+            plans.show_plans("create", forecasts, output, asked)
             return
         done = by_name.create(
             host,
@@ -213,7 +220,16 @@ def delete(
                 allow=allowed,
                 remove=remove_file,
             )
-        plans.show_plans("delete", (forecast,), output)
+            way = plans.way_to(road, host)
+        asked = Asked(
+            delete_by_name=request,
+            options=options,
+            allow=tuple(allowed),
+            remove=remove_file,
+            verify=verify,
+            way=way,
+        )
+        plans.show_plans("delete", (forecast,), output, asked)
         return
     leaving = Leaving(leaves_pulls=road.qmp is not None)
     with expecting(road, guest) as host, shown() as screen:

@@ -34,6 +34,7 @@ from qmpsnap.journal.file import Journal
 from qmpsnap.journal.kept import known_by
 from qmpsnap.operations.forecast import forecast_create, forecast_delete
 from qmpsnap.operations.options import MergeOptions
+from qmpsnap.operations.planned import Asked
 from qmpsnap.operations.requests import BadRequest, create_request
 from qmpsnap.service import Update
 from qmpsnap.status import Dialect, Operation
@@ -91,7 +92,9 @@ def volume_snapshot_create(
         request = create_request(volume_id, _dictionary("create_info", create_info))
         with expecting(road, guest) as host:
             forecasts = forecast_create(host, [request], quiescence, allow=allowed)
-        plans.show_plans("create", forecasts, plan)
+            way = plans.way_to(road, host)
+        asked = Asked(create=(request,), quiesce=quiescence, allow=tuple(allowed), way=way)
+        plans.show_plans("create", forecasts, plan, asked)
         return
     update = service.volume_snapshot_create(
         lambda: expecting(road, guest),
@@ -155,7 +158,15 @@ def volume_snapshot_delete(
             forecast = forecast_delete(
                 known_by(host, journal), request, options=options, allow=allowed
             )
-        plans.show_plans("delete", (forecast,), plan)
+            way = plans.way_to(road, host)
+        asked = Asked(
+            delete=request,
+            options=options,
+            allow=tuple(allowed),
+            verify=verify,
+            way=way,
+        )
+        plans.show_plans("delete", (forecast,), plan, asked)
         return
     info = _or_refused(Operation.DELETE, "delete_info", delete_info)
     told: list[Update] = []

@@ -51,7 +51,8 @@ class UnderWay(DiskLocked):
     remedy = "Wait for that one: it tells what comes of it."
 
 
-Begins = Callable[[snapshot.Prepared | merge.Prepared], object]
+Prepared = snapshot.Prepared | merge.Prepared
+Begins = Callable[[Prepared], object]
 Work = Callable[[Guest, Begins | None], Sequence[Result]]
 
 
@@ -89,9 +90,12 @@ def created(
     allow: Collection[Guard] = (),
     token: str | None = None,
     letter: str | None = None,
+    check: Begins | None = None,
 ) -> tuple[Result, ...]:
     """
     Take a snapshot, and write it down; see `snapshot.create_all`.
+
+    `check` is called with the plan before its first act, and may refuse it.
 
     Raises:
         JournalUnusable: It could not be written down; nothing was touched.
@@ -99,6 +103,7 @@ def created(
     """
 
     def work(host: Guest, begins: Begins | None) -> Sequence[Result]:
+        begins = _checked(check, begins)
         return snapshot.create_all(host, requests, quiesce, allow=allow, begins=begins)
 
     return _kept(journal, guest, requests, Wishes(allow=tuple(allow)), token, letter, work)
@@ -117,9 +122,12 @@ def deleted(
     remove: bool = False,
     token: str | None = None,
     letter: str | None = None,
+    check: Begins | None = None,
 ) -> Result:
     """
     Delete a snapshot, and write it down; see `merge.delete`.
+
+    `check` is called with the plan before its first act, and may refuse it.
 
     Raises:
         JournalUnusable: It could not be written down; nothing was touched.
@@ -136,13 +144,25 @@ def deleted(
             allow=allow,
             verify=verify,
             remove=remove,
-            begins=begins,
+            begins=_checked(check, begins),
         )
         return (done,)
 
     wishes = Wishes(options=options, allow=tuple(allow), remove=remove)
     (done,) = _kept(journal, guest, request, wishes, token, letter, work)
     return done
+
+
+def _checked(check: Begins | None, begins: Begins | None) -> Begins | None:
+    """Check a plan, then go on."""
+    if check is None or begins is None:
+        return check or begins
+
+    def both(ready: Prepared) -> None:
+        check(ready)
+        begins(ready)
+
+    return both
 
 
 def _kept(

@@ -11,18 +11,24 @@ from typing import Final
 
 import pytest
 
-from qmpsnap.guests.libvirt.guest import LibvirtGuest
-from qmpsnap.guests.qmp.guest import QmpGuest
 from qmpsnap.operations.step import Does
 from tests.rig.doors import at, patch
 from tests.rig.remedies import remedy
 from tests.rig.rig import BASE, DISK, SERIAL, Rig, Said
 from tests.rig.roads import MakeRig, Road
-from tests.rig.signals import CALLS, Signalled, calls, check, handlers, signal_at_calls, told
+from tests.rig.signals import (
+    CALLS,
+    Signalled,
+    calls,
+    check,
+    guest_class,
+    handlers,
+    signal_at_calls,
+    told,
+)
 from tests.rig.situations import situation
 
 Guests = Callable[[str], AbstractContextManager[Signalled]]
-KINDS: Final = {"qmp": QmpGuest, "libvirt": LibvirtGuest}
 CREATE: Final = {"type": "qcow2", "new_file": f"{BASE}.new", "snapshot_id": "new"}
 DELETES: Final = {
     "commit": (f"{BASE}.s1", BASE, [f"{BASE}.s2", BASE]),
@@ -44,7 +50,7 @@ def signalled(rig: Rig, road: Road, operation: str, *options: str) -> Signalled:
 
     done = [f"{BASE}.new", f"{BASE}.s2", f"{BASE}.s1", BASE]
     return Signalled(
-        kind=KINDS[road],
+        kind=guest_class(road),
         cli=cli,
         files=rig.files,
         done=done if operation == "create" else DELETES[operation][2],

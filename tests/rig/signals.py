@@ -16,11 +16,18 @@ from typing import Any, Final
 import pytest
 
 from qmpsnap.cli import signals
+from qmpsnap.guests.libvirt.guest import LibvirtGuest
+from qmpsnap.guests.qmp.guest import QmpGuest
 from tests.rig.rig import Said
 from tests.rig.sampling import sample
 
 CALLS: Final = ("read", "jobs", "state", "outlines", "neighbours", "follow", "view", "wait", "take")
 """To a guest."""
+
+
+def guest_class(road: str) -> type:
+    """Class of the guest that the command line opens on a road."""
+    return {"qmp": QmpGuest, "libvirt": LibvirtGuest}[road]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -346,6 +346,31 @@ def test_what_is_shown_is_what_is_sent(off: Off, arguments: tuple[str, ...]) -> 
     assert_shown_is_sent(off.rig, arguments)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [("create", DISK, "new"), ("delete", DISK, "s1"), ("delete", DISK, "s2"), by_novas_names(BASE)],
+    ids=["create", "commit", "active commit", "pull to a base"],
+)
+def test_plan_is_applied_while_the_guest_is_off(
+    off: Off, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    off.grow(3)
+    content, plan = off.content(), tmp_path / "plan"
+    said = off.rig.cli(*arguments, "--plan", "-o", "json")
+    plan.write_text(said.out)
+    after = [one["file"] for one in said.json["disks"][0]["after"]]
+    off.domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
+    said = off.rig.cli_without_guest("apply", str(plan))
+    assert said.code == 4, said
+    assert "does not hold any more" in said.err
+    off.domain.destroy()
+    said = off.rig.cli_without_guest("apply", str(plan))
+    assert said.code == 0, said
+    assert off.rig.files() == after
+    assert off.content() == content
+    sound(off)
+
+
 @pytest.mark.parametrize("operation", [one for one in KILLINGS if "header" not in one])
 def test_killed(connection: Any, tmp_path: Path, operation: str) -> None:
     """With the tool the QEMU ends that held the chain; the same command goes on. A header is all that tells a lower format here, so a wrong one is refused."""
