@@ -25,6 +25,7 @@ from qmpsnap.operations.outcome import (
     StoppedByChange,
     TimedOut,
     check_names,
+    check_opened,
 )
 from qmpsnap.operations.plan_merge import MergePlan
 from qmpsnap.operations.space import Room
@@ -57,7 +58,9 @@ def judged(
         StoppedByChange, TimedOut, JobFailed: The chain is as it was.
         ChainUnexpected: It is neither the old nor the new one.
         HeaderWrong, FormatUnknown, NamesAnother: It is the new one, with something wrong about it.
+        OpenedAnother: It is the old or the new one, with another file in it.
     """
+    check_opened(plan.kind, plan.disk, after)
     if ended.differences and {one.path for one in plan.dropped} <= set(after.paths):
         what = "; ".join(ended.differences)
         raise StoppedByChange(plan.kind, plan.top.file, what, after.chain_text)

@@ -149,6 +149,7 @@ def delete(
         OutcomeUnknown: The connection broke while the job ran, or Ctrl-C came again and again.
         NotFlushed: It ran, and what was copied is not certainly on the disk.
         HeaderWrong, ChainUnexpected: It ran, and the outcome is not what it should be.
+        OpenedAnother: QEMU has a file that took the name of one of the chain.
         ContentDiffers: It ran, and what is read is not what was read before.
     """
     with guest.files.claim() as claim:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from qmpsnap.errors import Failed, QmpsnapError, Unknown
-from qmpsnap.formats.layers import REPLACED, Disk
+from qmpsnap.formats.layers import NOT_SEEN, REPLACED, Disk, Identity
+from qmpsnap.formats.verdict import Witness
 from qmpsnap.operations.guest import NotFlushed
 from qmpsnap.operations.job.states import JobFailed
 
@@ -240,23 +241,66 @@ class NamesAnother(Failed):
     reason: str
 
 
+class OpenedAnother(Failed):
+    """
+    QEMU has a file that took the name of one of the chain, so the guest reads what lies in that.
+
+    QEMU opens a file again by its name when it needs other permissions on it: a base when a commit
+    into it begins and when it ends, whether it was done or cancelled; an active file that becomes a
+    base.
+    """
+
+    msg = (
+        "during the {self.kind} QEMU opened {self.path} again by its name, which led to another "
+        "file by then. The chain is {self.chain}"
+    )
+    remedy = (
+        "The guest reads what lies in the new file. Remove no file, and shut the guest down. If the "
+        "file that was replaced still has another name, put the new one aside and give it its name "
+        "back; then start the guest. If it has none, keep all files: what it held is only in those "
+        "that lay above it."
+    )
+
+    kind: str
+    path: str
+    chain: str
+
+
 def check_names(kind: str, before: Disk, after: Disk) -> None:
     """
     After an operation: whether all names of the chain still lead to what QEMU had and has open.
 
-    QEMU opens a file again by its name when it needs other permissions on it (a base that is
-    committed into, an active file that becomes a base), and then has whatever has the name.
-
     Raises:
-        NamesAnother: One does not.
+        OpenedAnother: QEMU has another file now than before.
+        NamesAnother: QEMU has the same one, or that cannot be seen, and the name leads to another.
     """
-    known = {layer.path: layer.identity for layer in before.layers}
+    check_opened(kind, before, after)
+    known = _identities(before)
     for layer in after.layers:
         if REPLACED in layer.flags:
             raise NamesAnother(kind, layer.path or layer.file, layer.sight or "")
         if layer.identity is not None and known.get(layer.path) not in (None, layer.identity):
-            reason = "it was replaced while QEMU opened it again, and QEMU has the new one"
-            raise NamesAnother(kind, layer.path or layer.file, reason)
+            raise NamesAnother(kind, layer.path or layer.file, "its name leads to another file now")
+
+
+def check_opened(kind: str, before: Disk, after: Disk) -> None:
+    """
+    After an operation that was done or not: whether QEMU has the files that it had, as far as is seen.
+
+    Raises:
+        OpenedAnother: It has another one.
+    """
+    known = _identities(before)
+    for layer in after.layers:
+        by_qemu = any(one.witness is Witness.QMP for one in layer.evidence)
+        if not by_qemu or {REPLACED, NOT_SEEN} & {*layer.flags} or layer.identity is None:
+            continue
+        if known.get(layer.path) not in (None, layer.identity):
+            raise OpenedAnother(kind, layer.path or layer.file, after.chain_text)
+
+
+def _identities(disk: Disk) -> dict[str | None, Identity | None]:
+    return {layer.path: layer.identity for layer in disk.layers}
 
 
 _KNOWN: Final = (
@@ -270,6 +314,7 @@ _KNOWN: Final = (
     NotFlushed,
     OutcomeUnknown,
     NamesAnother,
+    OpenedAnother,
 )
 """Errors that say themselves how the guest was left."""
 

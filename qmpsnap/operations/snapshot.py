@@ -25,7 +25,7 @@ from qmpsnap.operations.hold import held
 from qmpsnap.operations.judge import format_of
 from qmpsnap.operations.outcome import (
     ChainUnexpected,
-    NamesAnother,
+    OpenedAnother,
     OutcomeUnknown,
     Result,
     changing,
@@ -157,7 +157,8 @@ def create_all(
         CannotFreeze: A freeze was required and could not be had; nothing is left behind.
         Failed: The overlays could not be made or put on; every chain is as it was.
         NotConsistent, NotThawed: The snapshot is there; the freeze was not what it should be.
-        SizeChanged, NamesAnother: It is there; the disk was resized, or a file replaced, in between.
+        SizeChanged: It is there, and the disk was resized in between.
+        NamesAnother, OpenedAnother: It is there, and a file was replaced in between.
         ChainUnexpected: It is there, and so is one that somebody else took meanwhile.
         HeaderWrong: It is there; a header is wrong, and could not be mended.
         OutcomeUnknown: The connection broke before the outcome could be seen.
@@ -210,8 +211,7 @@ def _created(
         for plan, after, made in zip(ready.plans, afters, course.made, strict=True):
             check_names("snapshot", plan.disk, after)
             if None not in (made, now_is := after.layers[0].identity) and now_is != made:
-                reason = "it was replaced while it was opened, and QEMU has the new one"
-                raise NamesAnother("snapshot", plan.overlay, reason)
+                raise OpenedAnother("snapshot", plan.overlay, after.chain_text)
         notes = (*notes_of(found.jobs, but=""), *patience.notes, *claim.notes)
         notes += remarks_of(ready.plans, requests, found.disks)
         shared = [on_the_same_node(disk, found.disks.disks) for disk in ready.disks]

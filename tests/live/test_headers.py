@@ -30,6 +30,7 @@ from tests.rig.headers import (
     with_format,
     without_format,
 )
+from tests.rig.remedies import remedy
 from tests.rig.rig import BASE, DISK, SERIAL, Rig, assert_sound
 from tests.rig.roads import MakeRig
 from tests.rig.situations import situation
@@ -132,6 +133,7 @@ class TestHeaders:
             assert said.status["file_format"] == {f"{BASE}.s1": "qcow2"}
             self._holds(rig, [f"{BASE}.s1", BASE], content)
 
+    @remedy("HeaderWrong")
     def test_that_cannot_be_mended_says_what_to_run(self, make_rig: MakeRig) -> None:
         """Another job holds the layer, as a backup would; the command then does what it says."""
         with make_rig("raw") as rig:

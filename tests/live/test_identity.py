@@ -20,8 +20,10 @@ from qmpsnap.operations.snapshot import create
 from qmpsnap.operations.step import Does, Step
 from qmpsnap.operations.unchanged import GraphChanged
 from tests.rig import images
+from tests.rig.copies import copied
 from tests.rig.doors import at, at_the_end, with_door
 from tests.rig.jobs import REQUESTS
+from tests.rig.remedies import remedy
 from tests.rig.rig import BASE, DISK, SERIAL, SIZE, Rig, assert_sound
 from tests.rig.roads import MakeRig
 from tests.rig.situations import situation
@@ -87,6 +89,7 @@ class TestReplaced:
         pain=4,
         kind=1,
     )
+    @remedy("FileReplaced")
     @pytest.mark.parametrize("name", [BASE, f"{BASE}.s1", f"{BASE}.s2"])
     @pytest.mark.parametrize("how", [restored, unlinked])
     def test_is_refused_until_the_name_is_back(
@@ -102,6 +105,20 @@ class TestReplaced:
             assert rig.cli("verify").code == 0
             assert rig.delete(f"{BASE}.s1", BASE).code == 0
             assert_sound(rig.disk())
+
+    @remedy("FileReplaced")
+    @pytest.mark.parametrize("name", [BASE, f"{BASE}.s1", f"{BASE}.s2"])
+    def test_without_a_name_is_copied(self, make_rig: MakeRig, name: str) -> None:
+        with make_rig("raw") as rig:
+            rig.grow(3)
+            content = rig.guest.read_sha256(DISK)
+            unlinked(rig.folder / name)
+            refused(rig, rig.folder / name)
+            copied(rig.guest, rig.folder / "copied")
+            assert rig.cli("create", DISK, "s9").code == 0  # all is well again
+            assert rig.guest.read_sha256(DISK) == content
+            rig.kill()
+            assert images.sha256_of(rig.folder / "copied", "qcow2") == content
 
     @pytest.mark.parametrize("name", [BASE, f"{BASE}.s2"])
     @pytest.mark.parametrize("how", [link_elsewhere, another_layer])
@@ -156,16 +173,33 @@ class TestReplacedMeanwhile:
             assert rig.files() == [f"{BASE}.s2", f"{BASE}.s1", BASE]
             assert (rig.folder / f"{BASE}.s1").exists()
 
-    def test_after_the_merge_it_is_said_and_nothing_removed(self, make_rig: MakeRig) -> None:
+    @remedy("NamesAnother")
+    @pytest.mark.parametrize("way", ["name", "copy"])
+    def test_after_the_merge_it_is_said_and_nothing_removed(
+        self, make_rig: MakeRig, way: str
+    ) -> None:
         with make_rig("raw") as rig:
             rig.grow(3)
+            content = rig.guest.read_sha256(DISK)
+            path, kept = rig.folder / BASE, rig.folder / "kept"
+            kept.hardlink_to(path)
             with rig.host() as host:
-                meddling = at_the_end(host, lambda: restored(rig.folder / BASE))
+                meddling = at_the_end(host, lambda: restored(path))
                 with pytest.raises(NamesAnother) as caught:
                     merge.delete(meddling, REQUESTS["active-commit"], remove=True)
             assert caught.value.exit_code == 1
             assert rig.files() == [BASE]
             assert (rig.folder / f"{BASE}.s2").exists()
+            active, format_ = path, "raw"
+            if way == "name":
+                kept.replace(path)
+            else:
+                active, format_ = rig.folder / "copied", "qcow2"
+                copied(rig.guest, active)
+            assert rig.cli("verify").code == 0
+            rig.guest.qemu_io(DISK, "flush")
+            rig.kill()
+            assert images.sha256_of(active, format_) == content
 
     def test_a_file_that_took_the_name_of_a_dropped_one_is_kept(self, make_rig: MakeRig) -> None:
         """It is somebody else's: the one that was merged has no name any more."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import pytest
 
 from tests.rig.guards import resize
+from tests.rig.remedies import remedy
 from tests.rig.rig import BASE, DISK, SIZE, Rig, assert_sound
 from tests.rig.roads import MakeRig
 from tests.rig.situations import situation
@@ -44,6 +45,7 @@ class TestShorterLayer:
         then="Pull the whole chain; or give the layer the full length while the guest is off.",
         kind=5,
     )
+    @remedy("ShorterLayer")
     @pytest.mark.parametrize(("merge", "target"), [(S1, BASE), (BASE, None)])
     def test_what_it_hides_stays_hidden(
         self, make_rig: MakeRig, base: str, merge: str, target: str | None
@@ -54,6 +56,7 @@ class TestShorterLayer:
                 said = rig.delete(merge, target, *options)
                 assert said.code == 4, said
                 assert f"{S2} would read what {BASE} holds there" in said.err
+                assert "Pull the whole chain" in said.err
             assert rig.cli("delete", DISK, "s1").code == 4
             assert (rig.guest.read_sha256(DISK), rig.files()) == (content, files)
             assert rig.delete(None, None).code == 0  # the way out
@@ -105,10 +108,13 @@ class TestShorterLayer:
             assert rig.guest.virtual_size(DISK) == SHORT
             assert rig.guest.read_sha256(DISK) == content
 
+    @remedy("ShorterLayer")
     def test_disk_that_has_grown_first(self, make_rig: MakeRig, base: str) -> None:
         with make_rig(base) as rig:
             shortened(rig)
-            assert rig.cli("delete", DISK, "s1", "--method", "commit").code == 4
+            said = rig.cli("delete", DISK, "s1", "--method", "commit")
+            assert said.code == 4, said
+            assert f"QMP `block_resize` to {SIZE}" in said.err
             resize(rig, SIZE)  # the way out
             content = rig.guest.read_sha256(DISK)
             assert rig.cli("delete", DISK, "s1", "--method", "commit").code == 0

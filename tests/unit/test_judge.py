@@ -10,7 +10,7 @@ from qmpsnap.operations.job.loop import Ended
 from qmpsnap.operations.job.machine import Why
 from qmpsnap.operations.job.states import JobFailed, JobStatus
 from qmpsnap.operations.judge import format_of, judged
-from qmpsnap.operations.outcome import FormatUnknown, NamesAnother, OutcomeUnknown
+from qmpsnap.operations.outcome import FormatUnknown, NamesAnother, OpenedAnother, OutcomeUnknown
 from qmpsnap.operations.plan_merge import MergePlan, plan_delete
 from qmpsnap.operations.requests import DeleteRequest
 from tests.unit import samples
@@ -37,11 +37,33 @@ def test_format_that_nobody_states() -> None:
     assert (caught.value.exit_code, caught.value.changed) == (1, "yes")
 
 
+SAID = {witness: (Evidence(witness=witness, format="qcow2", detail="seen"),) for witness in Witness}
+
+
+@pytest.mark.parametrize("differences", [(), ("volume-1 leads to another file now",)])
+@pytest.mark.parametrize("is_done", [True, False])
+def test_qemu_has_opened_another_file(is_done: bool, differences: tuple[str, ...]) -> None:
+    """Whether the merge was done, cancelled or failed."""
+    disk = samples.changed_layer(samples.disk(3), 2, identity=("file", 1, 2))
+    request = DeleteRequest(disk="vda", file_to_merge="volume-1.s1", merge_target_file="volume-1")
+    merge = plan_delete(samples.guest(disk), request)
+    after = samples.disk(3, layers=samples.linked(merge.remaining)) if is_done else disk
+    another = {"identity": ("file", 1, 3), "evidence": SAID[Witness.QMP]}
+    after = samples.changed_layer(after, 1 if is_done else 2, **another)
+    ended = Ended(status=JobStatus.CONCLUDED, error=None, differences=differences)
+    with pytest.raises(
+        OpenedAnother, match="during the commit QEMU opened /share/volume-1"
+    ) as said:
+        judged(merge, ended, samples.guest(), after, room=None, seconds=0, notes=())
+    assert (said.value.path, said.value.chain) == ("/share/volume-1", after.chain_text)
+
+
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
         ({"flags": ("replaced",), "sight": "its name leads to no file any more"}, "to no file"),
-        ({"identity": ("file", 1, 3)}, "it was replaced while QEMU opened it again"),
+        ({"identity": ("file", 1, 3), "flags": ("not-seen",)}, "leads to another file now"),
+        ({"identity": ("file", 1, 3), "evidence": SAID[Witness.XML]}, "leads to another file now"),
         ({"identity": ("file", 1, 2)}, None),
         ({"identity": None}, None),
     ],
@@ -67,7 +89,8 @@ def test_name_that_leads_to_another_file(changes: dict[str, object], why: str | 
         (Witness.HEADER, ("file", 1, 3), OutcomeUnknown),
         (Witness.HEADER, ("file", 1, 2), JobFailed),
         (Witness.HEADER, None, JobFailed),
-        (Witness.QMP, ("file", 1, 3), JobFailed),  # the graph is QEMU's, whatever the name means
+        (Witness.QMP, ("file", 1, 2), JobFailed),
+        (Witness.QMP, ("file", 1, 3), OpenedAnother),
     ],
 )
 def test_chain_as_it_was_by_the_header_of_another_file(
@@ -76,8 +99,7 @@ def test_chain_as_it_was_by_the_header_of_another_file(
     disk = samples.changed_layer(samples.disk(3), 0, identity=("file", 1, 2))
     request = DeleteRequest(disk="vda", file_to_merge="volume-1", merge_target_file=None)
     merge = plan_delete(samples.guest(disk), request)
-    evidence = (Evidence(witness=witness, format="qcow2", detail="seen"),)
-    after = samples.changed_layer(disk, 0, identity=identity, evidence=evidence)
+    after = samples.changed_layer(disk, 0, identity=identity, evidence=SAID[witness])
     ended = Ended(status=JobStatus.CONCLUDED, error=None)
     with pytest.raises(error):
         judged(merge, ended, samples.guest(), after, room=None, seconds=0, notes=())

@@ -178,6 +178,7 @@ def test_what_libvirt_cannot_do_is_refused_before_anything_is_touched(rig: Rig) 
     merge.ends()
 
 
+@remedy("JobFailed")
 @pytest.mark.parametrize("kind", ["commit", "pull"])
 def test_no_space_says_where(connection: Any, share: Path, kind: str) -> None:
     with small_file_system(share, 64):
@@ -191,6 +192,10 @@ def test_no_space_says_where(connection: Any, share: Path, kind: str) -> None:
             assert f"free on {share}" in str(caught.value)
             filler.unlink()
             _assert_unchanged(rig, content)
+            with rig.host() as host:
+                merged(host, kind, DEFAULT_OPTIONS)
+            assert rig.files() == AFTERWARDS[kind]
+            assert rig.guest.read_sha256(DISK) == content
 
 
 class TestOneConnection:

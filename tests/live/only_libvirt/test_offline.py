@@ -49,12 +49,25 @@ def test_chain_says_that_the_guest_is_off(off: Off) -> None:
     ]
 
 
-def test_new_file_elsewhere_is_refused(off: Off, tmp_path: Path) -> None:
+@remedy("ElsewhereWhileOff")
+@pytest.mark.parametrize("way", ["same folder", "while it runs"])
+def test_new_file_elsewhere_is_refused(off: Off, tmp_path: Path, way: str) -> None:
     for folder in (str(tmp_path), "/proc/self"):
-        said = off.rig.cli("create", DISK, "s1", "--into", folder)
+        said = off.rig.cli("create", DISK, "s1", "--into", folder, "-o", "json")
         assert said.code == 4, said
+    assert (
+        '"ElsewhereWhileOff"'
+        in off.rig.cli("create", DISK, "s1", "--into", str(tmp_path), "-o", "json").err
+    )
     assert sorted(path.name for path in off.folder.iterdir()) == [BASE]
     assert off.active()[0] == BASE
+    folder = str(off.folder)
+    if way == "while it runs":
+        off.domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
+        folder = str(tmp_path)
+    said = off.rig.cli("create", DISK, "s1", "--into", folder)
+    assert said.code == 0, said
+    assert Path(folder, f"{BASE}.s1").is_file()
 
 
 def test_create(off: Off) -> None:
@@ -472,6 +485,7 @@ def _resize(off: Off, size: int) -> None:
     qemu_img.run("resize", path, "-q", "--shrink", "-f", "qcow2", path, str(size))
 
 
+@remedy("ShorterLayer")
 def test_what_a_shorter_layer_hides_stays_hidden(off: Off) -> None:
     _shortened(off)
     content, files = off.content(), off.rig.files()
@@ -491,7 +505,9 @@ def test_what_a_shorter_layer_hides_stays_hidden(off: Off) -> None:
     sound(off)
 
 
-def test_disk_does_not_grow(off: Off) -> None:
+@remedy("ShorterLayer")
+@pytest.mark.parametrize("way", ["pull", "grow"])
+def test_disk_does_not_grow(off: Off, way: str) -> None:
     off.write(0, SIZE, 1)
     off.rig.create("s1")
     _resize(off, SIZE // 2)
@@ -499,15 +515,26 @@ def test_disk_does_not_grow(off: Off) -> None:
     said = off.rig.delete(f"{BASE}.s1", BASE)
     assert said.code == 4, said
     assert "whose disk would grow" in said.err
-    assert off.rig.cli("delete", DISK, "s1").code == 0  # which chooses a pull
-    assert off.rig.files() == [f"{BASE}.s1"]
+    if way == "pull":
+        assert off.rig.cli("delete", DISK, "s1").code == 0  # which chooses a pull
+        assert off.rig.files() == [f"{BASE}.s1"]
+    else:
+        (way_out,) = re.findall(r"`(qemu-img resize [^`]+)`", said.err)
+        subprocess.run(way_out.split(), check=True)
+        content = off.content()
+        assert off.rig.delete(f"{BASE}.s1", BASE).code == 0
+        assert off.rig.files() == [BASE]
     assert off.content() == content
 
 
+@remedy("NeedsWaiting")
 def test_nobody_would_go_on_with_a_merge(off: Off) -> None:
     off.grow(3)
-    files = off.rig.files()
+    files, content = off.rig.files(), off.content()
     said = off.rig.cli("delete", DISK, "s1", "--no-wait", "-o", "json")
     assert said.code == 4
     assert '"NeedsWaiting"' in said.err
     assert off.rig.files() == files
+    assert off.rig.cli("delete", DISK, "s1").code == 0
+    assert off.rig.files() == [f"{BASE}.s2", BASE]
+    assert off.content() == content

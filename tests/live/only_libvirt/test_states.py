@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from tests.rig.libvirt_machine import LibvirtMachine
+from tests.rig.remedies import remedy
 from tests.rig.rig import BASE, DISK
 from tests.rig.situations import situation
 from tests.rig.states import MakeMachine
+from tests.rig.waiting import until
 
 
 @situation(
@@ -14,6 +17,7 @@ from tests.rig.states import MakeMachine
     code=4,
     then="Wake the guest (`virsh dompmwakeup`), then give the same command again.",
 )
+@remedy("GuestSleeps")
 def test_a_guest_that_sleeps(make_machine: MakeMachine) -> None:
     with make_machine("suspended") as machine:
         rig = machine.rig
@@ -24,9 +28,15 @@ def test_a_guest_that_sleeps(make_machine: MakeMachine) -> None:
             refused = rig.cli("create", DISK, "s3", *options)
             assert refused.code == 4, refused
             assert "libvirt takes no snapshot of a guest that sleeps" in refused.err
+            assert "`virsh dompmwakeup " in refused.err
         assert not (rig.folder / f"{BASE}.s3").exists()
         assert rig.delete(f"{BASE}.s1", BASE).code == 0
         done = rig.cli("delete", DISK, "s2", "--method", "commit")
         assert done.code == 0, done
         assert "note: the guest sleeps" in done.err
         assert rig.files() == [BASE]
+        assert isinstance(rig.guest, LibvirtMachine)
+        rig.guest.domain.pMWakeup()
+        until(lambda: machine.word() == "running")
+        assert rig.cli("create", DISK, "s3").code == 0
+        assert rig.files() == [f"{BASE}.s3", BASE]

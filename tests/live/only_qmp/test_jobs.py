@@ -162,13 +162,17 @@ class TestNoSpace:
             merge.ends()
         full.assert_unchanged()
 
+    @remedy("JobFailed")
     @pytest.mark.parametrize("kind", ["commit", "pull"])
     def test_ends_by_default_and_says_where(self, full: TwoRigs, kind: str) -> None:
         with full.rig.host() as host, pytest.raises(JobFailed) as caught:
             merged(host, kind, DEFAULT_OPTIONS)
         assert "No space left on device (writing " in str(caught.value)
         assert f"free on {full.rig.folder}" in str(caught.value)
-        full.assert_unchanged()
+        full.assert_unchanged()  # there is room again
+        with full.rig.host() as host:
+            merged(host, kind, DEFAULT_OPTIONS)
+        full.assert_merged(kind)
 
     @remedy("JobWaits")
     def test_ctrl_c_resume_and_the_same_command_again(self, full: TwoRigs) -> None:

@@ -10,9 +10,11 @@ from __future__ import annotations
 import pytest
 
 from tests.rig import images
+from tests.rig.disks import qcow2_chain
 from tests.rig.headers import masks, recorded
-from tests.rig.rig import BASE, DISK, Rig, assert_sound
-from tests.rig.roads import MakeRig
+from tests.rig.remedies import remedy
+from tests.rig.rig import BASE, DISK, SERIAL, Rig, assert_sound
+from tests.rig.roads import MakeRig, direct_rig
 from tests.rig.situations import situation
 
 BASE_IS = "raw-without-node"
@@ -65,8 +67,10 @@ COMMANDS = {"commit": "block-commit", "pull": "block-stream"}
     then="Delete the newest snapshots first, or pull the whole chain; or use QEMU 9.0 or later.",
     pain=3,
 )
+@remedy("FormatNotRecordable")
+@pytest.mark.parametrize("way", ["newest first", "whole chain", "raw node"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_header_that_would_say_file_is_refused(make_rig: MakeRig, kind: str) -> None:
+def test_a_header_that_would_say_file_is_refused(make_rig: MakeRig, kind: str, way: str) -> None:
     with make_rig(BASE_IS) as rig:
         if masks(rig, COMMANDS[kind]):
             pytest.skip("this QEMU has backing-mask-protocol")
@@ -77,6 +81,22 @@ def test_a_header_that_would_say_file_is_refused(make_rig: MakeRig, kind: str) -
         assert said.status == {"status": "error_deleting", "progress": "0%"}
         assert "'file'" in said.err
         assert rig.files() == before
+        if way == "newest first":
+            for snapshot in ("s2", "s1"):
+                assert rig.cli("delete", DISK, snapshot, "--method", "commit").code == 0
+            assert rig.files() == [BASE]
+        elif way == "whole chain":
+            assert rig.delete(None, None).code == 0
+            assert rig.files() == [f"{BASE}.s2"]
+        else:
+            rig.guest.qemu_io(DISK, "flush")
+            rig.kill()
+            formats = ("qcow2", "qcow2", "raw")
+            files = [(rig.folder / name, one) for name, one in zip(before, formats, strict=True)]
+            with direct_rig(rig.folder, qcow2_chain(files, DISK, SERIAL)) as started:
+                assert started.delete(*KINDS[kind]).code == 0
+                _holds(started, content)
+            return
         _holds(rig, content)
 
 

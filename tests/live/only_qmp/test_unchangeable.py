@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,6 +14,7 @@ import pytest
 
 from tests.rig import images
 from tests.rig.disks import DiskSpec, qcow2_chain
+from tests.rig.headers import recorded, without_format
 from tests.rig.refusing import CREATE, by_name, merge, refused_alike
 from tests.rig.remedies import remedy
 from tests.rig.rig import BASE, DISK, SERIAL, SIZE, Rig
@@ -69,17 +73,48 @@ def test_filter_between_layers(tmp_path: Path, name: str) -> None:
         said = refused_alike(rig, merge(MID, BASE), "a filter (filter) lies between")
         assert said == refused_alike(rig, by_name("delete", "s1"), "a filter (filter) lies between")
         assert "blockdev-reopen` of vda-0-fmt with the backing node vda-1-fmt" in said
-        options = {
-            "driver": "qcow2",
-            "node-name": "vda-0-fmt",
-            "file": "vda-0-file",
-            "backing": "vda-1-fmt",
-        }
-        rig.guest.qmp("blockdev-reopen", {"options": [options]})
-        rig.guest.qmp("blockdev-del", {"node-name": "filter"})
+        take_out(rig)
         assert rig.delete(MID, BASE).code == 0
         assert rig.files() == [TOP, BASE]
         assert rig.guest.read_sha256(DISK) == content
+
+
+@remedy("FilterInTheWay")
+@pytest.mark.parametrize("way", ["out", "off"])
+def test_filter_above_the_file_that_a_header_is_to_name(tmp_path: Path, way: str) -> None:
+    with filtered(tmp_path, FILTERS["throttle"]) as rig:
+        rig.guest.write(DISK, 0, 65536, 1)
+        without_format(tmp_path / TOP)
+        said = rig.cli("create", DISK, "new")
+        assert said.code == 0, said
+        assert "a filter (filter) lies between the layer above" in said.err
+        content = rig.guest.read_sha256(DISK)
+        if way == "out":
+            take_out(rig)
+            done = rig.cli("delete", DISK, "new", "--method", "commit")
+            assert done.code == 0, done
+            assert f"repaired: the header of {TOP}" in done.err
+        else:
+            rig.guest.qemu_io(DISK, "flush")
+            rig.kill()
+            (command,) = re.findall(r"With the guest off: `([^`]+)`", said.err)
+            subprocess.run(shlex.split(command), check=True)
+            assert images.sha256_of(tmp_path / f"{BASE}.new", "qcow2") == content
+        assert recorded(tmp_path / TOP) == (MID, "qcow2")
+        if way == "out":
+            assert rig.guest.read_sha256(DISK) == content
+
+
+def take_out(rig: Rig) -> None:
+    """Take the filter out from between the layers while the guest runs."""
+    options = {
+        "driver": "qcow2",
+        "node-name": "vda-0-fmt",
+        "file": "vda-0-file",
+        "backing": "vda-1-fmt",
+    }
+    rig.guest.qmp("blockdev-reopen", {"options": [options]})
+    rig.guest.qmp("blockdev-del", {"node-name": "filter"})
 
 
 @pytest.mark.parametrize("name", FILTERS)
