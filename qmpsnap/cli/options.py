@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
@@ -15,10 +15,13 @@ from qmpsnap.operations.options import MergeOptions, OnError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_ALSO: Final = {"other-folder": Guard.FOREIGN_LAYER}
+"""Other names of guards."""
+
 allow_option = click.option(
     "--allow",
     multiple=True,
-    type=click.Choice([one.value for one in Guard]),
+    type=click.Choice([*(one.value for one in Guard), *_ALSO]),
     help="Do what would be refused for this reason; may be given several times.",
 )
 force_option = click.option(
@@ -33,7 +36,9 @@ verify_option = click.option(
 
 def guards(names: Iterable[str], *, force: bool = False) -> frozenset[Guard]:
     """The guards that were named."""
-    return frozenset(Guard(name) for name in names) | ({Guard.SPACE} if force else set())
+    return frozenset(_ALSO.get(name) or Guard(name) for name in names) | (
+        {Guard.SPACE} if force else set()
+    )
 
 
 plan_option = click.option(

@@ -150,8 +150,15 @@ def guest_from_graph(
         jobs=graph.jobs,
         open_files=frozenset(path for path in paths if path),
         notes=notes,
+        besides=_besides(disks) if domain is None else domain.besides,
         graph=graph,
     )
+
+
+def _besides(disks: Iterable[Disk]) -> tuple[str, ...]:
+    """Flash memory that is written holds what the firmware keeps."""
+    is_written = any(one.kind == "pflash" and one.layers and not one.read_only for one in disks)
+    return ("nvram",) if is_written else ()
 
 
 def _xml_disk(domain: XmlDomain | None, device: Device) -> XmlDisk | None:

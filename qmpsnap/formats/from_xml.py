@@ -23,6 +23,7 @@ def guest_from_xml(
         open_files=frozenset(path for path in paths if path is not None),
         disks=tuple(disk_from_xml(disk, headers or {}) for disk in domain.disks),
         notes=notes,
+        besides=domain.besides,
     )
 
 

@@ -144,6 +144,8 @@ class Disks:
     """Host files that any node of the guest has open, on a disk or not."""
     notes: tuple[str, ...] = ()
     """What could not be read of all disks, and why: for example passthrough that is off."""
+    besides: tuple[str, ...] = ()
+    """What the guest keeps in files that are no disks, as far as that is seen: `nvram`, `TPM`."""
     graph: Graph | None = None
     """What the disks were read from; None when only the XML was read."""
 

@@ -88,6 +88,8 @@ class XmlDomain:
 
     name: str
     disks: tuple[XmlDisk, ...]
+    besides: tuple[str, ...] = ()
+    """What the guest keeps in files that are no disks: `nvram`, `TPM`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +110,18 @@ def parse(text: str) -> XmlDomain:
             ours, or not a `<domain>`.
     """
     root = root_of(text, "domain")
-    return XmlDomain(name=root.findtext("name") or "", disks=disks_of(root))
+    return XmlDomain(
+        name=root.findtext("name") or "", disks=disks_of(root), besides=tuple(_besides(root))
+    )
+
+
+def _besides(domain: etree._Element) -> Iterator[str]:
+    """Source: libvirt docs/formatdomain.rst, "BIOS bootloader" and "TPM device"."""
+    os = domain.find("os")
+    if os is not None and (os.get("firmware") == "efi" or os.find("nvram") is not None):
+        yield "nvram"
+    if domain.find("./devices/tpm/backend[@type='emulator']") is not None:
+        yield "TPM"
 
 
 def disks_of(domain: etree._Element) -> tuple[XmlDisk, ...]:

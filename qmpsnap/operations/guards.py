@@ -171,6 +171,11 @@ def _lost_bitmaps(plan: MergePlan, layer: VolumeLayer, around: Surroundings) -> 
     names = ", ".join(bitmaps) or "by its header"
     if of_checkpoints:
         how = "delete the checkpoints (`virsh checkpoint-delete`)"
+    elif layer.node_details is None and around.checkpoints:
+        how = (
+            "start the guest, and merge while it runs: libvirt then takes the bitmaps of its "
+            f"checkpoints ({', '.join(sorted(around.checkpoints))}) along"
+        )
     elif layer.node_details is None:
         how = f"remove the bitmaps (`qemu-img bitmap --remove -f qcow2 {layer.path} NAME`)"
     else:

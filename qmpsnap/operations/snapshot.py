@@ -48,6 +48,7 @@ from qmpsnap.operations.snapshot_outcome import (
     corrected,
     forgotten,
     is_in,
+    left_out,
     mend_headers,
 )
 from qmpsnap.operations.step import Step
@@ -214,6 +215,7 @@ def _created(
                 raise OpenedAnother("snapshot", plan.overlay, after.chain_text)
         notes = (*notes_of(found.jobs, but=""), *patience.notes, *claim.notes)
         notes += remarks_of(ready.plans, requests, found.disks)
+        notes += left_out(found.disks)
         shared = [on_the_same_node(disk, found.disks.disks) for disk in ready.disks]
         results = tuple(
             _result(guest, ready, number, after, moment, mended[number], (*shared[number], *notes))

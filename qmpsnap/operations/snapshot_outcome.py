@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from qmpsnap.errors import Failed
-from qmpsnap.formats.layers import Disk
+from qmpsnap.formats.layers import Disk, Disks
 from qmpsnap.operations.guest import Guest, Overlay
 from qmpsnap.operations.headers import ensured
 from qmpsnap.operations.names import name_beside
@@ -93,6 +94,18 @@ def forgotten(plan: CreatePlan, after: Disk) -> tuple[str, ...]:
         f"{plan.file} was opened without detect-zeroes, which {plan.active.file} has: until the "
         "guest is started again, zeroes that it writes take room",
     )
+
+
+_BESIDES: Final = {
+    "nvram": "the firmware's settings (nvram)",
+    "TPM": "the state of the TPM",
+}
+
+
+def left_out(guest: Disks) -> tuple[str, ...]:
+    """What a snapshot of disks does not hold, and a revert does not bring back."""
+    words = [_BESIDES[one] for one in guest.besides]
+    return (f"not part of a snapshot: {' and '.join(words)}",) if words else ()
 
 
 def corrected(plan: CreatePlan, overlay: Overlay) -> tuple[str, ...]:

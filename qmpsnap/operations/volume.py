@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from typing import Any, Final
 
 from qmpsnap.errors import Refused
@@ -170,6 +171,15 @@ def usable(disk: Disk) -> Volume:
             "Somebody changed the chain behind libvirt's back; restart the guest with the right "
             "files before anything else.",
         )
+    for above, layer in pairwise(disk.layers) if disk.off else ():
+        if layer.path is None and _leads_away(above.backing_name):
+            raise unsuitable(
+                f"{layer.file} lies in another folder than {above.file}, whose header alone names "
+                "it, and of a guest that is off no header is followed out of its folder",
+                "If that file is meant, have the definition name it as well, in the disk (`virsh "
+                "edit`): `<backingStore type='file'><format type='FORMAT'/><source file='FILE'/>"
+                "</backingStore>`. Or start the guest.",
+            )
     layers = tuple(_usable(layer, disk.disk) for layer in disk.layers)
     names = [layer.file for layer in layers]
     if len(set(names)) != len(names):
@@ -177,6 +187,11 @@ def usable(disk: Disk) -> Volume:
             "two layers of its chain have the same file name", "Name the layers differently."
         )
     return Volume(**{**_values(disk), "layers": layers})
+
+
+def _leads_away(name: str | None) -> bool:
+    """Whether a header names a file, which then lies in another folder, and not an address."""
+    return name is not None and ":" not in name.partition("/")[0]
 
 
 def _usable(layer: Layer, disk: str) -> VolumeLayer:

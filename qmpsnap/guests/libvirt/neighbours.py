@@ -58,7 +58,7 @@ def surroundings_of(
         seen,
         readers=readers,
         recorded=recorded,
-        checkpoints=_checkpoints(domain) if runs else frozenset(),
+        checkpoints=_checkpoints(domain),
         notes=notes,
     )
 

@@ -154,6 +154,7 @@ class OfflineGuest(Closable):
             guest=domain.name,
             disks=disks,
             open_files=frozenset(path for path in paths if path is not None),
+            besides=domain.besides,
             graph=self._engine.read().graph if len(self._held) == 1 else None,
         )
         return identified(report)

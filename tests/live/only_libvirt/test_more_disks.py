@@ -1,0 +1,176 @@
+"""Guests that are off: overlays over block devices and templates, bitmaps, and what is no disk."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import libvirt
+import pytest
+
+from tests.rig import images
+from tests.rig.beside import NotHere, loop_device
+from tests.rig.defined import Defined, defined
+from tests.rig.off import Off
+from tests.rig.remedies import remedy
+from tests.rig.rig import DISK, MIB, SIZE
+from tests.rig.situations import situation
+
+Linked = Callable[[str], Any]
+
+
+@pytest.fixture
+def linked(connection: Any, tmp_path: Path) -> Linked:
+    """A guest that is off, whose disk is an overlay over a block device or a template elsewhere."""
+
+    @contextmanager
+    def make(kind: str) -> Iterator[tuple[Defined, str, Path]]:
+        folder, below = tmp_path / "share", tmp_path / "elsewhere"
+        folder.mkdir()
+        below.mkdir()
+        overlay, base = folder / "web1", str(below / "template")
+        images.create_raw(Path(base), SIZE)
+        _io(base, "raw", f"write -P 1 0 {MIB}")
+        device = loop_device(Path(base)) if kind == "device" else None
+        try:
+            base = base if device is None else device.__enter__()
+        except NotHere as error:
+            pytest.skip(str(error))
+        try:
+            images.create_qcow2(overlay, SIZE, base, "raw")
+            _io(str(overlay), "qcow2", f"write -P 2 {MIB} {MIB}")
+            with defined(connection, overlay, "qcow2") as guest:
+                yield guest, base, overlay
+        finally:
+            if device is not None:
+                device.__exit__(None, None, None)
+
+    return make
+
+
+def _io(path: str, format_: str, line: str) -> None:
+    subprocess.run(["qemu-io", "-f", format_, "-c", line, path], check=True, capture_output=True)
+
+
+def name_base(guest: Defined, base: str) -> None:
+    """Do what the refusal advises."""
+    kind, attribute = ("block", "dev") if base.startswith("/dev/") else ("file", "file")
+    store = (
+        f"<backingStore type='{kind}'><format type='raw'/><source {attribute}='{base}'/>"
+        "</backingStore><target dev="
+    )
+    text = guest.domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+    guest.domain.connect().defineXML(text.replace("<target dev=", store))
+
+
+def named(guest: Defined) -> str:
+    said = guest.cli("chain", "-o", "json")
+    return str(said.json["disks"][0]["layers"][0]["path"])
+
+
+@situation(
+    "The guest is off, and its disk is an overlay over a template or a block device elsewhere, which "
+    "only the overlay's header names",
+    happens="refused: of a guest that is off no header is followed out of its folder, for it may have "
+    "come with an image that somebody uploaded",
+    code=4,
+    then="Have the definition name the file, as the message says; then give the same command again.",
+    kind=14,
+)
+@remedy("DiskUnsuitable")
+@pytest.mark.parametrize("kind", ["template", "device"])
+@pytest.mark.parametrize("method", ["pull", "commit"])
+def test_merge_of_an_overlay_over_what_lies_elsewhere(
+    linked: Linked, kind: str, method: str
+) -> None:
+    with linked(kind) as (guest, base, overlay):
+        content = images.sha256_of(str(overlay), "qcow2")
+        template = images.sha256_of(base, "raw")
+        said = guest.cli("delete", DISK, "web1", "--method", method)
+        assert said.code == 4, said
+        assert "is followed out of its folder" in said.err
+        assert "<backingStore type='file'>" in said.err
+        name_base(guest, base)
+        if method == "pull":
+            said = guest.cli("delete", DISK, "web1", "--method", "pull", "--remove-file")
+            assert said.code == 0, said
+            assert named(guest) == str(overlay)
+            assert images.sha256_of(base, "raw") == template
+        else:
+            said = guest.cli("delete", DISK, "web1", "--method", "commit")
+            assert said.code == 4, said
+            assert "--allow foreign-layer" in said.err
+            said = guest.cli(
+                "delete",
+                DISK,
+                "web1",
+                "--method",
+                "commit",
+                "--allow",
+                "other-folder",
+                "--remove-file",
+            )
+            assert said.code == 0, said
+            assert named(guest) == base
+            assert not overlay.exists()
+        assert os.path.exists(base)
+        format_ = "raw" if method == "commit" else "qcow2"
+        assert images.sha256_of(named(guest), format_) == content
+        guest.start()
+        assert guest.active_file() == named(guest)
+
+
+@pytest.fixture
+def with_checkpoint(off: Off) -> str:
+    """The guest has made a checkpoint while it ran; a snapshot lies above its bitmap."""
+    if off.active()[1] != "qcow2":
+        pytest.skip("raw files hold no bitmaps")
+    off.domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
+    text = "<domaincheckpoint><name>monday</name></domaincheckpoint>"
+    off.domain.checkpointCreateXML(text, 0)
+    assert off.rig.cli("create", DISK, "s1").code == 0
+    off.domain.destroy()
+    return "monday"
+
+
+def test_bitmaps_of_checkpoints_are_lost_while_off(off: Off, with_checkpoint: str) -> None:
+    """libvirt merges them along while the guest runs; nobody does otherwise, and it is said."""
+    content = off.content()
+    try:
+        said = off.rig.cli("delete", DISK, "s1", "--method", "pull")
+        assert said.code == 4, said
+        assert "has dirty bitmaps" in said.err
+        assert "merge while it runs" in said.err
+        assert with_checkpoint in said.err
+        off.domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
+        said = off.rig.cli("delete", DISK, "s1", "--method", "pull")
+        assert said.code == 0, said
+        off.domain.destroy()
+        assert off.content() == content
+    finally:
+        if off.domain.isActive():
+            off.domain.destroy()
+        definition = off.definition()
+        off.domain.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA)
+        off.domain.connect().defineXML(definition)
+
+
+def test_nvram_and_tpm_are_no_part_of_a_snapshot(off: Off) -> None:
+    firmware = off.folder / "firmware"
+    firmware.write_bytes(bytes(MIB))
+    plain = off.definition()
+    text = plain.replace(
+        "</os>",
+        f"<loader readonly='yes' type='pflash'>{firmware}</loader>"
+        f"<nvram>{off.folder / 'nvram'}</nvram></os><features><acpi/></features>",
+    )
+    off.domain.connect().defineXML(text)
+    for arguments in (("create", DISK, "s1"), ("revert", DISK, "s1")):
+        said = off.rig.cli(*arguments, "-o", "json")
+        assert said.code == 0, said
+        assert "not part of a snapshot: the firmware's settings (nvram)" in said.json["notes"]
+    off.domain.connect().defineXML(plain)
