@@ -52,6 +52,10 @@ _NEEDS: dict[str, tuple[Callable[[], object], str]] = {
         lambda: linux.is_there() and shutil.which("qemu-system-x86_64") and find_spec("libvirt"),
         "what the tiers qemu and libvirt need, Debian's e2fsprogs, and run .ci/guest",
     ),
+    "delivery": (
+        lambda: find_spec("keystoneauth1") and find_spec("tenacity"),
+        "keystoneauth1 and tenacity (the extra openstack)",
+    ),
     "ledger": (
         lambda: find_spec("sqlalchemy") and postgresql.programs(),
         "SQLAlchemy (the extra openstack) and Debian's postgresql",
@@ -72,6 +76,7 @@ _TIER_OF_FOLDER = {
     "security": "security",
     "chaos": "chaos",
     "openstack": "openstack",
+    "delivery": "delivery",
     "ledger": "ledger",
     "layouts": "qemu",
     "layouts_libvirt": "libvirt",

@@ -1,0 +1,165 @@
+"""
+Cinder, over a session of keystoneauth1.
+
+    POST …/snapshots/ID/action       the update
+    GET  …/snapshots/ID              how the snapshot is
+    GET  …/extensions/os-qmpsnap     whether the service knows the spec dialect
+
+A 401 makes the session fetch a new token and ask once more by itself. Redirects are followed.
+
+Source: api-ref block-storage v3; cinder/api/contrib/snapshot_actions.py; keystoneauth1/session.py.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import json
+import time
+from collections.abc import Mapping
+from typing import Any, Final, Protocol
+from urllib.parse import quote
+
+from qmpsnap.delivery import machine
+from qmpsnap.delivery.machine import Answer, Ask
+from qmpsnap.journal.letter import Letter
+
+SERVICE_TYPE: Final = "block-storage"
+TIMEOUT_S: Final = 60.0
+"""To connect, and again between two pieces of an answer."""
+_PROJECT: Final = "%(project_id)s"
+_TEXT: Final = 300
+"""Characters that are kept of an answer."""
+
+
+class Session(Protocol):
+    """`keystoneauth1.session.Session`, or an adapter of one."""
+
+    def request(self, url: str, method: str, **kwargs: Any) -> Any:
+        """Make one request, with the token of its identity."""
+
+
+class Cinder:
+    """See `delivery.service.Service`."""
+
+    def __init__(
+        self,
+        session: Session,
+        *,
+        endpoint: str | None = None,
+        interface: str = "public",
+        region: str | None = None,
+        timeout_s: float = TIMEOUT_S,
+    ) -> None:
+        """
+        Ask nothing yet.
+
+        Args:
+            session: With the identity by which letters are sent: one of a service, since no token
+                of a user is kept. To see the snapshots of every project it needs the role that
+                Cinder's `context_is_admin` names (`admin`, as shipped).
+            endpoint: In place of the catalog's: `http://HOST:8776/v3/%(project_id)s`, as in
+                `[cinder] endpoint_template` of Nova.
+            interface: Of the endpoint in the catalog.
+            region: The same.
+            timeout_s: For each request.
+        """
+        self._session, self._endpoint, self._timeout_s = session, endpoint, timeout_s
+        self._filter = {
+            "service_type": SERVICE_TYPE,
+            "interface": interface,
+            "region_name": region,
+        }
+
+    def ask(self, letter: Letter, ask: Ask) -> Answer:
+        """See `Service.ask`."""
+        snapshot = f"/snapshots/{quote(letter.due.addressee.snapshot, safe='')}"
+        match ask.what:
+            case "dialect":
+                return self._request(letter, f"/extensions/{machine.EXTENSION}")
+            case "row":
+                return self._request(letter, snapshot)
+            case "update":
+                body = machine.body_of(letter, ask.dialect)
+                return self._request(letter, f"{snapshot}/action", body)
+
+    def _request(
+        self, letter: Letter, path: str, body: Mapping[str, object] | None = None
+    ) -> Answer:
+        from keystoneauth1.exceptions import ClientException
+
+        more: dict[str, Any] = {} if body is None else {"json": body}
+        try:
+            if self._endpoint is None:
+                more["endpoint_filter"] = self._filter
+                url = path
+            else:
+                url = self._url(letter) + path
+            answer = self._session.request(
+                url,
+                "GET" if body is None else "POST",
+                raise_exc=False,
+                timeout=self._timeout_s,
+                headers={"Accept": "application/json"},
+                **more,
+            )
+        except ClientException as error:
+            return Answer(status=None, text=_short(f"{type(error).__name__}: {error}"))
+        return _answer(answer)
+
+    def _url(self, letter: Letter) -> str:
+        """
+        The endpoint that was given, with the project of whoever asks.
+
+        Cinder answers 400 where the project of the path is not that of the token
+        (cinder/api/openstack/wsgi.py); an identity without one (noauth) takes the volume's.
+        """
+        assert self._endpoint is not None
+        if _PROJECT not in self._endpoint:
+            return self._endpoint.rstrip("/")
+        own = getattr(self._session, "get_project_id", lambda: None)()
+        project = own or letter.due.addressee.project or ""
+        return self._endpoint.replace(_PROJECT, quote(project, safe="")).rstrip("/")
+
+
+def _answer(answer: Any) -> Answer:
+    status = int(answer.status_code)
+    row: str | None = None
+    if status == 200:
+        try:
+            snapshot = json.loads(answer.content)["snapshot"]
+            row = snapshot["status"] if isinstance(snapshot["status"], str) else None
+        except (ValueError, KeyError, TypeError):
+            row = None
+    return Answer(
+        status=status,
+        text="" if status < 400 else _short(_message(answer)),
+        retry_after_s=_retry_after(answer.headers.get("Retry-After")),
+        row=row,
+    )
+
+
+def _message(answer: Any) -> str:
+    """What an error of Cinder says: `{"badRequest": {"code": 400, "message": …}}`."""
+    try:
+        (inner,) = json.loads(answer.content).values()
+        return str(inner["message"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return str(answer.text)
+
+
+def _retry_after(text: str | None) -> float | None:
+    """Seconds, from either form of the header (RFC 9110, 10.2.3)."""
+    if text is None:
+        return None
+    try:
+        return max(float(int(text)), 0.0)
+    except ValueError:
+        pass
+    try:
+        return max(email.utils.parsedate_to_datetime(text).timestamp() - time.time(), 0.0)
+    except ValueError:
+        return None
+
+
+def _short(text: str) -> str:
+    return " ".join(text.split())[:_TEXT]

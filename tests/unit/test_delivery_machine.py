@@ -1,0 +1,210 @@
+"""What is done with each answer of the volume service."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from qmpsnap.delivery import machine
+from qmpsnap.delivery.machine import Answer, Ask, End
+from qmpsnap.journal.letter import Letter
+from qmpsnap.status import Dialect
+from tests.unit.letter_samples import DONE, FAILED, letter
+
+SPEC = Answer(status=200)
+STOCK = Answer(status=404)
+FOREIGN = Answer(
+    status=400,
+    text="Additional properties are not allowed ('file_format' was unexpected)",
+)
+NOT_ALLOWED = Answer(status=400, text="Snapshot status available not allowed for update")
+
+
+def row(status: str) -> Answer:
+    return Answer(status=200, row=status)
+
+
+GONE = Answer(status=404, text="Snapshot s1 could not be found.")
+
+
+def course(
+    letter: Letter, *answers: Answer, dialect: Dialect | None = None, later: tuple[Letter, ...] = ()
+) -> tuple[list[str], End]:
+    """What is asked, with these answers, and how it ends; every answer is used."""
+    left, asked = list(answers), []
+    where, step = machine.begun(letter, later, dialect)
+    while isinstance(step, Ask):
+        asked.append(step.what if step.what != "update" else str(step.dialect))
+        where, step = machine.heard(where, step, left.pop(0))
+    assert not left
+    return asked, step
+
+
+class TestAccepted:
+    @pytest.mark.parametrize("status", [200, 202, 204])
+    def test_at_once(self, status: int) -> None:
+        asked, end = course(letter(), SPEC, Answer(status=status))
+        assert asked == ["dialect", "spec"]
+        assert (end.state, end.is_unsure) == ("accepted", False)
+
+    def test_the_dialect_is_remembered(self) -> None:
+        asked, _ = course(letter(), Answer(status=202), dialect=Dialect.LEGACY)
+        assert asked == ["legacy"]
+
+    def test_a_stock_service(self) -> None:
+        assert course(letter(), STOCK, Answer(status=202))[0] == ["dialect", "legacy"]
+
+
+class TestDialect:
+    def test_asked_again_after_a_400_and_it_has_changed(self) -> None:
+        asked, end = course(letter(), FOREIGN, STOCK, Answer(status=202), dialect=Dialect.SPEC)
+        assert asked == ["spec", "dialect", "legacy"]
+        assert end.state == "accepted"
+
+    def test_it_says_that_it_knows_it_and_does_not(self) -> None:
+        """The extension is loaded before the standard ones, whose handler replaces its own."""
+        asked, end = course(letter(), SPEC, FOREIGN, Answer(status=202))
+        assert asked == ["dialect", "spec", "legacy"]
+        assert end.state == "accepted"
+
+    def test_no_legacy_body_where_the_state_was_the_reason(self) -> None:
+        asked, end = course(letter(), SPEC, NOT_ALLOWED, row("error"))
+        assert asked == ["dialect", "spec", "row"]
+        assert end.state == "dead"
+
+    def test_who_may_not_ask_tries(self) -> None:
+        refused = Answer(status=403)
+        assert course(letter(), refused, FOREIGN, Answer(status=202))[0] == [
+            "dialect",
+            "spec",
+            "legacy",
+        ]
+
+    @pytest.mark.parametrize("status", [None, 401, 429, 500, 503])
+    def test_it_cannot_be_asked(self, status: int | None) -> None:
+        asked, end = course(letter(), Answer(status=status, retry_after_s=7.0))
+        assert asked == ["dialect"]
+        assert (end.state, end.is_unsure, end.retry_after_s) == ("waiting", False, 7.0)
+
+
+@pytest.mark.parametrize("status", [401, 403, 408, 413, 425, 429])
+def test_what_passes(status: int) -> None:
+    _, end = course(letter(), SPEC, Answer(status=status, retry_after_s=9.0, text="later"))
+    assert (end.state, end.retry_after_s, end.is_unsure) == ("waiting", 9.0, False)
+    assert end.why == f"{status}: later"
+
+
+@pytest.mark.parametrize("status", [None, 500, 502, 503, 504])
+def test_it_may_have_been_stored(status: int | None) -> None:
+    _, end = course(letter(), SPEC, Answer(status=status, text="cut"))
+    assert (end.state, end.is_unsure) == ("waiting", True)
+
+
+@pytest.mark.parametrize("status", [405, 410, 415, 301])
+def test_what_never_passes(status: int) -> None:
+    assert course(letter(), SPEC, Answer(status=status))[1].state == "dead"
+
+
+def test_once_unsure_stays_unsure() -> None:
+    _, end = course(letter(is_unsure=True), SPEC, Answer(status=429))
+    assert end.is_unsure
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "unsure", "found", "state"),
+    [
+        ("create", DONE, False, "available", "accepted"),
+        ("create", DONE, True, "available", "accepted"),
+        ("create", DONE, False, "creating", "dead"),
+        ("create", DONE, True, "error", "dead"),
+        ("create", DONE, False, "deleting", "dead"),
+        ("create", DONE, True, "deleting", "accepted"),
+        ("create", DONE, True, None, "dead"),
+        ("create", FAILED, False, "error", "accepted"),
+        ("create", FAILED, False, "available", "dead"),
+        ("delete", DONE, False, None, "dead"),
+        ("delete", DONE, True, None, "accepted"),
+        ("delete", DONE, True, "available", "dead"),
+        ("delete", DONE, True, "error_deleting", "dead"),
+        ("delete", FAILED, False, "error_deleting", "accepted"),
+        ("delete", FAILED, False, None, "dead"),
+        ("delete", FAILED, True, None, "accepted"),
+        ("delete", FAILED, True, "available", "dead"),
+    ],
+)
+@pytest.mark.parametrize("dialect", list(Dialect))
+def test_what_the_row_shows(
+    kind: Any, content: Any, unsure: bool, found: str | None, state: str, dialect: Dialect
+) -> None:
+    """A 400 to an update that was stored is no refusal."""
+    one = letter(kind, content, is_unsure=unsure)
+    first = STOCK if dialect is Dialect.LEGACY else SPEC
+    answer = GONE if found is None else row(found)
+    refusal = GONE if found is None else NOT_ALLOWED
+    asked, end = course(one, first, refusal, answer)
+    assert asked == ["dialect", dialect, "row"]
+    assert end.state == state
+
+
+def test_a_row_that_cannot_be_seen() -> None:
+    _, end = course(letter(is_unsure=True), STOCK, NOT_ALLOWED, Answer(status=503))
+    assert (end.state, end.is_unsure) == ("waiting", True)
+
+
+def test_a_conflict_passes_unless_the_row_shows_more() -> None:
+    conflict = Answer(status=409, retry_after_s=3.0)
+    _, end = course(letter(), SPEC, conflict, row("deleting"))
+    assert (end.state, end.retry_after_s) == ("waiting", 3.0)
+    _, end = course(letter("create"), SPEC, conflict, row("available"))
+    assert end.state == "accepted"
+
+
+class TestOvertaken:
+    """A stale update must not end the wait for a later operation."""
+
+    def later(self, **changes: Any) -> Letter:
+        return letter(number=2, id="b", **{"token": "t2", "state": "due", **changes})
+
+    def test_told_apart_by_the_token(self) -> None:
+        asked, end = course(letter(), SPEC, Answer(status=202), later=(self.later(),))
+        assert (asked, end.state) == (["dialect", "spec"], "accepted")
+
+    def test_not_in_legacy(self) -> None:
+        asked, end = course(letter(), STOCK, later=(self.later(),))
+        assert (asked, end.state) == (["dialect"], "dropped")
+
+    def test_nor_when_it_becomes_legacy_on_the_way(self) -> None:
+        asked, end = course(letter(), SPEC, FOREIGN, later=(self.later(),))
+        assert (asked, end.state) == (["dialect", "spec"], "dropped")
+
+    @pytest.mark.parametrize(("mine", "other"), [(None, "t2"), ("t1", "t1"), ("t1", None)])
+    def test_nor_without_tokens_that_differ(self, mine: str | None, other: str | None) -> None:
+        asked, end = course(letter(token=mine), later=(self.later(token=other),))
+        assert (asked, end.state) == ([], "dropped")
+
+    @pytest.mark.parametrize("state", ["accepted", "closed"])
+    def test_never_after_a_later_one(self, state: str) -> None:
+        asked, end = course(letter(), later=(self.later(state=state),))
+        assert (asked, end.state) == ([], "dropped")
+
+
+class TestBody:
+    def test_done(self) -> None:
+        assert machine.body_of(letter(), Dialect.SPEC) == {
+            "os-update_snapshot_status": {
+                "status": "deleting_compute_complete",
+                "progress": "90%",
+                "file_format": {"volume-1": "raw"},
+                "operation": "t1",
+            }
+        }
+
+    def test_failed_in_legacy(self) -> None:
+        assert machine.body_of(letter("create", FAILED), Dialect.LEGACY) == {
+            "os-update_snapshot_status": {"status": "error", "progress": "0%"}
+        }
+
+    def test_nothing_is_told_of_what_is_not_known(self) -> None:
+        with pytest.raises(ValueError, match="due"):
+            machine.body_of(letter(content=None, state="due"), Dialect.SPEC)
