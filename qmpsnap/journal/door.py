@@ -21,6 +21,7 @@ from qmpsnap.guests.files.door import FileFailed, take_file
 from qmpsnap.journal.folder import JournalUnusable
 from qmpsnap.journal.identities import seen_all
 from qmpsnap.journal.kept import kept_by
+from qmpsnap.journal.known_again import unnumbered, unnumbered_step
 from qmpsnap.journal.markers import OperationOpen, check_unmarked, steps_for, what_of
 from qmpsnap.journal.record import (
     FAILED,
@@ -173,9 +174,9 @@ class Recorder:
             deleting_named=request if isinstance(request, NamedDeleteRequest) else None,
             disks=tuple(one.disk.disk for one in plans),
             before={layer.file: layer.format for layer in layers},
-            creates=creates,
+            creates=unnumbered(creates),
             made_here=made_here,
-            merge=plan,
+            merge=unnumbered(plan),
             wishes=wishes,
             files=seen_all(
                 (layer.path, layer.format == "qcow2" and layer.path not in written)
@@ -225,7 +226,9 @@ class Recorder:
         finally:
             if step.does is Does.THAW:
                 self._is_frozen = False
-        self._answered(number, dumps(answer) if answer else "done")
+        # What the making of a file answers has the number of its file system.
+        tells = answer and step.does is not Does.MAKE
+        self._answered(number, dumps(answer) if tells else "done")
         return answer
 
     def _intend(self, step: Step) -> int | None:
@@ -269,7 +272,7 @@ class Recorder:
 
     def _act(self, step: Step) -> Act:
         self._number += 1
-        return act_of(self._number, time.time(), step)
+        return act_of(self._number, time.time(), unnumbered_step(step))
 
     def _write(self, *, needed: bool) -> None:
         assert self.record is not None

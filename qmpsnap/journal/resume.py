@@ -25,6 +25,7 @@ from qmpsnap.journal.door import Recorder
 from qmpsnap.journal.file import Journal
 from qmpsnap.journal.hold import held
 from qmpsnap.journal.kept import knowing
+from qmpsnap.journal.known_again import known_again
 from qmpsnap.journal.markers import beside
 from qmpsnap.journal.outlook import Outlook, Way, candidates, old_name, outlook
 from qmpsnap.journal.record import Entry, Outcome, Record, conclusion_of
@@ -143,6 +144,7 @@ def settle(
         entry = _known(store, entry, only_plan=wanted.only_plan)
         if entry.conclusion is not None:
             return _ended(entry, guest, store, only_plan=wanted.only_plan)
+        entry = replace(entry, record=known_again(entry.record))
         try:
             if guest is not None and not wanted.only_plan:
                 cleared_alone(guest, entry.record.disks)  # an ended stream makes reading unsafe

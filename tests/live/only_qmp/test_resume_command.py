@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from qmpsnap.journal.file import Journal
-from qmpsnap.journal.keep import created
-from qmpsnap.operations.requests import CreateRequest
+from qmpsnap.journal.keep import created, deleted
+from qmpsnap.operations.requests import CreateRequest, NamedDeleteRequest
 from qmpsnap.operations.step import Does
 from tests.rig import images
 from tests.rig.disks import qcow2_chain, raw_disk
@@ -198,6 +198,24 @@ def test_the_marker_forbids_another_guest_the_files(
             assert "the marker" in said.err
             said = run_cli([*other.road, "resume", "-o", "json"])
             assert (said.code, len(said.json["operations"])) == (6, 1)
+
+
+def test_a_file_in_the_place_of_one_that_left_is_not_removed(
+    make_rig: MakeRig, journal: Journal
+) -> None:
+    """The plan has no number of a file system; the file is known again by what does not change."""
+    request = NamedDeleteRequest(disk=DISK, snapshot="s1")
+    with make_rig("raw") as rig:
+        rig.grow(3)
+        with rig.host() as host, pytest.raises(Killed):
+            deleted(journal, dying_at(host, Does.REMOVE), request, remove=True)
+        path = rig.folder / f"{BASE}.s1"
+        path.rename(rig.folder / "kept")
+        path.write_text("of somebody else")
+        said = run_cli(["resume", "-o", "json"])
+        assert said.code == 0, said
+        assert "was not removed" in " ".join(said.json["operations"][0]["notes"])
+        assert path.read_text() == "of somebody else"
 
 
 def test_looks_tell_of_it(make_rig: MakeRig, journal: Journal) -> None:
