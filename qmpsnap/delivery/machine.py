@@ -33,8 +33,13 @@ EXTENSION: Final = "os-qmpsnap"
 """Alias of the extension that says that a service knows the `spec` dialect."""
 _AGAIN: Final = frozenset({401, 403, 408, 413, 425, 429})
 """What passes, or passes when an operator has mended it: load, a password, a role."""
-_FOREIGN: Final = re.compile("additional propert|unexpected|_compute_complete", re.IGNORECASE)
-"""How a 400 reads whose reason is the dialect, and not the state of the snapshot."""
+_FOREIGN: Final = re.compile("additional properties are not allowed", re.IGNORECASE)
+"""
+How a 400 reads whose reason is the dialect, and not the state of the snapshot.
+
+jsonschema's words. Every body that differs between the dialects has a key that stock Cinder's schema
+lacks (`file_format`, `operation`), and the schema is checked before the state.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,6 +207,8 @@ def _heard_row(course: Course, answer: Answer) -> tuple[Course, Ask | End]:
     said = f"{_in_short(course.refusal)}; the snapshot is {row or 'not there'}"
     if _shows_acceptance(course, row):
         return course, End(state="accepted", why=said, is_unsure=False)
+    if course.is_overtaken:  # a person has nothing to do about it; and it must not hold up that one
+        return course, _overtaken(course, said)
     if course.refusal.status == 409:
         return course, _waiting(course, replace(course.refusal, text=said))
     return course, End(state="dead", why=said, is_unsure=course.is_unsure)

@@ -106,14 +106,17 @@ class VolumeService:
         class Handler(_Handler):
             volumes = service
 
-        ThreadingHTTPServer.allow_reuse_address = True
-        self._server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", self.port), Handler)
         self.port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
+    @property
+    def is_down(self) -> bool:
+        """Whether it refuses every connection."""
+        return self._server is None
+
     def stop(self) -> None:
-        """Refuse every connection."""
+        """Refuse every connection, until it is started again."""
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
@@ -202,6 +205,14 @@ class VolumeService:
         self._ends.wait()
 
 
+class _Server(ThreadingHTTPServer):
+    allow_reuse_address = True
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        """Say nothing: clients that go away are what this is about."""
+
+
 class _Handler(BaseHTTPRequestHandler):
     volumes: VolumeService
     protocol_version = "HTTP/1.1"
@@ -213,14 +224,18 @@ class _Handler(BaseHTTPRequestHandler):
         self._handle(None)
 
     def do_POST(self) -> None:
+        text = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         try:
-            length = int(self.headers.get("Content-Length", 0))
-            self._handle(json.loads(self.rfile.read(length)))
-        except (ValueError, OSError):
+            body = json.loads(text)
+        except ValueError:
             self._say(400, "Malformed request body")
+        else:
+            self._handle(body)
 
     def _handle(self, body: Any) -> None:
         service = self.volumes
+        if service.is_down:  # of a connection from before
+            return self._cut(b"")
         service.headers.append({name.lower(): value for name, value in self.headers.items()})
         found = _PATH.fullmatch(self.path)
         if found is None:

@@ -73,6 +73,12 @@ class TestDialect:
         assert asked == ["dialect", "spec", "row"]
         assert end.state == "dead"
 
+    def test_nor_where_ours_refuses_the_status(self) -> None:
+        """It names the status that it was given (`qmpsnap.openstack.cinder`)."""
+        text = "status: 'creating_compute_complete' in answer to deleting"
+        asked, _ = course(letter("create"), SPEC, Answer(status=400, text=text), row("deleting"))
+        assert asked == ["dialect", "spec", "row"]
+
     def test_who_may_not_ask_tries(self) -> None:
         refused = Answer(status=403)
         assert course(letter(), refused, FOREIGN, Answer(status=202))[0] == [
@@ -182,6 +188,12 @@ class TestOvertaken:
     def test_nor_without_tokens_that_differ(self, mine: str | None, other: str | None) -> None:
         asked, end = course(letter(token=mine), later=(self.later(token=other),))
         assert (asked, end.state) == ([], "dropped")
+
+    @pytest.mark.parametrize("status", [400, 409])
+    def test_one_that_is_refused_holds_up_nobody(self, status: int) -> None:
+        refused = Answer(status=status, text="other-operation")
+        _, end = course(letter(), SPEC, refused, row("deleting"), later=(self.later(),))
+        assert end.state == "dropped"
 
     @pytest.mark.parametrize("state", ["accepted", "closed"])
     def test_never_after_a_later_one(self, state: str) -> None:
