@@ -142,7 +142,7 @@ class Layout:
     conflict: frozenset[str] = frozenset()
     """Files on whose format the witnesses contradict each other."""
     by_xml: bool = False
-    """It cannot be read through QMP without danger; so there is nothing to record."""
+    """On QEMU 6 to 9 it cannot be read through QMP without danger; so there is nothing to record."""
     wrong: tuple[int, str] | None = None
     """What the product gets wrong, and from which version of libvirt on."""
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 from typing import Any, Final
 
 from qmpsnap.journal.record import Act, Record, Seen, Wishes
@@ -15,6 +18,12 @@ from tests.unit import samples
 
 REQUEST: Final = NamedDeleteRequest(disk="vda", snapshot="s1")
 WHERE: Final = Where(road="qmp", at="/run/web1.qmp", process=(42, 4711))
+
+
+def without_log(journal: Path) -> None:
+    """Bring all of a journal into its own file: since Python 3.12 it stays in the log beside it."""
+    with closing(sqlite3.connect(journal)) as database:
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def merging(id_: str = "a", **changes: Any) -> Record:

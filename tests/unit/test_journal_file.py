@@ -22,7 +22,7 @@ from qmpsnap.journal.folder import (
 from qmpsnap.journal.record import Conclusion
 from qmpsnap.journal.schema import JournalDamaged, JournalNewer, JournalUnwritable
 from qmpsnap.journal.store import Store
-from tests.unit.journal_samples import act, merging
+from tests.unit.journal_samples import act, merging, without_log
 
 GOLDEN = Path(__file__).parents[2] / "fixtures" / "journal"
 FINISHED = Conclusion(outcome="finished", ended=2000.0)
@@ -130,6 +130,7 @@ class TestRefused:
         with journal.opened() as store:
             for number in range(50):
                 store.begin(merging(f"{number:03}", begun=float(number)), [act(1)])
+        without_log(journal.path)
         content = bytearray(journal.path.read_bytes())
         place = content.index(b"/run/web1.qmp", len(content) // 2) // 4096 * 4096
         content[place : place + 16] = b"\xff" * 16

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -149,10 +150,10 @@ class TestInTheRunTimeFolder:
     def _read_only(self, monkeypatch: pytest.MonkeyPatch) -> None:
         real = os.open
 
-        def opened(path: object, flags: int, mode: int = 0o777) -> int:
+        def opened(path: object, flags: int, mode: int = 0o777, **more: Any) -> int:
             if str(path).endswith("volume-1") and flags & os.O_RDWR:
                 raise PermissionError(errno.EACCES, "Permission denied")
-            return real(path, flags, mode)  # type: ignore[arg-type]
+            return real(path, flags, mode, **more)  # type: ignore[arg-type]
 
         monkeypatch.setattr("qmpsnap.guests.files.locks.os.open", opened)
 

@@ -12,7 +12,7 @@ from qmpsnap.journal.file import Journal
 from qmpsnap.journal.record import Conclusion, Entry
 from qmpsnap.operations.where import Where
 from tests.rig.rig import run_cli
-from tests.unit.journal_samples import act, creating, merging
+from tests.unit.journal_samples import act, creating, merging, without_log
 
 
 @pytest.fixture
@@ -113,6 +113,7 @@ def test_damaged_is_read_as_far_as_it_is_good(journal: Journal) -> None:
 
 
 def test_no_journal_at_all(journal: Journal) -> None:
+    without_log(journal.path)
     journal.path.write_bytes(b"x" * 100)
     said = run_cli(["log"])
     assert said.code == 4
