@@ -11,7 +11,7 @@ export QMPSNAP_REQUIRE ?= qemu,libvirt,guest,security,chaos,ledger,delivery,open
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types unit fuzz nightly replay qemu layouts libvirt layouts-libvirt guest security pains chaos ledger delivery openstack nightly-openstack pythons record matrix clean
+.PHONY: help setup demo test deb lint types unit fuzz nightly replay qemu layouts libvirt layouts-libvirt guest security pains chaos ledger delivery openstack nightly-openstack pythons record matrix clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 18
@@ -26,6 +26,9 @@ demo: setup ## a real QEMU with a tiny disk: create, write, delete, each step sh
 test: setup ## every check, two at a time
 	@.venv/bin/python -m pip list --format freeze | xargs echo With:
 	$(TOX) run-parallel --parallel 2 --parallel-no-spinner --no-list-dependencies
+
+deb: setup ## dist/qmpsnap_…deb, for Debian 12 and 13
+	@packaging/deb/build
 
 lint: setup ## ruff: rules and formatting
 types: setup ## mypy, strict

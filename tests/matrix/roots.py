@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -64,17 +65,30 @@ def ensure(suite: str, cache: Path) -> Root:
     """
     if suite == "host":
         return Root(suite, Path("/"))
-    done, partial = cache / suite, cache / f"{suite}.partial"
+    return _made(suite, cache / suite, _install)
+
+
+def bare(suite: str, cache: Path) -> Root:
+    """
+    Install a release, if it is not there yet, with nothing in it but apt.
+
+    Raises:
+        RootError: As `ensure`.
+    """
+    return _made(suite, cache / f"bare-{suite}", _prepare)
+
+
+def _made(suite: str, done: Path, install: Callable[[str, Path, int], None]) -> Root:
+    partial, log = done.with_name(f"{done.name}.partial"), done.with_name(f"{done.name}.log")
     if done.is_dir():
         return Root(suite, done)
-    cache.mkdir(parents=True, exist_ok=True)
+    done.parent.mkdir(parents=True, exist_ok=True)
     if partial.exists():
         shutil.rmtree(partial)
-    log = cache / f"{suite}.log"
     with log.open("wb") as output:
         try:
             _debootstrap(suite, partial, output.fileno())
-            _install(suite, partial, output.fileno())
+            install(suite, partial, output.fileno())
         except (OSError, subprocess.CalledProcessError) as error:
             raise RootError(f"{suite} could not be installed, see {log}: {error}") from error
     partial.rename(done)
@@ -90,13 +104,18 @@ def _debootstrap(suite: str, path: Path, output: int) -> None:
     _run(["debootstrap", *options, suite, str(path), mirror()], output)
 
 
-def _install(suite: str, path: Path, output: int) -> None:
+def _prepare(_suite: str, path: Path, _output: int) -> None:
+    """Let apt work in there as it does here."""
     policy = path / "usr/sbin/policy-rc.d"
     policy.write_text("#!/bin/sh\nexit 101\n")  # no daemon is to start by itself
     policy.chmod(0o755)
     shutil.copytree("/etc/apt/apt.conf.d", path / "etc/apt/apt.conf.d", dirs_exist_ok=True)
     for file in ("resolv.conf", "hosts"):
         shutil.copyfile(f"/etc/{file}", path / "etc" / file)
+
+
+def _install(suite: str, path: Path, output: int) -> None:
+    _prepare(suite, path, output)
     packages = [*_PACKAGES, *([] if suite == "bullseye" else [_SECRETS])]
     for arguments in (["update"], ["install", "--yes", "--no-install-recommends", *packages]):
         _run(["chroot", str(path), "apt-get", "-q", *arguments], output)

@@ -32,3 +32,10 @@ def test_each_python_that_is_named_is_tried() -> None:
     assert [f"py{version.replace('.', '')}" for version in named] == re.findall(r"py3\d+", OTHERS)
     readme = (ROOT / "README.md").read_text()
     assert re.search(rf"\| Python \|.*{named[-1]}", readme)
+
+
+def test_the_debian_package_brings_every_library() -> None:
+    lines = (ROOT / "packaging" / "deb" / "requirements.txt").read_text().splitlines()
+    brought = {line.partition("==")[0].lower() for line in lines if not line.startswith("#")}
+    needed = {re.split(r"[<>=]", one)[0].lower() for one in _project["dependencies"]}
+    assert needed <= brought
