@@ -197,7 +197,8 @@ def _lost_snapshots(layer: VolumeLayer) -> list[WouldHarm]:
         WouldHarm(
             Guard.INTERNAL_SNAPSHOTS,
             f"{layer.file} leaves the chain, and holds internal snapshots ({', '.join(names)})",
-            "Copy what they hold elsewhere first (`qemu-img convert -f qcow2 -l`).",
+            "Copy what each holds elsewhere first (`qemu-img convert -U -f qcow2 -l SNAPSHOT "
+            f"-O qcow2 {layer.path} COPY`).",
         )
     ]
 

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.rig import images
 from tests.rig.guards import (
     read_by_another_process,
     refused,
     refused_then_done,
     resize,
 )
-from tests.rig.rig import BASE, DISK
-from tests.rig.roads import MakeRig
+from tests.rig.jobs import ACTIVE, TOP, fill, make_chain, small_file_system
+from tests.rig.remedies import remedy
+from tests.rig.rig import BASE, DISK, MIB
+from tests.rig.roads import MakeRig, Road, chain_rig
 from tests.rig.situations import situation
 
 
@@ -96,12 +105,20 @@ class TestGuards:
         then="Copy their contents elsewhere first.",
         pain=4,
     )
+    @remedy("WouldHarm/internal-snapshots")
     def test_internal_snapshot_that_would_be_lost(self, make_rig: MakeRig) -> None:
         with make_rig("raw") as rig:
             rig.grow(2)
-            node = rig.disk().layers[0].node
+            content, node = rig.guest.read_sha256(DISK), rig.disk().layers[0].node
             rig.guest.qmp("blockdev-snapshot-internal-sync", {"device": node, "name": "before"})
+            rig.guest.write(DISK, 0, 65536, 99)
+            said = rig.delete(f"{BASE}.s1", BASE)
+            (command,) = re.findall(r"`(qemu-img convert [^`]+)`", said.err)
+            copy = rig.folder / "copy"
+            words = {"SNAPSHOT": "before", "COPY": str(copy)}
+            subprocess.run([words.get(one, one) for one in command.split()], check=True)
             refused_then_done(rig, "internal-snapshots", "(before)")
+            assert images.sha256_of(copy, "qcow2") == content
 
     @situation(
         "The disk was grown after the snapshot",
@@ -114,3 +131,28 @@ class TestGuards:
             rig.grow(2)
             resize(rig, 2 * rig.guest.virtual_size(DISK))
             refused_then_done(rig, "grow-base", "would grow it")
+
+    @situation(
+        "The file system has less room than a merge may need",
+        happens="refused",
+        code=4,
+        then="Make room first.",
+    )
+    @remedy("WouldHarm/space")
+    def test_file_system_without_room(
+        self, road: Road, request: pytest.FixtureRequest, tmp_path: Path
+    ) -> None:
+        share = tmp_path / "share"
+        share.mkdir()
+        with small_file_system(share, 64):
+            make_chain(share)
+            files = [(share / ACTIVE, "qcow2"), (share / TOP, "qcow2"), (share / BASE, "raw")]
+            with chain_rig(road, request, files) as rig:
+                content = rig.guest.read_sha256(DISK)
+                filler = fill(share, 4 * MIB)
+                said = rig.delete(TOP, BASE)
+                assert said.code == 4, said
+                assert "--allow space" in said.err
+                filler.unlink()
+                assert rig.delete(TOP, BASE).code == 0
+                assert rig.guest.read_sha256(DISK) == content

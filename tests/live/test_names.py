@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from tests.rig import images
-from tests.rig.rig import DISK, SIZE, assert_sound
-from tests.rig.roads import Road, chain_rig
+from tests.rig.disks import raw_disk
+from tests.rig.libvirt_machine import LibvirtDisk
+from tests.rig.remedies import remedy
+from tests.rig.rig import BASE, DISK, SERIAL, SIZE, assert_sound
+from tests.rig.roads import MakeRig, Road, chain_rig, direct_rig, libvirt_rig
 from tests.rig.situations import situation
 
 
@@ -74,3 +77,39 @@ def test_active_file_of_another_guest_is_not_offered_for_removal(
         assert "choose another name" in said.err
         assert "emove it" not in said.err
         assert rigs[1].files() == ["t.vm2", "t"]
+
+
+@remedy("DiskAmbiguous")
+def test_two_disks_of_one_serial_number(
+    road: Road, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    paths = {name: tmp_path / f"of-{name}" for name in ("vda", "vdb")}
+    for path in paths.values():
+        images.create_raw(path, SIZE)
+    if road == "qmp":
+        made = direct_rig(tmp_path, [raw_disk(path, name, SERIAL) for name, path in paths.items()])
+    else:
+        disks = [LibvirtDisk(path, "raw", name, SERIAL) for name, path in paths.items()]
+        made = libvirt_rig(request.getfixturevalue("connection"), tmp_path, "raw", disks)
+    with made as rig:
+        said = rig.cli("create", SERIAL, "s1", "-o", "json")
+        assert (said.code, '"DiskAmbiguous"' in said.err) == (4, True), said
+        assert rig.cli("create", "vdb", "s1").code == 0  # by target, or device id
+        assert [path.name for path in tmp_path.glob("*.s1")] == ["of-vdb.s1"]
+
+
+@remedy("SnapshotAmbiguous")
+def test_two_snapshots_of_one_name(make_rig: MakeRig) -> None:
+    with make_rig("raw") as rig:
+        other = rig.folder / "other.s1"
+        assert rig.cli("create", DISK, "s1").code == 0
+        assert rig.cli("create", DISK, "x", "--file", str(other)).code == 0
+        rig.guest.write(DISK, 0, 65536, 1)
+        content = rig.guest.read_sha256(DISK)
+        said = rig.cli("delete", DISK, "s1", "-o", "json")
+        assert (said.code, '"SnapshotAmbiguous"' in said.err) == (4, True), said
+        for name in (f"{BASE}.s1", other.name):
+            assert name in said.err
+        assert rig.cli("delete", DISK, f"{BASE}.s1").code == 0
+        assert rig.files() == [other.name, BASE]
+        assert rig.guest.read_sha256(DISK) == content

@@ -13,6 +13,7 @@ import pytest
 from qmpsnap.guests.files.mounts import type_of
 from tests.rig import images
 from tests.rig.beside import NotHere, loop_device
+from tests.rig.remedies import remedy
 from tests.rig.rig import BASE, DISK, MIB, SERIAL, SIZE, assert_sound
 from tests.rig.roads import MakeRig, Road, chain_rig, device_rig
 from tests.rig.situations import situation
@@ -94,6 +95,7 @@ def test_block_device(
     assert images.sha256_of_bytes(tmp_path / "disk") == content
 
 
+@remedy("FolderUnsuitable")
 def test_in_memory(road: Road, request: pytest.FixtureRequest, lasting: Path, memory: Path) -> None:
     images.create_raw(lasting / BASE, SIZE)
     with chain_rig(road, request, [(lasting / BASE, "raw")]) as rig:
@@ -101,9 +103,12 @@ def test_in_memory(road: Road, request: pytest.FixtureRequest, lasting: Path, me
             said = rig.cli("create", DISK, "s1", *arguments)
             assert said.code == 4, said
             assert f"it is on tmpfs, in memory, and {lasting / BASE} is not" in said.err
+            assert "`qmpsnap create --into DIR`" in said.err
         assert os.listdir(memory) == []
-        said = rig.cli("create", DISK, "s1")
+        (lasting / "chosen").mkdir()
+        said = rig.cli("create", DISK, "s1", "--into", str(lasting / "chosen"))
         assert said.code == 0, said
+        assert os.listdir(lasting / "chosen") == [f"{BASE}.s1"]
 
 
 def test_beside_a_name_that_lies_in_memory(

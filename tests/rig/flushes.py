@@ -14,6 +14,23 @@ from tests.rig.rig import BASE, DISK, MIB, SERIAL, SIZE
 S1, S2 = f"{BASE}.s1", f"{BASE}.s2"
 TABLES: Mapping[str, Any] = {"event": "l2_update", "iotype": "write", "errno": 28, "once": False}
 FLUSHES: Mapping[str, Any] = {"event": "none", "iotype": "flush", "errno": 5, "once": False}
+UNTIL_READ: Mapping[str, Mapping[str, Any]] = {
+    "tables": {**TABLES, "state": 1},
+    "flushes": {**FLUSHES, "event": "flush_to_disk", "state": 1},
+}
+"""The same, until somebody has read data of the file twice: its storage is sound from then on."""
+
+
+def faulty(image: object, errors: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """A file with errors, as a node of blkdebug without a name."""
+    node = {"driver": "blkdebug", "image": image, "inject-error": list(errors)}
+    if not any("state" in one for one in errors):
+        return node
+    # Errors stay in force until an event brings others (blkdebug_debug_event(), block/blkdebug.c):
+    # the first read brings the next state, the second one an error that nothing meets.
+    nothing = {"event": "read_aio", "iotype": "discard", "errno": 5, "once": False, "state": 2}
+    change = {"event": "read_aio", "state": 1, "new_state": 2}
+    return {**node, "inject-error": [*errors, nothing], "set-state": [change]}
 
 
 def make_chain(folder: Path, base: str) -> None:
@@ -45,12 +62,7 @@ def disk(
         below = {"driver": "file", "filename": str(folder / name), "auto-read-only": True}
         if name != failing or not errors:
             return {**below, "node-name": node}
-        return {
-            "driver": "blkdebug",
-            "image": below,
-            "inject-error": list(errors),
-            "node-name": node,
-        }
+        return {**faulty(below, errors), "node-name": node}
 
     return DiskSpec(
         blockdevs=(

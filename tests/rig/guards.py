@@ -45,4 +45,4 @@ def resize(rig: Rig, size: int) -> None:
     if isinstance(rig.guest, LibvirtMachine):
         rig.guest.domain.blockResize(DISK, size, 1)
     else:
-        rig.guest.qmp("block_resize", {"node-name": rig.disk().layers[0].node, "size": size})
+        rig.guest.qmp("block_resize", {"node-name": rig.guest.active_node(DISK), "size": size})

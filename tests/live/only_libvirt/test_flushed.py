@@ -23,9 +23,10 @@ from qmpsnap.operations.guest import NotFlushed
 from qmpsnap.operations.requests import NamedDeleteRequest
 from tests.rig import images
 from tests.rig.doors import at_the_end
-from tests.rig.flushes import FLUSHES, TABLES
+from tests.rig.flushes import FLUSHES, TABLES, UNTIL_READ, faulty
 from tests.rig.libvirt_machine import LibvirtMachine
 from tests.rig.off import Off, defined_off
+from tests.rig.remedies import remedy
 from tests.rig.rig import BASE, DISK, MIB, Rig
 from tests.rig.roads import MakeRig
 
@@ -45,9 +46,8 @@ def grown(rig: Rig) -> str:
 def make_failing(rig: Rig, format_: str, errors: Mapping[str, Any], layer: int = 2) -> None:
     """Put blkdebug below a node of libvirt's; only its own words have changed for the node."""
     node = rig.disk().layers[layer]
-    bad = {"driver": "blkdebug", "node-name": "bad", "image": node.protocol_node}
     lower = {"read-only": True} if layer else {}
-    rig.guest.qmp("blockdev-add", {**bad, "inject-error": [errors]})
+    rig.guest.qmp("blockdev-add", {**faulty(node.protocol_node, [errors]), "node-name": "bad"})
     options = {"driver": format_, "node-name": node.node, "file": "bad", **lower}
     if format_ != "raw":
         below = rig.disk().layers[layer + 1 :]
@@ -55,6 +55,25 @@ def make_failing(rig: Rig, format_: str, errors: Mapping[str, Any], layer: int =
     rig.guest.qmp("blockdev-reopen", {"options": [options]})
 
 
+@remedy("NotFlushed")
+@pytest.mark.parametrize("kind", UNTIL_READ)
+def test_pause_flushes_when_the_storage_is_mended(make_rig: MakeRig, kind: str) -> None:
+    with make_rig("qcow2") as rig:
+        content = grown(rig)
+        assert isinstance(rig.guest, LibvirtMachine)
+        make_failing(rig, "qcow2", UNTIL_READ[kind])
+        said = rig.cli("delete", DISK, "s1", "--method", "commit", "--remove-file")
+        assert (said.code, "`virsh suspend`, `virsh resume`" in said.err) == (1, True), said
+        for _ in range(2):
+            rig.guest.qemu_io(DISK, f"read {3 * MIB} 64k")  # see UNTIL_READ
+        for act in (rig.guest.domain.resume, rig.guest.domain.suspend, rig.guest.domain.resume):
+            act()
+        rig.kill()
+        (rig.folder / f"{BASE}.s1").unlink()
+        assert images.sha256_of(rig.folder / f"{BASE}.s2", "qcow2") == content
+
+
+@remedy("NotFlushed")
 @pytest.mark.parametrize(("base", "errors"), FAILURES)
 def test_base_that_cannot_be_flushed(
     make_rig: MakeRig, base: str, errors: Mapping[str, Any]

@@ -8,8 +8,10 @@ import libvirt
 import pytest
 
 from tests.rig import images
-from tests.rig.guards import refused_then_done
-from tests.rig.rig import BASE, SIZE
+from tests.rig.guards import refused, refused_then_done
+from tests.rig.libvirt_machine import LibvirtMachine
+from tests.rig.remedies import remedy
+from tests.rig.rig import BASE, DISK, SIZE
 from tests.rig.roads import MakeRig
 
 DOMAIN = """
@@ -68,3 +70,27 @@ def test_guest_that_is_off(make_rig: MakeRig, connection: Any, names: str) -> No
             refused_then_done(rig, "shared-base", f"guest {name}, which is off")
         finally:
             domain.undefine()
+
+
+@remedy("WouldHarm/libvirt-snapshots")
+@pytest.mark.parametrize("way", ["libvirt deletes", "libvirt forgets"])
+def test_snapshot_that_libvirt_keeps_a_record_of(make_rig: MakeRig, way: str) -> None:
+    with make_rig("raw") as rig:
+        rig.guest.write(DISK, 0, 65536, 1)
+        assert isinstance(rig.guest, LibvirtMachine)
+        domain, overlay = rig.guest.domain, rig.folder / f"{BASE}.s1"
+        text = (
+            f"<domainsnapshot><name>s1</name><disks><disk name='{DISK}' snapshot='external'>"
+            f"<source file='{overlay}'/></disk></disks></domainsnapshot>"
+        )
+        snapshot = domain.snapshotCreateXML(text, libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY)
+        rig.guest.write(DISK, 65536, 65536, 2)
+        content = rig.guest.read_sha256(DISK)
+        refused(rig, "libvirt-snapshots", "libvirt keeps a record of", "--metadata`")
+        if way == "libvirt deletes":
+            snapshot.delete(0)
+        else:
+            snapshot.delete(libvirt.VIR_DOMAIN_SNAPSHOT_DELETE_METADATA_ONLY)
+            assert rig.delete(f"{BASE}.s1", BASE).code == 0
+        assert rig.files() == [BASE]
+        assert rig.guest.read_sha256(DISK) == content
