@@ -40,6 +40,11 @@ COMMANDS: Final[Mapping[str, Mapping[str, Entry]]] = {
             "qmpsnap.cli.volume:volume_snapshot_delete", "Delete, with Nova's arguments."
         ),
     },
+    "Volume side": {
+        "ledger": Entry(
+            "qmpsnap.cli.ledger.group:ledger", "The format of every file, and who states it."
+        ),
+    },
     "History": {
         "resume": Entry("qmpsnap.cli.resume:resume", "Settle operations that were interrupted."),
         "log": Entry("qmpsnap.cli.log:log", "What was done on this host, and what it came to."),

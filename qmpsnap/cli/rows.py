@@ -29,6 +29,14 @@ COLUMNS: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
         ("jobs",),
         "id type disk status current total rate seconds_left bandwidth io_status error ours",
     ),
+    "qmpsnap.history/1": (
+        ("statements",),
+        "at volume file format base backing place size encrypted witness believed operation detail",
+    ),
+    "qmpsnap.ledger/1": (
+        ("files",),
+        "volume file format base backing place size encrypted witness at operation detail",
+    ),
     "qmpsnap.log/1": (
         ("operations",),
         "id kind guest disks outcome begun ended seconds by host road",

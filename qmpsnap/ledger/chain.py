@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from qmpsnap.errors import Refused
-from qmpsnap.ledger.values import File, Format, Intent, Kind, Place, Statement, Witness
+from qmpsnap.ledger.values import File, Format, Intent, Kind, Operation, Place, Statement, Witness
 
 
 class ChainUnknown(Refused):
@@ -34,17 +35,20 @@ class DoesNotFit(Refused):
     reason: str
 
 
+F = TypeVar("F", bound=Statement)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Chain:
+class Chain(Generic[F]):
     """Files in chain order: the active one first, as in `qemu-img info --backing-chain`."""
 
     volume: str
-    layers: tuple[File, ...]
-    beside: tuple[File, ...]
+    layers: tuple[F, ...]
+    beside: tuple[F, ...]
     """Files that are not in the chain: made, left, unsure."""
 
     @property
-    def active(self) -> File:
+    def active(self) -> F:
         """The file that a guest writes to."""
         return self.layers[0]
 
@@ -53,16 +57,16 @@ class Chain:
         """Names of the layers."""
         return frozenset(one.file for one in self.layers)
 
-    def layer(self, file: str) -> File | None:
+    def layer(self, file: str) -> F | None:
         """The layer of this name."""
         return next((one for one in self.layers if one.file == file), None)
 
-    def above(self, file: str) -> File | None:
+    def above(self, file: str) -> F | None:
         """The layer right above the one of this name."""
         return next((one for one in self.layers if one.backing == file), None)
 
 
-def chain_of(volume: str, files: Iterable[File]) -> Chain:
+def chain_of(volume: str, files: Iterable[F]) -> Chain[F]:
     """
     Put a volume's files in order.
 
@@ -81,7 +85,7 @@ def chain_of(volume: str, files: Iterable[File]) -> Chain:
     tops = held.keys() - {one.backing for one in held.values()}
     if len(tops) != 1:
         raise ChainUnknown(volume, f"{len(tops)} files have no file above them, not one")
-    layers: list[File] = []
+    layers: list[F] = []
     name: str | None = tops.pop()
     while name in held and len(layers) < len(held):
         layers.append(held[name])
@@ -109,7 +113,7 @@ class Effect:
     """Files that a report may name: those of the chain, before or after."""
 
 
-def effect(chain: Chain, intent: Intent) -> Effect:
+def effect(chain: Chain[File], intent: Intent) -> Effect:
     """
     What an operation must leave.
 
@@ -172,21 +176,22 @@ def contradiction(known: File | None, said: Statement) -> str | None:
     return f"it is known as {known.format} since {known.at:%Y-%m-%dT%H:%M:%SZ} ({known.witness})"
 
 
-def holder(file: File, chain: Chain | None, working: Iterable[Intent]) -> str | None:
+def holder(file: File, chain: Chain[File] | None, working: Iterable[Operation]) -> str | None:
     """
     Who needs a file, so that it must not be removed; None where nobody does.
 
     Args:
         file: As the ledger knows it.
         chain: Of its volume; None where it is not known, and then nothing is removed.
-        working: Operations on the volume that are not settled.
+        working: Operations on the volume that are not settled. One that was recorded holds no more
+            what it has taken out of the chain.
     """
     if file.place is Place.CHAIN:
         return "it is in the chain"
     if file.place is not Place.LEFT:
         return "whether a guest writes to it is not known"
     for one in working:
-        if file.file in one.names:
+        if file.file in one.names and file.operation != one.token:
             return f"the {one.kind} of snapshot {one.snapshot} is not settled"
     if chain is None:
         return "the volume's chain is not known"

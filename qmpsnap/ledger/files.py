@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from qmpsnap.errors import Refused
 from qmpsnap.ledger import tables
 from qmpsnap.ledger.chain import Chain, ChainUnknown, chain_of, contradiction, holder
+from qmpsnap.ledger.exchange import checked_name
 from qmpsnap.ledger.locking import time_now
 from qmpsnap.ledger.snapshots import Snapshots
 from qmpsnap.ledger.values import Difference, File, Format, Place, Statement, Witness
@@ -53,7 +54,7 @@ class Files(Snapshots):
         found = self.file(volume, file)
         return None if found is None else found.format
 
-    def chain(self, volume: str) -> Chain:
+    def chain(self, volume: str) -> Chain[File]:
         """
         The chain of a volume.
 
@@ -108,11 +109,15 @@ class Files(Snapshots):
 
         Returns:
             The statements that were not believed.
+
+        Raises:
+            BadName: A name leads elsewhere.
         """
         self.lock(volume)
         known = {one.file: one for one in self._newest(volume)}
         doubted: list[File] = []
         for said in statements:
+            checked_name(volume, said.file)
             before = known.get(said.file)
             believed = contradiction(before, said) is None
             if before is not None and (_same(before, said) or not believed):
@@ -146,7 +151,7 @@ class Files(Snapshots):
         if found is None:
             raise FileHeld(volume, file, "the ledger does not know it")
         try:
-            chain: Chain | None = chain_of(volume, files)
+            chain: Chain[File] | None = chain_of(volume, files)
         except ChainUnknown:
             chain = None
         reason = holder(found, chain, self.open_operations(volume=volume))

@@ -144,7 +144,7 @@ def _wrong_formats(update: Update, event: Event, allowed: frozenset[str]) -> Ite
 
 
 def recorded(
-    chain: Chain, effect: Effect, operation: Operation, answer: Answer | None
+    chain: Chain[File], effect: Effect, operation: Operation, answer: Answer | None
 ) -> Sequence[tuple[Statement, bool]]:
     """
     What the ledger states once an operation has succeeded: each with whether it is believed.
@@ -189,7 +189,7 @@ def recorded(
     return found
 
 
-def _before(file: str, chain: Chain, effect: Effect, known: File | None) -> Statement:
+def _before(file: str, chain: Chain[File], effect: Effect, known: File | None) -> Statement:
     """What stands of a file that stays or comes, with its place in the chain afterwards."""
     active = chain.active
     size = max((one.size for one in chain.layers if one.size is not None), default=None)

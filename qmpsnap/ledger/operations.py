@@ -16,6 +16,7 @@ from dataclasses import replace
 
 from qmpsnap.errors import Refused
 from qmpsnap.ledger.chain import chain_of, effect
+from qmpsnap.ledger.exchange import checked_name
 from qmpsnap.ledger.files import Files, moved
 from qmpsnap.ledger.judge import recorded
 from qmpsnap.ledger.machine import TABLE, Event, State
@@ -77,8 +78,11 @@ class Operations(Files):
         Raises:
             OperationUnsettled: Another operation on the volume is not settled.
             OutOfTurn: The snapshot is not in a state to begin this in.
+            BadName: A file's name leads elsewhere.
             ChainUnknown, DoesNotFit: It does not fit the chain that the ledger knows.
         """
+        for name in intent.names:
+            checked_name(intent.volume, name)
         self.lock(intent.volume)
         for one in self.open_operations(volume=intent.volume):
             if replace(one.intent, host=intent.host) == intent:
@@ -200,10 +204,10 @@ class Operations(Files):
         """
         Say where the file of a create that has failed is.
 
-        It has not come into the chain if compute was never asked; if Nova refused the only call;
-        or if a compute side of ours says so, which looks first. Stock compute may have switched
-        the guest all the same, and fails for certain when it is asked a second time for what it
-        has done.
+        It has not come into the chain if compute was never asked, or once, and Nova refused, or a
+        compute side of ours says so, which has looked. Stock compute may have switched the guest
+        all the same. When it was asked more than once, one call may fail because another has done
+        it, or before another does it.
         """
         if operation.kind is not Kind.CREATE or operation.file is None:
             return
@@ -215,13 +219,10 @@ class Operations(Files):
             for one in self.states(operation.volume)
         )
         answer = self.answer(operation.token)
-        if asked == 0 or (answer.is_named if answer is not None else asked == 1):
-            place = Place.LEFT
-        elif asked == 1:
-            return
-        else:
-            place = Place.UNSURE
-        self.state(operation.volume, [moved(file, place)])
+        if asked > 1:
+            self.state(operation.volume, [moved(file, Place.UNSURE)])
+        elif asked == 0 or answer is None or answer.is_named:
+            self.state(operation.volume, [moved(file, Place.LEFT)])
 
     def _record(self, operation: Operation) -> Sequence[File]:
         answer = self.answer(operation.token)

@@ -25,7 +25,8 @@ class LedgerMissing(Refused):
 
     msg = "there is no ledger in {self.where}"
     remedy = (
-        "`qmpsnap cinder db-sync` makes it in Cinder's database, `qmpsnap ledger import` alone."
+        "`qmpsnap cinder db-sync` makes it in Cinder's database; alone, `qmpsnap ledger import` or "
+        "`set` does."
     )
 
     where: str

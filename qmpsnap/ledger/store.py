@@ -13,7 +13,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from qmpsnap.errors import Refused
 from qmpsnap.ledger.ledger import Ledger
-from qmpsnap.ledger.schema import LedgerUnreachable, check, name
+from qmpsnap.ledger.schema import LedgerMissing, LedgerUnreachable, check, name
 
 T = TypeVar("T")
 
@@ -45,17 +45,19 @@ class LedgerUrl(Refused):
     reason: str
 
 
-def open_engine(url: str) -> Engine:
+def open_engine(url: str, *, make: bool = True) -> Engine:
     """
-    Open a database that is the ledger's own.
+    Open a database by its URL.
 
     SQLite syncs every transaction to the disk, and a writer takes the lock before it reads.
 
     Args:
         url: SQLAlchemy's; `postgresql:` means pg8000.
+        make: Whether a file of SQLite that is not there is made.
 
     Raises:
         LedgerUrl: It is none, or its driver is not installed.
+        LedgerMissing: The file is not there, and not to be made.
     """
     try:
         parsed = sa.engine.make_url(url)
@@ -64,7 +66,11 @@ def open_engine(url: str) -> Engine:
     except (ArgumentError, SQLAlchemyError, ImportError) as error:
         raise LedgerUrl(url, str(error).splitlines()[0]) from error
     if engine.dialect.name == "sqlite":
-        _tune(engine)
+        path = parsed.database or ""
+        is_there = os.path.exists(path)
+        if path and not is_there and not make:
+            raise LedgerMissing(name(engine))
+        _tune(engine, is_new=not is_there)
     return engine
 
 
@@ -72,9 +78,11 @@ def _options(url: URL) -> dict[str, Any]:
     return {"connect_args": {"timeout": WAIT_S}} if url.get_backend_name() == "sqlite" else {}
 
 
-def _tune(engine: Engine) -> None:
+def _tune(engine: Engine, *, is_new: bool) -> None:
     """
     Have SQLite begin by itself no transaction, and sync each.
+
+    A file that was there may be another program's (Cinder's): how it keeps its log is not changed.
 
     Source: docs.sqlalchemy.org, "SQLite", "Enabling Non-Legacy SQLite Transactional Modes".
     """
@@ -82,7 +90,8 @@ def _tune(engine: Engine) -> None:
     @sa.event.listens_for(engine, "connect")
     def connected(connection: Any, _record: object) -> None:
         connection.isolation_level = None
-        connection.execute("PRAGMA journal_mode = WAL")
+        if is_new:
+            connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
 
     @sa.event.listens_for(engine, "begin")

@@ -1,0 +1,1 @@
+"""`qmpsnap ledger …`: what the volume side knows of its files."""

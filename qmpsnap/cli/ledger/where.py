@@ -1,0 +1,72 @@
+"""Which ledger a command is about: `--ledger`, `$QMPSNAP_LEDGER`, or that of this host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import click
+
+from qmpsnap.errors import Refused
+
+if TYPE_CHECKING:
+    from qmpsnap.ledger.store import Store
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+VARIABLE: Final = "QMPSNAP_LEDGER"
+
+ledger_option: Final[Callable[[F], F]] = click.option(
+    "--ledger",
+    "url",
+    metavar="URL",
+    envvar=VARIABLE,
+    help="Database, as SQLAlchemy names it: sqlite:///PATH, postgresql://…, or Cinder's own.  "
+    "[default: $QMPSNAP_LEDGER or ledger.db in the state folder]",
+)
+"""Add `--ledger` to a command, which takes it as `url`."""
+
+
+class SqlalchemyMissing(Refused):
+    """The library for databases is an extra, and not installed here."""
+
+    msg = "the ledger needs SQLAlchemy, which is not installed: {self.reason}"
+    remedy = "Install the extra: pip install 'qmpsnap[openstack]'."
+
+    reason: str
+
+
+@contextmanager
+def opened(url: str | None, *, make: bool = False) -> Iterator[Store]:
+    """
+    Open a ledger for the length of a block.
+
+    Args:
+        url: Of its database; None: that of this host.
+        make: Whether it is made, where there is none.
+
+    Raises:
+        SqlalchemyMissing, LedgerUrl, LedgerMissing, LedgerOlder, LedgerNewer, LedgerUnreachable:
+            There is none that can be used.
+        JournalUnusable: The state folder is not to be used.
+    """
+    try:
+        from qmpsnap.ledger.schema import db_sync
+        from qmpsnap.ledger.store import Store, default_url, open_engine
+    except ImportError as error:
+        raise SqlalchemyMissing(str(error)) from error
+    if url is None:
+        from qmpsnap.journal.folder import checked, state_folder
+
+        folder = state_folder()
+        url = default_url(checked(folder, make=make) if make or folder.exists() else folder)
+    engine = open_engine(url, make=make)
+    try:
+        if make:
+            db_sync(engine)
+        store = Store(engine)
+        store.check()
+        yield store
+    finally:
+        engine.dispose()

@@ -1,0 +1,469 @@
+"""
+No sequence of updates, retries, duplicates, lies and crashes deletes a file that a chain holds.
+
+`Sequences` plays the volume service (each rule is one transaction, so the process may die between
+any two), the API, Nova, and a compute host of ours or a stock one, which keeps the true chain.
+What the ledger believes is compared with the truth after each step.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import sqlalchemy as sa
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from qmpsnap.errors import Refused
+from qmpsnap.ledger.files import FileHeld
+from qmpsnap.ledger.judge import Accepted
+from qmpsnap.ledger.machine import Control, State, after_a_restart
+from qmpsnap.ledger.operations import OutOfTurn
+from qmpsnap.ledger.schema import db_sync
+from qmpsnap.ledger.store import Store, open_engine
+from qmpsnap.ledger.values import (
+    Format,
+    Intent,
+    Kind,
+    Operation,
+    Place,
+    Statement,
+    Update,
+    Witness,
+)
+
+BASE: Final = "volume-1"
+COMPLETE: Final = (State.CREATING_COMPUTE_COMPLETE, State.DELETING_COMPUTE_COMPLETE)
+FAILED: Final = (State.ERROR, State.ERROR_DELETING)
+
+
+@dataclass
+class Truth:
+    """What is on the share, and what the guest has open: the active file first."""
+
+    chain: list[str]
+    disk: set[str]
+    formats: dict[str, str]
+
+    def does(self, call: Operation) -> bool:
+        """Carry an operation out, where it fits."""
+        file, onto = str(call.file), str(call.onto)
+        if call.kind is Kind.CREATE:
+            if onto != self.chain[0] or file in self.chain or file not in self.disk:
+                return False
+            self.chain.insert(0, file)
+            return True
+        upper, lower = (file, onto) if call.kind is Kind.COMMIT else (onto, file)
+        if upper not in self.chain or lower not in self.chain:
+            return False
+        if self.chain.index(lower) != self.chain.index(upper) + 1:
+            return False
+        self.chain.remove(file)
+        return True
+
+
+class Sequences(RuleBasedStateMachine):
+    @initialize(stock=st.booleans(), raw=st.booleans())
+    def start(self, stock: bool, raw: bool) -> None:
+        engine = open_engine("sqlite://")
+        db_sync(engine)
+        self.store = Store(engine)
+        self.written: list[str] = []
+        sa.event.listen(engine, "before_cursor_execute", self.seen)
+        self.stock = stock
+        self.truth = Truth([BASE], {BASE}, {BASE: "raw" if raw else "qcow2"})
+        self.calls: list[Operation] = []
+        self.ended: dict[str, str] = {}
+        self.refused: set[str] = set()
+        self.mail: list[Update] = []
+        self.number = 0
+        self.state: State | None = None
+        base = Statement(
+            file=BASE,
+            format=Format(self.truth.formats[BASE]),
+            base=True,
+            backing=None,
+            place=Place.CHAIN,
+            witness=Witness.MADE,
+        )
+        with self.store.writing() as ledger:
+            ledger.state("1", [base])
+
+    def seen(self, _c: Any, _cursor: Any, statement: str, *_more: Any) -> None:
+        self.written.append(statement)
+
+    # The volume service.
+
+    @precondition(lambda self: self.state is None)
+    @rule()
+    def begin_create(self) -> None:
+        with self.store.writing() as ledger:
+            try:
+                active = ledger.chain("1").active.file
+                self.number += 1
+                intent = Intent(
+                    volume="1",
+                    snapshot=f"s{self.number}",
+                    kind=Kind.CREATE,
+                    file=f"{BASE}.s{self.number}",
+                    onto=active,
+                    host="h",
+                )
+                ledger.begin(intent)
+            except Refused:
+                return
+
+    @precondition(lambda self: self.state is None and self.number)
+    @rule(data=st.data())
+    def begin_delete(self, data: st.DataObject) -> None:
+        """As Cinder's driver chooses: a commit below the active file, a pull into it."""
+        with self.store.writing() as ledger:
+            known = [one for one in ledger.snapshots("1") if one.state is not State.DELETED]
+            if not known:
+                return
+            chosen = data.draw(st.sampled_from(known)).snapshot
+            try:
+                chain = ledger.chain("1")
+            except Refused:
+                return
+            layer = chain.layer(f"{BASE}.{chosen}")
+            pair: tuple[str | None, str | None] = (None, None)
+            kind = Kind.NOTHING
+            if layer is not None and layer.file == chain.active.file and layer.backing:
+                kind, pair = Kind.PULL, (layer.backing, layer.file)
+            elif layer is not None:
+                kind, pair = Kind.COMMIT, (layer.file, layer.backing)
+            intent = Intent(
+                volume="1", snapshot=chosen, kind=kind, file=pair[0], onto=pair[1], host="h"
+            )
+            try:
+                ledger.begin(intent)
+            except Refused:
+                return
+
+    def opened(self) -> tuple[Operation, State] | None:
+        with self.store.reading() as ledger:
+            for one in ledger.open_operations():
+                found = ledger.snapshot(one.snapshot)
+                assert found is not None
+                return one, found.state
+        return None
+
+    @precondition(lambda self: self.state is State.CREATING)
+    @rule(dies=st.booleans())
+    def make(self, dies: bool) -> None:
+        found = self.opened()
+        if found is not None and found[1] is State.CREATING:
+            name = str(found[0].file)
+            self.truth.disk.add(name)
+            self.truth.formats[name] = "qcow2"
+            if not dies:
+                with self.store.writing() as ledger:
+                    ledger.made(found[0].token)
+
+    @precondition(lambda self: self.state not in (None, *COMPLETE))
+    @rule(nova=st.sampled_from(["takes", "takes", "refuses", "is not reached", "is cut off"]))
+    def call(self, nova: str) -> None:
+        found = self.opened()
+        if found is None or found[1] in COMPLETE or found[0].kind is Kind.NOTHING:
+            return
+        operation = found[0]
+        if operation.kind is Kind.CREATE:
+            with self.store.reading() as ledger:
+                if ledger.file("1", str(operation.file)) is None:
+                    return  # not made: a driver that has died before rolls back
+        with self.store.writing() as ledger:
+            ledger.hand_over(operation.token)
+        if nova in ("takes", "is cut off"):
+            self.calls.append(operation)
+        if nova == "refuses":
+            self.refused.add(operation.token)
+        else:
+            self.refused.discard(operation.token)
+
+    @precondition(lambda self: self.number)
+    @rule()
+    def fail(self) -> None:
+        """Before Nova is called, after it has refused, and after compute's failure."""
+        found = self.opened()
+        if found is None:
+            with self.store.writing() as ledger:
+                for one in ledger.snapshots("1"):
+                    if one.state in FAILED and one.operation:
+                        ledger.fail(one.operation, "")
+            return
+        operation, state = found
+        may = state in (State.CREATING, State.DELETING, *COMPLETE)
+        if may or (state.control is Control.COMPUTE and operation.token in self.refused):
+            with self.store.writing() as ledger:
+                try:
+                    ledger.fail(operation.token, "it could not")
+                except OutOfTurn:
+                    return
+
+    @precondition(lambda self: self.state is State.DELETING)
+    @rule()
+    def offline(self) -> None:
+        """Nobody has the volume: the service does it itself, and may die before it says so."""
+        found = self.opened()
+        if found is None or self.calls or found[1] is not State.DELETING:
+            return
+        if found[0].kind is not Kind.NOTHING and self.truth.does(found[0]):
+            with self.store.writing() as ledger:
+                ledger.record(found[0].token)
+
+    @precondition(lambda self: self.state in COMPLETE)
+    @rule()
+    def record(self) -> None:
+        found = self.opened()
+        if found is not None and found[1] in COMPLETE:
+            with self.store.writing() as ledger:
+                ledger.record(found[0].token)
+
+    @precondition(lambda self: self.state is not None)
+    @rule()
+    def finish(self) -> None:
+        found = self.opened()
+        if found is None:
+            return
+        with self.store.writing() as ledger:
+            try:
+                ledger.finish(found[0].token)
+            except OutOfTurn:
+                return
+
+    @precondition(lambda self: self.state is not None)
+    @rule()
+    def give_up(self) -> None:
+        found = self.opened()
+        if found is not None:
+            with self.store.writing() as ledger:
+                try:
+                    ledger.give_up(found[0].token, "600 s")
+                except OutOfTurn:
+                    return
+
+    @precondition(lambda self: self.state is not None and not self.calls)
+    @rule()
+    def abandon(self) -> None:
+        found = self.opened()
+        if found is not None:
+            with self.store.writing() as ledger:
+                try:
+                    ledger.abandon(found[0].token, "no compute is there")
+                except OutOfTurn:
+                    return
+
+    @precondition(lambda self: len(self.truth.disk) > 1)
+    @rule()
+    def remove(self) -> None:
+        """Whatever the ledger gives away, at any moment."""
+        for name in sorted(self.truth.disk):
+            try:
+                with self.store.writing() as ledger:
+                    ledger.removed("1", name)
+            except FileHeld:
+                continue
+            assert name not in self.truth.chain
+            self.truth.disk.discard(name)
+
+    @precondition(lambda self: not self.calls)
+    @rule()
+    def somebody_looks(self) -> None:
+        """An operator says where a file is, of which nobody knows."""
+        with self.store.writing() as ledger:
+            for one in ledger.files("1"):
+                if one.place is Place.UNSURE:
+                    place = Place.CHAIN if one.file in self.truth.chain else Place.LEFT
+                    plain = Statement(**{name: getattr(one, name) for name in Statement.__slots__})
+                    said = replace(plain, place=place, witness=Witness.OPERATOR)
+                    ledger.state("1", [said])
+
+    # Compute.
+
+    @precondition(lambda self: bool(self.calls))
+    @rule(data=st.data(), ok=st.booleans(), lies=st.booleans())
+    def compute(self, data: st.DataObject, ok: bool, lies: bool) -> None:
+        """
+        Do one call; ours does none twice, and may be taken in by a header (`lies`).
+
+        A stock one may fail after it has switched the guest (also `lies`).
+        """
+        call = self.calls.pop(data.draw(st.integers(0, len(self.calls) - 1)))
+        creates = call.kind is Kind.CREATE
+        running, failed = ("creating", "error") if creates else ("deleting", "error_deleting")
+        if not self.stock and self.ended.get(call.token) == "done":
+            done = True
+        else:
+            done = ok and self.truth.does(call)
+            if done:
+                self.ended[call.token] = "done"
+            if done and self.stock and creates and lies:
+                done = False
+        if self.stock:
+            update = Update(
+                volume="1",
+                snapshot=call.snapshot,
+                status=running if done else failed,
+                progress="90%",
+                is_service=True,
+            )
+        else:
+            changed = str(call.file if creates else call.onto)
+            update = Update(
+                volume="1",
+                snapshot=call.snapshot,
+                status=f"{running}_compute_complete" if done else failed,
+                progress="90%" if done else "0%",
+                file_format={changed: "qcow2" if lies else self.truth.formats[changed]}
+                if done
+                else {},
+                operation=call.token,
+                is_service=True,
+            )
+        self.mail.append(update)
+
+    @precondition(lambda self: bool(self.mail))
+    @rule(data=st.data(), again=st.booleans())
+    def deliver(self, data: st.DataObject, again: bool) -> None:
+        """In any order, never, or more than once (a stock compute sends each once)."""
+        number = data.draw(st.integers(0, len(self.mail) - 1))
+        update = self.mail[number] if again and not self.stock else self.mail.pop(number)
+        with self.store.writing() as ledger:
+            ledger.accept(update)
+
+    # An attacker.
+
+    @precondition(lambda self: self.state is not None and self.state.control is Control.COMPUTE)
+    @rule(
+        snapshot=st.integers(0, 6),
+        status=st.sampled_from(
+            [
+                "creating",
+                "deleting",
+                "error",
+                "error_deleting",
+                "available",
+                "deleted",
+                "x\x00",
+                "-",
+                "creating_compute_complete",
+                "deleting_compute_complete",
+            ]
+        ),
+        progress=st.sampled_from(["90%", "0%", "100%", None]),
+        files=st.dictionaries(
+            st.sampled_from([BASE, f"{BASE}.s1", "volume-2", "../x", "\0", "", "\ud800"]),
+            st.sampled_from(["raw", "qcow2", "vmdk", "ploop", ""]),
+            max_size=2,
+        ),
+        token=st.sampled_from([None, "", "old", "x" * 300, "\0", "\ud800"]),
+    )
+    def spoof(
+        self,
+        snapshot: int,
+        status: str,
+        progress: str | None,
+        files: dict[str, str],
+        token: str | None,
+    ) -> None:
+        """A member of the project, and a service that knows no token."""
+        update = Update(
+            volume="1",
+            snapshot=f"s{snapshot}",
+            status=status,
+            progress=progress,
+            file_format=files,
+            operation=token,
+            is_service=False,
+        )
+        with self.store.writing() as ledger:
+            assert not isinstance(ledger.accept(update), Accepted)
+            if token is not None:
+                service = replace(update, is_service=True)
+                assert not isinstance(ledger.accept(service), Accepted)
+
+    @precondition(lambda self: self.state is None)
+    @rule(
+        data=st.data(),
+        creates=st.booleans(),
+        stops=st.sampled_from([9, 9, 9, 3, 4, 5, 6]),
+        ok=st.sampled_from([True, True, False]),
+        lies=st.sampled_from([False, False, True]),
+        calls=st.sampled_from([1, 1, 2]),
+    )
+    def operation(
+        self,
+        data: st.DataObject,
+        creates: bool,
+        stops: int,
+        ok: bool,
+        lies: bool,
+        calls: int,
+    ) -> None:
+        """Most of an operation at once, so that chains grow, and broken ones are among whole ones."""
+        steps: list[Callable[[], object]] = [
+            self.begin_create if creates else lambda: self.begin_delete(data),
+            lambda: self.make(dies=False),
+            *[lambda: self.call("takes")] * calls,
+            lambda: self.calls and self.compute(data, ok=ok, lies=lies),
+            lambda: self.mail and self.deliver(data, again=lies),
+            self.record,
+            self.finish,
+            self.remove,
+        ]
+        for step in steps[:stops]:
+            step()
+
+    # What always holds.
+
+    @invariant()
+    def every_file_of_the_chain_is_there(self) -> None:
+        assert set(self.truth.chain) <= self.truth.disk
+
+    @invariant()
+    def no_format_is_wrong(self) -> None:
+        with self.store.reading() as ledger:
+            for name in self.truth.chain:
+                assert ledger.format("1", name) in (None, self.truth.formats[name])
+
+    @invariant()
+    def every_status_has_an_owner(self) -> None:
+        with self.store.reading() as ledger:
+            working = {one.token for one in ledger.open_operations()}
+            self.state = None
+            assert len(working) <= 1
+            for one in ledger.snapshots("1"):
+                assert (one.state.control is Control.NOBODY) is (one.state is State.DELETED)
+                if one.state.is_open:
+                    self.state = one.state
+                    assert after_a_restart(one.state) is not None
+                    assert one.operation in working
+
+    @invariant()
+    def nothing_is_overwritten(self) -> None:
+        for one in self.written:
+            words = [*one.split(), "", ""]
+            if words[0] == "UPDATE":
+                assert words[1] in ("qmpsnap_volumes", "qmpsnap_refusals")
+            assert words[0] not in ("DELETE", "REPLACE", "DROP", "ALTER")
+        self.written.clear()
+
+    def teardown(self) -> None:
+        if hasattr(self, "store"):
+            self.store.engine.dispose()
+
+
+TestSequences = Sequences.TestCase
+TestSequences.settings = settings(
+    derandomize=True,
+    database=None,
+    deadline=None,
+    max_examples=int(os.environ.get("QMPSNAP_UNIT_EXAMPLES", "40")),
+    stateful_step_count=25,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
