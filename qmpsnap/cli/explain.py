@@ -70,7 +70,7 @@ MAY_GO = {
     one_guest=True,
     examples=("explain /share/volume-1.monday", "--qmp /run/web1.qmp explain disk.qcow2 -o json"),
 )
-@click.argument("file", type=click.Path())
+@click.argument("file", type=click.Path(readable=False))
 @output_option
 @click.pass_obj
 def explain(road: Road, file: str, output: str) -> None:

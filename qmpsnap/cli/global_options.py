@@ -19,12 +19,12 @@ _ROADS: Final = ("qmp", "connect", "replay")
 _OPTIONS: Final[dict[tuple[str, ...], dict[str, Any]]] = {
     ("--qmp",): {
         "metavar": "SOCKET",
-        "type": click.Path(),
+        "type": click.Path(readable=False),
         "help": "Talk to QEMU on its own QMP socket; leave GUEST out.  [default: $QMPSNAP_QMP]",
     },
     ("--agent",): {
         "metavar": "SOCKET",
-        "type": click.Path(),
+        "type": click.Path(readable=False),
         "help": "With --qmp: the socket of the guest agent's channel, for --quiesce.",
     },
     ("-c", "--connect"): {
@@ -33,7 +33,7 @@ _OPTIONS: Final[dict[tuple[str, ...], dict[str, Any]]] = {
     },
     ("--replay",): {
         "metavar": "TRANSCRIPT",
-        "type": click.Path(),
+        "type": click.Path(readable=False),
         "help": "Read a recorded guest; leave GUEST out. Reads only.",
     },
     ("--no-passthrough",): {

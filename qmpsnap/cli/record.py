@@ -11,7 +11,7 @@ from qmpsnap.cli.output import say
 
 @click.command(cls=Command, examples=("record web1 web1.jsonl",))
 @click.argument("guest")
-@click.argument("file", type=click.Path())
+@click.argument("file", type=click.Path(readable=False))
 @click.pass_obj
 def record(road: Road, guest: str | None, file: str) -> None:
     """

@@ -165,7 +165,11 @@ def _like(path: str, model: str) -> None:
     status = os.stat(model)
     os.chmod(path, stat.S_IMODE(status.st_mode))
     if (status.st_uid, status.st_gid) != (os.geteuid(), os.getegid()):
-        os.chown(path, status.st_uid, status.st_gid)
+        try:
+            os.chown(path, status.st_uid, status.st_gid)
+        except PermissionError as error:
+            reason = f"only root can give it the owner of {model}"
+            raise PermissionError(error.errno, reason) from error
 
 
 def _sync_folder(folder: str) -> None:
