@@ -188,7 +188,7 @@ def holder(file: File, chain: Chain[File] | None, working: Iterable[Operation]) 
     """
     if file.place is Place.CHAIN:
         return "it is in the chain"
-    if file.place is not Place.LEFT:
+    if file.place not in (Place.LEFT, Place.GONE):
         return "whether a guest writes to it is not known"
     for one in working:
         if file.file in one.names and file.operation != one.token:

@@ -141,12 +141,14 @@ class Files(Snapshots):
         """
         State that a file is gone, right before it is removed.
 
+        A second time it does nothing: whoever died before the file was removed asks again.
+
         Raises:
             FileHeld: The chain, or an operation that is not settled, needs it; or the ledger
                 does not know it. It must not be removed.
         """
         self.lock(volume)
-        files = [one for one in self._newest(volume) if one.place is not Place.GONE]
+        files = self._newest(volume)
         found = next((one for one in files if one.file == file), None)
         if found is None:
             raise FileHeld(volume, file, "the ledger does not know it")
@@ -157,7 +159,8 @@ class Files(Snapshots):
         reason = holder(found, chain, self.open_operations(volume=volume))
         if reason is not None:
             raise FileHeld(volume, file, reason)
-        self._write(volume, moved(found, Place.GONE), believed=True)
+        if found.place is not Place.GONE:
+            self._write(volume, moved(found, Place.GONE), believed=True)
 
     def forget(self, volume: str) -> None:
         """

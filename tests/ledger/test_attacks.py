@@ -250,6 +250,7 @@ def test_a_pull_holds_its_base_until_it_is_recorded(store: Store) -> None:
         ledger.record(token)
         assert ledger.record(token) == ()
         ledger.removed("1", "volume-1")
+        ledger.removed("1", "volume-1")  # by who died before it was unlinked
         ledger.finish(token)
 
 
