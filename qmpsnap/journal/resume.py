@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal, cast
@@ -99,9 +99,21 @@ class CannotTake(Refused):
 AS_IT_IS: Final = Wanted()
 
 
-def resume(journal: Journal, entry: Entry, wanted: Wanted = AS_IT_IS) -> Settled:
+Opener = Callable[[Where], AbstractContextManager[Guest]]
+"""Opens a guest, by the way to it that was written down."""
+
+
+def resume(
+    journal: Journal, entry: Entry, wanted: Wanted = AS_IT_IS, *, opener: Opener | None = None
+) -> Settled:
     """
     Settle one operation, by the way to its guest that it was written down with.
+
+    Args:
+        journal: Where it is concluded.
+        entry: The operation.
+        wanted: How.
+        opener: Opens its guest; None: a connection of this call's own.
 
     Raises:
         JournalUnusable: That it is settled cannot be written down.
@@ -113,7 +125,7 @@ def resume(journal: Journal, entry: Entry, wanted: Wanted = AS_IT_IS) -> Settled
     left = _TRIES
     while True:
         try:
-            with reached(entry.record) as guest:
+            with reached(entry.record, opener) as guest:
                 settled = settle(journal, entry, guest, wanted)
         except Unreachable as error:
             why = f"its guest cannot be reached: {error}"
@@ -357,7 +369,7 @@ class _NoGuest:
 
 
 @contextmanager
-def reached(record: Record) -> Iterator[Guest | None]:
+def reached(record: Record, opener: Opener | None = None) -> Iterator[Guest | None]:
     """
     Reach the guest of an operation; None where its QEMU is certainly gone, and libvirt has none.
 
@@ -366,7 +378,7 @@ def reached(record: Record) -> Iterator[Guest | None]:
     """
     with ExitStack() as stack:
         try:
-            guest: Guest | None = stack.enter_context(_opened(record.where))
+            guest: Guest | None = stack.enter_context((opener or _opened)(record.where))
         except Unreachable as error:
             if not _is_gone(record, error):
                 raise

@@ -46,6 +46,12 @@ def our_nova(rig_of: MakeRig) -> Rig:
     return rig_of(pairings.OUR_NOVA)
 
 
+@pytest.fixture(scope="session", params=[pairings.OUR_NOVA, pairings.BY_XML], ids=["qmp", "xml"])
+def each_nova(rig_of: MakeRig, request: pytest.FixtureRequest) -> Rig:
+    """The same, and once without passthrough."""
+    return rig_of(request.param)
+
+
 @pytest.fixture(scope="session")
 def our_cinder(rig_of: MakeRig) -> Rig:
     """Unmodified Nova, and our volume side."""

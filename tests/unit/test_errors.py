@@ -49,7 +49,7 @@ SAMPLES: dict[object, object] = {
 
 def _modules() -> Iterator[str]:
     for module in pkgutil.walk_packages(qmpsnap.__path__, "qmpsnap."):
-        if not module.name.endswith("__main__"):
+        if not module.name.endswith("__main__") and ".openstack." not in module.name:
             yield module.name
 
 

@@ -117,7 +117,7 @@ UNTRIED: Final = frozenset(
 def printed() -> set[str]:
     """Ids of all errors that print a remedy; of a guard's, one for each guard."""
     for module in pkgutil.walk_packages(qmpsnap.__path__, "qmpsnap."):
-        if not module.name.endswith("__main__"):
+        if not module.name.endswith("__main__") and ".openstack." not in module.name:
             importlib.import_module(module.name)
     guards = {f"WouldHarm/{guard}" for guard in Guard}
     found = {one.__name__ for one in _below(QmpsnapError) if one.remedy}

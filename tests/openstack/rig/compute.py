@@ -11,6 +11,7 @@ refreshed by Nova's own code.
     POST   /rig/delay {"create": S, "delete": S}           compute begins late
     GET    /rig/log                                        what came in, and how each call ended
     GET    /rig/connection_info/VOLUME                     what Nova's database holds
+    GET    /rig/start/VOLUME                               file and format that a start would take
 """
 
 # ruff: noqa: E402
@@ -32,7 +33,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import jsonschema
 import libvirt
-from nova import config, objects
+from nova import config, exception, objects
 from nova.api.openstack.compute.schemas import assisted_volume_snapshots as schemas
 from nova.db.main import api as db
 from nova.db.main import models
@@ -42,7 +43,7 @@ from tests.openstack.rig.layout import layout_of
 from tests.openstack.rig.records import admin, instance_of, mapping, register
 
 LAYOUT = layout_of(Path(os.environ["RIG"]))
-config.parse_args(["compute", *sys.argv[1:]], init_rpc=False)
+config.parse_args(["compute", *sys.argv[1:]])
 objects.register_all()
 models.BASE.metadata.create_all(db.get_engine())
 compute = driver.load_compute_driver(fake.FakeVirtAPI())
@@ -50,6 +51,18 @@ compute.init_host("rig")
 libvirt.registerErrorHandler(lambda *_: None, None)
 said: list[object] = []
 delay = {"create": 0.0, "delete": 0.0}
+
+
+def started_from(volume: str) -> dict[str, object]:
+    """What Nova's own code makes of connection_info when it starts a guest; the share is mounted."""
+    info: Any = json.loads(mapping(volume).connection_info)
+    device = {"dev": "vda", "bus": "virtio", "type": "disk"}
+    info["data"]["device_path"] = compute._get_volume_driver(info)._get_device_path(info)
+    try:
+        config = compute._get_volume_config(info, device)
+    except exception.NovaException as error:
+        return {"error": str(error)}
+    return {"path": config.source_path, "format": config.driver_format}
 
 
 def work(what: str, call: Callable[..., object], *arguments: object) -> None:
@@ -117,6 +130,8 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(200, answered)
         if self.path.startswith("/rig/connection_info/"):
             return self.answer(200, json.loads(mapping(name).connection_info))
+        if self.path.startswith("/rig/start/"):
+            return self.answer(200, started_from(name))
         if "/servers/" in self.path:  # Cinder asks before it lets an attachment go (CVE-2023-2088)
             return self.answer(404, {"itemNotFound": {"code": 404, "message": "no such server"}})
         link = {"rel": "self", "href": f"{LAYOUT.compute}/v2.1/"}

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import uuid
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Final
 
 import libvirt
 import libvirt_qemu
+from lxml import etree
 
 from tests.openstack.rig.rig import Rig
 from tests.openstack.rig.waiting import read_until
@@ -87,18 +90,24 @@ class Guest:
         self.rig.nova("POST", "register", body)
 
     def start(self) -> None:
-        """Start as Nova would: by connection_info, where no format means raw."""
-        info = self.nova_connection
+        """Start as Nova would, from the file and format that its driver says."""
+        begins = self.rig.nova("GET", f"start/{self.volume}")
+        assert "error" not in begins, begins
         self.domain = self.libvirt.defineXML(
             _DOMAIN.format(
                 name=f"rig-{self.server[:8]}",
                 server=self.server,
                 volume=self.volume,
-                format=info.get("format", "raw"),
-                path=self.rig.mount / info["name"],
+                format=begins["format"],
+                path=begins["path"],
             )
         )
         self.domain.create()
+
+    def connect(self) -> None:
+        """Connect again, after a restart of libvirtd."""
+        self.libvirt = libvirt.open(self.rig.uri)
+        self.domain = self.libvirt.lookupByUUIDString(self.server)
 
     def stop(self) -> None:
         """Cut the power."""
@@ -114,11 +123,31 @@ class Guest:
         """Whether the chain holds a pattern, opened as the next start would open it."""
         if self.domain.isActive():
             self.io("flush")
-        info = self.nova_connection
+        begins = self.rig.nova("GET", f"start/{self.volume}")
         command = f"read -P {pattern} {offset} {length}"
-        qemu_io = ["qemu-io", "-r", "-U", "-f", info.get("format", "raw"), "-c", command]
-        file = self.rig.share / info["name"]
+        qemu_io = ["qemu-io", "-r", "-U", "-f", begins["format"], "-c", command]
+        file = self.rig.share / Path(begins["path"]).name
         return subprocess.run([*qemu_io, file], capture_output=True, check=False).returncode == 0
+
+    def chain(self) -> list[tuple[str, str]]:
+        """Bare name and format of each layer, active first, as the next start would open them."""
+        begins = self.rig.nova("GET", f"start/{self.volume}")
+        command = ["qemu-img", "info", "-U", "--backing-chain", "--output", "json"]
+        file = self.rig.share / Path(begins["path"]).name
+        text = subprocess.check_output([*command, "-f", begins["format"], file])
+        return [(Path(one["filename"]).name, one["format"]) for one in json.loads(text)]
+
+    def live_chain(self) -> list[tuple[str, str]]:
+        """The same, as libvirt has it of the guest that runs."""
+        disk = etree.fromstring(self.domain.XMLDesc(0)).find("devices/disk")
+        assert disk is not None
+        layers = [(disk.find("source"), disk.find("driver"))]
+        layers += [(one.find("source"), one.find("format")) for one in disk.iter("backingStore")]
+        return [
+            (Path(source.get("file", "")).name, format_.get("type", ""))
+            for source, format_ in layers
+            if source is not None and format_ is not None
+        ]
 
     def detach(self) -> None:
         """Off, and gone from Cinder's view; its own way asks Nova by the catalog, and here is none."""

@@ -22,5 +22,7 @@ class Pairing:
 
 STOCK: Final = Pairing(name="stock")
 OUR_NOVA: Final = Pairing(name="our-nova", nova=NOVA)
+BY_XML: Final = Pairing(name="our-nova-by-xml", nova=(*NOVA, "qmpsnap.allow_passthrough=False"))
+"""Without asking QEMU itself."""
 OUR_CINDER: Final = Pairing(name="our-cinder", cinder=CINDER)
 OURS: Final = Pairing(name="ours", nova=NOVA, cinder=CINDER)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import shutil
@@ -24,6 +25,7 @@ from tests.openstack.rig.updates import updates_in
 from tests.openstack.rig.waiting import read_until
 
 TOKEN: Final = f"admin:{PROJECT}"
+_PR_SET_PDEATHSIG: Final = 1
 _UNSHARE: Final = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 _INSIDE: Final = (sys.executable, "-Wignore", "-m", "tests.openstack.rig.inside")
 
@@ -52,6 +54,7 @@ class Rig:
         self.folder, self.share, self.uri = layout.path, layout.share, layout.uri
         self.mount = Path(layout.mount)
         """The share as the services see it."""
+        self._said: list[list[Any]] = []
 
     def call(self, method: str, url: str, body: object = None, version: str = "3.71") -> Any:
         """
@@ -122,6 +125,17 @@ class Rig:
         self.volumes("DELETE", f"/snapshots/{snapshot}")
         got = read_until(lambda: self.status("snapshots", snapshot), lambda it: it != "deleting")
         return got, time.perf_counter() - begun
+
+    def ended(self, what: str) -> tuple[float, str | None]:
+        """Wait until a call of Nova's has ended; returns its seconds and its error."""
+
+        def said() -> list[list[Any]]:
+            self._said += self.nova("GET", "log")
+            return [one for one in self._said if one[0] == what]
+
+        found = read_until(said, bool)[0]
+        self._said.remove(found)
+        return found[1], found[2]
 
     def info(self, volume: str) -> dict[str, str] | None:
         """Cinder's .info file."""
@@ -208,6 +222,7 @@ def up(folder: Path, pairing: Pairing) -> Rig:
             stdout=log,
             stderr=log,
             start_new_session=True,
+            preexec_fn=_die_with_parent,
         )
     while not (folder / "ready").exists():
         if process.poll() is not None:
@@ -217,6 +232,10 @@ def up(folder: Path, pairing: Pairing) -> Rig:
     (folder / "init.pid").write_text(children)
     process.returncode = 0  # it is ended by `down`; Popen is not to warn of it
     return Rig(layout)
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def down(folder: Path) -> None:

@@ -1,0 +1,111 @@
+"""
+What goes on beside Nova's calls: operations that broke off are settled, updates are sent.
+
+    open operations of this host ─► resume ─► the outbox ─► sleep until something is due, or woken
+
+It begins when the service listens: a start is not held up by what a merge still has to copy.
+"""
+
+from __future__ import annotations
+
+import time
+from threading import Event, Thread
+from typing import Any, Final
+
+from oslo_log import log as logging
+
+from qmpsnap.delivery.outbox import Outbox
+from qmpsnap.errors import QmpsnapError
+from qmpsnap.journal.file import Journal
+from qmpsnap.journal.hold import OperationBusy
+from qmpsnap.journal.record import Entry
+from qmpsnap.journal.resume import Opener, Settled, resume
+
+LOG = logging.getLogger(__name__)
+LOOK_S: Final = 60.0
+"""So often it looks by itself."""
+SOON_S: Final = 5.0
+"""Until an operation is tried again that could not be settled."""
+
+
+class Keeper:
+    """One thread a service."""
+
+    def __init__(self, journal: Journal, outbox: Outbox, opener: Opener) -> None:
+        """Start nothing yet."""
+        self._journal, self._outbox, self._opener = journal, outbox, opener
+        self._woken = Event()
+        self._thread: Thread | None = None
+
+    def start(self) -> None:
+        """Begin, with what an earlier process has left; again: nothing."""
+        if self._thread is None:
+            self._thread = Thread(target=self._run, name="qmpsnap-keeper", daemon=True)
+            self._thread.start()
+
+    def wake(self) -> None:
+        """Look at once: something was left open."""
+        self._woken.set()
+
+    def _run(self) -> None:
+        while True:
+            self._woken.clear()
+            self._woken.wait(self._round())
+
+    def _round(self) -> float:
+        """Do what is due, and return the seconds until the next round."""
+        try:
+            are_open = self.settle()
+            next_at = self._outbox.send().next_at
+        except QmpsnapError as error:
+            LOG.error("The journal cannot be used: %s %s", error, error.way_out)
+            return LOOK_S
+        except Exception:  # the thread must live as long as the service
+            LOG.exception("Unforeseen, beside Nova's calls.")
+            return LOOK_S
+        wait = LOOK_S if next_at is None else min(max(next_at - time.time(), 0.0), LOOK_S)
+        return min(wait, SOON_S) if are_open else wait
+
+    def settle(self, volume: str | None = None) -> bool:
+        """
+        Settle what nobody is at work on; of one volume only, where it is named.
+
+        Returns:
+            Whether anything is still open that can be tried again.
+
+        Raises:
+            JournalUnusable: The journal cannot be read or written.
+        """
+        store = self._journal.looked_into()
+        if store is None:
+            return False
+        with store:
+            entries = [one for one in store.open_entries() if volume in (None, *_volumes(one))]
+        return any([self._is_left_open(one) for one in entries])
+
+    def _is_left_open(self, entry: Entry) -> bool:
+        try:
+            settled = resume(self._journal, entry, opener=self._opener)
+        except OperationBusy:
+            return False  # its own call concludes it
+        except QmpsnapError as error:
+            LOG.warning("Operation %s is not settled: %s", entry.record.id, error)
+            return True
+        _say(settled)
+        return settled.is_unread
+
+
+def _volumes(entry: Entry) -> tuple[Any, ...]:
+    asked = entry.record.request
+    return tuple(one.disk for one in (asked if isinstance(asked, tuple) else (asked,)))
+
+
+def _say(settled: Settled) -> None:
+    level = logging.WARNING if settled.outcome == "unknown" else logging.INFO
+    LOG.log(
+        level,
+        "Operation %s, which was interrupted: %s. %s",
+        settled.record.id,
+        settled.outcome,
+        "; ".join(settled.notes),
+    )

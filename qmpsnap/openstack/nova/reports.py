@@ -1,0 +1,84 @@
+"""
+Cinder, over Nova's own session.
+
+What is stored is sent by the identity of the service, the section `[cinder]` of nova.conf: no token
+of a user is kept. Where there is none, the user's token serves as long as the call is in this
+process, and what has to be sent again waits for an operator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import nova.conf
+from keystoneauth1.adapter import Adapter
+from nova import context, service_auth
+from nova.volume import cinder as nova_cinder
+
+from qmpsnap.delivery.cinder import Cinder
+from qmpsnap.delivery.machine import Answer, Ask
+from qmpsnap.journal.letter import CINDER, Letter
+
+NO_IDENTITY: Final = (
+    "nova.conf has no identity in [cinder] (auth_type, or auth_section): an update that Cinder does "
+    "not take at once is not sent again"
+)
+
+
+def has_identity() -> bool:
+    """Whether the service can ask Cinder without a user."""
+    section = nova.conf.CONF.cinder
+    return bool(section.auth_type or section.auth_section)
+
+
+class NovasCinder:
+    """See `delivery.service.Service`."""
+
+    def __init__(self) -> None:
+        """Ask nothing yet."""
+        self._contexts: dict[str, Any] = {}
+
+    @contextmanager
+    def lent(self, snapshot: str, user: Any) -> Iterator[None]:
+        """Let the letters of a snapshot be sent by a user, where the service has no identity."""
+        self._contexts[snapshot] = user
+        try:
+            yield
+        finally:
+            self._contexts.pop(snapshot, None)
+
+    def user_of(self, snapshot: str) -> Any:
+        """The user whose call about a snapshot is in this process; None: there is none."""
+        return self._contexts.get(snapshot)
+
+    def service_context(self, project: str | None) -> Any:
+        """A context with the identity of the service."""
+        found = context.get_admin_context()
+        group = nova.conf.cinder.cinder_group.name
+        # `endpoint_template` has the project in it, and Cinder answers 400 where it is not the token's.
+        session, auth = service_auth.get_service_auth_session(group), nova_cinder._get_auth(found)
+        found.project_id = auth.get_project_id(session) or project
+        return found
+
+    def ask(self, letter: Letter, ask: Ask) -> Answer:
+        """See `Service.ask`."""
+        to = letter.due.addressee
+        user = None if has_identity() else self.user_of(to.snapshot)
+        if user is None and not has_identity():
+            return Answer(status=401, text=NO_IDENTITY)
+        auth = nova_cinder._get_auth(user or context.get_admin_context())
+        section = nova.conf.CONF.cinder
+        group = nova.conf.cinder.cinder_group.name
+        session = Adapter(session=service_auth.get_service_auth_session(group), auth=auth)
+        return Cinder(
+            session,
+            endpoint=section.endpoint_template,
+            interface=section.catalog_info.split(":")[2],
+            region=section.os_region_name,
+        ).ask(letter, ask)
+
+    def services(self, to: str) -> NovasCinder | None:
+        """See `delivery.outbox.Services`."""
+        return self if to == CINDER else None
