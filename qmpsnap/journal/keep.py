@@ -41,6 +41,7 @@ from qmpsnap.operations.where import Where, where_of
 WITHOUT: Final = (
     "no journal was kept: after a crash, `qmpsnap resume` would not have known of this operation"
 )
+_FORGOTTEN: Final = "no journal was kept: later merges will not know what it keeps, and may write what that lies over"
 _STAYS_OPEN: Final = (NotFlushed, XmlBehind, HeaderWrong, ChainUnexpected)
 """What has to be settled before anything else is done."""
 
@@ -176,7 +177,8 @@ def _kept(
 ) -> tuple[Result, ...]:
     if journal is None:
         return tuple(
-            replace(one, notes=(*one.notes, WITHOUT)) for one in work(guest, _check_unmarked)
+            replace(one, notes=(*one.notes, WITHOUT, *([_FORGOTTEN] if one.kept else [])))
+            for one in work(guest, _check_unmarked)
         )
     with journal.opened() as store:
         try:

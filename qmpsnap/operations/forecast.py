@@ -109,7 +109,7 @@ def forecast_create(
     return tuple(
         Forecast(
             disk=plan.disk.disk,
-            kind="revert" if plan.kept else "create",
+            kind=plan.kind,
             why="; ".join(on_the_same_node(plan.disk, seen.disks.disks)),
             steps=(
                 *(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os.path
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from qmpsnap.errors import Refused
 from qmpsnap.formats.layers import Disks
@@ -53,6 +53,11 @@ class CreatePlan:
     def file(self) -> str:
         """Bare name of the overlay."""
         return os.path.basename(self.overlay)
+
+    @property
+    def kind(self) -> Literal["create", "revert"]:
+        """Whether it is one or the other."""
+        return "revert" if self.kept else "create"
 
     @property
     def kept(self) -> tuple[VolumeLayer, ...]:

@@ -167,7 +167,7 @@ def shown_ready(ready: snapshot.Prepared | merge.Prepared) -> tuple[ShownDisk, .
     return tuple(
         ShownDisk(
             disk=plan.disk.disk,
-            kind="create",
+            kind=plan.kind,
             before=_before(plan.disk.layers),
             after=(ShownAfter(file=plan.file, format="qcow2"), *_after(plan.below)),
         )

@@ -146,6 +146,12 @@ class TestWhatIsKeptStaysWhole:
         with journal.opened() as store:
             assert [one.record.id for one in store.reverts()] == [revert.record.id]
 
+    def test_without_a_journal_it_is_said(self, off: Off) -> None:
+        off.grow(2)
+        said = off.rig.cli(*ARGUMENTS, "--no-journal")
+        assert said.code == 0, said
+        assert "later merges will not know what it keeps" in said.err
+
     def test_taken_up_again_it_is_the_disk(self, off: Off) -> None:
         off.grow(2)
         content, definition = off.content(), off.definition()
@@ -281,6 +287,19 @@ def test_several_disks(off: Off) -> None:
 def test_what_is_shown_is_what_is_sent(off: Off) -> None:
     off.grow(3)
     assert_shown_is_sent(off.rig, ARGUMENTS)
+
+
+def test_a_plan_is_applied(off: Off, tmp_path: Path) -> None:
+    off.grow(3)
+    before = contents(off)
+    plan = tmp_path / "plan.json"
+    plan.write_text(off.rig.cli(*ARGUMENTS, "--plan", "-o", "json").out)
+    said = off.rig.cli_without_guest("apply", str(plan))
+    assert said.code == 0, said
+    assert off.rig.files() == BACK
+    agrees(off, before)
+    said = off.rig.cli_without_guest("apply", str(plan))
+    assert said.code == 4, said
 
 
 def test_the_guest_cannot_be_started_in_the_middle(
