@@ -45,7 +45,7 @@ from qmpsnap.operations.plan_merge import MergePlan
 from qmpsnap.operations.plan_snapshot import CreatePlan
 from qmpsnap.operations.requests import DeleteRequest, NamedDeleteRequest
 from qmpsnap.operations.step import Does, Step
-from qmpsnap.operations.where import where_of
+from qmpsnap.operations.where import Where, where_of
 
 BUSY_WITH: Final = frozenset(
     {
@@ -295,6 +295,11 @@ class Recorder:
             self._answers.append((number, answer[:_ANSWER]))
 
     # --- looks
+
+    @property
+    def where(self) -> Where:
+        """The way to the guest."""
+        return where_of(self._guest)
 
     @property
     def compose(self) -> Composer:
