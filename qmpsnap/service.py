@@ -34,7 +34,7 @@ from qmpsnap.journal.expected import Expected, expected
 from qmpsnap.journal.file import DEFAULT, Journal
 from qmpsnap.journal.folder import JournalUnusable
 from qmpsnap.journal.keep import UnderWay, answered, created, deleted
-from qmpsnap.journal.letter import Addressee, Content, Due
+from qmpsnap.journal.letter import Addressee, Content, Due, Letter
 from qmpsnap.journal.record import Conclusion, Request
 from qmpsnap.journal.resume import Settled
 from qmpsnap.operations.guards import Guard
@@ -74,8 +74,10 @@ class Update:
     error: BaseException | None = None
     """Why there is no result."""
     letter: str | None = None
-    """The letter in the journal that tells it. None: it has no addressee, or could not be written
-    down; whoever has to tell it sends the body."""
+    """The letter in the journal that tells it; None: it has no addressee, or could not be written
+    down."""
+    unstored: Letter | None = None
+    """The letter that could not be written down: to be sent at once, or nobody is told."""
 
 
 Tell = Callable[[Update], object]
@@ -244,6 +246,7 @@ class _Call:
         self.operation = operation
         self._read_token, self._journal, self._addressee = token, journal, addressee
         self.token: str | None = None
+        self.due: Due | None = None
         self.letter: Expected | None = None
         self.began = False
         """Whether anything may have been sent to the guest."""
@@ -266,13 +269,13 @@ class _Call:
             bad = error
         with ExitStack() as stack:
             if self._addressee is not None and self._journal is not None:
-                due = Due(
+                self.due = Due(
                     kind=self.operation.value,
                     addressee=self._addressee,
                     token=self.token,
                     since=time.time(),
                 )
-                self.letter = stack.enter_context(expected(self._journal, due))
+                self.letter = stack.enter_context(expected(self._journal, self.due))
             if bad is not None:
                 raise bad
             yield
@@ -347,7 +350,12 @@ def _update(call: _Call, dialect: Dialect, problem: BaseException | None) -> Upd
     else:
         body = status.failure(call.operation, dialect, call.token)
     error = None if call.formats is not None else problem
-    return Update(body=body, result=call.result, error=error, letter=letter)
+    unstored: Letter | None = None
+    if call.due is not None and letter is None and content is not None:
+        unstored = Letter(
+            number=0, id="", due=call.due, state="waiting", content=content, changed=call.due.since
+        )
+    return Update(body=body, result=call.result, error=error, letter=letter, unstored=unstored)
 
 
 def _answered(letter: Expected, content: Content | None, problem: BaseException | None) -> bool:

@@ -39,6 +39,7 @@ COMMANDS: Final[Mapping[str, Mapping[str, Entry]]] = {
         "volume-snapshot-delete": Entry(
             "qmpsnap.cli.volume:volume_snapshot_delete", "Delete, with Nova's arguments."
         ),
+        "outbox": Entry("qmpsnap.cli.outbox:outbox", "Updates that wait to be sent to Cinder."),
     },
     "Volume side": {
         "ledger": Entry(

@@ -12,12 +12,14 @@ from qmpsnap.cli.command import Command
 from qmpsnap.cli.connection import Road
 from qmpsnap.cli.output import output_option, say, show
 from qmpsnap.cli.progress import shown
+from qmpsnap.cli.reporting import STDOUT, Reports, report_option, sent, sentence
 from qmpsnap.cli.tables import Screen, Table
 from qmpsnap.cli.text import fold, printable
 from qmpsnap.guests.connect import connect_qmp
 from qmpsnap.guests.files.markers import PREFIX
 from qmpsnap.journal.file import Journal
 from qmpsnap.journal.hold import OperationBusy
+from qmpsnap.journal.letter import WAITING
 from qmpsnap.journal.markers import MarkerUntrusted, beside, entry_of
 from qmpsnap.journal.record import Entry
 from qmpsnap.journal.resume import Settled, Take, Wanted, settle, unknown
@@ -44,6 +46,10 @@ INTERRUPTED = 6
     help="Of an operation that nobody can know the outcome of, with one ID: record which file is "
     "right, the upper one or the lower one. No file is changed or removed.",
 )
+@report_option(
+    "Send the updates that wait for these operations there; stdout: they stay stored, and this prints "
+    "what they say."
+)
 @output_option
 @click.pass_obj
 @click.pass_context
@@ -53,6 +59,7 @@ def resume(
     ids: tuple[str, ...],
     only_plan: bool,
     take: Take | None,
+    report: str,
     output: str,
 ) -> None:
     """
@@ -65,6 +72,9 @@ def resume(
     if take is not None and len(ids) != 1:
         raise click.UsageError("--take is about one operation: give its ID")
     journal = Journal()
+    reports = Reports(report)
+    if report != STDOUT:
+        reports(report)  # whether there is an identity, before anything is done
     problems: list[str] = []
     entries = [_entry(journal, id_) for id_ in ids] if ids else _open(journal, road, problems)
     with shown() as screen:
@@ -77,8 +87,25 @@ def resume(
     for problem in problems:
         say(f"note: {problem}")
     show(document, output, lambda here: _view(settled, here))
+    if not only_plan:
+        _report(journal, reports, settled, send=report != STDOUT)
     if problems or any(one.outcome == "unknown" for one in settled):
         context.exit(INTERRUPTED)
+
+
+def _report(journal: Journal, reports: Reports, settled: list[Settled], *, send: bool) -> None:
+    """Send what waits for the operations that are settled, or say that it waits."""
+    store = journal.looked_into()
+    if store is None:
+        return
+    operations = {one.record.id for one in settled}
+    with store:
+        letters = [one for one in store.letters.find(WAITING) if one.operation in operations]
+    if send:
+        sent(journal, reports, [one.id for one in letters])
+        return
+    for letter in letters:
+        say(f"note: {sentence(letter)}")
 
 
 def _settled(journal: Journal, road: Road, entry: Entry, wanted: Wanted) -> Settled:

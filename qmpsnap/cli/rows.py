@@ -45,6 +45,10 @@ COLUMNS: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
         ("files",),
         "guest disk file path answer size allocated created modified gaps",
     ),
+    "qmpsnap.outbox/1": (
+        ("updates",),
+        "id since snapshot volume kind outcome state attempts next_try answer operation token to",
+    ),
     "qmpsnap.snapshots/1": (
         ("snapshots",),
         "guest disk name created virtual_size data data_format data_allocated overlay "

@@ -2,7 +2,7 @@
 `volume-snapshot-create` and `volume-snapshot-delete`: the same engine with Nova's arguments.
 
 stdout gets exactly one line, the status body that is (or would be) sent, on success and on
-failure alike: the caller is always told.
+failure alike: the caller is always told. With `--report` the update is stored as well, and sent.
 """
 
 from __future__ import annotations
@@ -26,12 +26,14 @@ from qmpsnap.cli.options import (
     plan_as,
     verify_option,
 )
-from qmpsnap.cli.output import say, write
+from qmpsnap.cli.output import say, warn, write
 from qmpsnap.cli.progress import shown
 from qmpsnap.cli.quiescing import quiesce_options
+from qmpsnap.cli.reporting import STDOUT, Reports, outbox, report_option, sent
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.journal.file import Journal
 from qmpsnap.journal.kept import known_by
+from qmpsnap.journal.letter import Addressee
 from qmpsnap.operations.forecast import forecast_create, forecast_delete
 from qmpsnap.operations.options import MergeOptions
 from qmpsnap.operations.planned import Asked
@@ -44,6 +46,10 @@ _STANDS: Final = (
     "go on with the old one. See to what follows, then tell it that the snapshot is there."
 )
 
+_report_option = report_option(
+    "Where the update is sent, besides standard output; it is stored until it is accepted. The "
+    "identity for Cinder comes from OS_CLOUD or OS_*."
+)
 dialect_option = click.option(
     "--dialect",
     type=click.Choice([one.value for one in Dialect]),
@@ -66,6 +72,7 @@ dialect_option = click.option(
 @quiesce_options
 @dialect_option
 @allow_option
+@_report_option
 @journal_option
 @plan_as
 @click.pass_obj
@@ -78,6 +85,7 @@ def volume_snapshot_create(
     freeze_timeout: float,
     dialect: str,
     allow: tuple[str, ...],
+    report: str,
     journal: Journal | None,
     plan: str | None,
 ) -> None:
@@ -96,16 +104,21 @@ def volume_snapshot_create(
         asked = Asked(create=(request,), quiesce=quiescence, allow=tuple(allowed), way=way)
         plans.show_plans("create", forecasts, plan, asked)
         return
+    info = _or_refused(Operation.CREATE, "create_info", create_info)
+    snapshot_id = info.get("snapshot_id")
+    post = _Post(Operation.CREATE, report, journal, volume_id, snapshot_id)
     update = service.volume_snapshot_create(
         lambda: expecting(road, guest),
         volume_id,
-        _or_refused(Operation.CREATE, "create_info", create_info),
+        info,
         quiesce=quiescence,
         allow=allowed,
         dialect=dialect,
         tell=_print,
         journal=journal,
+        addressee=post.addressee,
     )
+    post.send(update)
     _end(update)
 
 
@@ -126,6 +139,7 @@ def volume_snapshot_create(
 @verify_option
 @plan_as
 @merge_options
+@_report_option
 @journal_option
 @click.pass_obj
 def volume_snapshot_delete(
@@ -140,6 +154,7 @@ def volume_snapshot_delete(
     verify: bool,
     plan: str | None,
     options: MergeOptions,
+    report: str,
     journal: Journal | None,
 ) -> None:
     """
@@ -169,6 +184,7 @@ def volume_snapshot_delete(
         plans.show_plans("delete", (forecast,), plan, asked)
         return
     info = _or_refused(Operation.DELETE, "delete_info", delete_info)
+    post = _Post(Operation.DELETE, report, journal, volume_id, snapshot_id)
     told: list[Update] = []
     try:
         with shown() as screen:
@@ -185,11 +201,56 @@ def volume_snapshot_delete(
                 progress=screen.progress,
                 notices=screen.tell,
                 journal=journal,
+                addressee=post.addressee,
             )
     finally:  # when nothing moves on the terminal any more
         for one in told:
             _print(one)
+    post.send(update)
     _end(update)
+
+
+class _Post:
+    """Where the update of one call goes."""
+
+    def __init__(
+        self,
+        operation: Operation,
+        report: str,
+        journal: Journal | None,
+        volume_id: str,
+        snapshot_id: object,
+    ) -> None:
+        """
+        Find out whether it can be sent, before anything is touched.
+
+        Raises:
+            click.UsageError: Nothing can be stored without a journal.
+            IdentityUnusable: There is nobody as whom to send to Cinder; the one line is printed.
+        """
+        self.addressee: Addressee | None = None
+        if report == STDOUT:
+            return
+        if journal is None:
+            raise click.UsageError(
+                "--report stores the update in the journal: leave --no-journal out"
+            )
+        self._journal, self._reports = journal, Reports()
+        try:
+            self._reports(report)
+        except QmpsnapError as error:
+            _print(service.refused(operation, error))
+            raise
+        if isinstance(snapshot_id, str) and snapshot_id:
+            self.addressee = Addressee(snapshot=snapshot_id, volume=volume_id, to=report)
+
+    def send(self, update: Update) -> None:
+        """Send the update once; what the service does not accept stays stored."""
+        if update.letter is not None:
+            sent(self._journal, self._reports, (update.letter,))
+        elif update.unstored is not None:
+            end = outbox(self._journal, self._reports).send_unstored(update.unstored)
+            warn(f"note: the update is not stored; it was sent once, and is {end.state}: {end.why}")
 
 
 def _dictionary(where: str, text: str) -> dict[str, object]:

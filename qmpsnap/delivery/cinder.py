@@ -15,7 +15,7 @@ from __future__ import annotations
 import email.utils
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 from urllib.parse import quote
 
@@ -46,7 +46,7 @@ class Cinder:
         session: Session,
         *,
         endpoint: str | None = None,
-        interface: str = "public",
+        interface: str | Sequence[str] = "public",
         region: str | None = None,
         timeout_s: float = TIMEOUT_S,
     ) -> None:
@@ -59,7 +59,7 @@ class Cinder:
                 Cinder's `context_is_admin` names (`admin`, as shipped).
             endpoint: In place of the catalog's: `http://HOST:8776/v3/%(project_id)s`, as in
                 `[cinder] endpoint_template` of Nova.
-            interface: Of the endpoint in the catalog.
+            interface: Of the endpoint in the catalog; several: the first that there is.
             region: The same.
             timeout_s: For each request.
         """
@@ -123,19 +123,23 @@ class Cinder:
 
 def _answer(answer: Any) -> Answer:
     status = int(answer.status_code)
-    row: str | None = None
-    if status == 200:
-        try:
-            snapshot = json.loads(answer.content)["snapshot"]
-            row = snapshot["status"] if isinstance(snapshot["status"], str) else None
-        except (ValueError, KeyError, TypeError):
-            row = None
+    row, seen = _row(answer) if status == 200 else (None, None)
     return Answer(
         status=status,
         text="" if status < 400 else _short(_message(answer)),
         retry_after_s=_retry_after(answer.headers.get("Retry-After")),
         row=row,
+        seen=seen,
     )
+
+
+def _row(answer: Any) -> tuple[str | None, str | None]:
+    """Status of a snapshot, and when it was last changed; nothing of another answer."""
+    try:
+        snapshot = json.loads(answer.content)["snapshot"]
+        return str(snapshot["status"]), str(snapshot.get("updated_at"))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None, None
 
 
 def _message(answer: Any) -> str:

@@ -13,7 +13,9 @@ waited. So a 400 is not believed before the row of the snapshot has been looked 
 
 A legacy body names no operation: whichever the service waits for, it ends. So it is never sent where
 a later call for the same snapshot is known (D1b: a stale update ends the wait of a retry, and a stock
-Cinder removes a file that is still merged).
+Cinder removes a file that is still merged). The retry's call may still be on its way; so the snapshot
+is looked at before such an update, and one that may have been accepted is sent again only where the
+service has not changed the snapshot since.
 
 Source: cinder/api/contrib/snapshot_actions.py and api/schemas/snapshot_actions.py (29.0.0).
 """
@@ -53,6 +55,8 @@ class Answer:
     retry_after_s: float | None = None
     row: str | None = None
     """Status of the snapshot, where it was asked for."""
+    seen: str | None = None
+    """When the snapshot was last changed, in the service's words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +93,9 @@ class Course:
     """Whether this try, or one before, may have been accepted."""
     has_asked: bool = False
     """Whether the dialect was asked for in this try."""
+    seen: str | None = None
+    """When the snapshot had last been changed before the first try that may have been accepted."""
+    has_looked: bool = False
     refusal: Answer | None = None
     """Why the service did not take the update."""
 
@@ -145,6 +152,9 @@ def _update(course: Course) -> Ask | End:
     assert course.dialect is not None
     if course.dialect is Dialect.LEGACY and course.is_overtaken:
         return _overtaken(course, "the service could take it for the later one's")
+    is_nameless = course.dialect is Dialect.LEGACY or course.letter.due.token is None
+    if is_nameless and not course.has_looked:
+        return Ask(what="row")
     return Ask(what="update", dialect=course.dialect)
 
 
@@ -165,7 +175,7 @@ def _heard_dialect(course: Course, answer: Answer) -> tuple[Course, Ask | End]:
         return course, _update(course)
     if course.dialect is Dialect.SPEC:
         return _refused(course, course.refusal)
-    return course, _update(course)
+    return _in_legacy(course)
 
 
 def _heard_update(course: Course, ask: Ask, answer: Answer) -> tuple[Course, Ask | End]:
@@ -194,15 +204,21 @@ def _refused(course: Course, answer: Answer) -> tuple[Course, Ask | End]:
     for another one.
     """
     if course.dialect is Dialect.SPEC and _FOREIGN.search(answer.text):
-        course = replace(course, dialect=Dialect.LEGACY)
-        return course, _update(course)
+        return _in_legacy(course)
     return course, Ask(what="row")
 
 
+def _in_legacy(course: Course) -> tuple[Course, Ask | End]:
+    course = replace(course, dialect=Dialect.LEGACY, refusal=None)
+    return course, _update(course)
+
+
 def _heard_row(course: Course, answer: Answer) -> tuple[Course, Ask | End]:
-    assert course.refusal is not None
     if answer.status not in (200, 404):
         return course, _waiting(course, answer)
+    if course.refusal is None:
+        seen = course.letter.seen if course.letter.is_unsure else answer.seen
+        return _looked(replace(course, has_looked=True, seen=seen), answer)
     row = answer.row if answer.status == 200 else None
     said = f"{_in_short(course.refusal)}; the snapshot is {row or 'not there'}"
     if _shows_acceptance(course, row):
@@ -212,6 +228,24 @@ def _heard_row(course: Course, answer: Answer) -> tuple[Course, Ask | End]:
     if course.refusal.status == 409:
         return course, _waiting(course, replace(course.refusal, text=said))
     return course, End(state="dead", why=said, is_unsure=course.is_unsure)
+
+
+def _looked(course: Course, answer: Answer) -> tuple[Course, Ask | End]:
+    """
+    Before an update that names no operation: whether it may still be meant.
+
+    Where an earlier try may have been accepted, the wait may be that for a retry, whose call is not
+    here yet. The service has then changed the snapshot since.
+    """
+    row = answer.row if answer.status == 200 else None
+    if course.seen is not None and answer.seen != course.seen:
+        if _shows_acceptance(course, row):
+            said = f"an earlier try: the snapshot is {row or 'not there'}"
+            return course, End(state="accepted", why=said, is_unsure=False)
+        if row in ("creating", "deleting"):
+            said = f"the snapshot is {row}, and was changed since the last try: not sent again"
+            return course, End(state="waiting", why=said, is_unsure=True)
+    return course, _update(course)
 
 
 def _shows_acceptance(course: Course, row: str | None) -> bool:

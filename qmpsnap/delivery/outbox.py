@@ -156,6 +156,26 @@ class Outbox:
             done = store.letters.find((), ids=[one.id for one in tried]) if tried else ()
         return Round(tried=done, left=tuple(left))
 
+    def send_unstored(self, letter: Letter) -> End:
+        """
+        Send a letter that could not be written down (`Update.unstored`), once.
+
+        What follows its acceptance is done; what fails is logged, and not kept.
+        """
+        service = self._services(letter.due.addressee.to)
+        if service is None:
+            return End(state="waiting", why="nobody sends it", is_unsure=False)
+        course, step = machine.begun(letter, (), self._dialect(letter.due.addressee.to))
+        while isinstance(step, Ask):
+            course, step = machine.heard(course, step, self._ask(service, letter, step))
+        log.warning("a %s that is not stored was sent: %s", letter.due.kind, step.why)
+        if step.state == "accepted" and self._after is not None and letter.due.addressee.after:
+            try:
+                self._after(letter)
+            except Exception:
+                log.exception("what follows a letter that is not stored is not done")
+        return step
+
     def _is_mine(self, letter: Letter) -> bool:
         if letter.state == "due" or self._services(letter.due.addressee.to) is None:
             return False
@@ -198,7 +218,7 @@ class Outbox:
         course, step = machine.begun(letter, later, self._dialect(to))
         while isinstance(step, Ask):
             if step.what == "update":
-                store.letters.trying(letter.id)
+                store.letters.trying(letter.id, course.seen)
             course, step = machine.heard(course, step, self._ask(service, letter, step))
         self._remember(to, course.dialect, asked=course.has_asked)
         self._note(store, letter, step)

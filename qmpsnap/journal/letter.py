@@ -20,6 +20,7 @@ State = Literal["due", "waiting", "accepted", "closed", "dead", "dropped"]
 OPEN: Final[tuple[State, ...]] = ("due", "waiting", "accepted")
 """What somebody still has to see to."""
 DUE: Final[tuple[State, ...]] = ("due",)
+WAITING: Final[tuple[State, ...]] = ("waiting",)
 CINDER: Final = "cinder"
 
 
@@ -80,6 +81,9 @@ class Letter:
     is_unsure: bool = False
     """Whether an attempt may have been accepted without an answer that was heard."""
     next_try: float = 0.0
+    seen: str | None = None
+    """When the service had last changed the snapshot, in its own words, before the first try
+    of which it is not known whether it was accepted."""
     answer: str | None = None
     """The last one, in short."""
 

@@ -19,7 +19,8 @@ from qmpsnap.journal.record import Conclusion, Unreadable, dumps, loads
 KEEP: Final = 1000
 """Letters that are closed or dropped."""
 _COLUMNS: Final = (
-    "number, id, due, state, operation, content, changed, attempts, is_unsure, next_try, answer"
+    "number, id, due, state, operation, content, changed, attempts, is_unsure, next_try, seen, "
+    "answer"
 )
 _ENDED: Final[tuple[State, ...]] = ("closed", "dropped")
 
@@ -86,17 +87,52 @@ class Letters:
             if row is not None:
                 _answer(database, "id", id_, content_of(loads(row[0], Conclusion)), now)
 
-    def trying(self, id_: str) -> None:
+    def trying(self, id_: str, seen: str | None = None) -> None:
         """
         Note that a letter is about to be sent: from now on it may have been accepted.
+
+        Args:
+            id_: The letter.
+            seen: See `Letter.seen`.
 
         Raises:
             JournalUnusable: It is not written down.
         """
         with self._database.writing(synced=False) as database:
             database.execute(
-                "UPDATE letter SET attempts = attempts + 1, is_unsure = 1 WHERE id = ?", (id_,)
+                "UPDATE letter SET attempts = attempts + 1, is_unsure = 1, seen = ? WHERE id = ?",
+                (seen, id_),
             )
+
+    def renew(self, id_: str) -> bool:
+        """
+        Let a dead letter wait again; False where it is not dead, or has no content.
+
+        Raises:
+            JournalUnusable: It is not written down.
+        """
+        with self._database.writing(synced=False) as database:
+            done = database.execute(
+                "UPDATE letter SET state = 'waiting', next_try = 0 WHERE id = ? AND state = 'dead' "
+                "AND content IS NOT NULL",
+                (id_,),
+            )
+        return done.rowcount == 1
+
+    def drop(self, id_: str, now: float) -> bool:
+        """
+        Never send a letter; False where it has ended, or is due.
+
+        Raises:
+            JournalUnusable: It is not written down.
+        """
+        with self._database.writing() as database:
+            done = database.execute(
+                "UPDATE letter SET state = 'dropped', changed = ?, answer = 'somebody has dropped "
+                "it' WHERE id = ? AND state IN ('waiting', 'dead', 'accepted')",
+                (now, id_),
+            )
+        return done.rowcount == 1
 
     def note(
         self,
@@ -109,7 +145,7 @@ class Letters:
         next_try: float = 0.0,
     ) -> None:
         """
-        Write down what came of sending a letter.
+        Write down what came of sending a letter; one that was dropped meanwhile waits no more.
 
         Raises:
             JournalUnusable: It is not written down.
@@ -117,8 +153,9 @@ class Letters:
         with self._database.writing(synced=False) as database:
             database.execute(
                 "UPDATE letter SET state = ?, answer = ?, changed = CASE state WHEN ? THEN changed "
-                "ELSE ? END, is_unsure = ?, next_try = ? WHERE id = ?",
-                (state, answer, state, now, is_unsure, next_try, id_),
+                "ELSE ? END, is_unsure = ?, next_try = ? WHERE id = ? AND (state <> 'dropped' OR ? <> "
+                "'waiting')",
+                (state, answer, state, now, is_unsure, next_try, id_, state),
             )
 
     def find(
@@ -197,7 +234,9 @@ def _one(value: str | None) -> tuple[str, ...]:
 
 
 def _letter(*row: object) -> Letter:
-    number, id_, due, state, operation, content, changed, attempts, unsure, next_try, said = row
+    number, id_, due, state, operation, content, changed, attempts, unsure, next_try, seen, said = (
+        row
+    )
     return Letter(
         number=number,  # type: ignore[arg-type]
         id=id_,  # type: ignore[arg-type]
@@ -209,5 +248,6 @@ def _letter(*row: object) -> Letter:
         attempts=attempts,  # type: ignore[arg-type]
         is_unsure=bool(unsure),
         next_try=next_try,  # type: ignore[arg-type]
+        seen=seen,  # type: ignore[arg-type]
         answer=said,  # type: ignore[arg-type]
     )

@@ -42,7 +42,7 @@ CREATE TABLE letter (
     number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, snapshot TEXT NOT NULL,
     volume TEXT NOT NULL, operation TEXT, state TEXT NOT NULL, changed REAL NOT NULL,
     due TEXT NOT NULL, content TEXT, attempts INTEGER NOT NULL DEFAULT 0,
-    is_unsure INTEGER NOT NULL DEFAULT 0, next_try REAL NOT NULL DEFAULT 0, answer TEXT
+    is_unsure INTEGER NOT NULL DEFAULT 0, next_try REAL NOT NULL DEFAULT 0, seen TEXT, answer TEXT
 );
 CREATE INDEX letter_state ON letter (state, snapshot);
 CREATE INDEX letter_operation ON letter (operation);

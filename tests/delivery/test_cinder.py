@@ -189,3 +189,26 @@ def test_stored_and_not_answered(
     assert len(service.effects) == 1
     row = service.rows["s1"]
     assert (row.status if row.is_there else None) == left
+
+
+@pytest.mark.parametrize("is_spec", [True, False])
+@pytest.mark.parametrize("content", [DONE, FAILED])
+def test_the_wait_for_a_retry_is_not_ended(
+    service: VolumeService, journal: Journal, is_spec: bool, content: Any
+) -> None:
+    """Its call is still on its way, and no operation is named."""
+    service.is_spec = is_spec
+    service.wait_for("s1", "deleting")
+    id_ = stored(journal, content, token=None)
+    left: list[Fault] = ["500 after"]
+    service.fault = lambda what: left.pop() if left and what == "update" else None
+    box = Outbox(journal, {"cinder": cinder(service)}.get)
+    box.send(at_once=True)
+    assert (len(service.effects), found(journal, id_)[0].is_unsure) == (1, True)
+    service.wait_for("s1", "deleting")
+    assert box.send(at_once=True).left
+    assert (len(service.effects), service.rows["s1"].progress) == (1, "0%")
+    stored(journal, DONE, token=None)
+    assert box.send(at_once=True).left == ()
+    assert [one.state for one in found(journal)] == ["dropped", "closed"]
+    assert len(service.effects) == 2

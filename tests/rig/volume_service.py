@@ -6,6 +6,7 @@ Source: cinder/api/contrib/snapshot_actions.py, api/schemas/snapshot_actions.py.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import socket
@@ -30,6 +31,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
     "413",
     "429",
 )
+_CHANGES: Final = itertools.count(1)
 _ALLOWED: Final = {
     "creating": ("creating", "available", "error"),
     "deleting": ("deleting", "error_deleting"),
@@ -49,6 +51,13 @@ class Row:
     token: str | None = None
     """Of the operation that is waited for."""
     is_there: bool = True
+    changed: int = field(default_factory=lambda: next(_CHANGES))
+    """Another number each time it is changed, for `updated_at`."""
+
+    def set(self, status: str, progress: str) -> None:
+        """Change it."""
+        self.status, self.progress = status, progress
+        self.changed = next(_CHANGES)
 
 
 @dataclass
@@ -137,7 +146,7 @@ class VolumeService:
 
     def _notice(self, snapshot: str, row: Row) -> None:
         if row.status == "creating" and row.progress == "90%":
-            row.status, row.progress = "available", "100%"
+            row.set("available", "100%")
         elif row.status == "deleting" and row.progress == "90%":
             row.is_there = False
         del snapshot
@@ -183,7 +192,7 @@ class VolumeService:
         if self.is_spec and row.token is not None and token not in (None, row.token):
             return 409, "another operation is waited for"
         is_new = (row.status, row.progress) != (status, progress or row.progress)
-        row.status, row.progress = status, progress or row.progress
+        row.set(status, progress or row.progress)
         if is_new and (progress == "90%" or status.startswith("error") or status == "available"):
             self.effects.append(
                 Effect(snapshot, given["status"], row.progress, token, given.get("file_format"))
@@ -198,7 +207,9 @@ class VolumeService:
             row = self.rows.get(snapshot)
             if row is None or not row.is_there:
                 return 404, f"Snapshot {snapshot} could not be found."
-            return 200, {"snapshot": {"id": snapshot, "status": row.status}}
+            return 200, {
+                "snapshot": {"id": snapshot, "status": row.status, "updated_at": str(row.changed)}
+            }
 
     def hold(self) -> None:
         """Keep a request waiting until the service ends."""

@@ -28,15 +28,29 @@ def row(status: str) -> Answer:
 GONE = Answer(status=404, text="Snapshot s1 could not be found.")
 
 
+UNCHANGED = Answer(status=200, row="deleting", seen="1")
+
+
 def course(
-    letter: Letter, *answers: Answer, dialect: Dialect | None = None, later: tuple[Letter, ...] = ()
+    letter: Letter,
+    *answers: Answer,
+    dialect: Dialect | None = None,
+    later: tuple[Letter, ...] = (),
+    look: Answer = UNCHANGED,
 ) -> tuple[list[str], End]:
-    """What is asked, with these answers, and how it ends; every answer is used."""
+    """
+    What is asked, with these answers, and how it ends; every answer is used.
+
+    `look` is what is seen before an update that names no operation; it is not among the answers.
+    """
     left, asked = list(answers), []
     where, step = machine.begun(letter, later, dialect)
     while isinstance(step, Ask):
-        asked.append(step.what if step.what != "update" else str(step.dialect))
-        where, step = machine.heard(where, step, left.pop(0))
+        is_look = step.what == "row" and where.refusal is None
+        asked.append(
+            "look" if is_look else str(step.dialect) if step.what == "update" else step.what
+        )
+        where, step = machine.heard(where, step, look if is_look else left.pop(0))
     assert not left
     return asked, step
 
@@ -50,22 +64,22 @@ class TestAccepted:
 
     def test_the_dialect_is_remembered(self) -> None:
         asked, _ = course(letter(), Answer(status=202), dialect=Dialect.LEGACY)
-        assert asked == ["legacy"]
+        assert asked == ["look", "legacy"]
 
     def test_a_stock_service(self) -> None:
-        assert course(letter(), STOCK, Answer(status=202))[0] == ["dialect", "legacy"]
+        assert course(letter(), STOCK, Answer(status=202))[0] == ["dialect", "look", "legacy"]
 
 
 class TestDialect:
     def test_asked_again_after_a_400_and_it_has_changed(self) -> None:
         asked, end = course(letter(), FOREIGN, STOCK, Answer(status=202), dialect=Dialect.SPEC)
-        assert asked == ["spec", "dialect", "legacy"]
+        assert asked == ["spec", "dialect", "look", "legacy"]
         assert end.state == "accepted"
 
     def test_it_says_that_it_knows_it_and_does_not(self) -> None:
         """The extension is loaded before the standard ones, whose handler replaces its own."""
         asked, end = course(letter(), SPEC, FOREIGN, Answer(status=202))
-        assert asked == ["dialect", "spec", "legacy"]
+        assert asked == ["dialect", "spec", "look", "legacy"]
         assert end.state == "accepted"
 
     def test_no_legacy_body_where_the_state_was_the_reason(self) -> None:
@@ -84,6 +98,7 @@ class TestDialect:
         assert course(letter(), refused, FOREIGN, Answer(status=202))[0] == [
             "dialect",
             "spec",
+            "look",
             "legacy",
         ]
 
@@ -149,7 +164,8 @@ def test_what_the_row_shows(
     answer = GONE if found is None else row(found)
     refusal = GONE if found is None else NOT_ALLOWED
     asked, end = course(one, first, refusal, answer)
-    assert asked == ["dialect", dialect, "row"]
+    looks = ["look"] if dialect is Dialect.LEGACY else []
+    assert asked == ["dialect", *looks, dialect, "row"]
     assert end.state == state
 
 
@@ -199,6 +215,58 @@ class TestOvertaken:
     def test_never_after_a_later_one(self, state: str) -> None:
         asked, end = course(letter(), later=(self.later(state=state),))
         assert (asked, end.state) == ([], "dropped")
+
+
+class TestLook:
+    """The call of a retry may still be on its way, when its wait has begun."""
+
+    def unsure(self, kind: Any = "delete", content: Any = DONE, **changes: Any) -> Letter:
+        return letter(kind, content, is_unsure=True, **{"seen": "1", **changes})
+
+    def changed(self, status: str | None) -> Answer:
+        return GONE if status is None else Answer(status=200, row=status, seen="2")
+
+    def test_before_every_update_that_names_no_operation(self) -> None:
+        assert course(letter(token=None), SPEC, Answer(status=202))[0] == [
+            "dialect",
+            "look",
+            "spec",
+        ]
+        assert course(letter(), SPEC, Answer(status=202))[0] == ["dialect", "spec"]
+
+    def test_nothing_has_changed_since(self) -> None:
+        asked, end = course(self.unsure(), STOCK, Answer(status=202))
+        assert (asked[-1], end.state) == ("legacy", "accepted")
+
+    @pytest.mark.parametrize("kind", ["create", "delete"])
+    @pytest.mark.parametrize("content", [DONE, FAILED])
+    def test_it_may_be_the_wait_for_another_one(self, kind: Any, content: Any) -> None:
+        look = self.changed("creating" if kind == "create" else "deleting")
+        asked, end = course(self.unsure(kind, content), STOCK, look=look)
+        assert (asked, end.state, end.is_unsure) == (["dialect", "look"], "waiting", True)
+
+    def test_it_was_accepted(self) -> None:
+        look = self.changed("error_deleting")
+        asked, end = course(self.unsure(content=FAILED), STOCK, look=look)
+        assert (asked, end.state) == (["dialect", "look"], "accepted")
+        asked, end = course(self.unsure(), STOCK, look=self.changed(None))
+        assert (asked, end.state) == (["dialect", "look"], "accepted")
+
+    def test_one_that_was_certainly_not_accepted_is_sent(self) -> None:
+        one = letter(seen="1")
+        assert course(one, STOCK, Answer(status=202), look=self.changed("deleting"))[0][-1] == (
+            "legacy"
+        )
+
+    def test_what_was_seen_is_kept_with_it(self) -> None:
+        where, step = machine.begun(letter(), (), Dialect.LEGACY)
+        assert isinstance(step, Ask)
+        where, _ = machine.heard(where, step, UNCHANGED)
+        assert where.seen == "1"
+        where, step = machine.begun(self.unsure(), (), Dialect.LEGACY)
+        assert isinstance(step, Ask)
+        where, _ = machine.heard(where, step, self.changed("deleting"))
+        assert where.seen == "1"
 
 
 class TestBody:

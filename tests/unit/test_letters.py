@@ -162,8 +162,9 @@ class TestFound:
         with expected(journal, due()) as letter:
             letter.answer(DONE)
         with journal.opened() as store:
-            store.letters.trying(letter.id)
-            assert (only(journal).attempts, only(journal).is_unsure) == (1, True)
+            store.letters.trying(letter.id, "yesterday")
+            one = only(journal)
+            assert (one.attempts, one.is_unsure, one.seen) == (1, True, "yesterday")
             store.letters.note(letter.id, "waiting", answer="503", now=5000.0, next_try=6000.0)
         found = only(journal)
         assert (found.is_unsure, found.next_try, found.answer) == (False, 6000.0, "503")

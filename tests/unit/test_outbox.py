@@ -47,8 +47,15 @@ class Scripted:
         self.asked.append((ask.what, letter.due.addressee.snapshot))
         if ask.what == "dialect":
             return Answer(status=self.dialect)
+        if ask.what == "row":
+            return Answer(status=200, row="deleting", seen="1")
         self.before(letter)
         return self.answers.pop(0) if self.answers else OK
+
+    @property
+    def whats(self) -> list[str]:
+        """What was asked for, without the looks."""
+        return [what for what, _ in self.asked if what != "row"]
 
     @property
     def updates(self) -> list[str]:
@@ -280,7 +287,7 @@ class TestDialect:
             stored(journal, snapshot=snapshot)
             service.asked.clear()
             box.send()
-            asked.append([what for what, _ in service.asked])
+            asked.append(service.whats)
         assert asked == [["dialect", "update"], ["update"], ["dialect", "update"], ["update"]]
 
 
