@@ -18,7 +18,7 @@ from qmpsnap.cli.output import Format, screen, write
 from qmpsnap.cli.tables import Screen
 from qmpsnap.cli.text import printable
 from qmpsnap.cli.units import moment
-from qmpsnap.errors import Refused
+from qmpsnap.errors import Refused, Unreachable
 from qmpsnap.formats.layers import Disk, Disks
 from qmpsnap.operations.guest import Guest
 from qmpsnap.operations.job.pace import Pace, Rates
@@ -129,7 +129,7 @@ def watched(host: Guest, disk: str | None, every: float, show: Show) -> None:
         jobs = host.jobs()
         ids = frozenset(job.id for job in jobs)
         if disks is None or stirred or ids != known or time.monotonic() - looked >= every:
-            disks, looked = host.read(), time.monotonic()
+            disks, looked = _read(host, disks), time.monotonic()
         known = ids
         now = time.monotonic()
         paces = {job.id: paces.get(job.id, Pace()).seen(job.view, now) for job in jobs}
@@ -138,6 +138,18 @@ def watched(host: Guest, disk: str | None, every: float, show: Show) -> None:
         show(Now(at=time.time(), guest=disks.guest, disks=chosen, jobs=jobs, rates=rates))
         runs = any(job.view.status not in ENDING for job in jobs)
         stirred = host.stirred(min(JOB_S, every) if runs else every)
+
+
+def _read(host: Guest, last: Disks | None) -> Disks:
+    """Read the chains; where that would endanger the guest just now, those of the last time."""
+    try:
+        return host.read()
+    except Unreachable:
+        raise
+    except Refused:
+        if last is None:
+            raise
+        return last
 
 
 @contextmanager
