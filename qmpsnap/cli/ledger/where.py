@@ -22,7 +22,7 @@ ledger_option: Final[Callable[[F], F]] = click.option(
     "url",
     metavar="URL",
     envvar=VARIABLE,
-    help="Database, as SQLAlchemy names it: sqlite:///PATH, postgresql://…, or Cinder's own.  "
+    help="Database, as SQLAlchemy names it: sqlite:///PATH, postgresql://HOST/DATABASE, or Cinder's own.  "
     "[default: $QMPSNAP_LEDGER or ledger.db in the state folder]",
 )
 """Add `--ledger` to a command, which takes it as `url`."""
