@@ -19,7 +19,7 @@ OPTIONS: Final = (
     ),
     cfg.StrOpt(
         "state_folder",
-        default="$state_path/qmpsnap",
+        default="$state_path/qmpsnap-state",
         help="Folder of the journal, on a local disk: what is going to be done, and what Cinder is "
         "to be told, is written there before it is done. For this service alone.",
     ),
