@@ -22,7 +22,7 @@ from qmpsnap.journal.hold import OperationBusy
 from qmpsnap.journal.letter import WAITING
 from qmpsnap.journal.markers import MarkerUntrusted, beside, entry_of
 from qmpsnap.journal.record import Entry
-from qmpsnap.journal.resume import Settled, Take, Wanted, settle, unknown
+from qmpsnap.journal.resume import Settled, Take, Wanted, settle, told, unknown
 from qmpsnap.journal.resume import resume as resume_one
 
 INTERRUPTED = 6
@@ -112,7 +112,7 @@ def _settled(journal: Journal, road: Road, entry: Entry, wanted: Wanted) -> Sett
     try:
         return _settled_on(journal, road, entry, wanted)
     except OperationBusy as error:
-        return unknown(entry.record, str(error))
+        return unknown(entry.record, told(error))
 
 
 def _settled_on(journal: Journal, road: Road, entry: Entry, wanted: Wanted) -> Settled:

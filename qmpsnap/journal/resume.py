@@ -128,7 +128,7 @@ def resume(
             with reached(entry.record, opener) as guest:
                 settled = settle(journal, entry, guest, wanted)
         except Unreachable as error:
-            why = f"its guest cannot be reached: {error}"
+            why = f"its guest cannot be reached: {told(error)}"
             settled = replace(unknown(entry.record, why), is_unread=True)
         left -= 1
         if not settled.is_unread or _lives(entry.record) or not left:
@@ -226,6 +226,11 @@ def _planned(record: Record, found: Outlook) -> Settled:
         file_format=_formats(record) if way == "finished" else {},
         notes=(found.why,),
     )
+
+
+def told(error: QmpsnapError) -> str:
+    """What happened and what to do, as one note."""
+    return f"{error}. {error.way_out}" if error.way_out else str(error)
 
 
 def unknown(record: Record, why: str) -> Settled:
@@ -378,6 +383,8 @@ def reached(record: Record, opener: Opener | None = None) -> Iterator[Guest | No
     """
     with ExitStack() as stack:
         try:
+            if opener is None and not record.where.at:
+                raise NoWay(record.id)
             guest: Guest | None = stack.enter_context((opener or _opened)(record.where))
         except Unreachable as error:
             if not _is_gone(record, error):
@@ -391,18 +398,20 @@ def _opened(where: Where) -> AbstractContextManager[Guest]:
 
     if where.road == "qmp":
         return connect_qmp(where.at)
-    if where.road == "unknown":
-        raise NoWay(where.at)
     return connect(where.at, guest=where.guest or "")
 
 
 class NoWay(Unreachable):
-    """An operation was written down without the way to its guest."""
+    """
+    An operation was written down without the way to its guest.
 
-    msg = "how its guest was reached was not written down ({self.at!r})"
-    remedy = "Name the guest: `--qmp SOCKET`, or `--connect URI`."
+    A program has used a monitor of its own; under libvirt the way is always known.
+    """
 
-    at: str
+    msg = "how the guest of operation {self.operation} was reached was not written down"
+    remedy = "Name its QMP socket: `qmpsnap --qmp SOCKET resume {self.operation}`."
+
+    operation: str
 
 
 def _lives(record: Record) -> bool:
@@ -418,5 +427,7 @@ def _is_gone(record: Record, error: Unreachable) -> bool:
         return False
     if _lives(record):
         return False
+    if isinstance(error, NoWay):
+        return record.where.process is not None
     # Of a libvirt that does not answer nobody knows what its definitions say.
     return record.where.road == "qmp" or isinstance(error, GuestNotFound)

@@ -83,7 +83,8 @@ class NotThawed(Failed):
     msg = "the guest has not confirmed that its filesystems are thawed: {self.reason}"
     remedy = (
         "A helper process goes on trying for ten minutes. By hand: `virsh domfsthaw GUEST`, or "
-        "restart qemu-guest-agent in the guest; `qmpsnap chain` shows whether there is a snapshot."
+        "`guest-fsfreeze-thaw` at the agent's socket; where the agent does not answer, restart "
+        "qemu-guest-agent in the guest first. `qmpsnap chain` shows whether there is a snapshot."
     )
     changed = "unknown"
 

@@ -20,7 +20,8 @@ from typing import Any, cast
 
 import pytest
 
-from qmpsnap.guests.agent.agent import AgentSocket, DomainAgent
+from qmpsnap.guests.agent.agent import AgentSilent, AgentSocket, DomainAgent
+from qmpsnap.guests.agent.thawer import Thawer
 from qmpsnap.guests.files import qemu_img
 from qmpsnap.guests.libvirt.guest import LibvirtGuest
 from qmpsnap.guests.qmp.guest import QmpGuest
@@ -39,6 +40,7 @@ from qmpsnap.operations.step import Does, Step
 from tests.guest.conftest import Linux
 from tests.rig import linux
 from tests.rig.doors import at, patch, with_door
+from tests.rig.remedies import remedy
 from tests.rig.waiting import HANG_S
 
 REQUIRE = Quiesce(policy=Policy.REQUIRE, limit_s=HANG_S)
@@ -182,6 +184,7 @@ class TestThawAfterAnError:
 class TestFreezeTimeOut:
     """oVirt/vdsm#160: the time-out of the freeze did not time out; blocked for 7.7 hours."""
 
+    @remedy("NotThawed")
     @pytest.mark.parametrize("policy", [Policy.TRY, Policy.REQUIRE])
     def test_freeze_that_is_late_is_thawed_all_the_same(self, guest: Linux, policy: Policy) -> None:
         files = guest.files()
@@ -201,6 +204,37 @@ class TestFreezeTimeOut:
         guest.wait_until(lambda: hooks(guest)[-1:] == ["thaw"])
         assert hooks(guest)[0] == "freeze"
         assert guest.status() == "thawed"
+
+
+class TestThawByHand:
+    """The tool's own thaw was not answered, and its helper is gone as well."""
+
+    @remedy("NotThawed")
+    def test_as_the_message_says(self, guest: Linux, monkeypatch: pytest.MonkeyPatch) -> None:
+        def silent(*_: object) -> int:
+            raise AgentSilent("no reply")
+
+        def end(helper: Thawer) -> None:
+            helper._process.kill()
+            helper._process.communicate()
+
+        with guest.connect() as host, monkeypatch.context() as patched:
+            patched.setattr(DomainAgent if guest.names else AgentSocket, "thaw", silent)
+            patched.setattr(Thawer, "leave", end)
+            with pytest.raises(NotThawed) as caught:
+                create(host, request(), REQUIRE)
+        assert guest.status() == "frozen"
+        if guest.names:
+            assert "`virsh domfsthaw GUEST`" in caught.value.way_out
+            with guest.connect() as host:
+                assert isinstance(host, LibvirtGuest)
+                host._domain.fsThaw()
+        else:
+            assert "`guest-fsfreeze-thaw` at the agent's socket" in caught.value.way_out
+            guest.ask("guest-fsfreeze-thaw", {})
+        assert guest.status() == "thawed"
+        guest.sh("for folder in /mnt/*; do echo alive > $folder/alive; sync; done")
+        assert guest.cli("chain").code == 0
 
 
 class TestPaused:
@@ -248,14 +282,21 @@ class TestSomebodyElse:
             guest.ask("guest-fsfreeze-thaw", {})
         assert guest.files() == files
 
+    @remedy("NotConsistent")
     def test_thaw_by_somebody_else_is_noticed(self, guest: Linux) -> None:
         """Windows thaws by itself after ten seconds; here somebody does it by hand."""
         guest.sh(f"({THAW_BY_HAND}) >/dev/null 2>&1 &")
         with guest.connect() as host:
             waits = with_switch(host, lambda _step: _wait_written(guest))
+            taken = request()
             with pytest.raises(NotConsistent, match="1 were still frozen"):
-                create(waits, request(), Quiesce(policy=Policy.REQUIRE, limit_s=HANG_S))
+                create(waits, taken, Quiesce(policy=Policy.REQUIRE, limit_s=HANG_S))
         assert guest.status() == "thawed"
+        assert guest.cli("delete", "vda", str(taken.snapshot), "--remove-file").code == 0
+        limit = ("--quiesce", "require", "--freeze-timeout", str(HANG_S))
+        again = guest.cli("create", "vda", f"q{next(_NUMBERS)}", *limit, "-o", "json")
+        assert again.code == 0, again
+        assert again.json["consistency"] == "filesystem"
 
 
 KILLED = """

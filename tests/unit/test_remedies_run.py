@@ -94,20 +94,6 @@ LOOKS: Final = frozenset(
 
 UNTRIED: Final = frozenset(
     {
-        "CannotOpen",
-        "CannotTake",
-        "GuestStarted",
-        "JournalDamaged",
-        "JournalNewer",
-        "JournalUnusable",
-        "JournalUnwritable",
-        "MemorySaved",
-        "NoThawer",
-        "NoWay",
-        "NotConsistent",
-        "NotThawed",
-        "OperationBusy",
-        "StateOnNetwork",
         "XmlBehind",
     }
 )

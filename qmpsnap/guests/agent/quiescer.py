@@ -70,9 +70,12 @@ class Quiescer(ABC):
             self._agent.check(limit_s)
             # Now the helper: a guest without an agent should not have to wait for one.
             self._helper = self._start_helper(2 * limit_s)
-        except (*_AGENT_ERRORS, NoThawer) as error:
+        except _AGENT_ERRORS as error:
             self._hang_up()
             raise CannotFreeze(str(error)) from error
+        except NoThawer as error:
+            self._hang_up()
+            raise CannotFreeze(str(error), advice=error.way_out) from error
         self._frozen_at = None
         try:
             count = self._agent.freeze(limit_s)

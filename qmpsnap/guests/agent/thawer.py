@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import select
+import shlex
 import socket
 import subprocess
 import sys
@@ -38,9 +39,19 @@ class NoThawer(Unreachable):
     """The helper that would thaw the guest could not be started, so it was not frozen."""
 
     msg = "the helper process that thaws the guest in an emergency did not start: {self.reason}"
-    remedy = "Try `python -m qmpsnap.guests.agent.thawer`."
+    remedy = "See what `{self.command}` says, and mend that. Or do without: `--quiesce try`."
 
     reason: str
+
+    @property
+    def command(self) -> str:
+        """What starts it: where it can be started it tells its arguments."""
+        return shlex.join(_command())
+
+
+def _command(*arguments: str) -> list[str]:
+    # -P: nothing from the current folder.
+    return [sys.executable, "-P", "-m", __name__, *arguments]
 
 
 class Thawer:
@@ -62,10 +73,9 @@ class Thawer:
             NoThawer: It did not start.
         """
         self._left[:] = [one for one in self._left if one.poll() is None]
-        # -P: nothing from the current folder. Its own session: the terminal's Ctrl-C is not for it.
-        command = [sys.executable, "-P", "-m", __name__, str(seconds), *road]
+        # Its own session: the terminal's Ctrl-C is not for it.
         self._process = subprocess.Popen(
-            command,
+            _command(str(seconds), *road),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -123,7 +123,9 @@ def test_guest_starts_from_what_was_left(off: Off) -> None:
     then="Start the guest, or `virsh managedsave-remove`; then give the same command again.",
     pain=4,
 )
-def test_guest_that_was_saved(off: Off) -> None:
+@remedy("MemorySaved")
+@pytest.mark.parametrize("way", ["start", "forget"])
+def test_guest_that_was_saved(off: Off, way: str) -> None:
     off.grow(3)
     off.domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
     off.domain.managedSave(0)
@@ -141,8 +143,15 @@ def test_guest_that_was_saved(off: Off) -> None:
         assert sorted(path.name for path in off.folder.iterdir()) == files
         assert off.content() == content
         assert off.rig.cli("chain").code == 0
-        off.domain.managedSaveRemove(0)
+        if way == "start":
+            off.domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
+            assert off.rig.cli("create", DISK, "n").code == 0
+            off.domain.destroy()
+            until(lambda: not off.domain.isActive())
+        else:
+            off.domain.managedSaveRemove(0)
         assert off.rig.delete(f"{BASE}.s1", BASE).code == 0
+        assert off.content() == content
     finally:
         if off.domain.hasManagedSaveImage():
             off.domain.managedSaveRemove(0)

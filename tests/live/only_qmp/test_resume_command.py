@@ -18,6 +18,7 @@ from qmpsnap.operations.step import Does
 from tests.rig import images
 from tests.rig.disks import qcow2_chain, raw_disk
 from tests.rig.doors import Killed, dying_at
+from tests.rig.remedies import remedy
 from tests.rig.rig import BASE, DISK, SERIAL, Rig, run_cli
 from tests.rig.roads import MakeRig, direct_rig
 from tests.rig.waiting import until
@@ -110,17 +111,39 @@ def test_the_same_command_takes_the_job_up_again(make_rig: MakeRig, journal: Jou
         assert (entry["id"], entry["outcome"]) == (said.json["id"], "finished")
 
 
-def test_while_it_is_carried_out(make_rig: MakeRig, journal: Journal) -> None:
+def jobs_of(rig: Rig) -> list[dict[str, str]]:
+    found = rig.guest.qmp("query-jobs")
+    assert isinstance(found, list)
+    return found
+
+
+@remedy("OperationBusy")
+@pytest.mark.parametrize("way", ["it ends", "it is ended"])
+def test_while_it_is_carried_out(make_rig: MakeRig, journal: Journal, way: str) -> None:
     """Nobody else goes on with it; whoever looks is told who does."""
     with make_rig("raw") as rig:
         rig.grow(3)
+        content = rig.guest.read_sha256(DISK)
         with merging(rig, journal) as process:
             said = run_cli(["resume", "-o", "json"])
             assert said.code == 6, said
             (one,) = said.json["operations"]
             assert one["outcome"] == "unknown"
             assert f"process {process.pid}" in one["notes"][0]
+            assert f"`qmpsnap resume {one['id']}`" in one["notes"][0]
             assert run_cli(["log", "-o", "json"]).json["operations"][0]["outcome"] == "open"
+            (job,) = jobs_of(rig)
+            if way == "it is ended":
+                process.kill()
+                process.wait()
+            rig.guest.qmp("block-job-set-speed", {"device": job["id"], "speed": 0})
+            if way == "it ends":
+                assert process.wait() == 0
+                assert run_cli(["resume"]).out == "nothing is open\n"
+            else:
+                assert run_cli(["resume", one["id"]]).code == 0
+            assert rig.files() == [f"{BASE}.s2", BASE]
+            assert rig.guest.read_sha256(DISK) == content
 
 
 def killed_after_the_switch(rig: Rig, journal: Journal) -> str:
