@@ -168,6 +168,8 @@ class Attack:
             return False
         if self.stage.running is None:
             world.heal()
+        if self._is_overtaken(asked_for, said, before):
+            return False
         moved = self._judge(asked_for, said, before)
         late = tuple(disk.unflushed[asked:])
         frozen_at = None if world.changed else Content(frozen, late)
@@ -331,6 +333,26 @@ class Attack:
         pair = (base, None) if top is None else (files[top], base)
         merge = {"type": "qcow2", "file_to_merge": pair[0], "merge_target_file": pair[1]}
         return "", ["volume-snapshot-delete", disk.serial, "some-id", json.dumps(merge)]
+
+    def _is_overtaken(self, asked: Asked, said: Said, before: list[str]) -> bool:
+        """
+        Whether another client took a snapshot once the tool had proven its own.
+
+        That comes after the last look at the graph, while the rest of the report is put together.
+        What was said was true then. The model has the two the other way round, so it ends here.
+        """
+        seen = self.stage.files()
+        if asked.kind != "create" or said.code != 0 or asked.upper not in seen[1:]:
+            return False
+        theirs = seen[: seen.index(asked.upper)]
+        assert self.world.changed
+        assert all(".client-" in file for file in theirs)
+        assert seen[len(theirs) :] == asked.after([file for file in before if file not in theirs])
+        running, disk = self.stage.running, self.stage.disk
+        assert running is not None
+        wrong = difference(running.rig.guest.read_all(disk.id), bytes(disk.content))
+        assert not wrong, f"the guest reads: {wrong}"
+        return True
 
     def _judge(self, asked: Asked, said: Said, before: list[str]) -> bool:
         """Whether the chain is another one; by its own look, and held against what was said."""
