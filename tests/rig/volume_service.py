@@ -1,6 +1,8 @@
 """
 A volume service over HTTP that answers an update as Cinder 29 does, and has faults on demand.
 
+The same tests run on it and on the real one (`tests/rig/update_contract.py`).
+
 Source: cinder/api/contrib/snapshot_actions.py, api/schemas/snapshot_actions.py.
 """
 

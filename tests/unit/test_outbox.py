@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,16 +12,13 @@ import pytest
 from qmpsnap.delivery.file import File
 from qmpsnap.delivery.machine import Answer, Ask
 from qmpsnap.delivery.outbox import LEGACY_FOR_S, MAX_RETRY_AFTER_S, Outbox
-from qmpsnap.delivery.sender import Sender
 from qmpsnap.delivery.service import Service
 from qmpsnap.journal.expected import expected
 from qmpsnap.journal.file import Journal
 from qmpsnap.journal.hold import held
 from qmpsnap.journal.letter import Letter
-from qmpsnap.journal.schema import JournalUnwritable
 from qmpsnap.status import Dialect
-from tests.rig.waiting import HANG_S
-from tests.unit.letter_samples import DONE, FAILED, due, found, stored
+from tests.unit.letter_samples import DONE, FAILED, due, found, letter, stored
 
 OK = Answer(status=202)
 BUSY = Answer(status=503)
@@ -320,52 +316,33 @@ class TestShared:
         assert outbox(journal, Scripted()).send(should_stop=lambda: True).tried == ()
 
 
-class TestSender:
-    def test_poked_and_stopped(self, journal: Journal) -> None:
-        tried = threading.Event()
+class TestUnstored:
+    """The journal could not be written; nobody would be told otherwise."""
+
+    def test_once(self, journal: Journal) -> None:
+        done: list[Letter] = []
         service = Scripted(BUSY)
-        service.before = lambda _letter: tried.set()
-        sender = Sender(outbox(journal, service))
-        sender.start()
-        sender.start()
-        stored(journal)
-        sender.poke()
-        assert tried.wait(HANG_S)
-        sender.stop(HANG_S)
-        assert states(journal) == ["waiting"]
+        box = outbox(journal, service, after=done.append)
+        one = letter(due=due(after={"instance": "i"}))
+        assert box.send_unstored(one).state == "waiting"
+        assert (box.send_unstored(one).state, done) == ("accepted", [one])
+        assert not journal.path.exists()
 
-    def test_what_is_left_is_sent_at_the_start(self, journal: Journal) -> None:
-        stored(journal)
-        tried = threading.Event()
-        service = Scripted()
-        service.before = lambda _letter: tried.set()
-        sender = Sender(outbox(journal, service))
-        sender.start()
-        assert tried.wait(HANG_S)
-        sender.stop(HANG_S)
-        assert states(journal) == ["closed"]
+    def test_in_the_dialect_of_the_service(self, journal: Journal) -> None:
+        service = Scripted(dialect=404)
+        assert outbox(journal, service).send_unstored(letter()).state == "accepted"
+        assert [what for what, _ in service.asked] == ["dialect", "row", "update"]
 
-    def test_a_journal_that_cannot_be_used_does_not_end_it(
-        self, journal: Journal, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        errors = [JournalUnwritable("journal.db", "full"), ValueError("defect")]
-        over = threading.Event()
+    def test_what_follows_fails(self, journal: Journal, caplog: pytest.LogCaptureFixture) -> None:
+        def fails(_letter: Letter) -> None:
+            raise OSError
 
-        class Broken(Outbox):
-            def send(self, **more: Any) -> Any:
-                if errors:
-                    raise errors.pop(0)
-                over.set()
-                return super().send(**more)
+        box = outbox(journal, Scripted(), after=fails)
+        assert box.send_unstored(letter(due=due(after={"instance": "i"}))).state == "accepted"
+        assert "not done" in caplog.text
 
-        box = Broken(journal, lambda _to: None)
-        sender = Sender(box)
-        sender.start()
-        while not over.wait(0.01):
-            sender.poke()
-        sender.stop(HANG_S)
-        assert "cannot be sent" in caplog.text
-        assert "defect" in caplog.text
+    def test_to_nobody(self, journal: Journal) -> None:
+        assert Outbox(journal, lambda _to: None).send_unstored(letter()).state == "waiting"
 
 
 class TestFile:
