@@ -15,7 +15,15 @@ import pytest
 from qmpsnap.journal.file import Journal
 from qmpsnap.journal.record import Entry
 from qmpsnap.journal.resume import Settled, Take, Wanted, resume
-from tests.rig.kills import KILLINGS, Victim, Victims, killed_and_resumed, killed_with_qemu
+from tests.rig.kills import (
+    KILLINGS,
+    Victim,
+    Victims,
+    killed_and_resumed,
+    killed_while_resuming,
+    killed_with_qemu,
+    killed_with_the_journal,
+)
 from tests.rig.rig import DISK, assert_sound
 from tests.rig.roads import MakeRig, Road
 
@@ -70,5 +78,28 @@ def test_resumed_when_qemu_is_gone(
 
     name = f"{operation} on {road}, QEMU gone"
     found = killed_with_qemu(name, victims, KILLINGS[operation], journal, settle)
+    print(f"{name}: {found}")
+    assert found.count
+
+
+@pytest.mark.parametrize("operation", KILLINGS)
+def test_resume_is_killed_too(
+    road: Road, victims: Victims, journal: Journal, operation: str
+) -> None:
+    name = f"{operation} on {road}, resume killed"
+    found = killed_while_resuming(name, victims, KILLINGS[operation], journal)
+    print(f"{name}: {found}")
+    assert found.count
+
+
+@pytest.mark.parametrize("with_qemu", [False, True], ids=["guest runs", "QEMU gone"])
+@pytest.mark.parametrize("operation", WITH_QEMU)
+def test_markers_alone(
+    road: Road, victims: Victims, journal: Journal, operation: str, with_qemu: bool
+) -> None:
+    """The journal is deleted before anything is settled."""
+    name = f"{operation} on {road}, journal gone{', QEMU too' * with_qemu}"
+    killing = KILLINGS[operation]
+    found = killed_with_the_journal(name, victims, killing, journal, with_qemu=with_qemu)
     print(f"{name}: {found}")
     assert found.count

@@ -21,8 +21,9 @@ from qmpsnap.errors import QmpsnapError, Refused
 from qmpsnap.guests.files import door
 from qmpsnap.journal.file import Journal
 from qmpsnap.journal.keep import created, deleted
+from qmpsnap.journal.markers import beside, entry_of
 from qmpsnap.journal.record import Entry, Record, dumps
-from qmpsnap.journal.resume import Settled, Take
+from qmpsnap.journal.resume import Settled, Take, Wanted, settle
 from qmpsnap.journal.store import Store
 from qmpsnap.operations.guest import Guest
 from qmpsnap.operations.job.states import JobView
@@ -192,12 +193,14 @@ _DECISIVE: Final = (Does.SWITCH, Does.COMMIT, Does.REDEFINE, Does.START)
 def points_of(trace: Trace) -> tuple[Point, ...]:
     """All points of an operation that ran to its end."""
     acts = [what for kind, what in trace.seen if kind == "act"]
-    decisive = next(one for one in _DECISIVE if one in acts)
+    decisive = next((one for one in _DECISIVE if one in acts), None)
     counts: Counter[Kind] = Counter()
     found: list[Point] = []
     for kind, what in trace.seen:
         counts[kind] += 1
-        is_decisive = kind == "look" or (kind == "act" and counts[kind] - 1 == acts.index(decisive))
+        is_decisive = kind == "look" or (
+            kind == "act" and what == decisive and counts[kind] - 1 == acts.index(what)
+        )
         for when in ("before",) if kind == "look" else ("before", "after"):
             found.append(Point(kind, counts[kind], what, cast(When, when), is_decisive))
     return tuple(found)
@@ -329,6 +332,111 @@ def killed_and_resumed(
     found = at_points(name, operate)
     found.outcomes = outcomes
     return found
+
+
+def killed_while_resuming(
+    name: str, victims: Victims, killing: Killing, journal: Journal
+) -> Deaths:
+    """
+    Die around the decisive act, then again at points of `resume`, then resume.
+
+    Around the decisive act there are three points at most, and one of them is tried in CI.
+    """
+    found = Deaths()
+    with victims() as victim:
+        killing.prepare(victim.folder)
+        trace = Trace()
+        with victim.connect() as guest, traced(guest, trace) as mortal:
+            assert not _dies(mortal, killing.request, journal)
+    decisive = [one for one in points_of(trace) if one.is_decisive]
+    for first in sample(decisive, name, lambda _one: False):
+
+        def operate(trace: Trace, first: Point = first) -> None:
+            with victims() as victim:
+                killing.prepare(victim.folder)
+                content, before = victim.content(), _layers(victim)
+                with victim.connect() as guest, traced(guest, Trace(point=first)) as mortal:
+                    assert _dies(mortal, killing.request, journal)
+                (entry,) = open_entries(journal)
+                try:
+                    with victim.connect() as guest, traced(guest, trace) as mortal:
+                        settle(journal, entry, mortal)
+                except Killed:
+                    assert victim.content() == content
+                with victim.connect() as guest:
+                    settled = settle(journal, entry, guest)
+                assert settled.outcome != "unknown", settled
+                found.outcomes[settled.outcome] += 1
+                assert not open_entries(journal)
+                assert victim.content() == content
+                with victim.connect() as guest:
+                    assert guest.jobs() == ()
+                assert _layers(victim) in (before, _files(killing))
+                if killing.is_sound or _layers(victim) == _files(killing):
+                    victim.sound()
+                assert not list(victim.folder.glob(".*"))
+
+        deaths = at_points(f"{name}, first {first}", operate)
+        found.count, found.points = found.count + deaths.count, found.points + deaths.points
+    return found
+
+
+def killed_with_the_journal(
+    name: str, victims: Victims, killing: Killing, journal: Journal, *, with_qemu: bool
+) -> Deaths:
+    """
+    Die at points; then the journal is gone, and perhaps QEMU: the markers alone are left.
+
+    Where there is none, the files must tell: the old active file, or the new one, has all data.
+    """
+    outcomes: Counter[str] = Counter()
+
+    def operate(trace: Trace) -> None:
+        with victims() as victim:
+            killing.prepare(victim.folder)
+            content, old = victim.content(), _layers(victim)
+            with victim.connect() as guest, traced(guest, trace) as mortal:
+                _dies(mortal, killing.request, journal)
+            if with_qemu:
+                victim.kill()
+            for path in journal.path.parent.iterdir():
+                path.unlink()
+            found = beside([str(victim.folder / "x")])
+            for marker in found:
+                entry = entry_of(marker)
+                if with_qemu:
+                    settled = settle(journal, entry, None)
+                    if settled.outcome == "unknown":
+                        assert entry.record.kind == "active-commit", settled
+                        settled = settle(journal, entry, None, Wanted(take="base"))
+                    (active,) = settled.active
+                    assert _content_of(active, entry.record) == content, settled
+                else:
+                    with victim.connect() as guest:
+                        settled = settle(journal, entry, guest)
+                    assert settled.outcome in ("finished", "rolled-back"), settled
+                outcomes[settled.outcome] += 1
+            if with_qemu and not found:
+                outcomes["no marker"] += 1
+                files = [victim.folder / one for one in (old[0], _files(killing)[0])]
+                contents = [images.sha256_of(one, format_of(one)) for one in files if one.exists()]
+                assert content in contents
+            assert not beside([str(victim.folder / "x")])
+            if not with_qemu:
+                with victim.connect() as guest:
+                    _again(guest, killing.request)
+                assert _layers(victim) == _files(killing)
+                assert victim.content() == content
+                victim.sound()
+
+    found = at_points(name, operate)
+    found.outcomes = outcomes
+    return found
+
+
+def format_of(path: Path) -> str:
+    """Of the rig's own files: the base is raw, every overlay qcow2."""
+    return "raw" if path.name == BASE else "qcow2"
 
 
 def killed_with_qemu(

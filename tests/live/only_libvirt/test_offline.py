@@ -18,6 +18,9 @@ import pytest
 from qmpsnap.guests.files import qemu_img
 from qmpsnap.guests.offline.block_layer import CannotOpen, opened
 from qmpsnap.guests.offline.guest import OfflineGuest
+from qmpsnap.journal.file import Journal
+from qmpsnap.journal.record import Entry
+from qmpsnap.journal.resume import Settled, settle
 from qmpsnap.operations import merge
 from qmpsnap.operations.requests import DeleteRequest
 from qmpsnap.operations.step import Does, Step
@@ -26,7 +29,7 @@ from tests.live.test_signals import CREATE, DELETES
 from tests.rig import images
 from tests.rig.doors import at, patch
 from tests.rig.headers import recorded, with_format
-from tests.rig.kills import KILLINGS, Victim, killed_and_given_again
+from tests.rig.kills import KILLINGS, Victim, killed_and_given_again, killed_and_resumed
 from tests.rig.off import DOMAIN, Off, defined_off, sound
 from tests.rig.remedies import remedy
 from tests.rig.rig import BASE, DISK, MIB, SERIAL, SIZE, Said
@@ -414,6 +417,39 @@ def test_killed(connection: Any, tmp_path: Path, operation: str) -> None:
 
     name = f"{operation} of a guest that is off, again"
     found = killed_and_given_again(name, victims, KILLINGS[operation])
+    print(f"{name}: {found}")
+    assert found.count
+
+
+@pytest.mark.parametrize("operation", [one for one in KILLINGS if "header" not in one])
+def test_killed_and_resumed(
+    connection: Any, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, operation: str
+) -> None:
+    """The journal tells what was under way; no marker is needed, for nobody writes."""
+    folder, state = tmp_path / "share", tmp_path_factory.mktemp("journal")
+    folder.mkdir()
+    state.chmod(0o700)
+    journal = Journal(state)
+
+    @contextmanager
+    def victims() -> Iterator[Victim]:
+        for path in folder.glob("*"):
+            path.unlink()
+        with defined_off(connection, folder, "raw") as off:
+            off.grow(3)
+            yield Victim(
+                folder=folder,
+                connect=lambda: OfflineGuest(off.domain),
+                content=off.content,
+                sound=lambda: sound(off),
+            )
+
+    def settled(victim: Victim, entry: Entry) -> Settled:
+        with victim.connect() as guest:
+            return settle(journal, entry, guest)
+
+    name = f"{operation} of a guest that is off, resumed"
+    found = killed_and_resumed(name, victims, KILLINGS[operation], journal, settled)
     print(f"{name}: {found}")
     assert found.count
 
