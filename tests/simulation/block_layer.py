@@ -1,0 +1,353 @@
+"""
+A small model of QEMU's block layer: one disk, its chain, its jobs, and what a crash leaves.
+
+    memory   what QEMU has written; the guest reads it
+    disk     what was flushed; each write since may or may not be there after a crash
+
+A header that a job changes is on the disk at once, as up to QEMU 10 that of a finished stream: before
+the tables of what was copied. `tests/simulation/test_honest.py` compares the model with a real QEMU.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from qmpsnap.monitor.base import CommandFailed
+from qmpsnap.operations.job.states import JobStatus
+
+CLUSTERS: Final = 4
+Type = Literal["commit", "stream", "mirror"]
+UNFINISHED: Final = (JobStatus.RUNNING, JobStatus.READY, JobStatus.PENDING)
+
+
+@dataclass
+class File:
+    """An image."""
+
+    format: str
+    header: str | None = None
+    """The backing file that it names."""
+    memory: dict[int, int] = field(default_factory=dict)
+    disk: dict[int, int] = field(default_factory=dict)
+
+    def flush(self) -> None:
+        """All that was written is on the disk."""
+        self.disk = dict(self.memory)
+
+
+@dataclass
+class Job:
+    """A block job."""
+
+    id: str
+    type: Type
+    top: str
+    """Node."""
+    base: str | None
+    header: str | None
+    """What the layer above is to name."""
+    finalizes: bool
+    """Whether it changes the graph by itself."""
+    status: JobStatus = JobStatus.RUNNING
+    error: str | None = None
+    completes: bool = False
+    """Whether the mirror was told to pivot."""
+
+
+@dataclass
+class BlockLayer:
+    """One QEMU with one disk, and the files on its host."""
+
+    folder: Path
+    chance: random.Random
+    files: dict[str, File] = field(default_factory=dict)
+    """By path."""
+    nodes: dict[str, str] = field(default_factory=dict)
+    """Path by format node: those of the chain, and others that are open."""
+    chain: list[str] = field(default_factory=list)
+    """Nodes, the active one first."""
+    below: dict[str, str] = field(default_factory=dict)
+    """What a node still reads that has left the chain, and is open."""
+    jobs: dict[str, Job] = field(default_factory=dict)
+    process: int = 0
+    """Counts the QEMUs; 0: there is none."""
+    is_running: bool = False
+    possible: dict[int, list[int]] = field(default_factory=dict)
+    """By cluster: what was flushed last, and what was written since."""
+    fails: bool = True
+    """Whether jobs may fail."""
+
+    # --- files
+
+    def make(self, path: str, format_: str, header: str | None) -> None:
+        """A new image."""
+        self.files[path] = File(format=format_, header=header)
+        Path(path).touch()
+
+    def unlink(self, path: str) -> None:
+        """Remove an image: never one that somebody holds."""
+        if path not in self.files:
+            return
+        if self.is_running:
+            assert path not in [self.nodes[one] for one in self.chain], f"{path} is in the chain"
+            active = self.nodes[self.chain[0]]
+            assert path not in self.by_headers(active), f"a header leads to {path}"
+        del self.files[path]
+        os.unlink(path)
+
+    def by_headers(self, path: str) -> list[str]:
+        """The chain that the next start would open."""
+        found: list[str] = []
+        now: str | None = path
+        while now is not None:
+            found.append(now)
+            name = self.files[now].header if now in self.files else None
+            now = None if name is None else os.path.join(self.folder, name)
+        return found
+
+    def start(self, path: str, names: list[str] | None = None) -> None:
+        """A new QEMU opens a chain by its headers."""
+        paths = self.by_headers(path)
+        self.process, self.is_running = self.process + 1, True
+        fresh = [f"p{self.process}-{os.path.basename(one)}" for one in paths]
+        self.chain = names or fresh
+        self.nodes = dict(zip(self.chain, paths, strict=True))
+
+    def crash(self) -> None:
+        """QEMU dies: what was flushed is there, and of the rest what chance has kept."""
+        for file in self.files.values():
+            for cluster, value in file.memory.items():
+                if file.disk.get(cluster) != value and self.chance.random() < 0.5:
+                    file.disk[cluster] = value
+            file.memory = dict(file.disk)
+        self.nodes, self.below, self.chain, self.jobs = {}, {}, [], {}
+        self.is_running = False
+
+    # --- the guest
+
+    def write(self) -> None:
+        """The guest writes."""
+        cluster, value = self.chance.randrange(CLUSTERS), self.chance.randrange(1, 1 << 30)
+        self.files[self.nodes[self.chain[0]]].memory[cluster] = value
+        self.possible.setdefault(cluster, [0]).append(value)
+
+    def flush(self) -> None:
+        """The guest flushes: what it has written so far may never be lost again."""
+        self.files[self.nodes[self.chain[0]]].flush()
+        for cluster in range(CLUSTERS):
+            self.possible[cluster] = [self.read(cluster)]
+
+    def read(self, cluster: int) -> int:
+        """What the guest reads."""
+        for node in self.chain:
+            memory = self.files[self.nodes[node]].memory
+            if cluster in memory:
+                return memory[cluster]
+        return 0
+
+    def lost(self, path: str) -> str:
+        """What a guest that starts from a file would miss, in words; empty: nothing."""
+        paths = self.by_headers(path)
+        for cluster in range(CLUSTERS):
+            held = [self.files[one].disk for one in paths if one in self.files]
+            value = next((disk[cluster] for disk in held if cluster in disk), 0)
+            if value not in self.possible.get(cluster, [0]):
+                return f"cluster {cluster} of {path} is {value}: {self.possible[cluster]}"
+        missing = [one for one in paths if one not in self.files]
+        return f"{missing} of {path} are gone" if missing else ""
+
+    # --- commands
+
+    def execute(self, command: str, given: dict[str, Any]) -> object:
+        """
+        Carry out a QMP command.
+
+        Raises:
+            CommandFailed: As QEMU would; nothing has happened.
+        """
+        method = getattr(self, command.replace("-", "_"), None)
+        assert method is not None, command
+        return method(given)
+
+    def _refuse(self, command: str, why: str) -> CommandFailed:
+        return CommandFailed(command, "GenericError", why)
+
+    def blockdev_add(self, given: dict[str, Any]) -> None:
+        """Open an overlay that nobody reads yet."""
+        name, path = given["node-name"], given["file"]["filename"]
+        if name in self.nodes:
+            raise self._refuse("blockdev-add", "Duplicate nodes with node-name")
+        if path not in self.files:
+            raise self._refuse("blockdev-add", "Could not open")
+        self.nodes[name] = path
+
+    def blockdev_del(self, given: dict[str, Any]) -> None:
+        """Close what nobody uses; a protocol node goes with its format node."""
+        name = given["node-name"]
+        if name not in self.nodes:
+            raise self._refuse("blockdev-del", "Failed to find node")
+        if name in self.chain or name in self.below.values():
+            raise self._refuse("blockdev-del", "is in use")
+        del self.nodes[name]
+        self.below.pop(name, None)
+
+    def transaction(self, given: dict[str, Any]) -> None:
+        """Put an overlay on the active node, which is flushed before."""
+        (action,) = given["actions"]
+        node, overlay = action["data"]["node"], action["data"]["overlay"]
+        if overlay not in self.nodes or overlay in self.chain or node not in self.nodes:
+            raise self._refuse("transaction", "Cannot find node")
+        if node != self.chain[0] or self._busy() or node in self.below.values():
+            raise self._refuse("transaction", "is busy")
+        if overlay in self.below or self.files[self.nodes[overlay]].format == "raw":
+            raise self._refuse("transaction", "The overlay already has a backing image")
+        self.files[self.nodes[node]].flush()
+        self.chain.insert(0, overlay)
+
+    def _busy(self) -> bool:
+        """A stream keeps its nodes until it is dismissed."""
+        return any(job.status in UNFINISHED or job.type == "stream" for job in self.jobs.values())
+
+    def block_commit(self, given: dict[str, Any]) -> None:
+        """Start a commit, or a mirror of the active layer."""
+        top, base = given["top-node"], given["base-node"]
+        type_: Type = "mirror" if self.chain and top == self.chain[0] else "commit"
+        self._begin("block-commit", type_, top, base, given)
+
+    def block_stream(self, given: dict[str, Any]) -> None:
+        """Start a stream."""
+        self._begin("block-stream", "stream", given["device"], given.get("base-node"), given)
+
+    def _begin(
+        self, command: str, type_: Type, top: str, base: str | None, given: dict[str, Any]
+    ) -> None:
+        if given["job-id"] in self.jobs:
+            raise self._refuse(command, "Job ID is in use")
+        if top not in self.chain or (base is not None and base not in self.chain):
+            raise self._refuse(command, "Cannot find node")
+        if base is not None and self.chain.index(base) <= self.chain.index(top):
+            raise self._refuse(command, "is not in this backing file chain")
+        if self._busy():
+            raise self._refuse(command, "is busy")
+        self.jobs[given["job-id"]] = Job(
+            id=given["job-id"],
+            type=type_,
+            top=top,
+            base=base,
+            header=given.get("backing-file"),
+            finalizes=given["auto-finalize"],
+        )
+
+    def _job(self, command: str, given: dict[str, Any], *states: JobStatus) -> Job:
+        job = self.jobs.get(given["id"])
+        if job is None:
+            raise self._refuse(command, "Job not found")
+        if job.status not in states:
+            raise self._refuse(command, f"cannot accept command verb in state {job.status}")
+        return job
+
+    def job_finalize(self, given: dict[str, Any]) -> None:
+        """Let a job change the graph."""
+        self._conclude(self._job("job-finalize", given, JobStatus.PENDING))
+
+    def job_complete(self, given: dict[str, Any]) -> None:
+        """Tell a mirror to pivot, which it does a moment later."""
+        self._job("job-complete", given, JobStatus.READY).completes = True
+
+    def job_cancel(self, given: dict[str, Any]) -> None:
+        """End a job, the chain as it was."""
+        job = self._job("job-cancel", given, *UNFINISHED)
+        if job.completes:
+            raise self._refuse("job-cancel", "is completing")
+        job.status, job.error = JobStatus.CONCLUDED, "Operation canceled"
+
+    def job_dismiss(self, given: dict[str, Any]) -> None:
+        """Forget a job that has ended."""
+        del self.jobs[self._job("job-dismiss", given, JobStatus.CONCLUDED).id]
+
+    def block_resize(self, given: dict[str, Any]) -> None:
+        """To the same size, which flushes."""
+        self._flush("block_resize", given["node-name"])
+
+    def human_monitor_command(self, given: dict[str, Any]) -> str:
+        """`qemu-io NODE reopen`, which flushes and answers nothing."""
+        self._flush("human-monitor-command", given["command-line"].split()[1])
+        return ""
+
+    def _flush(self, command: str, node: str) -> None:
+        if node not in self.nodes:
+            raise self._refuse(command, "Cannot find node")
+        self.files[self.nodes[node]].flush()
+
+    # --- jobs
+
+    def tick(self) -> None:
+        """Something happens, or nothing does: the guest writes or flushes, a job goes on."""
+        if not self.is_running:
+            return
+        if self.chance.random() < 0.3:
+            self.write()
+        if self.chance.random() < 0.15:
+            self.flush()
+        for job in list(self.jobs.values()):
+            if self.chance.random() < 0.6:
+                self._go_on(job)
+
+    def _go_on(self, job: Job) -> None:
+        if job.status is JobStatus.RUNNING:
+            if self.fails and self.chance.random() < 0.05:
+                job.status, job.error = JobStatus.CONCLUDED, "No space left on device"
+                return
+            self._copy(job, whole=False)
+            if self.chance.random() < 0.5:
+                self._copy(job, whole=True)
+                self._has_copied(job)
+        elif job.completes and job.status is JobStatus.READY:
+            self._conclude(job)
+
+    def _has_copied(self, job: Job) -> None:
+        if job.type == "mirror":
+            job.status = JobStatus.READY
+        elif job.finalizes:
+            self._conclude(job)
+        else:
+            job.status = JobStatus.PENDING
+
+    def _between(self, job: Job) -> list[str]:
+        """The nodes whose data move, the upper ones first."""
+        end = len(self.chain) if job.base is None else self.chain.index(job.base)
+        begin = self.chain.index(job.top)
+        return self.chain[begin + (job.type == "stream") : end]
+
+    def _copy(self, job: Job, *, whole: bool) -> None:
+        target = self.files[self.nodes[(job.base or "") if job.type != "stream" else job.top]]
+        moved: dict[int, int] = {}
+        for node in reversed(self._between(job)):
+            moved.update(self.files[self.nodes[node]].memory)
+        for cluster, value in moved.items():
+            if not whole and self.chance.random() < 0.5:
+                continue
+            if job.type != "stream":
+                target.memory[cluster] = value
+            else:
+                target.memory.setdefault(cluster, value)
+
+    def _conclude(self, job: Job) -> None:
+        """Change the graph. A mirror flushes its target before, the others nothing."""
+        self._copy(job, whole=True)
+        gone = self._between(job)
+        if job.type == "mirror":
+            self.files[self.nodes[job.base or ""]].flush()
+        elif job.type == "stream":
+            self.files[self.nodes[job.top]].header = job.header if job.base else None
+        else:
+            above = self.chain[self.chain.index(job.top) - 1]
+            self.files[self.nodes[above]].header = job.header
+        lower = [] if job.base is None else [job.base]
+        self.below |= dict(zip(gone, [*gone[1:], *lower], strict=False))
+        self.chain = [node for node in self.chain if node not in gone]
+        job.status = JobStatus.CONCLUDED
