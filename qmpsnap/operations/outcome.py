@@ -192,7 +192,9 @@ class XmlBehind(Failed):
     msg = "QEMU's chain is {self.chain}, and libvirt's XML has not followed: {self.reason}"
     remedy = (
         "Remove no file, and do not restart the guest before `virsh dumpxml` shows the chain that "
-        "QEMU has."
+        "QEMU has. Where it does not follow, name the uppermost file of that chain in the "
+        "definition, with its format and without `<backingStore>` (`virsh edit`): the next start "
+        "obeys it."
     )
 
     reason: str

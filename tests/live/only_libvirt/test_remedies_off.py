@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import libvirt
 import pytest
+from lxml import etree
 
 from qmpsnap.formats.layers import Disks
+from qmpsnap.guests.libvirt.guest import LibvirtGuest
 from qmpsnap.guests.offline.guest import OfflineGuest
 from qmpsnap.operations.step import Does, Step
+from tests.rig import images
 from tests.rig.beside import nbd_server
 from tests.rig.doors import at, patch
+from tests.rig.libvirt_machine import embedded_process, machine_of
 from tests.rig.off import Off
 from tests.rig.remedies import remedy
-from tests.rig.rig import BASE, DISK
+from tests.rig.rig import BASE, DISK, SIZE
+from tests.rig.waiting import until
 
 
 @remedy("CannotOpen")
@@ -80,3 +87,50 @@ def test_guest_that_is_started_before_it_is_read(off: Off, monkeypatch: pytest.M
     assert (said.code, told["error"]) == (4, "GuestStarted"), said
     assert off.rig.cli("delete", DISK, "s1").code == 0  # of the guest that runs now
     assert off.domain.isActive()
+
+
+@remedy("XmlBehind")
+def test_definition_that_does_not_follow(off: Off, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody takes a snapshot behind libvirt's back, right after ours."""
+    off.rig.create("s1")
+    off.domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
+    theirs = off.folder / "theirs"
+
+    def take_theirs(_step: Step) -> None:
+        images.create_qcow2(theirs, SIZE, f"{BASE}.s2", "qcow2")
+        machine = machine_of(off.domain, embedded_process(off.domain), off.folder, off.folder)
+        file = {"driver": "file", "filename": str(theirs)}
+        node = {"driver": "qcow2", "node-name": "theirs", "backing": None, "file": file}
+        machine.qmp("blockdev-add", node)
+        active = machine.active_node(DISK)
+        machine.qmp("blockdev-snapshot", {"node": active, "overlay": "theirs"})
+
+    with monkeypatch.context() as patched:
+        patched.setattr("qmpsnap.operations.fresh.XML_LAG_S", 0.1)
+        patch(patched, LibvirtGuest, after=at(Does.SWITCH, take_theirs))
+        said = off.rig.cli("create", DISK, "s2", "-o", "json")
+    told = json.loads(said.err.splitlines()[-1])
+    assert (said.code, told["error"]) == (6, "XmlBehind"), said
+    assert "`virsh edit`" in told["remedy"]
+    with TemporaryDirectory(prefix="qs-", dir="/tmp") as scratch:
+        process = embedded_process(off.domain)
+        machine = machine_of(off.domain, process, Path(scratch), off.folder)
+        machine.write(DISK, 0, SIZE, 7)
+        content = machine.read_sha256(DISK)
+        machine.quit()
+    until(lambda: not off.domain.isActive())
+    definition = etree.fromstring(off.definition())
+    (disk,) = definition.iterfind("./devices/disk[@device='disk']")
+    for name, (key, value) in {
+        "source": ("file", str(theirs)),
+        "driver": ("type", "qcow2"),
+    }.items():
+        for one in disk.findall(name):
+            one.set(key, value)
+    for below in disk.findall("backingStore"):
+        disk.remove(below)
+    off.domain.connect().defineXML(etree.tostring(definition).decode())
+    assert off.rig.files() == ["theirs", f"{BASE}.s2", f"{BASE}.s1", BASE]
+    assert off.content() == content
+    off.domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
+    assert off.rig.cli("create", DISK, "s3").code == 0
