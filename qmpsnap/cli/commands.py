@@ -45,6 +45,9 @@ COMMANDS: Final[Mapping[str, Mapping[str, Entry]]] = {
         "ledger": Entry(
             "qmpsnap.cli.ledger.group:ledger", "The format of every file, and who states it."
         ),
+        "cinder": Entry(
+            "qmpsnap.openstack.cinder.cli.group:cinder", "Check, import: for who runs Cinder."
+        ),
     },
     "History": {
         "resume": Entry("qmpsnap.cli.resume:resume", "Settle operations that were interrupted."),

@@ -200,6 +200,15 @@ class Operations(Files):
         self._place_new_file(operation)
         return before
 
+    def disprove(self, token: str, why: str) -> Snapshot:
+        """
+        Settle an operation of which compute reports success, while the files show that it was none.
+
+        Nothing of it is recorded: the chain is as it was. (Stock Nova takes a job that has failed,
+        or was aborted, for one that is done.)
+        """
+        return self._step(self._locked(token), Event.FAILED, why)
+
     def _place_new_file(self, operation: Operation) -> None:
         """
         Say where the file of a create that has failed is.

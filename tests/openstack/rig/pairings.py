@@ -7,7 +7,11 @@ from typing import Final
 
 NOVA: Final = ("DEFAULT.compute_driver=qmpsnap.LibvirtDriver",)
 """Of nova.conf, where the compute side is ours."""
-CINDER: Final = ()
+CINDER: Final = (
+    "DEFAULT.osapi_volume_extension=cinder.api.contrib.standard_extensions",
+    "DEFAULT.osapi_volume_extension=qmpsnap.openstack.cinder.Extension",
+    "nfs1.volume_driver=qmpsnap.openstack.cinder.NfsDriver",
+)
 """Of cinder.conf, where the volume side is ours."""
 
 

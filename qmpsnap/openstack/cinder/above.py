@@ -1,0 +1,203 @@
+"""
+The part of a driver that stands above its family's: what Cinder calls first.
+
+Each family has `initialize_connection`, `delete_volume` and the like of its own, which call no
+parent's. So this comes before the family's class, and `Below` behind it.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Final
+
+from cinder import exception, objects
+from cinder.image import image_utils
+
+from qmpsnap.ledger.chain import Chain
+from qmpsnap.ledger.values import File, Format, Place, Statement, Witness
+from qmpsnap.openstack.cinder import adopt
+from qmpsnap.openstack.cinder.family import Family
+from qmpsnap.openstack.cinder.names import ledger_id
+
+GIB: Final = 1 << 30
+
+
+class Above(Family):  # type: ignore[misc]
+    """Has the ledger asked before each of a family's own methods, and told after it."""
+
+    _books: Any
+
+    def initialize_connection(self: Any, volume: Any, connector: Any) -> Any:
+        """Tell the file and its format; the ledger's, after it has taken the volume over."""
+        if self._books is not None:
+            self._adopted(volume)
+            self._follow_metadata(volume)
+        return super().initialize_connection(volume, connector)
+
+    def _do_create_volume(self: Any, volume: Any) -> None:
+        super()._do_create_volume(volume)
+        if self._books is not None:
+            self._made(volume, self._own_format(volume))
+            self._follow_metadata(volume)
+
+    def _own_format(self: Any, volume: Any) -> str:
+        """The format that the driver makes new volumes with."""
+        if getattr(volume, "encryption_key_id", None) is not None:
+            return "qcow2"  # Cinder's encrypted files are qcow2 with LUKS in it
+        qcow2 = getattr(self.configuration, f"{self.driver_prefix}_qcow2_volumes", False)
+        return "qcow2" if qcow2 else "raw"
+
+    def _made(self: Any, volume: Any, format_: str) -> None:
+        """State that `volume-<id>` has been made, alone and with this format."""
+        statement = Statement(
+            file=volume.name,
+            format=Format(format_),
+            base=True,
+            backing=None,
+            place=Place.CHAIN,
+            size=volume.size * GIB,
+            encrypted=getattr(volume, "encryption_key_id", None) is not None,
+            witness=Witness.MADE,
+            detail="created",
+        )
+        key = ledger_id(volume)
+        self._books.run(lambda ledger: ledger.state(key, [statement]))
+
+    def delete_volume(self: Any, volume: Any) -> None:
+        """Delete a volume; its files are gone from the ledger as well."""
+        super().delete_volume(volume)
+        if self._books is not None and volume.provider_location:
+            key = ledger_id(volume)
+            self._books.run(lambda ledger: ledger.forget(key))
+
+    def extend_volume(self: Any, volume: Any, new_size: int) -> None:
+        """Extend the active file, with its format."""
+        if self._books is None:
+            super().extend_volume(volume, new_size)
+            return
+        self._mend_headers(volume, self._adopted(volume))
+        self._follow_metadata(volume)
+        super().extend_volume(volume, new_size)
+        self._restate_size(volume, int(new_size))
+
+    def _restate_size(self: Any, volume: Any, gib: int) -> None:
+        key = ledger_id(volume)
+        active = self._books.chain(key).active
+        plain = {one: getattr(active, one) for one in Statement.__slots__}
+        grown = Statement(**plain | {"size": gib * GIB})
+        self._books.run(lambda ledger: ledger.state(key, [grown]))
+
+    def create_cloned_volume(self: Any, volume: Any, src_vref: Any) -> Any:
+        """Clone a volume. Stock gives the clone its source's format, whatever it has been made in."""
+        if self._books is None:
+            return super().create_cloned_volume(volume, src_vref)
+        self._adopted(src_vref)
+        done = super().create_cloned_volume(volume, src_vref)
+        self._follow_metadata(volume)
+        return done
+
+    def copy_image_to_volume(
+        self: Any,
+        context: Any,
+        volume: Any,
+        image_service: Any,
+        image_id: str,
+        disable_sparse: bool = False,
+    ) -> None:
+        """Write an image to a volume in the volume's own format, and give it the volume's size."""
+        if self._books is None:
+            super().copy_image_to_volume(context, volume, image_service, image_id, disable_sparse)
+            return
+        path, stated = self.local_path(volume), self._own_format(volume)
+        image_utils.fetch_to_volume_format(
+            context,
+            image_service,
+            image_id,
+            path,
+            stated,
+            self.configuration.volume_dd_blocksize,
+            size=volume.size,
+            run_as_root=self._execute_as_root,
+            disable_sparse=disable_sparse,
+        )
+        self._made(volume, stated)
+        self._follow_metadata(volume)
+        image_utils.resize_image(
+            path, volume.size, run_as_root=self._execute_as_root, file_format=stated
+        )
+        size = self._qemu_img_info(path, volume.name).virtual_size
+        if size != volume.size * GIB:
+            reason = f"the volume has {size} bytes then, not {volume.size} GiB"
+            raise exception.ImageUnacceptable(image_id=image_id, reason=reason)
+
+    def _copy_volume_from_snapshot(
+        self: Any, snapshot: Any, volume: Any, volume_size: int, *keys: Any, **named: Any
+    ) -> None:
+        """
+        Copy what a snapshot holds to a new volume, each file by its format.
+
+        Of an encrypted volume (there are keys) upstream's commands are taken: its guest cannot
+        write a header.
+        """
+        encrypted = any((*keys, *named.values()))
+        if self._books is None or encrypted:
+            super()._copy_volume_from_snapshot(snapshot, volume, volume_size, *keys, **named)
+            if self._books is not None:
+                self._made(volume, "qcow2")
+            return
+        source, target = self._snapshot_path(snapshot), self.local_path(volume)
+        stated = self._own_format(volume)
+        self._convert(snapshot.volume, source, target, stated)
+        if volume_size > snapshot.volume_size:
+            image_utils.resize_image(
+                target, volume_size, run_as_root=self._execute_as_root, file_format=stated
+            )
+        self._made(volume, stated)
+        self._set_rw_permissions_for_all(target)
+
+    def _snapshot_path(self: Any, snapshot: Any) -> str:
+        """The file that holds a snapshot: what backs the one that was written to after it."""
+        volume = snapshot.volume
+        chain: Chain[File] = self._adopted(volume)
+        content = self._read_info_file(self._local_path_volume_info(volume))
+        above = chain.layer(content[snapshot.id])
+        if above is None or above.backing is None:
+            reason = f"{content[snapshot.id]}, written to since snapshot {snapshot.id}, has no base"
+            raise adopt.ChainBroken(volume.name, reason)
+        return os.path.join(self._local_volume_dir(volume), above.backing)
+
+    def _convert(self: Any, volume: Any, source: str, target: str, format_: str) -> None:
+        """Copy a file of a volume's chain, and all below it, into one of this format."""
+        if not self._is_volume_attached(volume):
+            self._mend_headers(volume, self._adopted(volume))
+        seen = self._qemu_img_info(source, volume.name)
+        image_utils.convert_image(
+            source,
+            target,
+            format_,
+            src_format=seen.file_format,
+            run_as_root=self._execute_as_root,
+            data=seen,
+        )
+
+    def update_migrated_volume(
+        self: Any, ctxt: Any, volume: Any, new_volume: Any, original_volume_status: str
+    ) -> Any:
+        """After a migration the new file may have the name of the old one."""
+        done = super().update_migrated_volume(ctxt, volume, new_volume, original_volume_status)
+        if self._books is not None and done.get("_name_id") is None:
+            self._renamed(objects.Volume.get_by_id(ctxt, new_volume.id), volume)
+        return done
+
+    def _renamed(self: Any, new: Any, old: Any) -> None:
+        source, key = ledger_id(new), str(old.id)
+        known = self._books.chain(source).active
+        plain = {one: getattr(known, one) for one in Statement.__slots__}
+        moved = Statement(**plain | {"file": f"volume-{key}", "detail": f"was {known.file}"})
+
+        def work(ledger: Any) -> None:
+            ledger.forget(key)
+            ledger.state(key, [moved])
+            ledger.forget(source)
+
+        self._books.run(work)

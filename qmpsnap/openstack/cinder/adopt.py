@@ -1,0 +1,133 @@
+"""
+What can be said of a volume that was there before the ledger: pure.
+
+Cinder has the format of a volume's active file (`format`, since Wallaby) and of its first one
+(`base_format`, since 2025.2), none of any other. Every overlay of a RemoteFS volume is qcow2, so
+only that of `volume-<id>` is in question. `base_format` is not believed alone where an overlay's
+header contradicts it: stock Cinder writes it before an online delete that may fail (a raw volume
+becomes "qcow2"), and it writes into the header what it found in the bytes that the guest controls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from qmpsnap.errors import Refused
+from qmpsnap.formats.qcow2 import Header
+from qmpsnap.ledger.values import Format, Place, Statement, Witness
+
+ACTIVE: Final = "active"
+"""Key of the active file in `.info`."""
+_MOST: Final = 1000
+"""Layers; a chain of stock Cinder's does not come near it."""
+
+
+class ChainBroken(Refused):
+    """The files of a volume do not make up the chain that `.info` tells of."""
+
+    msg = "the chain of {self.volume} is broken: {self.reason}"
+    remedy = (
+        "`qmpsnap chain` on its compute host shows what the guest has; `.info` and the headers "
+        "have to agree before anything is done to the volume."
+    )
+
+    volume: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What there is to go by."""
+
+    name: str
+    """`volume-<id>`: of the volume, and of its first file."""
+    info: Mapping[str, str]
+    """Cinder's `.info`; empty where there is none."""
+    headers: Mapping[str, Header | None]
+    """By bare name, of every file of the chain from the active one down; None of the first file:
+    it may be raw, and is not looked into."""
+    metadata: Mapping[str, str]
+    """The volume's admin metadata."""
+    attached: tuple[str, ...] = ()
+    """Formats in the connection_info of its attachments: what Nova has started its guest with."""
+    encrypted: bool = False
+    guest: str | None = None
+    """Format of `volume-<id>` in a running guest, where somebody has asked."""
+
+
+def active_file(known: Known) -> str:
+    """The file that is written to."""
+    return known.info.get(ACTIVE, known.name)
+
+
+def statements(known: Known) -> list[Statement]:
+    """
+    What is stated of every file of the chain, active one first.
+
+    Raises:
+        ChainBroken: A file is missing, or the headers lead elsewhere.
+    """
+    found: list[Statement] = []
+    file: str | None = active_file(known)
+    above: Header | None = None
+    seen: set[str] = set()
+    while file is not None:
+        if file in seen or len(seen) > _MOST:
+            raise ChainBroken(known.name, f"{file} is its own backing file")
+        if file not in known.headers:
+            raise ChainBroken(known.name, f"{file} is named as part of it, and is not there")
+        seen.add(file)
+        header = known.headers[file]
+        below = None if header is None or header.backing_file is None else header.backing_file
+        below = None if below is None else below.rpartition("/")[2]
+        first = file == known.name
+        stated, witness, detail = (
+            _first(known, above) if first else (Format.QCOW2, Witness.NAME, "")
+        )
+        found.append(
+            Statement(
+                file=file,
+                format=stated,
+                base=first,
+                backing=below if not first or stated is Format.QCOW2 else None,
+                place=Place.CHAIN,
+                size=None if header is None else header.virtual_size,
+                encrypted=known.encrypted,
+                witness=witness,
+                detail=detail,
+            )
+        )
+        above = header
+        file = None if first else below
+    return found
+
+
+def _first(known: Known, above: Header | None) -> tuple[Format | None, Witness, str]:
+    """The format of `volume-<id>`, from those who can have known it."""
+    if known.guest is not None:
+        return _format(known.guest), Witness.GUEST, "it runs as this"
+    said: dict[str, str] = {}
+    if above is None:
+        if "format" in known.metadata:
+            said["format"] = known.metadata["format"]
+        else:
+            said |= {f"attachment {n}": one for n, one in enumerate(known.attached, 1)}
+    else:
+        if "base_format" in known.metadata:
+            said["base_format"] = known.metadata["base_format"]
+        if above.backing_format is not None:
+            said["the header above"] = above.backing_format
+    detail = ", ".join(f"{who} says {what}" for who, what in said.items()) or "nobody states it"
+    formats = set(said.values())
+    if len(formats) != 1:
+        return None, Witness.METADATA, detail
+    return _format(formats.pop()), Witness.METADATA, detail
+
+
+def _format(word: str) -> Format | None:
+    try:
+        return Format(word)
+    except ValueError:
+        return None

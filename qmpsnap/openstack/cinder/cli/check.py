@@ -1,0 +1,165 @@
+"""`cinder check`: what of the volume side is not as it should be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from qmpsnap.cli.command import Command
+from qmpsnap.cli.findings import FINDINGS
+from qmpsnap.cli.output import rows_option, show
+from qmpsnap.cli.tables import Table
+from qmpsnap.errors import QmpsnapError
+from qmpsnap.openstack.cinder.cli.deployment import Deployment, config_option
+
+if TYPE_CHECKING:
+    from qmpsnap.ledger.ledger import Ledger
+
+LONG: Final = timedelta(hours=2)
+"""An operation that is open for longer: stock waits as long for a merge."""
+_EXTENSION: Final = "qmpsnap.openstack.cinder.Extension"
+_STANDARD: Final = "cinder.api.contrib.standard_extensions"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that is not as it should be, and the way out."""
+
+    kind: str
+    about: str
+    message: str
+    remedy: str
+
+
+@click.command("check", cls=Command, examples=("cinder check", "cinder check -o json"))
+@config_option
+@rows_option
+def check(config_files: tuple[str, ...], output: str) -> None:
+    """
+    Look for what is not as it should be; exit code 3 when there is something.
+
+    Whether the extension and the drivers are configured and have started; whether every volume is
+    known, with the format of every file; reports of compute that contradict the ledger; operations
+    that are open for hours. An extension that does not load is only a warning in Cinder's own log.
+    """
+    deployment = Deployment(config_files)
+    found = [*_configured(deployment)]
+    try:
+        store = deployment.store()
+        with store.reading() as ledger:
+            found += [*_started(ledger, deployment), *_known(ledger, deployment), *_open(ledger)]
+    except QmpsnapError as error:
+        found.append(Problem("no-ledger", "ledger", str(error), error.way_out))
+    document = {"schema": "qmpsnap.cinder-check/1", "findings": [asdict(one) for one in found]}
+    show(document, output, lambda _: _view(found))
+    if found:
+        click.get_current_context().exit(FINDINGS)
+
+
+def _view(found: list[Problem]) -> Iterator[str | Table]:
+    if not found:
+        yield "nothing found"
+        return
+    yield Table(("FINDING", "ABOUT", "WHAT"), [(x.kind, x.about, x.message) for x in found])
+    for remedy in dict.fromkeys(one.remedy for one in found):
+        yield f"-> {remedy}"
+
+
+def _configured(deployment: Deployment) -> Iterator[Problem]:
+    loaded = deployment.extensions
+    ours = [one for one in deployment.backends if one.is_ours]
+    if ours and _EXTENSION not in loaded:
+        yield Problem(
+            "no-extension", "cinder.conf",
+            "the API does not load the extension: compute's formats are not heard, and inferred",
+            f"osapi_volume_extension = {_EXTENSION}, behind {_STANDARD}",
+        )  # fmt: skip
+    elif _EXTENSION in loaded and _STANDARD in loaded[loaded.index(_EXTENSION) :]:
+        yield Problem(
+            "extension-order", "cinder.conf", "standard_extensions come last, and take over again",
+            f"name {_STANDARD} first",
+        )  # fmt: skip
+    for one in deployment.backends:
+        if not one.is_ours:
+            yield Problem(
+                "stock-driver", one.name, f"its driver is {one.driver}, which probes formats",
+                f"volume_driver = qmpsnap.openstack.cinder.{one.driver.rpartition('.')[2]}",
+            )  # fmt: skip
+
+
+def _started(ledger: Ledger, deployment: Deployment) -> Iterator[Problem]:
+    there = ledger.presences()
+    if not any(one.kind == "api" for one in there):
+        yield Problem(
+            "api-not-seen", "cinder-api", "no API with the extension has ever started",
+            "restart cinder-api, and look for `Failed to load extension` in its log",
+        )  # fmt: skip
+    volumes = {one.host for one in there if one.kind == "volume"}
+    for backend in deployment.backends:
+        if backend.is_ours and backend.host not in volumes:
+            yield Problem(
+                "volume-not-seen", backend.name, "its service has never started with our driver",
+                "restart cinder-volume, and look for errors of its driver in its log",
+            )  # fmt: skip
+    versions = {one.version for one in there}
+    if len(versions) > 1:
+        yield Problem(
+            "versions", "services", f"they run different versions: {', '.join(sorted(versions))}",
+            "finish the upgrade; what has not been restarted runs the old one",
+        )  # fmt: skip
+
+
+def _known(ledger: Ledger, deployment: Deployment) -> Iterator[Problem]:
+    files = ledger.files()
+    known = {one.volume for one in files}
+    missing = [
+        row.id
+        for backend in deployment.backends
+        for row in deployment.volumes(backend)
+        if row.share and row.key not in known
+    ]
+    if missing:
+        some = ", ".join(missing[:3]) + (" …" if len(missing) > 3 else "")
+        yield Problem(
+            "not-imported", f"{len(missing)} volumes", f"the ledger does not know {some}",
+            "qmpsnap cinder import",
+        )  # fmt: skip
+    for file in files:
+        if file.format is None:
+            yield Problem(
+                "unknown-format", file.volume, f"{file.file}: {file.detail}",
+                f"qmpsnap ledger set {file.volume} {file.file} FORMAT",
+            )  # fmt: skip
+        if file.place.value == "unsure":
+            yield Problem(
+                "unsure", file.volume, f"whether a guest writes to {file.file} is not known",
+                "`qmpsnap chain` on its compute host tells; then `qmpsnap ledger set`",
+            )  # fmt: skip
+    for one in ledger.differences():
+        kind = "raw-became-qcow2" if one.is_alarm else "contradiction"
+        yield Problem(
+            kind, one.known.volume,
+            f"{one.said.file} is {one.known.format}, and {one.said.witness} said {one.said.format}",
+            f"qmpsnap ledger history {one.known.volume}",
+        )  # fmt: skip
+
+
+def _open(ledger: Ledger) -> Iterator[Problem]:
+    now = datetime.now(UTC)
+    for one in ledger.open_operations():
+        if now - one.begun > LONG:
+            yield Problem(
+                "open-operation", one.volume,
+                f"the {one.kind} of snapshot {one.snapshot} is open since {one.begun:%F %R}Z",
+                f"is compute at work on it? If not: qmpsnap ledger settle {one.token}",
+            )  # fmt: skip
+    for refused in ledger.refusals():
+        yield Problem(
+            "refused-updates", refused.snapshot,
+            f"{refused.times} times {refused.reason}, last {refused.last:%F %R}Z: {refused.detail}",
+            "somebody sent updates that do not belong to an operation; see Cinder's log",
+        )  # fmt: skip

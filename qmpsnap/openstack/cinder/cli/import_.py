@@ -1,0 +1,250 @@
+"""`cinder import`: existing volumes into the ledger, before the driver is switched."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from qmpsnap.cli.command import Command
+from qmpsnap.cli.findings import FINDINGS
+from qmpsnap.cli.output import rows_option, say, show
+from qmpsnap.cli.tables import Table
+from qmpsnap.errors import QmpsnapError, Refused
+from qmpsnap.openstack.cinder import adopt
+from qmpsnap.openstack.cinder.cli.deployment import (
+    Backend,
+    Deployment,
+    Row,
+    config_option,
+    folder_of,
+)
+
+if TYPE_CHECKING:
+    from qmpsnap.formats.qcow2 import Header
+    from qmpsnap.ledger.ledger import Ledger
+    from qmpsnap.ledger.store import Store
+
+EVERY: Final = 250
+"""Volumes between two lines of progress in a pipe."""
+
+
+class NotAChain(Refused):
+    """A file is not what `qmpsnap chain -o json` prints."""
+
+    msg = "{self.path} is not what `qmpsnap chain GUEST -o json` prints: {self.reason}"
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What became of one volume."""
+
+    volume: str
+    result: str
+    """`known` (before), `imported`, `unknown` (a format is), `failed`."""
+    detail: str = ""
+
+
+@click.command(
+    "import", cls=Command, examples=("cinder import", "cinder import --chain web1.json -o json")
+)
+@click.option("--backend", "names", multiple=True, metavar="NAME", help="Only this back end.")
+@click.option(
+    "--chain",
+    "chains",
+    multiple=True,
+    metavar="FILE",
+    type=click.Path(dir_okay=False),
+    help="What `qmpsnap chain GUEST -o json` printed on a compute host: a running guest knows.",
+)
+@click.option(
+    "--again",
+    is_flag=True,
+    help="Also volumes whose files are others than the ledger knows: stock drivers were at work.",
+)
+@config_option
+@rows_option
+def import_(
+    names: tuple[str, ...],
+    chains: tuple[str, ...],
+    again: bool,
+    config_files: tuple[str, ...],
+    output: str,
+) -> None:
+    """
+    Take the volumes of a share over into the ledger. Reads files, changes none.
+
+    Formats come from running guests (--chain), Cinder's `format` and `base_format`, what Nova was
+    told, `.info`, and the headers of overlays. What nobody states, or two state differently, is
+    `unknown`, and exit code 3 tells of it: its volumes are listed with who says what; `qmpsnap
+    ledger set` settles them. Raw files are not looked into.
+
+    Each volume is a transaction of its own: an interrupted import is just run again. Run it before
+    the driver is switched; volumes that come in between are taken over when they are first used.
+    """
+    deployment = Deployment(config_files)
+    store = deployment.store(make=True)
+    guests = formats_in(chains)
+    found: list[Taken] = []
+    for backend in deployment.backends:
+        if not names or backend.name in names:
+            found += _with_progress(
+                taken(deployment, store, backend, guests, again=again), backend.name
+            )
+    counts = {word: sum(one.result == word for one in found) for word in _WORDS}
+    left = [one for one in found if one.result in ("unknown", "failed")]
+    document = {
+        "schema": "qmpsnap.cinder-import/1",
+        "counts": counts,
+        "volumes": [vars_of(one) for one in left],
+    }
+    show(document, output, lambda _: _view(counts, left))
+    if left:
+        click.get_current_context().exit(FINDINGS)
+
+
+_WORDS = ("known", "imported", "unknown", "failed")
+
+
+def vars_of(one: Taken) -> dict[str, str]:
+    """A row of the result."""
+    return {"volume": one.volume, "result": one.result, "detail": one.detail}
+
+
+def _view(counts: Mapping[str, int], left: list[Taken]) -> Iterator[str | Table]:
+    if left:
+        rows = [(one.volume, one.result, one.detail) for one in left]
+        yield Table(("VOLUME", "RESULT", "WHY"), rows)
+        yield "settle what is unknown: qmpsnap ledger set VOLUME FILE FORMAT"
+    yield ", ".join(f"{number} {word}" for word, number in counts.items())
+
+
+def _with_progress(volumes: Iterator[Taken], name: str) -> Iterator[Taken]:
+    """Tell how far it is, on stderr: a bar on a terminal, a line now and then in a pipe."""
+    if not sys.stderr.isatty():
+        for number, one in enumerate(volumes, 1):
+            if number % EVERY == 0:
+                say(f"{name}: {number} volumes")
+            yield one
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(name, total=None)
+        for one in volumes:
+            bar.advance(task)
+            yield one
+
+
+def taken(
+    deployment: Deployment,
+    store: Store,
+    backend: Backend,
+    guests: Mapping[str, str],
+    *,
+    again: bool = False,
+) -> Iterator[Taken]:
+    """Take over every volume of a back end that the ledger does not know, or knows otherwise."""
+    with store.reading() as ledger:
+        known: dict[str, set[str]] = {}
+        formats: dict[str, str] = {}
+        for one in ledger.files():
+            known.setdefault(one.volume, set()).add(one.file)
+            if one.format is not None:
+                formats[one.file] = one.format.value
+    for row in deployment.volumes(backend):
+        if not row.share:
+            continue
+        if row.key not in known:
+            yield _take(store, backend, row, guests, set())
+        elif again:
+            yield _take(store, backend, row, {**formats, **guests}, known[row.key])
+        else:
+            yield Taken(row.id, "known")
+
+
+def _take(
+    store: Store, backend: Backend, row: Row, guests: Mapping[str, str], known: set[str]
+) -> Taken:
+    try:
+        stated = adopt.statements(known_of(folder_of(backend, row.share), row, guests))
+        if known and {one.file for one in stated} == known:
+            return Taken(row.id, "known")
+
+        def work(ledger: Ledger) -> None:
+            if known:
+                ledger.forget(row.key)
+            ledger.state(row.key, stated)
+
+        store.run(work)
+    except (QmpsnapError, OSError, ValueError) as error:
+        return Taken(row.id, "failed", str(error))
+    unknown = [f"{one.file}: {one.detail}" for one in stated if one.format is None]
+    return Taken(row.id, "unknown", "; ".join(unknown)) if unknown else Taken(row.id, "imported")
+
+
+def known_of(folder: str, row: Row, guests: Mapping[str, str]) -> adopt.Known:
+    """
+    Gather what there is to go by of one volume.
+
+    Raises:
+        OSError: Its files cannot be read.
+        BadHeader: An overlay is not qcow2.
+        ValueError: Its `.info` is not JSON.
+    """
+    from qmpsnap.guests.files.header import read_header
+
+    info: dict[str, str] = {}
+    path = os.path.join(folder, f"{row.name}.info")
+    if os.path.exists(path):
+        with open(path, encoding="utf-8") as file:
+            info = json.load(file)
+    file_name: str | None = info.get(adopt.ACTIVE, row.name)
+    headers: dict[str, Header | None] = {}
+    while file_name is not None and file_name not in headers:
+        path = os.path.join(folder, file_name)
+        if not os.path.exists(path):
+            break
+        header = None if file_name == row.name else read_header(path)
+        headers[file_name] = header
+        below = None if header is None else header.backing_file
+        file_name = None if below is None else os.path.basename(below)
+    return adopt.Known(
+        name=row.name,
+        info=info,
+        headers=headers,
+        metadata=row.metadata,
+        attached=row.attached,
+        encrypted=row.encrypted,
+        guest=guests.get(row.name),
+    )
+
+
+def formats_in(paths: tuple[str, ...]) -> dict[str, str]:
+    """
+    Formats of files by bare name, as running guests have them open.
+
+    Raises:
+        NotAChain: A file holds something else.
+    """
+    found: dict[str, str] = {}
+    for path in paths:
+        try:
+            with open(path, encoding="utf-8") as file:
+                document = json.load(file)
+            for disk in document["disks"]:
+                for layer in disk["layers"]:
+                    if layer["format"] is not None and layer["verdict"] in ("exact", "agreed"):
+                        found[layer["file"]] = layer["format"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise NotAChain(path, repr(error)) from error
+    return found

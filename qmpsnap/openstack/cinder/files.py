@@ -1,0 +1,316 @@
+"""The part of a driver that reads and makes files: each with its format, none looked into for it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from cinder import exception
+from oslo_utils import imageutils
+
+from qmpsnap.formats.qcow2 import Header
+from qmpsnap.guests.files.header import read_header
+from qmpsnap.ledger.chain import Chain
+from qmpsnap.ledger.values import File, Format, Place, Statement, Witness
+from qmpsnap.openstack.cinder import adopt, info
+from qmpsnap.openstack.cinder.books import Books
+from qmpsnap.openstack.cinder.family import Family
+from qmpsnap.openstack.cinder.names import id_in, ledger_id
+from qmpsnap.openstack.cinder.reading import FileUnusable, describe
+
+log = logging.getLogger(__name__)
+GIB: Final = 1 << 30
+_OWN: Final = r"({basedir}/[0-9a-f]+/)?{volume}(.(tmp-snap-)?[0-9a-f-]+)?{extensions}$"
+"""Backing files that a volume may have. Source: cinder/volume/drivers/remotefs.py,
+_qemu_img_info_base (OSSA-2014-033)."""
+
+
+class Files(Family):  # type: ignore[misc]
+    """
+    Reads and makes a volume's files, by the formats of the ledger.
+
+    Before `do_setup` there is no ledger (`_books` is None), and each method is its parent's: so it
+    is in upstream's unit tests, and never in a service, whose manager begins with `do_setup`.
+    """
+
+    _books: Books | None = None
+
+    def do_setup(self: Any, context: Any) -> None:
+        """Set the driver up, and from now on keep the ledger."""
+        super().do_setup(context)
+        self._books = Books()
+
+    def _qemu_img_info_base(
+        self: Any,
+        path: str,
+        volume_name: str,
+        basedir: str,
+        ext_bf_template: Any = None,
+        force_share: bool = False,
+        run_as_root: bool = False,
+        img_format: str | None = None,
+    ) -> Any:
+        if self._books is None:
+            return super()._qemu_img_info_base(
+                path, volume_name, basedir, ext_bf_template, force_share, run_as_root, img_format
+            )
+        stated = self._stated(path, volume_name)
+        as_root = run_as_root or self._execute_as_root
+        found = describe(path, stated, run=self._execute, as_root=as_root)
+        backing = found.get("backing-filename")
+        if backing is not None:
+            extensions = "|".join(self._VALID_IMAGE_EXTENSIONS)
+            own = _OWN if ext_bf_template is None else ext_bf_template.template
+            extensions = rf"(\.({extensions}))?" if extensions else ""
+            if ext_bf_template is None:
+                pattern = own.format(basedir=basedir, volume=volume_name, extensions=extensions)
+            else:
+                pattern = ext_bf_template.substitute(
+                    basedir=basedir, volname=volume_name, valid_ext=extensions
+                )
+            if not re.match(pattern, backing, re.IGNORECASE):
+                raise exception.RemoteFSInvalidBackingFile(path=path, backing_file=backing)
+        answer = imageutils.QemuImgInfo(json.dumps(found), format="json")
+        answer.image = os.path.basename(path)
+        answer.backing_file = None if backing is None else os.path.basename(backing)
+        return answer
+
+    def _stated(self: Any, path: str, volume_name: str) -> str:
+        """
+        The format of a file, in qemu-img's words.
+
+        Raises:
+            FormatUnknown: Nobody states it.
+        """
+        name = os.path.basename(path)
+        volume = id_in(volume_name)
+        if volume is None or name.startswith(volume_name + "."):
+            return "qcow2"  # whatever is put on a RemoteFS volume is
+        return str(self._books.stated(volume, name))
+
+    def _adopted(self: Any, volume: Any) -> Chain[File]:
+        """
+        The chain of a volume; taken over first, where the ledger does not know it yet.
+
+        Raises:
+            ChainUnknown, FormatUnknown, ChainBroken: It has none that can be worked with.
+        """
+        key = ledger_id(volume)
+        if not self._books.knows(key):
+            found = adopt.statements(self._known(volume))
+            doubted = self._books.run(lambda ledger: ledger.state(key, found))
+            log.info("took volume %s over into the ledger: %s", key, _told(found))
+            for one in doubted:
+                log.warning("not believed: %s of volume %s", one, key)
+        chain: Chain[File] = self._books.chain(key)
+        active = self.get_active_image_from_info(volume)
+        if active != chain.active.file:
+            reason = f".info says that {active} is active, the ledger {chain.active.file}"
+            raise adopt.ChainBroken(volume.name, reason)
+        return chain
+
+    def _known(self: Any, volume: Any) -> adopt.Known:
+        """Gather what there is to go by of a volume that the ledger does not know."""
+        folder = self._local_volume_dir(volume)
+        content = self._read_info_file(self._local_path_volume_info(volume), empty_if_missing=True)
+        file: str | None = content.get(adopt.ACTIVE, volume.name)
+        headers: dict[str, Header | None] = {}
+        while file is not None and file not in headers:
+            if not os.path.exists(os.path.join(folder, file)):
+                break
+            header = None if file == volume.name else self._header(os.path.join(folder, file))
+            headers[file] = header
+            below = None if header is None else header.backing_file
+            file = None if below is None else os.path.basename(below)
+        attached = [dict(one.connection_info or {}) for one in volume.volume_attachment or ()]
+        return adopt.Known(
+            name=volume.name,
+            info=content,
+            headers=headers,
+            metadata=self._admin_metadata(volume),
+            attached=tuple(one["format"] for one in attached if "format" in one),
+            encrypted=volume.encryption_key_id is not None,
+        )
+
+    def _header(self: Any, path: str) -> Header:
+        """The header of a file that is stated to be qcow2."""
+        try:
+            return read_header(path)
+        except PermissionError:
+            found = describe(path, "qcow2", run=self._execute, as_root=self._execute_as_root)
+            return Header(
+                version=3,
+                virtual_size=found["virtual-size"],
+                backing_file=found.get("backing-filename"),
+                backing_format=found.get("backing-filename-format"),
+            )
+
+    def _admin_metadata(self: Any, volume: Any) -> dict[str, str]:
+        with volume.obj_as_admin():
+            return dict(volume.admin_metadata or {})
+
+    def _made(self: Any, volume: Any, format_: str) -> None:
+        """State that `volume-<id>` has been made, alone and with this format, and tell Cinder."""
+        statement = Statement(
+            file=volume.name,
+            format=Format(format_),
+            base=True,
+            backing=None,
+            place=Place.CHAIN,
+            size=volume.size * GIB,
+            encrypted=getattr(volume, "encryption_key_id", None) is not None,
+            witness=Witness.MADE,
+            detail="created",
+        )
+        key = ledger_id(volume)
+        self._books.run(lambda ledger: ledger.state(key, [statement]))
+
+    def _follow_metadata(self: Any, volume: Any) -> None:
+        """Have Cinder's own rows say what the ledger says: for Nova, and for the way back."""
+        chain: Chain[File] = self._books.chain(ledger_id(volume))
+        active, first = chain.active.format, chain.layers[-1].format
+        with volume.obj_as_admin():
+            metadata = volume.admin_metadata
+            wanted = {"format": str(active)}
+            if len(chain.layers) > 1 or "base_format" in metadata:
+                wanted["base_format"] = str(first)
+            if any(metadata.get(key) != value for key, value in wanted.items()):
+                metadata.update(wanted)
+                volume.save()
+
+    def _write_info_file(self: Any, info_path: str, snap_info: dict[str, str]) -> None:
+        if self._books is None or "active" not in snap_info:
+            super()._write_info_file(info_path, snap_info)
+            return
+        secure = self.configuration.nas_secure_file_permissions == "true"
+        info.write(
+            info_path,
+            snap_info,
+            run=self._execute,
+            as_root=self._execute_as_root,
+            permissions="660" if secure else "ugo+rw",
+        )
+
+    def _do_create_snapshot(
+        self: Any, snapshot: Any, backing_filename: str, new_snap_path: str
+    ) -> None:
+        """Make an overlay whose header has the format of the ledger; nothing else is opened."""
+        if self._books is None or snapshot.volume.encryption_key_id is not None:
+            super()._do_create_snapshot(snapshot, backing_filename, new_snap_path)
+            return
+        volume = snapshot.volume
+        folder = self._local_volume_dir(volume)
+        backing = os.path.join(folder, backing_filename)
+        stated = self._stated(backing, volume.name)
+        seen = describe(backing, stated, run=self._execute, as_root=self._execute_as_root)
+        self._run_qemu_img(
+            "create", "-q", "-f", "qcow2", "-u", "-b", backing_filename, "-F", stated,
+            new_snap_path, str(seen["virtual-size"]), folder=folder,
+        )  # fmt: skip
+        self._set_permissions(new_snap_path)
+        if self.secure_file_operations_enabled():
+            command = ["chown", f"--reference={backing}", new_snap_path]
+            self._execute(*command, run_as_root=self._execute_as_root)
+
+    def _run_qemu_img(self: Any, *arguments: str, folder: str) -> None:
+        """
+        Run qemu-img in a folder of volumes: as root only where this process may not write there.
+
+        Each rootwrap is a Python that has to start, half of what an operation costs.
+        """
+        open_to_all = self.configuration.nas_secure_file_permissions != "true"
+        as_root = self._execute_as_root and not (open_to_all and os.access(folder, os.W_OK))
+        self._execute("qemu-img", *arguments, run_as_root=as_root)
+
+    def _set_permissions(self: Any, path: str) -> None:
+        if os.stat(path).st_uid == os.geteuid():
+            secure = self.configuration.nas_secure_file_permissions == "true"
+            os.chmod(path, 0o660 if secure else 0o666)
+        else:
+            self._set_rw_permissions(path)
+
+    def _img_commit(
+        self: Any,
+        path: str,
+        passphrase_file: str | None = None,
+        backing_file: str | None = None,
+    ) -> None:
+        """Commit a qcow2 file into its backing file. It is not removed here: it is held still."""
+        if self._books is None:
+            super()._img_commit(path, passphrase_file, backing_file)
+            return
+        if passphrase_file is None:
+            command = ["qemu-img", "commit", "-q", "-f", "qcow2", "-d", path]
+        else:
+            command = [
+                "qemu-img", "commit", "--object",
+                f"secret,id=s0,format=raw,file={passphrase_file}", "--image-opts", "-d",
+                f"driver=qcow2,file.filename={path},encrypt.format=luks,encrypt.key-secret=s0,"
+                f"backing.driver=qcow2,backing.file.filename={backing_file},"
+                "backing.encrypt.key-secret=s0",
+            ]  # fmt: skip
+        self._execute(*command, run_as_root=self._execute_as_root)
+
+    def _rebase_img(
+        self: Any,
+        image: str,
+        backing_file: str,
+        volume_format: str,
+        passphrase_file: str | None = None,
+    ) -> None:
+        if self._books is None or passphrase_file is not None:
+            super()._rebase_img(image, backing_file, volume_format, passphrase_file)
+            return
+        self._execute(
+            "qemu-img", "rebase", "-q", "-u", "-f", "qcow2", "-b", backing_file,
+            "-F", volume_format, image, run_as_root=self._execute_as_root,
+        )  # fmt: skip
+
+    def _mend_headers(self: Any, volume: Any, chain: Chain[File]) -> None:
+        """
+        Have each header name the format that the ledger has, before qemu-img opens by it.
+
+        Stock Cinder wrote into them what it had found in the bytes. Only of a volume that nobody
+        has open; of a guest that runs, its compute host corrects them.
+
+        Raises:
+            ChainBroken: A header names another file than the ledger.
+        """
+        folder = self._local_volume_dir(volume)
+        for layer in chain.layers:
+            if layer.format is not Format.QCOW2 or layer.backing is None:
+                continue
+            path = os.path.join(folder, layer.file)
+            header = self._header(path)
+            if header.data_file is not None:
+                raise FileUnusable(path, "qcow2", "its header names a data file")
+            below = chain.layer(layer.backing)
+            if (
+                header.backing_file is None
+                or os.path.basename(header.backing_file) != layer.backing
+            ):
+                reason = f"{layer.file} lies on {header.backing_file}, not on {layer.backing}"
+                raise adopt.ChainBroken(volume.name, reason)
+            if below is not None and header.backing_format != below.format:
+                log.warning(
+                    "%s says that %s is %s; it is %s: mended",
+                    layer.file, layer.backing, header.backing_format, below.format,
+                )  # fmt: skip
+                self._rebase_img(path, header.backing_file, str(below.format))
+
+    @contextmanager
+    def _convertible(self: Any, volume: Any) -> Iterator[Chain[File]]:
+        """The chain of a volume, its headers in order, for a qemu-img that follows them."""
+        chain = self._adopted(volume)
+        if not self._is_volume_attached(volume):
+            self._mend_headers(volume, chain)
+        yield chain
+
+
+def _told(found: list[Statement]) -> str:
+    return ", ".join(f"{one.file} is {one.format} ({one.witness})" for one in found)

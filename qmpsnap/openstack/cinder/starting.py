@@ -1,0 +1,201 @@
+"""
+The part of a driver that settles what a crash has left, and takes answers that come late.
+
+Before Cinder's own clean-up, which sets every snapshot that is `creating` to `error` whatever the
+guest does by then. What compute has not answered yet is looked at again while the service runs.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Final
+
+from cinder import context as cinder_context
+from cinder import coordination, exception, objects
+from cinder.volume import rpcapi
+
+from qmpsnap.ledger.machine import Next, State, after_a_restart
+from qmpsnap.ledger.values import Kind, Operation, Place
+from qmpsnap.openstack.cinder.books import Books, own_version
+from qmpsnap.openstack.cinder.bus import Alarm
+from qmpsnap.openstack.cinder.family import Family
+from qmpsnap.openstack.cinder.names import ledger_id
+from qmpsnap.openstack.cinder.waiting import LIMIT_S
+
+log = logging.getLogger(__name__)
+LOOK_S: Final = 5.0
+"""How often operations are looked at that nobody in this process works on."""
+ASK_S: Final = 30.0
+"""How often the deletion of a snapshot is asked for again that a crash has interrupted."""
+
+
+class Starting(Family):  # type: ignore[misc]
+    """Settles open operations: at the start, and whenever compute answers late."""
+
+    _books: Books | None
+
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._alarm = Alarm()
+        self._working: set[str] = set()
+        self._asked: dict[str, float] = {}
+        self._left: set[str] = set()
+        """Snapshots of which only Cinder's own part of a deletion is left to do."""
+        self._thread: threading.Thread | None = None
+
+    def set_initialized(self: Any) -> None:
+        """Settle what a crash has left, before the manager's clean-up begins."""
+        if self._books is not None:
+            try:
+                self._ensure_shares_mounted()
+                self._announce()
+                self._settle()
+                self._settle_rows()
+                self._alarm.listen(self.host)
+            except Exception:
+                # An API may serve other back ends, and this one can still do without snapshots.
+                log.exception("the ledger could not be settled: `qmpsnap cinder check`")
+            self._look_out()
+        super().set_initialized()
+
+    def _announce(self: Any) -> None:
+        self._books.run(lambda ledger: ledger.present("volume", self.host or "", own_version()))
+
+    def _settle_rows(self: Any) -> None:
+        """Have rows follow where the driver had done its part, and the manager not yet its own."""
+        admin = cinder_context.get_admin_context()
+        for status, state in (("creating", State.AVAILABLE), ("deleting", State.DELETED)):
+            # Cinder's own filter by host finds none of them (29.0.0) when a status is given too.
+            for row in objects.SnapshotList.get_all(admin, {"status": status}):
+                standing = self._books.standing(row.id)
+                mine = (row.volume.host or "").split("#")[0] == self.host
+                if standing is None or standing.state is not state or not mine:
+                    continue
+                if state is State.DELETED:
+                    self._left.add(row.id)
+                    for file in self._left_files(ledger_id(row.volume)):
+                        self._remove(row.volume, file)
+                    continue
+                row.status, row.progress = "available", "100%"
+                row.save()
+
+    def _left_files(self: Any, key: str) -> list[str]:
+        """What has left a volume's chain, and was not removed for a crash."""
+        files = self._books.look(lambda ledger: ledger.files(key))
+        return [one.file for one in files if one.place is Place.LEFT]
+
+    @contextmanager
+    def _at_work(self: Any, operation: Operation) -> Iterator[None]:
+        self._working.add(operation.token)
+        try:
+            yield
+        finally:
+            self._working.discard(operation.token)
+
+    def _warn_without_extension(self: Any) -> None:
+        """An extension that does not load is only a warning in Cinder's log, once."""
+        found = self._books.look(lambda ledger: ledger.presences())
+        if not any(one.kind == "api" for one in found):
+            log.warning(
+                "no API has loaded qmpsnap.openstack.cinder.Extension: compute's formats cannot "
+                "be heard, and are inferred (`qmpsnap cinder check`)"
+            )
+
+    def _look_out(self: Any) -> None:
+        """Start to look after what nobody in this process waits for; once."""
+        if self._thread is None:
+            self._thread = threading.Thread(
+                target=self._keep_looking, name="qmpsnap-ledger", daemon=True
+            )
+            self._thread.start()
+
+    def _keep_looking(self: Any) -> None:
+        while True:
+            self._alarm.any.wait(LOOK_S)
+            self._alarm.any.clear()
+            try:
+                self._settle()
+            except Exception:
+                log.exception("cannot look after open operations; again in %g s", LOOK_S)
+                time.sleep(LOOK_S)
+
+    def _settle(self: Any) -> None:
+        """Settle every operation of this back end that nobody here works on."""
+        host = self.host or ""
+        admin = cinder_context.get_admin_context()
+        for one in [*self._left] if self.initialized else ():
+            self._left.discard(one)
+            with suppress(exception.NotFound):
+                rpcapi.VolumeAPI().delete_snapshot(admin, objects.Snapshot.get_by_id(admin, one))
+        for operation in self._books.look(lambda ledger: ledger.open_operations(host=host)):
+            if operation.token in self._working:
+                continue
+            try:
+                self._settle_one(admin, operation)
+            except exception.NotFound as error:
+                log.warning("operation %s: %s", operation.token, error)
+            except Exception:
+                log.exception("operation %s is not settled", operation.token)
+
+    def _settle_one(self: Any, admin: Any, operation: Operation) -> None:
+        snapshot = objects.Snapshot.get_by_id(admin, operation.snapshot)
+        name = f"{self.driver_prefix}-{snapshot.volume.id}"
+
+        @coordination.synchronized(name)  # type: ignore[untyped-decorator]
+        def settle() -> None:
+            standing = self._books.standing(operation.snapshot)
+            if standing is None or standing.operation != operation.token:
+                return
+            what = after_a_restart(standing.state)
+            if what is Next.RECORD:
+                with self._at_work(operation):
+                    self._take_late(snapshot, operation)
+            elif what is Next.ROLL_BACK and operation.kind is Kind.CREATE:
+                self._roll_back(snapshot, operation)
+            elif what is Next.ASK_AGAIN and operation.kind is Kind.CREATE:
+                self._give_up_in_time(operation, standing.state)
+
+        settle()
+        if operation.kind is not Kind.CREATE:
+            self._ask_for_deletion(admin, snapshot, operation)
+
+    def _take_late(self: Any, snapshot: Any, operation: Operation) -> None:
+        """Compute has done it while nobody waited."""
+        if operation.kind in (Kind.COMMIT, Kind.PULL):
+            self._prove(snapshot.volume, operation)
+        self._conclude(snapshot, operation)
+        log.info("settled the %s of snapshot %s", operation.kind, snapshot.id)
+        if operation.kind is Kind.CREATE and snapshot.status in ("creating", "error"):
+            snapshot.status, snapshot.progress = "available", "100%"
+            snapshot.save()
+
+    def _roll_back(self: Any, snapshot: Any, operation: Operation) -> None:
+        """Compute was never asked, and nobody uses the file that was made."""
+        self._books.run(lambda ledger: ledger.fail(operation.token, "interrupted before it began"))
+        self._remove(snapshot.volume, str(operation.file))
+
+    def _give_up_in_time(self: Any, operation: Operation, state: State) -> None:
+        age = time.time() - operation.begun.timestamp()
+        if state is State.CREATING_AT_COMPUTE and age > LIMIT_S[Kind.CREATE]:
+            why = f"no answer in {age:.0f} s"
+            self._books.run(lambda ledger: ledger.give_up(operation.token, why))
+
+    def _ask_for_deletion(self: Any, admin: Any, snapshot: Any, operation: Operation) -> None:
+        """
+        Have this very service delete a snapshot whose deletion was interrupted.
+
+        Over the bus, so that its manager does its own part as well (quota, the row). It takes the
+        operation up where it stands.
+        """
+        snapshot.refresh()
+        if snapshot.status != "deleting" or not self.initialized:
+            return
+        if time.monotonic() - self._asked.get(operation.token, -ASK_S) < ASK_S:
+            return
+        self._asked[operation.token] = time.monotonic()
+        log.info("asking for the interrupted deletion of snapshot %s again", snapshot.id)
+        rpcapi.VolumeAPI().delete_snapshot(admin, snapshot)

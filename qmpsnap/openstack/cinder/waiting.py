@@ -1,0 +1,125 @@
+"""
+Waiting for compute's answer to one operation.
+
+The answer is an entry in the ledger that belongs to the operation's token, never a field of the
+snapshot's row: a `90%` that an earlier operation has left there ends no wait (and unlinks no file).
+The bus wakes; a slow poll finds what a lost message would have told, and an operator's hand.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import Any, Final
+
+from cinder import exception
+from cinder.db import api as db
+
+from qmpsnap.ledger.judge import Accepted
+from qmpsnap.ledger.ledger import Ledger
+from qmpsnap.ledger.machine import Control, State
+from qmpsnap.ledger.values import Kind, Operation, Update
+from qmpsnap.openstack.cinder.books import Books
+
+log = logging.getLogger(__name__)
+POLL_S: Final = 1.0
+"""Stock polls as often; with the extension this only finds what the bus has lost."""
+SLOWEST_S: Final = 10.0
+LIMIT_S: Final = {Kind.CREATE: 600.0, Kind.COMMIT: 7200.0, Kind.PULL: 7200.0}
+"""Stock's. Source: cinder/volume/drivers/remotefs.py, timeout in the two loops."""
+_COMPLETE: Final = (State.CREATING_COMPUTE_COMPLETE, State.DELETING_COMPUTE_COMPLETE)
+
+
+def wait(
+    books: Books,
+    context: Any,
+    operation: Operation,
+    event: threading.Event,
+    *,
+    limit_s: float | None = None,
+) -> None:
+    """
+    Wait until compute has done it.
+
+    Args:
+        books: The ledger.
+        context: Cinder's.
+        operation: Handed over.
+        event: Set by the bus when there may be news.
+        limit_s: Seconds; None: as stock waits.
+
+    Raises:
+        RemoteFSException: Compute could not do it, does not answer in time, or somebody else has
+            set the snapshot's status.
+        RemoteFSConcurrentRequest: It is to be deleted already.
+    """
+    limit = LIMIT_S[operation.kind] if limit_s is None else limit_s
+    deadline, pause = time.monotonic() + limit, POLL_S
+    while True:
+        event.clear()
+        standing = books.standing(operation.snapshot)
+        if standing is None or standing.operation != operation.token:
+            raise exception.RemoteFSException(f"the operation {operation.token} is another's")
+        if standing.state in _COMPLETE:
+            return
+        if standing.state.control is not Control.COMPUTE:
+            raise exception.RemoteFSException(
+                f"compute could not {operation.kind} for snapshot {operation.snapshot}: "
+                f"{standing.why or standing.state.word}"
+            )
+        if _look_at_row(books, context, operation) or event.is_set():
+            continue
+        if time.monotonic() > deadline:
+            books.run(lambda ledger: ledger.give_up(operation.token, f"no answer in {limit:g} s"))
+            raise exception.RemoteFSException(
+                f"compute has not answered within {limit:g} s on snapshot {operation.snapshot} "
+                f"(operation {operation.token}); an answer that comes later is still taken"
+            )
+        event.wait(pause)
+        pause = min(pause * 1.5, SLOWEST_S)
+
+
+def _look_at_row(books: Books, context: Any, operation: Operation) -> bool:
+    """
+    Take what an API without the extension has set, and end where somebody else set a status.
+
+    With the extension the answer stands in the ledger by the same transaction, and this finds
+    nothing that is new.
+
+    Returns:
+        Whether the ledger has news.
+    """
+    row = db.snapshot_get(context, operation.snapshot)
+    running = "creating" if operation.kind is Kind.CREATE else "deleting"
+    failed = "error" if operation.kind is Kind.CREATE else "error_deleting"
+    status, progress = row["status"], row["progress"]
+    if status == running and progress != "90%":
+        return False
+    if status in (running, failed):
+        update = Update(
+            volume=operation.volume,
+            snapshot=operation.snapshot,
+            status=status,
+            progress=progress,
+            is_service=True,
+            by="the snapshot's row: no extension, or an operator",
+        )
+        verdict = books.run(lambda ledger: _accept(ledger, update))
+        if not isinstance(verdict, Accepted):
+            log.info("the row of snapshot %s: %s", operation.snapshot, verdict)
+            return False
+        return True
+    standing = books.standing(operation.snapshot)
+    if standing is not None and standing.state.control is not Control.COMPUTE:
+        return True  # it has ended in the moment between
+    why = f"its status was set to {status!r}, while compute was at work"
+    books.run(lambda ledger: ledger.give_up(operation.token, why))
+    message = f"snapshot {operation.snapshot}: {why}"
+    if operation.kind is Kind.CREATE and status in ("deleting", "error_deleting"):
+        raise exception.RemoteFSConcurrentRequest(message)
+    raise exception.RemoteFSException(message)
+
+
+def _accept(ledger: Ledger, update: Update) -> object:
+    return ledger.accept(update)

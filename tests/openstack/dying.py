@@ -1,0 +1,77 @@
+"""
+Our NFS driver, dying at a point that a file names: as `kill -9` would hit it right there.
+
+The file `die-at` in the rig's folder holds the point; it is used up by the death.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from qmpsnap.openstack.cinder import bus, extension
+from qmpsnap.openstack.cinder.nfs import NfsDriver as Ours
+
+_wake = bus.wake
+
+
+def die_at(point: str) -> None:
+    """Die, if it is here that this is wanted."""
+    wanted = Path(os.environ["RIG"]) / "die-at"
+    if wanted.exists() and wanted.read_text() == point:
+        wanted.unlink()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def wake(*arguments: Any, **named: Any) -> None:
+    """The API has stored the answer, and the volume service does not hear of it."""
+    die_at("wake")
+    _wake(*arguments, **named)
+
+
+extension.bus.wake = wake  # type: ignore[attr-defined]
+
+
+class _Books:
+    """The driver's ledger, with deaths after its steps."""
+
+    def __init__(self, books: Any) -> None:
+        self._books = books
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._books, name)
+
+    def run(self, work: Callable[[Any], Any]) -> Any:
+        called: list[str] = []
+
+        class Seen:
+            def __init__(self, ledger: Any) -> None:
+                self._ledger = ledger
+
+            def __getattr__(self, name: str) -> Any:
+                called.append(name)
+                return getattr(self._ledger, name)
+
+        done = self._books.run(lambda ledger: work(Seen(ledger)))
+        for name in called:
+            die_at(
+                {"hand_over": "handed-over", "record": "recorded", "finish": "finished"}.get(
+                    name, name
+                )
+            )
+        return done
+
+
+class NfsDriver(Ours):
+    """Dies where it is told to."""
+
+    def do_setup(self, context: Any) -> None:
+        super().do_setup(context)
+        self._books = _Books(self._books)
+
+    def _write_info_file(self, info_path: str, snap_info: dict[str, str]) -> None:
+        super()._write_info_file(info_path, snap_info)
+        die_at("info")

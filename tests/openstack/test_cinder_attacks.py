@@ -1,0 +1,73 @@
+"""The guest writes an image header into its raw volume (D3): the volume stays what it is."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from inotify_simple import INotify, flags
+
+from tests.openstack.rig.guest import Guest
+from tests.openstack.rig.rig import Rig
+from tests.openstack.rig.waiting import read_until
+from tests.openstack.seen import check, formats, holds
+
+HEADERS = {
+    "plain": ["1G"],
+    "foreign backing": ["-u", "-b", "BAIT", "-F", "raw", "1G"],
+    "own-looking backing": ["-u", "-b", "OWN", "-F", "raw", "1G"],
+    "data file": ["-o", "data_file=BAIT,data_file_raw=on", "1G"],
+    "oversized": ["8T"],
+}
+
+
+def header(folder: Path, kind: str, bait: Path, volume: str) -> Path:
+    """The first bytes of such an image, as the guest has it."""
+    image = folder / f"{kind.replace(' ', '-')}.qcow2"
+    names = {"BAIT": str(bait), "OWN": f"volume-{volume}.abc"}
+    words = [names.get(one, one.replace("BAIT", str(bait))) for one in HEADERS[kind]]
+    options, size = words[:-1], words[-1]
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", *options, image, size], check=True)
+    with image.open("r+b") as file:
+        file.truncate(1 << 20)
+    return image
+
+
+@pytest.mark.parametrize("kind", HEADERS)
+def test_a_header_changes_nothing(our_cinder: Rig, tmp_path: Path, kind: str) -> None:
+    rig = our_cinder
+    volume = rig.create_volume()
+    guest = Guest(rig, volume)
+    guest.start()
+    bait = tmp_path / "bait"
+    bait.touch()
+    written = header(rig.folder, kind, bait, volume)
+    guest.io(f"write -s {written} 0 1M")
+    guest.io("write -P 5 1M 1M")
+    with INotify() as notify:
+        notify.add_watch(bait, flags.OPEN)
+        first, became, _ = rig.snapshot(volume)
+        assert became == "available"
+        check(rig, volume, [first, ""], guest)
+        guest.stop()
+        guest.start()
+        assert guest.reads(5, "1M", "1M")
+        second, became, _ = rig.snapshot(volume)
+        assert became == "available"
+        assert rig.delete(first)[0] is None
+        check(rig, volume, [second, ""], guest)
+        guest.detach()
+        clone = rig.create_volume(1, source_volid=volume)
+        assert formats(rig, clone) == {"": "raw"}
+        assert rig.delete(second)[0] is None
+        rig.volumes("POST", f"/volumes/{volume}/action", {"os-extend": {"new_size": 2}})
+        read_until(lambda: rig.status("volumes", volume), lambda it: it == "available")
+        check(rig, volume, [""])
+        for one in (volume, clone):
+            assert holds(rig, one, 5, "1M", "1M")
+            assert (rig.share / f"volume-{one}").read_bytes()[:4] == b"QFI\xfb"
+        again = Guest(rig, clone)
+        again.start()
+        again.close()
+        assert notify.read(timeout=0) == []

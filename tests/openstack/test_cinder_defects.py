@@ -1,0 +1,174 @@
+"""The defects of the unmodified pair (test_stock_defects.py), with our volume side."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from tests.openstack.rig.guest import Guest
+from tests.openstack.rig.rig import ApiError, Rig
+from tests.openstack.rig.waiting import read_until
+from tests.openstack.seen import check, formats, holds
+
+
+def reset(rig: Rig, snapshot: str) -> None:
+    body = {"os-reset_status": {"status": "error"}}
+    rig.volumes("POST", f"/snapshots/{snapshot}/action", body)
+
+
+def gone(guest: Guest) -> None:
+    """Off, and not known to libvirt: an online delete fails for it."""
+    guest.domain.destroy()
+    guest.domain.undefine()
+
+
+def test_a_stale_90_percent_ends_no_wait(our_cinder: Rig) -> None:
+    """D1: on the retry a stock Cinder unlinks the base before Nova has begun."""
+    rig = our_cinder
+    volume = rig.create_volume()
+    guest = Guest(rig, volume)
+    guest.start()
+    guest.io("write -P 7 0 1M")
+    snapshot, _, _ = rig.snapshot(volume)
+    gone(guest)
+    assert rig.delete(snapshot)[0] == "error_deleting"
+    assert rig.progress(snapshot)[1] == "90%"
+    guest.start()
+    reset(rig, snapshot)
+    rig.nova("POST", "delay", {"delete": 3})
+    try:
+        rig.volumes("DELETE", f"/snapshots/{snapshot}")
+        read_until(lambda: rig.progress(snapshot), lambda it: it == ("deleting", "0%"))
+        assert (rig.share / f"volume-{volume}").exists()
+        read_until(lambda: rig.status("snapshots", snapshot), lambda it: it is None)
+    finally:
+        rig.nova("POST", "delay", {"delete": 0})
+    check(rig, volume, [snapshot], guest)
+    assert guest.reads(7, "0", "1M")
+    guest.close()
+
+
+def test_a_job_that_was_aborted_is_not_done_whatever_compute_says(our_cinder: Rig) -> None:
+    """D2: stock Nova takes it for done, and a stock Cinder unlinks the guest's data."""
+    rig = our_cinder
+    volume = rig.create_volume()
+    guest = Guest(rig, volume)
+    guest.start()
+    guest.io("write -P 7 0 256M")
+    snapshot, _, _ = rig.snapshot(volume)
+    stop = threading.Event()
+
+    def abort() -> None:
+        while not guest.domain.blockJobInfo("vda", 0):
+            if stop.is_set():
+                return
+        guest.domain.blockJobAbort("vda", 0)
+
+    other = threading.Thread(target=abort)
+    other.start()
+    became, _ = rig.delete(snapshot)
+    stop.set()
+    other.join()
+    assert became == "error_deleting"
+    check(rig, volume, [snapshot, ""], guest)
+    reset(rig, snapshot)
+    assert rig.delete(snapshot)[0] is None
+    check(rig, volume, [snapshot], guest)
+    guest.stop()
+    guest.start()
+    assert guest.reads(7, "0", "256M")
+    guest.close()
+
+
+def test_a_volume_without_a_format_row_is_taken_over(our_cinder: Rig) -> None:
+    """D4: KeyError in a stock Cinder, after Nova has switched the guest."""
+    rig = our_cinder
+    volume = rig.create_volume()
+    guest = Guest(rig, volume)
+    guest.start()
+    rig.rows("delete from volume_admin_metadata where volume_id = ?", volume)
+    rig.rows("delete from qmpsnap_files where volume = ?", volume)
+    snapshot, became, _ = rig.snapshot(volume)
+    assert became == "available"
+    assert formats(rig, volume) == {snapshot: "qcow2", "": "raw"}
+    check(rig, volume, [snapshot, ""], guest)
+    guest.close()
+
+
+def test_a_volume_that_nobody_states_the_format_of_is_refused(our_cinder: Rig) -> None:
+    rig = our_cinder
+    volume = rig.create_volume()
+    rig.rows("delete from volume_admin_metadata where volume_id = ?", volume)
+    rig.rows("delete from qmpsnap_files where volume = ?", volume)
+    _, became, _ = rig.snapshot(volume)
+    assert became == "error"
+    assert [one.name for one in rig.share.glob(f"volume-{volume}*")] == [f"volume-{volume}"]
+
+
+def test_no_status_out_of_turn_is_taken_while_it_waits(our_cinder: Rig) -> None:
+    """D6: it makes a stock Cinder spin for ever."""
+    rig = our_cinder
+    volume = rig.create_volume()
+    guest = Guest(rig, volume)
+    guest.start()
+    rig.nova("POST", "delay", {"create": 3})
+    try:
+        snapshot = rig.begin_snapshot(volume)
+        read_until(
+            lambda: rig.rows("select state from qmpsnap_snapshots where snapshot = ?", snapshot),
+            lambda it: ("creating_at_compute",) in it,
+        )
+        for update in spoofed(volume, snapshot):
+            with pytest.raises(ApiError) as refused:
+                rig.volumes(
+                    "POST", f"/snapshots/{snapshot}/action", {"os-update_snapshot_status": update}
+                )
+            assert refused.value.status == 400, update
+        assert rig.progress(snapshot) == ("creating", "0%")
+        read_until(lambda: rig.status("snapshots", snapshot), lambda it: it != "creating")
+    finally:
+        rig.nova("POST", "delay", {"create": 0})
+    assert rig.status("snapshots", snapshot) == "available"
+    check(rig, volume, [snapshot, ""], guest)
+    guest.close()
+
+
+def spoofed(volume: str, snapshot: str) -> list[dict[str, Any]]:
+    """Updates that compute would never send about this operation."""
+    name = f"volume-{volume}.{snapshot}"
+    done = {"status": "creating_compute_complete", "progress": "90%"}
+    return [
+        {"status": "available", "progress": "100%"},
+        {"status": "deleting", "progress": "90%"},
+        {"status": "deleting_compute_complete", "progress": "90%"},
+        {"status": "error_deleting"},
+        done | {"file_format": {f"../{name}": "qcow2"}},
+        done | {"file_format": {"/etc/passwd": "raw"}},
+        done | {"file_format": {f"volume-{snapshot}": "raw"}},
+        done | {"file_format": {name: "vmdk"}},
+        done | {"file_format": {name: "ploop"}},
+        done | {"operation": "an-old-token"},
+        done | {"file_format": {name: 3}},
+        done | {"surprise": True},
+    ]
+
+
+def test_a_raw_volume_stays_raw_after_a_delete_that_failed(our_cinder: Rig) -> None:
+    """D7: a stock Cinder calls it qcow2 from then on."""
+    rig = our_cinder
+    volume = rig.create_volume()
+    guest = Guest(rig, volume)
+    guest.start()
+    guest.io("write -P 9 0 1M")
+    snapshot, _, _ = rig.snapshot(volume)
+    gone(guest)
+    assert rig.delete(snapshot)[0] == "error_deleting"
+    assert rig.metadata(volume) == {"format": "qcow2", "base_format": "raw"}
+    guest.detach()
+    reset(rig, snapshot)
+    assert rig.delete(snapshot)[0] is None
+    assert rig.metadata(volume) == {"format": "raw", "base_format": "raw"}
+    check(rig, volume, [""])
+    assert holds(rig, volume, 9, "0", "1M")
