@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import click
 
 from qmpsnap.cli.command import Command
 from qmpsnap.cli.connection import Road
 from qmpsnap.cli.findings import Audited, findings_output, tell
+from qmpsnap.cli.ledger.where import asked_too
 from qmpsnap.findings.across_guests import across_guests
 from qmpsnap.findings.finding import Finding
 from qmpsnap.findings.look import look
 
 
-@click.command(cls=Command, examples=("verify web1", "verify web1 vda -o json"))
+@click.command(
+    cls=Command,
+    examples=("verify web1", "verify web1 vda -o json", "verify web1 --ledger sqlite:///ledger.db"),
+)
 @click.argument("guest")
 @click.argument("disk", required=False)
+@click.option(
+    "--ledger",
+    metavar="URL",
+    help="Ask the volume side's ledger in this database as well: `qmpsnap ledger` explains it.",
+)
 @findings_output
 @click.pass_context
-def verify(ctx: click.Context, guest: str | None, disk: str | None, output: str) -> None:
+def verify(
+    ctx: click.Context, guest: str | None, disk: str | None, ledger: str | None, output: str
+) -> None:
     """
     Compare all witnesses for a guest's disks, and tell what is wrong or will be at the next start.
 
@@ -27,7 +40,10 @@ def verify(ctx: click.Context, guest: str | None, disk: str | None, output: str)
     each finding means is in docs/reference/findings.md.
     """
     road: Road = ctx.obj
-    with road.looking(guest) as (read, host):
+    with ExitStack() as stack:
+        read, host = stack.enter_context(road.looking(guest))
+        if ledger is not None:
+            read = stack.enter_context(asked_too(read, ledger))
         seen, found = look(read, name=guest, live=road.replay is None, host=host)
     found += across_guests([seen])
     if disk is not None and (seen.report.disks or not found):  # a loop hides all disks

@@ -25,8 +25,6 @@ from qmpsnap.ledger.values import (
 
 TOKEN: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 """Tokens that may be ours; nothing else is looked up in a database."""
-MOST_FILES: Final = 64
-"""Files that a report may name; an honest one names two."""
 
 
 class Reason(StrEnum):
@@ -134,8 +132,6 @@ def meaning(update: Update, operation: Operation) -> Event | None:
 def _wrong_formats(update: Update, event: Event, allowed: frozenset[str]) -> Iterator[Rejected]:
     if update.file_format and event is not Event.COMPLETE:
         yield Rejected(Reason.FORMATS_OUT_OF_PLACE, update.status)
-    if len(update.file_format) > MOST_FILES:
-        yield Rejected(Reason.FOREIGN_FILE, f"{len(update.file_format)} files")
     for name, said in update.file_format.items():
         if name not in allowed:
             yield Rejected(Reason.FOREIGN_FILE, repr(name)[:200])

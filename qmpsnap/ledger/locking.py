@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from qmpsnap.ledger import tables
 
@@ -64,6 +64,13 @@ def is_duplicate(error: Exception) -> bool:
 def shared(query: sa.Select[Any], now: bool) -> sa.Select[Any]:
     """A query for rows that nobody changes, as it is, or seeing what was committed just now."""
     return query.with_for_update(read=True) if now else query
+
+
+def is_of_database(error: Exception) -> bool:
+    """Whether a database, or the way to it, has failed; oslo.db has classes of its own for that."""
+    return isinstance(error, SQLAlchemyError) or any(
+        one.__name__ == "DBError" for one in type(error).__mro__
+    )
 
 
 def time_now() -> datetime:

@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from qmpsnap.errors import Failed, Refused
 from qmpsnap.ledger import tables
+from qmpsnap.ledger.locking import is_of_database
 
 Migration = Callable[[Connection], None]
 """Brings the tables to the next version. May be taken again: MySQL cannot roll it back."""
@@ -80,9 +81,12 @@ def db_sync(engine: Engine) -> int:
     for tried in range(_TRIES):
         try:
             return _sync(engine)
-        except DBAPIError as error:  # another process makes the same tables just now
+        except Exception as error:  # another process makes the same tables just now
+            if not is_of_database(error):
+                raise
             if tried == _TRIES - 1:
-                raise LedgerUnreachable(name(engine), str(error.orig)) from error
+                reason = error.orig if isinstance(error, DBAPIError) else error
+                raise LedgerUnreachable(name(engine), str(reason)) from error
     raise AssertionError  # pragma: no cover
 
 

@@ -13,6 +13,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from qmpsnap.errors import Refused
 from qmpsnap.ledger.ledger import Ledger
+from qmpsnap.ledger.locking import is_of_database
 from qmpsnap.ledger.schema import LedgerMissing, LedgerUnreachable, check, name
 
 T = TypeVar("T")
@@ -163,7 +164,9 @@ class Store:
     def _translating(self) -> Iterator[None]:
         try:
             yield
-        except SQLAlchemyError as error:
+        except Exception as error:
+            if not is_of_database(error):
+                raise
             reason = error.orig if isinstance(error, DBAPIError) else error
             raise LedgerUnreachable(name(self.engine), str(reason)) from error
 

@@ -128,6 +128,14 @@ def test_progress_alone_ends_nothing_before_compute_was_asked(store: Store) -> N
             ledger.finish(token)
 
 
+def test_a_failure_is_not_heard_before_compute_was_asked(store: Store) -> None:
+    with store.writing() as ledger:
+        token = ledger.begin(create()).token
+        verdict = ledger.accept(update("a", "error", token))
+        assert isinstance(verdict, Rejected)
+        assert verdict.reason is Reason.NOTHING_WAITS
+
+
 def test_the_same_answer_twice_is_one_and_another_is_refused(store: Store) -> None:
     with store.writing() as ledger:
         token = asked(ledger, create()).token

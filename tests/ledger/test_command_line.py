@@ -6,13 +6,14 @@ import csv
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from qmpsnap.cli.main import run
 from qmpsnap.ledger.store import Store
-from qmpsnap.ledger.values import Format
+from qmpsnap.ledger.values import Format, Place
 from tests.ledger.acts import BASE, asked, create, done
 from tests.rig.remedies import remedy
 
@@ -205,6 +206,19 @@ def test_an_import_moves_no_file_that_is_known(filled: Store, call: Call, tmp_pa
     with filled.reading() as ledger:
         assert [one.file for one in ledger.chain("1").layers] == ["volume-1.a", "volume-1"]
         assert ledger.format("1", "volume-1") is Format.RAW
+
+
+def test_an_import_states_a_format_that_nobody_knew_and_no_more(
+    store: Store, call: Call, tmp_path: Any
+) -> None:
+    with store.writing() as ledger:
+        ledger.state("1", [replace(BASE, format=None)])
+    text = call("export")[1].replace('"format": null', '"format": "raw"')
+    (tmp_path / "x.json").write_text(text.replace('"place": "chain"', '"place": "left"'))
+    assert call("import", str(tmp_path / "x.json"))[0] == 0
+    with store.reading() as ledger:
+        (file,) = ledger.chain("1").layers
+        assert (file.format, file.place) == (Format.RAW, Place.CHAIN)
 
 
 def test_a_volume_that_is_no_chain_is_left_out(filled: Store, call: Call, tmp_path: Any) -> None:

@@ -9,8 +9,10 @@ import pytest
 from qmpsnap.ledger.chain import ChainUnknown
 from qmpsnap.ledger.files import FileHeld, moved
 from qmpsnap.ledger.judge import Reason, Rejected
+from qmpsnap.ledger.ledger import Ledger
 from qmpsnap.ledger.machine import State
 from qmpsnap.ledger.operations import OperationUnsettled
+from qmpsnap.ledger.schema import LedgerUnreachable
 from qmpsnap.ledger.store import Store
 from qmpsnap.ledger.values import Format, Place, Witness
 from tests.ledger.acts import BASE, asked, commit, create, done, update
@@ -106,3 +108,45 @@ def test_an_abandoned_create_blocks_until_somebody_says_where_its_file_is(store:
         said = replace(moved(unsure, Place.CHAIN), witness=Witness.OPERATOR)
         ledger.state("1", [said])
         ledger.begin(create("b", onto="volume-1.a"))
+
+
+class DBError(Exception):
+    """As in oslo_db.exception, which Cinder's engine raises in place of SQLAlchemy's."""
+
+
+class DBDeadlock(DBError):
+    """The same."""
+
+
+def test_the_errors_of_cinders_engine_are_known(store: Store) -> None:
+    tried: list[int] = []
+
+    def meets(ledger: Ledger) -> int:
+        tried.append(len(tried))
+        ledger.present("volume", "h", str(len(tried)))
+        if len(tried) < 3:
+            raise DBDeadlock
+        return len(tried)
+
+    assert store.run(meets) == 3
+    with store.reading() as ledger:
+        assert [one.version for one in ledger.presences()] == ["3"]
+
+    def fails(_ledger: Ledger) -> None:
+        tried.append(len(tried))
+        raise DBError("no such table")
+
+    with pytest.raises(LedgerUnreachable):
+        store.run(fails)
+    assert len(tried) == 4
+
+
+def test_a_mistake_of_ours_is_not_the_databases(store: Store) -> None:
+    def fails(ledger: Ledger) -> None:
+        ledger.present("volume", "h", "1")
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        store.run(fails)
+    with store.reading() as ledger:
+        assert ledger.presences() == ()

@@ -11,6 +11,7 @@ import click
 from qmpsnap.errors import Refused
 
 if TYPE_CHECKING:
+    from qmpsnap.formats.layers import Disks
     from qmpsnap.ledger.store import Store
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -70,3 +71,30 @@ def opened(url: str | None, *, make: bool = False) -> Iterator[Store]:
         yield store
     finally:
         engine.dispose()
+
+
+@contextmanager
+def asked_too(read: Callable[[], Disks], url: str) -> Iterator[Callable[[], Disks]]:
+    """
+    Have a ledger speak in each reading.
+
+    Raises:
+        QmpsnapError: As for `opened`.
+    """
+    from qmpsnap.formats.recorded import with_recorded
+
+    with opened(url) as store:
+
+        def both() -> Disks:
+            disks = read()
+            with store.reading() as ledger:
+
+                def recorded(volume: str, file: str) -> tuple[str, str] | None:
+                    found = ledger.file(volume, file)
+                    if found is None or found.format is None:
+                        return None
+                    return found.format.value, f"{found.witness}, {found.at:%Y-%m-%dT%H:%M:%SZ}"
+
+                return with_recorded(disks, recorded)
+
+        yield both
