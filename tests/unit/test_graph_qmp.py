@@ -10,7 +10,7 @@ from qmpsnap.errors import Failed
 from qmpsnap.graph.blockstats import edges_from_blockstats
 from qmpsnap.graph.debug_graph import debug_graph_from
 from qmpsnap.graph.drivers import DriverKind
-from qmpsnap.graph.nodes import Cache, Device, Edge, Job, Recorded
+from qmpsnap.graph.nodes import Cache, Device, Edge, Job, Node, Recorded
 from qmpsnap.graph.qmp import (
     devices_from,
     jobs_from,
@@ -21,6 +21,41 @@ from qmpsnap.graph.wire import MalformedReply
 from tests.unit import recordings
 
 VDA = "/machine/peripheral/vda/virtio-backend"
+
+
+def test_node_of_which_the_least_is_told() -> None:
+    """QEMU leaves out what QAPI calls optional, and older ones have fewer keys."""
+    ((node,), *_) = nodes_from([{"node-name": "n", "drv": "raw"}])
+    assert node == Node(
+        name="n",
+        driver="raw",
+        filename="",
+        cache=Cache(direct=False, no_flush=False, writeback=True),
+    )
+    flags = (node.encrypted, node.read_only, node.detect_zeroes, node.unmaps_zeroes)
+    assert flags == (False, False, False, False)
+
+
+@pytest.mark.parametrize(
+    ("of_node", "of_image"), [(True, False), (False, True), (False, None), (None, False)]
+)
+def test_encryption_is_told_by_the_node_or_by_its_image(
+    of_node: bool | None, of_image: bool | None
+) -> None:
+    told: dict[str, Any] = {"node-name": "n", "drv": "qcow2", "image": {"format": "qcow2"}}
+    if of_node is not None:
+        told["encrypted"] = of_node
+    if of_image is not None:
+        told["image"]["encrypted"] = of_image
+    ((node,), *_) = nodes_from([told])
+    assert node.encrypted is bool(of_node or of_image)
+
+
+def test_extents_of_a_vmdk() -> None:
+    data = {"type": "vmdk", "data": {"extents": [{"filename": "/share/a-s001.vmdk"}]}}
+    image = {"format": "vmdk", "format-specific": data}
+    ((node,), *_) = nodes_from([{"node-name": "n", "drv": "vmdk", "image": image}])
+    assert node.extents == ("/share/a-s001.vmdk",)
 
 
 class TestInactive:

@@ -9,7 +9,7 @@ from qmpsnap.formats.from_graph import guest_from_graph
 from qmpsnap.formats.layers import Disk
 from qmpsnap.formats.verdict import Verdict
 from qmpsnap.graph.debug_graph import debug_graph_from
-from qmpsnap.graph.nodes import Graph
+from qmpsnap.graph.nodes import Edge, Graph, Job
 from qmpsnap.graph.partial import partial_graph
 
 WHY = "Block device vda-0 is ejected"
@@ -126,6 +126,33 @@ def test_corrupt_disk_is_shown_with_its_nodes_and_without_formats() -> None:
 def test_it_is_said_why() -> None:
     (note,) = guest_from_graph(graph()).notes
     assert WHY in note
+
+
+def test_jobs_and_what_they_hold_are_kept() -> None:
+    told = debug(EDGES, ROOTS)
+    nodes, edges = told["nodes"], told["edges"]
+    assert isinstance(nodes, list)
+    assert isinstance(edges, list)
+    (active,) = [one["id"] for one in nodes if one["name"] == "vdb-0"]
+    nodes.append({"id": 900, "type": "block-job", "name": "copy"})
+    edges.append({"parent": 900, "child": active, "name": "main node"})
+    jobs = (Job(id="copy", type="mirror", status="running"),)
+    made = partial_graph(BLOCKS, debug_graph_from(told), STATS, jobs=jobs, why=WHY)
+    assert made.jobs == jobs
+    assert made.job_edges == (Edge(parent="copy", child="vdb-0", role="main node"),)
+
+
+def test_nested_image_tells_all_of_its_node() -> None:
+    extents = [{"filename": "/share/b-s001.vmdk"}, {"filename": "/share/b-s002.vmdk"}]
+    data = {"type": "vmdk", "data": {"extents": extents}}
+    told = image("b.vmdk", "vmdk", encrypted=True, **{"format-specific": data})
+    inserted = {"node-name": "vdb-0", "drv": "vmdk", "image": told}
+    blocks = [BLOCKS[0], {"device": "", "qdev": "vdb", "inserted": inserted}]
+    alone = {**EDGES, "vdb-0": [("file", "vdb-0-file")]}
+    made = partial_graph(blocks, debug_graph_from(debug(alone, ROOTS)), STATS, jobs=(), why=WHY)
+    node = made.nodes["vdb-0"]
+    assert (node.driver, node.encrypted) == ("vmdk", True)
+    assert node.extents == ("/share/b-s001.vmdk", "/share/b-s002.vmdk")
 
 
 def test_filter_of_a_job_in_between_makes_the_pairing_unsure() -> None:
