@@ -12,7 +12,7 @@ In the end the graph tells which of the two it was.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
+from enum import Enum, auto
 from typing import Final
 
 from qmpsnap.operations.flushed import NOTHING, Evidence
@@ -37,14 +37,14 @@ from qmpsnap.operations.job.states import (
 )
 
 
-class Why(StrEnum):
+class Why(Enum):
     """Why a job was cancelled by us."""
 
-    TIMEOUT = "timeout"
-    NOT_READY = "not-ready"
+    TIMEOUT = auto()
+    NOT_READY = auto()
     """It was told again and again to change the chain, and did not."""
-    NOT_FLUSHED = "not-flushed"
-    CHANGED = "changed"
+    NOT_FLUSHED = auto()
+    CHANGED = auto()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

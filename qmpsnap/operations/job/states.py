@@ -13,7 +13,7 @@ to from the one seen before is not an error of ours, since polling may skip stat
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum, StrEnum, auto
 from typing import Final
 
 from qmpsnap.errors import Failed
@@ -35,16 +35,16 @@ class JobStatus(StrEnum):
     NULL = "null"
 
 
-class Do(StrEnum):
+class Do(Enum):
     """What the loop does next."""
 
-    WAIT = "wait"
-    COMMIT = "commit"
+    WAIT = auto()
+    COMMIT = auto()
     """Let the job change the graph: a mirror is in step with the guest, or all data is copied."""
-    CANCEL = "cancel"
-    END = "end"
+    CANCEL = auto()
+    END = auto()
     """Nothing more will happen: read the error, dismiss, look at the graph."""
-    GIVE_UP = "give-up"
+    GIVE_UP = auto()
     """Stop waiting, without knowing how it ends."""
 
 
