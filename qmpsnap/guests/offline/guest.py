@@ -23,12 +23,13 @@ from qmpsnap.guests.libvirt import door
 from qmpsnap.guests.libvirt.neighbours import surroundings_of
 from qmpsnap.guests.offline.block_layer import opened
 from qmpsnap.guests.offline.definition import Redefine
+from qmpsnap.guests.offline.lost import check_not_lost
 from qmpsnap.guests.offline.reading import NoSize, read_disk
 from qmpsnap.guests.offline.steps import OfflineComposer, with_nodes
 from qmpsnap.guests.qmp.guest import QmpGuest
 from qmpsnap.monitor.base import CommandFailed
 from qmpsnap.monitor.passthrough import MonitorBusy, in_time
-from qmpsnap.monitor.virt import libvirt_module
+from qmpsnap.monitor.virt import host_of, libvirt_module
 from qmpsnap.operations.guards import Surroundings
 from qmpsnap.operations.guest import Outline, State
 from qmpsnap.operations.job.states import Heard, JobReport, JobView
@@ -183,7 +184,14 @@ class OfflineGuest(Closable):
         return surroundings_of(self._domain, disk, left, runs=False)
 
     def state(self) -> State:
-        """See `Guest.state`."""
+        """
+        See `Guest.state`.
+
+        Raises:
+            LostByLibvirt: Its QEMU runs all the same.
+        """
+        if not host_of(self.where.at):
+            check_not_lost(self._domain.name(), self._domain.UUIDString())
         saved = self._call("virDomainHasManagedSaveImage", self._domain.hasManagedSaveImage)
         return State(run=OFF, saved=bool(saved))
 
