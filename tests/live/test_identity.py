@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from qmpsnap.operations import merge
-from qmpsnap.operations.outcome import NamesAnother, StoppedByChange
+from qmpsnap.operations.outcome import NamesAnother, OpenedAnother, StoppedByChange
 from qmpsnap.operations.requests import CreateRequest, DeleteRequest
 from qmpsnap.operations.snapshot import create
 from qmpsnap.operations.step import Does, Step
@@ -154,21 +154,44 @@ class TestReplaced:
 class TestReplacedMeanwhile:
     """Between the plan and the act that it would matter for."""
 
+    @remedy("GraphChanged")
     def test_a_create_stops(self, make_rig: MakeRig) -> None:
         with make_rig("raw") as rig:
             rig.grow(2)
+            path, kept = rig.folder / BASE, rig.folder / "kept"
+            kept.hardlink_to(path)
             overlay = CreateRequest(disk=SERIAL, new_file=f"{BASE}.ours", snapshot="ours")
-            meddle = at(Does.MAKE, lambda _step: restored(rig.folder / BASE))
+            meddle = at(Does.MAKE, lambda _step: restored(path))
             with rig.host() as host, pytest.raises(GraphChanged, match="another file now"):
                 create(with_door(host, after=meddle), overlay)
             assert rig.files() == [f"{BASE}.s1", BASE]
             assert not (rig.folder / f"{BASE}.ours").exists()
+            kept.replace(path)  # that is over
+            rig.create("ours")
 
+    @remedy("StoppedByChange")
     def test_an_active_commit_is_cancelled(self, make_rig: MakeRig) -> None:
         with make_rig("raw") as rig:
             rig.grow(3)
-            meddle = at(Does.START, lambda _step: restored(rig.folder / BASE))
+            content = rig.guest.read_sha256(DISK)
+            path, kept = rig.folder / f"{BASE}.s1", rig.folder / "kept"
+            kept.hardlink_to(path)
+            meddle = at(Does.START, lambda _step: restored(path))
             with rig.host() as host, pytest.raises(StoppedByChange, match="another file now"):
+                merge.delete(with_door(host, after=meddle), REQUESTS["active-commit"], remove=True)
+            assert rig.files() == [f"{BASE}.s2", f"{BASE}.s1", BASE]
+            assert (rig.folder / f"{BASE}.s1").exists()
+            assert rig.guest.read_sha256(DISK) == content
+            kept.replace(path)
+            assert rig.delete(f"{BASE}.s2", BASE).code == 0
+            assert rig.guest.read_sha256(DISK) == content
+
+    def test_a_cancel_opens_the_base_again(self, make_rig: MakeRig) -> None:
+        """By its name, for reading only: QEMU has the new file then, and that is said."""
+        with make_rig("raw") as rig:
+            rig.grow(3)
+            meddle = at(Does.START, lambda _step: restored(rig.folder / BASE))
+            with rig.host() as host, pytest.raises(OpenedAnother):
                 merge.delete(with_door(host, after=meddle), REQUESTS["active-commit"], remove=True)
             assert rig.files() == [f"{BASE}.s2", f"{BASE}.s1", BASE]
             assert (rig.folder / f"{BASE}.s1").exists()

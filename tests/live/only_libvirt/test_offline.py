@@ -297,6 +297,7 @@ def test_killed_in_mid_job(off: Off) -> None:
     assert off.content() == content
 
 
+@remedy("CannotRedefine")
 def test_definition_that_libvirt_refuses(off: Off, monkeypatch: pytest.MonkeyPatch) -> None:
     off.grow(2)
     content = off.content()

@@ -216,3 +216,16 @@ def test_guest_without_a_way_that_is_gone(rig: Rig) -> None:
     assert said.code == 0, said
     (one,) = said.json["operations"]
     assert (one["outcome"], one["active"]) == ("finished", str(rig.folder / f"{BASE}.new"))
+
+
+@remedy("MarkerUntrusted")
+def test_marker_that_is_not_acted_on(rig: Rig) -> None:
+    marker = rig.folder / f".qmpsnap-{'0' * 32}"
+    marker.write_text("{}")
+    said = rig.cli("create", DISK, "s1")
+    assert (said.code, "the marker" in said.err) == (4, True), said
+    said = run_cli(["resume", str(marker)])
+    assert (said.code, "when no operation is open, remove it" in said.err) == (4, True), said
+    assert run_cli(["log", "-o", "json"]).json["operations"] == []
+    marker.unlink()
+    taken(rig)
