@@ -95,10 +95,12 @@ def test_completion(run: Runs) -> None:
 
 
 def test_it_reads_a_guest(run: Runs) -> None:
-    """lxml, msgspec, qemu.qmp and PyYAML are there, in the package's own folder."""
+    """All libraries are there, in the package's own folder, but for libvirt's."""
     code = (
         "import click, libvirt, lxml.etree, msgspec, qemu.qmp, rich, yaml\n"
-        "own = (click, lxml.etree, msgspec._core, qemu.qmp, rich, yaml._yaml)\n"
+        "import keystoneauth1.session, openstack.config, pg8000, sqlalchemy, tenacity\n"
+        "own = (click, lxml.etree, msgspec._core, qemu.qmp, rich, yaml._yaml,\n"
+        "       keystoneauth1.session, openstack.config, pg8000, sqlalchemy, tenacity)\n"
         "assert all(one.__file__.startswith('/usr/lib/qmpsnap/') for one in own)\n"
         "assert libvirt.__file__.startswith('/usr/lib/python3/')\n"
     )
