@@ -13,6 +13,13 @@ from tests.openstack.rig.waiting import read_until
 from tests.openstack.seen import check, formats, holds
 
 
+@pytest.fixture(params=["our_cinder", "ours"])
+def rig(request: pytest.FixtureRequest) -> Rig:
+    """Our volume side, with either compute side."""
+    found: Rig = request.getfixturevalue(request.param)
+    return found
+
+
 def reset(rig: Rig, snapshot: str) -> None:
     body = {"os-reset_status": {"status": "error"}}
     rig.volumes("POST", f"/snapshots/{snapshot}/action", body)
@@ -50,9 +57,8 @@ def test_a_stale_90_percent_ends_no_wait(our_cinder: Rig) -> None:
     guest.close()
 
 
-def test_a_job_that_was_aborted_is_not_done_whatever_compute_says(our_cinder: Rig) -> None:
+def test_a_job_that_was_aborted_is_not_done_whatever_compute_says(rig: Rig) -> None:
     """D2: stock Nova takes it for done, and a stock Cinder unlinks the guest's data."""
-    rig = our_cinder
     volume = rig.create_volume()
     guest = Guest(rig, volume)
     guest.start()
@@ -155,9 +161,8 @@ def spoofed(volume: str, snapshot: str) -> list[dict[str, Any]]:
     ]
 
 
-def test_a_raw_volume_stays_raw_after_a_delete_that_failed(our_cinder: Rig) -> None:
+def test_a_raw_volume_stays_raw_after_a_delete_that_failed(rig: Rig) -> None:
     """D7: a stock Cinder calls it qcow2 from then on."""
-    rig = our_cinder
     volume = rig.create_volume()
     guest = Guest(rig, volume)
     guest.start()
@@ -172,3 +177,21 @@ def test_a_raw_volume_stays_raw_after_a_delete_that_failed(our_cinder: Rig) -> N
     assert rig.metadata(volume) == {"format": "raw", "base_format": "raw"}
     check(rig, volume, [""])
     assert holds(rig, volume, 9, "0", "1M")
+
+
+def test_a_guest_that_is_gone_is_told_of_at_once(ours: Rig) -> None:
+    """D5: stock Nova says nothing of it, and Cinder waits for ten minutes."""
+    volume = ours.create_volume()
+    guest = Guest(ours, volume)
+    guest.start()
+    gone(guest)
+    snapshot, became, _ = ours.snapshot(volume)
+    assert became == "error"
+    overlay = ours.share / f"volume-{volume}.{snapshot}"
+    read_until(overlay.exists, lambda it: not it)  # the row says so before the driver has heard
+    check(ours, volume, [""], guest)
+    assert ours.delete(snapshot)[0] is None
+    guest.start()
+    _, became, _ = ours.snapshot(volume)
+    assert became == "available"
+    guest.close()
