@@ -66,6 +66,17 @@ class Daemon:
             ids = [f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
             self._as_user = ["setpriv", *ids, "--"]
 
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def lives(self) -> bool:
+        """Whether it has not ended."""
+        return self._process is not None and self._process.poll() is None
+
     def log_of(self, guest: str) -> Path:
         """What a guest's QEMU prints."""
         return self.folder / "cache" / "libvirt" / "qemu" / "log" / f"{guest}.log"
