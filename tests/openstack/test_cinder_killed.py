@@ -35,7 +35,7 @@ def dies_at(rig: Rig, point: str, ask: str, *arguments: object) -> None:
     rig.restart("cinder")
 
 
-@pytest.mark.parametrize("point", ["wake", "recorded", "info", "finished"])
+@pytest.mark.parametrize("point", ["handed-over", "wake", "recorded", "info", "finished"])
 def test_a_create_that_compute_has_finished_is_taken_up(rig: Rig, point: str) -> None:
     volume = rig.create_volume()
     guest = Guest(rig, volume)
@@ -55,7 +55,9 @@ def test_a_create_that_compute_has_finished_is_taken_up(rig: Rig, point: str) ->
     guest.close()
 
 
-@pytest.mark.parametrize("point", ["wake", "recorded", "info", "finished", "removed"])
+@pytest.mark.parametrize(
+    "point", ["handed-over", "wake", "recorded", "info", "finished", "removed"]
+)
 def test_a_delete_that_compute_has_finished_is_taken_up(rig: Rig, point: str) -> None:
     volume = rig.create_volume()
     guest = Guest(rig, volume)

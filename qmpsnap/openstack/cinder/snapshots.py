@@ -87,20 +87,21 @@ class Snapshots(Family):  # type: ignore[misc]
         operation = self._books.open_on(ledger_id(snapshot.volume))
         self._do_create_snapshot(snapshot, backing_filename, new_snap_path)
         self._books.run(lambda ledger: ledger.made(operation.token))
-        create_info = {
-            "type": "qcow2",
-            "new_file": os.path.basename(new_snap_path),
-            "snapshot_id": snapshot.id,
-            "id": operation.token,
-        }
         self._ask(
             snapshot.obj_context,
             operation,
             "creating",
-            lambda: self._nova.create_volume_snapshot(
-                snapshot.obj_context, snapshot.volume_id, create_info
-            ),
+            lambda: self._call_create(snapshot, operation),
         )
+
+    def _call_create(self: Any, snapshot: Any, operation: Operation) -> None:
+        create_info = {
+            "type": "qcow2",
+            "new_file": operation.file,
+            "snapshot_id": snapshot.id,
+            "id": operation.token,
+        }
+        self._nova.create_volume_snapshot(snapshot.obj_context, snapshot.volume_id, create_info)
 
     def _ask(self: Any, context: Any, operation: Operation, status: str, call: Any) -> None:
         """Hand an operation over to compute, and wait until it is done."""

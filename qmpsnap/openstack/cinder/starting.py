@@ -22,6 +22,7 @@ from qmpsnap.ledger.machine import Next, State, after_a_restart
 from qmpsnap.ledger.values import Kind, Operation, Place
 from qmpsnap.openstack.cinder.books import Books, own_version
 from qmpsnap.openstack.cinder.bus import Alarm
+from qmpsnap.openstack.cinder.calling import was_refused
 from qmpsnap.openstack.cinder.family import Family
 from qmpsnap.openstack.cinder.names import ledger_id
 from qmpsnap.openstack.cinder.waiting import LIMIT_S
@@ -46,6 +47,7 @@ class Starting(Family):  # type: ignore[misc]
         self._left: set[str] = set()
         """Snapshots of which only Cinder's own part of a deletion is left to do."""
         self._thread: threading.Thread | None = None
+        self._since = time.time()
 
     def set_initialized(self: Any) -> None:
         """Settle what a crash has left, before the manager's clean-up begins."""
@@ -157,6 +159,7 @@ class Starting(Family):  # type: ignore[misc]
             elif what is Next.ROLL_BACK and operation.kind is Kind.CREATE:
                 self._roll_back(snapshot, operation)
             elif what is Next.ASK_AGAIN and operation.kind is Kind.CREATE:
+                self._ask_for_creation(snapshot, operation)
                 self._give_up_in_time(operation, standing.state)
 
         settle()
@@ -177,6 +180,27 @@ class Starting(Family):  # type: ignore[misc]
         """Compute was never asked, and nobody uses the file that was made."""
         self._books.run(lambda ledger: ledger.fail(operation.token, "interrupted before it began"))
         self._remove(snapshot.volume, str(operation.file))
+
+    def _ask_for_creation(self: Any, snapshot: Any, operation: Operation) -> None:
+        """
+        Ask compute once more for what a crash has interrupted, with the same token.
+
+        Whether it was asked is not known. Ours answers by the token what it has done; a stock one
+        that has done it already fails, and the file is `unsure` then.
+        """
+        before = operation.begun.timestamp() < self._since
+        if not before or operation.token in self._asked or not self.initialized:
+            return
+        self._asked[operation.token] = time.monotonic()
+        log.info("asking for snapshot %s again", snapshot.id)
+        self._books.run(lambda ledger: ledger.hand_over(operation.token))
+        try:
+            self._call_create(snapshot, operation)
+        except Exception as error:
+            log.warning("snapshot %s: the call to Nova: %s", snapshot.id, error)
+            if was_refused(error):
+                why = f"the call to Nova: {error}"
+                self._books.run(lambda ledger: ledger.fail(operation.token, why))
 
     def _give_up_in_time(self: Any, operation: Operation, state: State) -> None:
         age = time.time() - operation.begun.timestamp()
