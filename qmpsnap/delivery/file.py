@@ -9,9 +9,11 @@ was accepted by a sender that died before it could note that.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
+import stat
 from typing import Final
 
 from qmpsnap.delivery import machine
@@ -49,7 +51,13 @@ class File:
                 "body": machine.body_of(letter, dialect),
             }
         )
-        with open(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "r+b") as file:
+        # Nothing of a link that somebody else has put there, and no pipe that nobody writes to.
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(self._path, flags, 0o600)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise OSError(errno.EINVAL, "it is not a regular file")
+        with open(descriptor, "r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             there = file.read()
             if line.encode() in there.split(b"\n"):

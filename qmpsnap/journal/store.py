@@ -206,8 +206,7 @@ class Store:
                 "IS NULL",
                 (conclusion.ended, dumps(conclusion), dumps(record.slim), record.id),
             )
-            if done.rowcount:
-                answer_of_operation(database, record.id, conclusion)
+            answer_of_operation(database, record.id, conclusion)
             _prune(database, conclusion.ended)
         return done.rowcount == 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -382,6 +383,15 @@ class TestFile:
         stored(journal)
         (left,) = self.box(journal, tmp_path / "none" / "updates").send().left
         assert "No such file" in (left.answer or "")
+
+    def test_neither_a_link_nor_a_pipe(self, journal: Journal, tmp_path: Path) -> None:
+        stored(journal)
+        (tmp_path / "link").symlink_to(tmp_path / "secret")
+        os.mkfifo(tmp_path / "pipe")
+        for name, said in (("link", "symbolic links"), ("pipe", "not a regular file")):
+            (left,) = self.box(journal, tmp_path / name).send(at_once=True).left
+            assert said in (left.answer or "")
+        assert not (tmp_path / "secret").exists()
 
     def test_legacy(self, journal: Journal, tmp_path: Path) -> None:
         stored(journal, DONE)
