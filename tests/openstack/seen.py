@@ -29,6 +29,16 @@ def formats(rig: Rig, volume: str) -> dict[str, str]:
     }
 
 
+def settled(rig: Rig, volume: str) -> None:
+    """Wait until no operation on a volume is open."""
+
+    def look() -> tuple[Operation, ...]:
+        with ledger_of(rig).reading() as ledger:
+            return ledger.open_operations(volume=volume)
+
+    read_until(look, lambda it: it == ())
+
+
 def open_operations(rig: Rig) -> tuple[Operation, ...]:
     """What is not settled."""
     with ledger_of(rig).reading() as ledger:
@@ -67,10 +77,10 @@ def check(
     """
     name = f"volume-{volume}"
     files = [f"{name}.{one}" if one else name for one in chain]
+    settled(rig, volume)
     with ledger_of(rig).reading() as ledger:
         layers = ledger.chain(volume).layers
         assert ledger.differences(volume) == ()
-        assert ledger.open_operations(volume=volume) == ()
     assert [one.file for one in layers] == files
     assert {one.name for one in rig.share.iterdir() if one.name.startswith(name)} - {
         f"{name}.info"
