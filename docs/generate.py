@@ -282,7 +282,7 @@ _KINDS: Final = {
 def error_classes() -> list[type[QmpsnapError]]:
     """Return every concrete error class of the package."""
     for module in pkgutil.walk_packages(qmpsnap.__path__, "qmpsnap."):
-        # Those of openstack need Nova or Cinder, and have no errors of their own.
+        # Those of openstack need Nova or Cinder; the pages on these have their errors.
         if not module.name.endswith(".__main__") and ".openstack." not in module.name:
             importlib.import_module(module.name)
     kinds = {QmpsnapError, Refused, Unreachable, Failed, Unknown, OfKnown, NotFound, Ambiguous}
@@ -291,7 +291,8 @@ def error_classes() -> list[type[QmpsnapError]]:
 
 def _subclasses(of: type[QmpsnapError]) -> Iterator[type[QmpsnapError]]:
     for one in of.__subclasses__():
-        if one.__module__.startswith("qmpsnap."):  # not those of a test
+        # Not those of a test, nor those of openstack that one has loaded.
+        if one.__module__.startswith("qmpsnap.") and ".openstack." not in one.__module__:
             yield one
             yield from _subclasses(one)
 
