@@ -22,6 +22,11 @@ _COLUMNS: Final = (
     "number, id, due, state, operation, content, changed, attempts, is_unsure, next_try, seen, "
     "answer"
 )
+_UNDER_WAY: Final = """COALESCE(
+    (SELECT id FROM operation WHERE ended IS NULL AND json_extract(record, '$.token') = ?),
+    (SELECT operation FROM letter WHERE snapshot = ? AND state = 'due' AND operation IS NOT NULL
+     AND json_extract(due, '$.kind') = ? ORDER BY number DESC LIMIT 1))"""
+"""The open operation that a call asks for again: by its token, or of its snapshot and kind."""
 _ENDED: Final[tuple[State, ...]] = ("closed", "dropped")
 
 
@@ -49,14 +54,20 @@ class Letters:
         """
         Note that the volume service waits for an update.
 
+        Where it has asked before, and that operation is open, the letter tells of that one: if this
+        call dies, or does not reach the guest, the merge that goes on is not told as failed.
+
         Raises:
             JournalUnusable: It is not written down.
         """
         with self._database.writing(synced=False) as database:
             database.execute(
-                "INSERT INTO letter (id, snapshot, volume, state, changed, due) VALUES "
-                "(?, ?, ?, 'due', ?, ?)",
-                (id_, due.addressee.snapshot, due.addressee.volume, due.since, dumps(due)),
+                "INSERT INTO letter (id, snapshot, volume, state, changed, due, operation) VALUES "
+                f"(?, ?, ?, 'due', ?, ?, {_UNDER_WAY})",
+                (
+                    *(id_, due.addressee.snapshot, due.addressee.volume, due.since, dumps(due)),
+                    *(due.token, due.addressee.snapshot, due.kind),
+                ),
             )
 
     def answer(self, id_: str, content: Content, now: float) -> bool:

@@ -81,6 +81,9 @@ class Ledger(Operations):
         if after is not before.state:
             failed = verdict.event is Event.FAILED
             self._moved(before, after, "compute reports that it failed" if failed else "")
+            operation = None if before.operation is None else self.operation(before.operation)
+            if failed and operation is not None:  # whether or not anybody still waits for it
+                self._place_new_file(operation)
 
     def refuse(self, snapshot: str, reason: Reason, detail: str = "") -> None:
         """Count an update that was refused, here or before it came here (by policy)."""

@@ -209,6 +209,15 @@ def test_what_was_asked_twice_and_failed_is_unsure(store: Store, named: bool) ->
         assert [one.place for one in ledger.files("1") if not one.base] == [Place.UNSURE]
 
 
+def test_what_failed_when_nobody_waited_any_more_is_unsure_too(store: Store) -> None:
+    """A service that was killed calls `fail` no more, and the guest may write to the overlay."""
+    with store.writing() as ledger:
+        token = asked(ledger, create()).token
+        ledger.hand_over(token)
+        ledger.accept(update("a", "error", token))
+        assert [one.place for one in ledger.files("1") if not one.base] == [Place.UNSURE]
+
+
 @pytest.mark.parametrize("how", ["not asked", "nova refused", "our compute failed"])
 def test_a_file_that_was_certainly_not_used_may_go(store: Store, how: str) -> None:
     with store.writing() as ledger:

@@ -64,8 +64,8 @@ def _die_at(moment: str) -> None:
         return
     write: Callable[..., Any] = getattr(Letters, name)
 
-    def dying(self: Letters, id_: str, *state: str, **more: Any) -> None:
-        is_it = not state or state[0] in ("accepted", "closed")
+    def dying(self: Letters, id_: str, *state: Any, **more: Any) -> None:
+        is_it = name == "trying" or state[0] in ("accepted", "closed")
         if is_it and when == "before":
             _die()
         write(self, id_, *state, **more)

@@ -59,6 +59,28 @@ class TestStored:
         assert (found.due, found.content, found.operation) == (due(), DONE, "op")
         assert (found.state, found.changed, found.attempts) == ("waiting", 2000.0, 0)
 
+    @pytest.mark.parametrize(
+        ("again", "other"),
+        [({}, "op"), ({"token": "t2"}, "op"), ({"token": "t2", "kind": "create"}, None)],
+    )
+    def test_a_call_that_dies_while_the_same_one_is_at_work(
+        self, journal: Journal, again: dict[str, str], other: str | None
+    ) -> None:
+        """What goes on in the guest is not told as failed; both are told what it comes to."""
+        with expected(journal, due()) as letter, journal.opened() as store:
+            store.begin(merging("op"), [act(1)], letter.id)
+        with expected(journal, due(**again)):
+            pass
+        answer_abandoned(journal)
+        with journal.opened() as store:
+            first, second = store.letters.find(())
+            assert (first.operation, second.operation) == ("op", other)
+            assert (first.state, second.state) == ("due", "due" if other else "waiting")
+            store.conclude(merging("op"), FINISHED)
+            contents = [one.content for one in store.letters.find(())]
+        assert contents[0] == DONE
+        assert (contents[1] == DONE) == (other is not None)
+
     def test_both_or_neither(self, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
         def killed(*_: object) -> None:
             raise KeyboardInterrupt
