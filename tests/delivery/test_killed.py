@@ -33,10 +33,6 @@ def sender(folder: Path, service: VolumeService, moment: str = "") -> subprocess
 def test_at_every_moment(
     tmp_path: Path, moment: str, is_spec: bool, status: str, content: Content, is_quick: bool
 ) -> None:
-    if moment == "before the acceptance is noted" and status == "creating" and not is_spec:
-        pytest.xfail(
-            "the second sender never closes the letter: the row is `creating` all the time"
-        )
     tmp_path.chmod(0o700)
     journal = Journal(tmp_path)
     with VolumeService(is_spec=is_spec, is_quick=is_quick) as service:
@@ -47,7 +43,13 @@ def test_at_every_moment(
             assert first.wait() == -signal.SIGKILL
         assert found(journal, id_)[0].state in ("waiting", "accepted")
         with sender(tmp_path, service) as second:
-            until(lambda: found(journal, id_)[0].state == "closed", "it is never closed")
+
+            def is_closed() -> bool:
+                # A stock Cinder's driver wakes some time; until then the row may be anybody's.
+                service.notice()
+                return found(journal, id_)[0].state == "closed"
+
+            until(is_closed, "it is never closed")
             second.kill()
         assert len(service.effects) == 1
     assert set((tmp_path / "followed").read_text().split()) == {id_}
