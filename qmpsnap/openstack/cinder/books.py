@@ -22,7 +22,7 @@ _OPENABLE: Final = {Format.RAW: "raw", Format.QCOW2: "qcow2", Format.PLOOP: "par
 """qemu-img's words."""
 
 
-class FormatUnknown(Refused):
+class FormatNotStated(Refused):
     """Nobody states the format of a file, and it is not guessed."""
 
     msg = "nobody states the format of {self.file} of volume {self.volume}: {self.detail}"
@@ -72,12 +72,12 @@ class Books:
         The chain of a volume, every format of which is known.
 
         Raises:
-            ChainUnknown, FormatUnknown: It is not.
+            ChainUnknown, FormatNotStated: It is not.
         """
         chain = self.look(lambda ledger: ledger.chain(volume))
         for layer in chain.layers:
             if layer.format is None:
-                raise FormatUnknown(volume, layer.file, layer.detail or "nobody was asked")
+                raise FormatNotStated(volume, layer.file, layer.detail or "nobody was asked")
         return chain
 
     def stated(self, volume: str, file: str) -> str:
@@ -85,12 +85,12 @@ class Books:
         The format of a file, in qemu-img's words.
 
         Raises:
-            FormatUnknown: Nobody states it.
+            FormatNotStated: Nobody states it.
         """
         known = self.look(lambda ledger: ledger.file(volume, file))
         if known is None or known.format is None:
             detail = "the ledger does not know it" if known is None else known.detail
-            raise FormatUnknown(volume, file, detail)
+            raise FormatNotStated(volume, file, detail)
         return _OPENABLE[known.format]
 
     def standing(self, snapshot: str) -> Snapshot | None:

@@ -85,7 +85,7 @@ class Files(Family):  # type: ignore[misc]
         The format of a file, in qemu-img's words.
 
         Raises:
-            FormatUnknown: Nobody states it.
+            FormatNotStated: Nobody states it.
         """
         name = os.path.basename(path)
         volume = id_in(volume_name)
@@ -98,7 +98,7 @@ class Files(Family):  # type: ignore[misc]
         The chain of a volume; taken over first, where the ledger does not know it yet.
 
         Raises:
-            ChainUnknown, FormatUnknown, ChainBroken: It has none that can be worked with.
+            ChainUnknown, FormatNotStated, ChainBroken: It has none that can be worked with.
         """
         key = ledger_id(volume)
         if not self._books.knows(key):
