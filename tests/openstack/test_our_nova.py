@@ -5,8 +5,10 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+
+import libvirt
 
 from tests.openstack.rig.guest import Guest
 from tests.openstack.rig.pairings import OUR_NOVA
@@ -16,7 +18,7 @@ from tests.openstack.rig.waiting import read_until
 CREATED = ({"status": "creating", "progress": "90%"}, 202)
 DELETED = ({"status": "deleting", "progress": "90%"}, 202)
 SLOWLY = replace(OUR_NOVA, nova=(*OUR_NOVA.nova, "qmpsnap.bandwidth=1048576"))
-"""A merge of 16 MiB does not end before the test wants it to."""
+"""A merge does not end before the test wants it to: a pull of this volume takes 17 minutes."""
 
 
 @contextmanager
@@ -33,6 +35,21 @@ def attached(rig: Rig) -> Iterator[Guest]:
 def concluded(rig: Rig, snapshot: str, running: str) -> str | None:
     """Wait until Cinder has concluded a snapshot; returns what it has become."""
     return read_until(lambda: rig.status("snapshots", snapshot), lambda it: it != running)
+
+
+def hurried(guest: Guest, snapshot: str) -> str | None:
+    """
+    Lift the limit of a merge until Cinder has concluded it; returns what the snapshot has become.
+
+    More than once: whoever takes the job over sets the limit again that was asked for.
+    """
+
+    def status() -> str | None:
+        with suppress(libvirt.libvirtError):  # it has ended
+            guest.domain.blockJobSetSpeed("vda", 0, 0)
+        return guest.rig.status("snapshots", snapshot)
+
+    return read_until(status, lambda it: it != "deleting")
 
 
 class Story:
@@ -226,9 +243,8 @@ def test_libvirtd_is_killed_during_a_merge(our_nova: Rig) -> None:
             read_until(lambda: guest.domain.blockJobInfo("vda", 0), bool)
             our_nova.restart("libvirtd", signal.SIGKILL)
             guest.connect()
-            guest.domain.blockJobSetSpeed("vda", 0, 0)
+            became = hurried(guest, snapshot)
             assert our_nova.ended("delete")[1] is None
-        became = concluded(our_nova, snapshot, "deleting")
         assert became is None
         assert our_nova.updates(snapshot) == [CREATED, DELETED]
         assert guest.chain() == story.layers[:1]
@@ -244,8 +260,7 @@ def test_nova_is_killed_during_a_merge_and_the_next_one_tells_cinder(our_nova: R
             our_nova.volumes("DELETE", f"/snapshots/{snapshot}")
             read_until(lambda: guest.domain.blockJobInfo("vda", 0), bool)
             our_nova.restart("compute", signal.SIGKILL)
-            guest.domain.blockJobSetSpeed("vda", 0, 0)
-            became = concluded(our_nova, snapshot, "deleting")
+            became = hurried(guest, snapshot)
         assert became is None
         assert our_nova.updates(snapshot) == [CREATED, DELETED]
         assert guest.chain() == story.layers[:1]
