@@ -400,7 +400,7 @@ def _result(
             *remarks(ready.state.run),
         ),
         kept=tuple(layer.path for layer in plan.kept),
-        consistency=moment.consistency,
+        consistency=moment.consistency if plan.kind == "create" else None,
         frozen_s=moment.frozen_s,
         guest_state=ready.state.run,
     )

@@ -226,6 +226,9 @@ def on_the_same_node(disk: Disk, others: Iterable[Disk]) -> tuple[str, ...]:
     """
     What is said of a disk whose node is another device's as well: what is done is done to both.
 
+    A guest that is off has no nodes: those of its disks are opened one disk at a time, by the same
+    names.
+
     Args:
         disk: The disk.
         others: All disks of the guest.
@@ -235,7 +238,7 @@ def on_the_same_node(disk: Disk, others: Iterable[Disk]) -> tuple[str, ...]:
         for other in others
         if other.disk != disk.disk and other.root is not None and other.root == disk.root
     ]
-    if not names:
+    if not names or disk.off:
         return ()
     return (f"{', '.join(names)} and {disk.disk} are on one node: this changes all of them",)
 

@@ -192,3 +192,4 @@ def test_two_devices_on_one_node() -> None:
     assert said == "vdb and vda are on one node: this changes all of them"
     assert on_the_same_node(one, [one, replace(other, root="another")]) == ()
     assert on_the_same_node(replace(one, root=None), [one, replace(other, root=None)]) == ()
+    assert on_the_same_node(replace(one, off=True), [one, replace(other, off=True)]) == ()

@@ -273,15 +273,17 @@ def test_several_disks(off: Off) -> None:
     off.domain.attachDeviceFlags(disk, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
     assert off.rig.cli("create", DISK, "s1", "--also", "vdb").code == 0
     said = off.rig.cli("revert", DISK, "s1", "--plan")
-    assert said.code == 0, said
+    assert (said.code, "on one node" in said.out) == (0, False), said
     said = off.rig.cli("revert", DISK, "s1", "--as", "one")
     assert "vdb has a snapshot s1 as well, and stays as it is" in said.err
+    assert "on one node" not in said.err
     said = off.rig.cli("revert", DISK, "one", "--also", "vdb", "--as", "both")
     assert (said.code, "has no snapshot 'one'" in said.err) == (4, True), said
     said = off.rig.cli("create", DISK, "s2", "--also", "vdb")
     said = off.rig.cli("revert", DISK, "s2", "--also", "vdb", "--as", "both", "-o", "json")
     assert said.code == 0, said
     assert said.json["file_format"] == {f"{BASE}.both": "qcow2", "data.both": "qcow2"}
+    assert said.json["consistency"] is None
 
 
 def test_what_is_shown_is_what_is_sent(off: Off) -> None:
