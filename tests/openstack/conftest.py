@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import Any
 
 import pytest
 
 from tests.openstack.rig import pairings
 from tests.openstack.rig.pairings import Pairing
 from tests.openstack.rig.rig import Rig, down, up
+from tests.openstack.rig.told import told
 
 MakeRig = Callable[[Pairing], Rig]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Print beside a failure what its rigs know of it."""
+    report = yield
+    if report.failed:
+        found: dict[str, Any] = getattr(item, "funcargs", {})
+        rigs = {one.folder: one for one in found.values() if isinstance(one, Rig)}
+        for folder, rig in rigs.items():
+            report.sections.append((f"the rig in {folder}", told(rig)))
+    return report
 
 
 @pytest.fixture(scope="session")
