@@ -34,6 +34,7 @@ _EXTENSION: Final = struct.Struct(">II")
 _BACKING_FORMAT: Final = 0xE2792ACA
 _DATA_FILE_NAME: Final = 0x44415441
 _BITMAPS: Final = 0x23852875
+_INCOMPATIBLE_CORRUPT: Final = 1 << 1
 _INCOMPATIBLE_DATA_FILE: Final = 1 << 2
 _INCOMPATIBLE_KNOWN: Final = 0b11111
 """Dirty, corrupt, data file, compression type, extended L2."""
@@ -73,6 +74,8 @@ class Header:
     QEMU drops, do not count."""
     snapshots: int = 0
     """Number of internal snapshots."""
+    is_corrupt: bool = False
+    """Marked by QEMU, which then opens it for reading only."""
 
 
 def parse(data: bytes, name: str) -> Header:
@@ -141,6 +144,7 @@ def parse(data: bytes, name: str) -> Header:
         encryption=_ENCRYPTION[method],
         bitmaps=int.from_bytes(bitmaps[:4]) if len(bitmaps) >= 4 else 0,
         snapshots=rest[-2],
+        is_corrupt=bool(incompatible & _INCOMPATIBLE_CORRUPT),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Final
 
 from qmpsnap.journal.folder import checked, state_folder
 from qmpsnap.journal.schema import NAME, create
+from qmpsnap.journal.spare import Spare
 from qmpsnap.journal.store import Store
 
 
@@ -18,14 +19,18 @@ class Journal:
     May be used by several threads and processes at once.
     """
 
-    def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
+    def __init__(
+        self, folder: str | os.PathLike[str] | None = None, *, keeps_open: bool = False
+    ) -> None:
         """
         Open nothing yet.
 
         Args:
             folder: The state folder; None: as `state_folder` says at each use.
+            keeps_open: Whether connections stay open between two uses; for a service. See `spare`.
         """
         self._folder = None if folder is None else Path(folder).absolute()
+        self._spare = Spare() if keeps_open else None
 
     @property
     def path(self) -> Path:
@@ -53,7 +58,7 @@ class Journal:
         checked(path.parent, make=True)
         if not path.exists():
             create(path)
-        return Store(path)
+        return Store(path, spare=self._spare)
 
     def looked_into(self) -> Store | None:
         """
@@ -67,7 +72,7 @@ class Journal:
             checked(path.parent, make=False)
         except FileNotFoundError:
             return None
-        return Store(path, writes=False) if path.exists() else None
+        return Store(path, writes=False, spare=self._spare) if path.exists() else None
 
 
 DEFAULT: Final = Journal()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -60,6 +61,21 @@ def state_folder() -> Path:
     return folder
 
 
+def _file_system(folder: Path) -> str:
+    """Its type, which is looked up once for each folder: the list of mounts may be long."""
+    try:
+        at, on = os.stat(folder), os.statvfs(folder)
+    except OSError:
+        return file_system(folder)
+    return _known(str(folder), at.st_dev, at.st_ino, on.f_fsid)
+
+
+@lru_cache(maxsize=16)
+def _known(folder: str, _device: int, _inode: int, _file_system: int) -> str:
+    """What is mounted over it has another number of one of these kinds."""
+    return file_system(folder)
+
+
 def checked(folder: Path, *, make: bool) -> Path:
     """
     Look at the state folder, and make it where it is not there.
@@ -69,7 +85,7 @@ def checked(folder: Path, *, make: bool) -> Path:
         JournalUnusable: It cannot be made, or others can write into it.
         FileNotFoundError: It is not there, and is not to be made.
     """
-    type_ = file_system(folder)
+    type_ = _file_system(folder)
     if type_ in ON_THE_NETWORK:
         raise StateOnNetwork(str(folder), type_)
     try:

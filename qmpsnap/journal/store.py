@@ -25,6 +25,7 @@ from qmpsnap.journal.folder import JournalUnusable
 from qmpsnap.journal.letters import Letters, answer_of_operation, link, prune_letters
 from qmpsnap.journal.record import Act, Conclusion, Entry, Record, Unreadable, dumps, loads
 from qmpsnap.journal.schema import APPLICATION, JournalDamaged, JournalNewer, JournalUnwritable
+from qmpsnap.journal.spare import Checked, Spare
 
 KEEP: Final = 1000
 """Operations that have ended; a thousand take 2 MB."""
@@ -35,28 +36,46 @@ WAIT_S: Final = 10.0
 """For another process that writes just now."""
 _NO_CHECKPOINT_ON_CLOSE: Final = 1006
 """SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, sqlite3.h."""
+_CLOSED: Final = sqlite3.connect(":memory:", check_same_thread=False)
+"""What a store has that has given its connection back: whoever uses it still is told so."""
+_CLOSED.close()
 
 
 class Store:
     """One connection to a journal; one thread uses it at a time."""
 
-    def __init__(self, path: Path, *, writes: bool = True) -> None:
+    def __init__(self, path: Path, *, writes: bool = True, spare: Spare | None = None) -> None:
         """
         Open a journal that is there.
+
+        Args:
+            path: The file.
+            writes: Whether anything is to be written.
+            spare: Where a connection is taken from, and given back to; None: it is a new one, and
+                closed at the end.
 
         Raises:
             JournalDamaged, JournalNewer, JournalUnwritable, JournalUnusable: It cannot be used.
         """
         self._path = str(path)
+        self._spare = spare
+        self._is_sound = True
         self.notes: list[str] = []
         """What could not be read."""
         self.letters = Letters(self)
         self.version = schema.VERSION
         """Of one that is only looked into, the older one that it may have."""
-        self._database = self._connected("rw" if writes else "ro")
+        self._checked = None if spare is None else spare.taken(self._path)
+        if self._checked is None:
+            self._database = self._connected("rw" if writes else "ro")
+            if spare is not None and writes:
+                self._checked = Checked.now(self._database, self._path, spare.clock())
+            first = self._check
+        else:
+            self._database, first = self._checked.database, self._check_again
         try:
             with self.telling():
-                self._check(writes)
+                first(writes)
         except BaseException:
             self._database.close()
             raise
@@ -97,8 +116,18 @@ class Store:
             raise JournalDamaged(self._path, said)
         if version < schema.VERSION:
             schema.update(self._database)
-        ask("BEGIN IMMEDIATE")  # as far as it shows now whether it can be written
-        ask("ROLLBACK")
+        self._try_to_write()
+
+    def _check_again(self, writes: bool) -> None:
+        """What may have changed since somebody else used the same connection."""
+        self._database.execute(f"PRAGMA query_only={int(not writes)}")
+        if writes:
+            self._try_to_write()
+
+    def _try_to_write(self) -> None:
+        """As far as it shows now whether it can be written."""
+        self._database.execute("BEGIN IMMEDIATE")
+        self._database.execute("ROLLBACK")
 
     def __enter__(self) -> Self:
         return self
@@ -113,6 +142,11 @@ class Store:
 
     def close(self) -> None:
         """Give the connection back; again: nothing."""
+        checked, self._checked = self._checked, None
+        if checked is not None and self._spare is not None and self._is_sound:
+            self._database = _CLOSED
+            self._spare.give(checked)
+            return
         with suppress(sqlite3.Error):
             self._database.close()
 
@@ -127,6 +161,7 @@ class Store:
         try:
             yield
         except sqlite3.DatabaseError as error:
+            self._is_sound = False
             name = getattr(error, "sqlite_errorname", "")
             if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
                 raise JournalDamaged(self._path, str(error)) from error

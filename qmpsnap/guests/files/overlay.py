@@ -222,16 +222,16 @@ def _taken(plan: CreatePlan) -> Overlay:
             f"it is backed by {header.backing_file!r}, not by {plan.backing_name!r}", remake
         )
     try:
-        state, empty = qemu_img.state_of(plan.overlay), qemu_img.is_empty(plan.overlay)
+        empty = qemu_img.is_empty(plan.overlay)
         consistent = qemu_img.is_consistent(plan.overlay)
     except qemu_img.QemuImgFailed as error:
         raise unsuitable(f"it cannot be looked into ({error.reason})") from error
-    if state.corrupt:
+    if header.is_corrupt:
         raise unsuitable("it is marked as corrupt")
     if not consistent:
         # The guest's first writes would go into its tables.
         raise unsuitable("it is corrupt (`qemu-img check`)")
-    if state.snapshots:
+    if header.snapshots:
         raise unsuitable("it holds internal snapshots")
     if not empty:
         raise unsuitable(

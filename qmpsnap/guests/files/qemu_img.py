@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -145,48 +144,6 @@ def is_consistent(path: str) -> bool:
     if done.returncode not in (0, _CORRUPT, _LEAKS):
         raise _failed("check", path, done)
     return done.returncode != _CORRUPT
-
-
-class _Specific(msgspec.Struct, frozen=True):
-    corrupt: bool = False
-
-
-class _FormatSpecific(msgspec.Struct, frozen=True):
-    data: _Specific = _Specific()
-
-
-class _Snapshot(msgspec.Struct, frozen=True):
-    name: str = ""
-
-
-class _Info(msgspec.Struct, frozen=True, rename="kebab"):
-    format_specific: _FormatSpecific = _FormatSpecific()
-    snapshots: tuple[_Snapshot, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """What QEMU says of a qcow2 file, besides what its header names."""
-
-    corrupt: bool
-    """Marked by QEMU, which then opens it for reading only."""
-    snapshots: int
-    """Number of internal snapshots."""
-
-
-def state_of(path: str) -> State:
-    """
-    Look at a qcow2 file that has no data file. Its backing file is not opened.
-
-    Raises:
-        QemuImgMissing, QemuImgFailed: It cannot be told, for example because a guest has it open.
-    """
-    text = run("info", path, "-f", "qcow2", "--output=json", path)
-    try:
-        info = msgspec.json.decode(text, type=_Info)
-    except msgspec.DecodeError as error:
-        raise QemuImgFailed("info", path, f"its output is not understood: {error}") from error
-    return State(corrupt=info.format_specific.data.corrupt, snapshots=len(info.snapshots))
 
 
 def run(command: str, path: str, *arguments: str) -> str:
