@@ -76,7 +76,13 @@ def forecast_delete(
         disk=plan.disk.disk,
         kind=plan.kind,
         why="; ".join(
-            one for one in (plan.why, *on_the_same_node(plan.disk, seen.disks.disks)) if one
+            one
+            for one in (
+                plan.why,
+                *on_the_same_node(plan.disk, seen.disks.disks),
+                *merge.around.notes,
+            )
+            if one
         ),
         steps=(
             *seen.clear,

@@ -186,7 +186,11 @@ def delete(
             except KeyboardInterrupt:
                 reason = "interrupted again and again when its job had ended"
                 raise OutcomeUnknown(plan.kind, plan.top.file, reason) from None
-        said = (*notes_of(found.jobs, steps.job), *on_the_same_node(plan.disk, found.disks.disks))
+        said = (
+            *notes_of(found.jobs, steps.job),
+            *on_the_same_node(plan.disk, found.disks.disks),
+            *merge.around.notes,
+        )
         done = judged(
             plan,
             ended,

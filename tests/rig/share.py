@@ -81,6 +81,9 @@ class Pool:
     def path(self) -> str:
         return str(self.folder / self.volume)
 
+    def XMLDesc(self, flags: int) -> str:
+        return f"<pool type='dir'><target><path>{self.folder}</path></target></pool>"
+
 
 @dataclass
 class Share:

@@ -9,7 +9,6 @@ from typing import Any, Final
 import pytest
 
 NUMBERS: Final = {
-    "CONNECT_LIST_DOMAINS_PERSISTENT": 4,
     "DOMAIN_BLOCKED": 2,
     "DOMAIN_BLOCK_COMMIT_ACTIVE": 4,
     "DOMAIN_BLOCK_COMMIT_BANDWIDTH_BYTES": 16,
@@ -118,6 +117,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
         "guests.libvirt.door",
         "guests.libvirt.guest",
         "guests.libvirt.jobs",
+        "guests.libvirt.named",
         "guests.libvirt.neighbours",
         "guests.offline.guest",
     ):

@@ -15,9 +15,10 @@ import pytest
 from qmpsnap.formats.qcow2 import READ_SIZE
 from qmpsnap.guests import census as whole
 from qmpsnap.guests.census import Answer, CannotList, who_uses
-from qmpsnap.guests.files import census
+from qmpsnap.guests.files import census, neighbours
 from qmpsnap.guests.files.census import Census
 from qmpsnap.guests.libvirt import census as of_libvirt
+from qmpsnap.guests.libvirt import named
 from qmpsnap.guests.libvirt.census import ask_libvirt
 from tests.rig import share as shares
 from tests.rig.share import Share, StandIn, disk_xml, domain_xml, write_qcow2
@@ -29,7 +30,8 @@ URI = "qemu:///system"
 @pytest.fixture(autouse=True)
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """libvirt's errors and numbers; and a file system that is this host's alone, with leases."""
-    monkeypatch.setattr(of_libvirt, "libvirt_module", lambda: fake_libvirt.LIBVIRT)
+    for module in (of_libvirt, named):
+        monkeypatch.setattr(module, "libvirt_module", lambda: fake_libvirt.LIBVIRT)
     monkeypatch.setattr(census, "file_system", lambda _folder: "ext4")
     monkeypatch.setattr(whole, "is_open_nowhere", lambda _path: True)
 
@@ -324,7 +326,7 @@ def test_processes_that_cannot_be_looked_at(share: Share, monkeypatch: pytest.Mo
 def test_a_loop_device(share: Share, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "block" / "loop7" / "loop").mkdir(parents=True)
     (tmp_path / "block" / "loop7" / "loop" / "backing_file").write_text(f"{share.folder}/left\n")
-    monkeypatch.setattr(census, "_LOOP", str(tmp_path / "block"))
+    monkeypatch.setattr(neighbours, "_LOOP", str(tmp_path / "block"))
     assert answers(share) == {"left": Answer.USED}
 
 

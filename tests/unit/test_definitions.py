@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from qmpsnap.formats.layers import Disk
-from qmpsnap.guests.libvirt.neighbours import defined_users
+from qmpsnap.guests.libvirt.neighbours import named_by
 from tests.unit import samples
 from tests.unit.fake_libvirt import Domain, Error, install
 from tests.unit.qcow2_header import header
 
 FORMAT_OF_BACKING = 0xE2792ACA
+DATA_FILE = 0x44415441
 
 Named = tuple[str, Path, str | None]
 """Target, active file and its format in a definition."""
@@ -40,8 +41,18 @@ def guest(name: str, *disks: Named, active: bool = False) -> Domain:
         f"<source file='{path}'/><target dev='{target}'/></disk>"
         for target, path, format_ in disks
     )
-    xml = f"<domain><name>{name}</name><devices>{made}</devices></domain>"
-    return Domain(name=name, UUIDString=name, XMLDesc=xml, isActive=active)
+    return of_xml(name, f"<domain><name>{name}</name><devices>{made}</devices></domain>", active)
+
+
+def of_xml(name: str, xml: object, active: bool = False, **answers: object) -> Domain:
+    """Another guest, by its XML; a running one has the same definition."""
+    return Domain(
+        name=name,
+        UUIDString=name,
+        XMLDesc=xml,
+        isActive=active,
+        **{"isPersistent": True, "hasManagedSaveImage": False, "listAllSnapshots": [], **answers},
+    )
 
 
 @dataclass(frozen=True)
@@ -69,10 +80,20 @@ class Chain:
         left: Collection[str] | None = None,
     ) -> dict[str, tuple[str, ...]]:
         """Descriptions by bare name of the layer; by default its own definition is as it should be."""
+        return {Path(path).name: users for path, users in self.told(*others, own=own, left=left)[0]}
+
+    def told(
+        self,
+        *others: Domain,
+        own: Collection[Named] | None = None,
+        left: Collection[str] | None = None,
+        **answers: object,
+    ) -> tuple[Iterable[tuple[str, tuple[str, ...]]], tuple[str, ...]]:
+        """The same, and what could not be looked at."""
         mine = guest("web1", *([self.vda] if own is None else own), active=True)
-        mine.answers["listAllDomains"] = [mine, *others]
-        found = defined_users(mine, self.disk, left)
-        return {Path(path).name: users for path, users in found.items()}
+        mine.answers |= answers
+        found, notes = named_by([mine, *others], mine, self.disk, left)
+        return found.items(), notes
 
 
 @pytest.fixture
@@ -96,7 +117,16 @@ def test_guest_that_is_off(chain: Chain) -> None:
 def test_running_guest_by_what_it_would_start_from(chain: Chain) -> None:
     """It may have other files open now."""
     on = guest("db1", ("vda", chain.base, "raw"), active=True)
+    text = on.answers["XMLDesc"]
+    on.answers["XMLDesc"] = lambda flags: text if flags else "<domain/>"
     assert chain.users(on) == {"base": ("the definition of guest db1",)}
+
+
+def test_running_guest_that_has_no_definition(chain: Chain) -> None:
+    """Of another user, whose processes are hidden."""
+    on = guest("db1", ("vda", chain.base, "raw"), active=True)
+    on.answers["isPersistent"] = False
+    assert chain.users(on) == {"base": ("guest db1",)}
 
 
 @pytest.mark.parametrize("link", [Path.hardlink_to, Path.symlink_to])
@@ -123,11 +153,105 @@ def test_in_another_folder(chain: Chain, tmp_path: Path) -> None:
 
 
 def test_no_format_is_guessed(chain: Chain, tmp_path: Path) -> None:
-    """What a guest wrote into a raw file is no header, and a header that states no format is the last."""
+    """What a guest wrote into a raw file is no header; without a format libvirt takes it for raw."""
     over = overlay(tmp_path / "over", "base")
+    for format_ in ("raw", None):
+        assert chain.users(guest("db1", ("vda", over, format_))) == {}
+
+
+def test_header_that_states_no_format(chain: Chain, tmp_path: Path) -> None:
+    """
+    QEMU looks for itself what the file is, and may go on from there.
+
+    libvirt lets a guest start so where what it names has no backing file; a person may start it by
+    hand in any case.
+    """
+    overlay(tmp_path / "over", "base")
     unstated = overlay(tmp_path / "unstated", "over", None)
-    for path, format_ in ((over, "raw"), (over, None), (unstated, "qcow2")):
-        assert chain.users(guest("db1", ("vda", path, format_))) == {}
+    off = guest("db1", ("vda", unstated, "qcow2"))
+    assert chain.users(off) == {"base": ("guest db1, which is off",)}
+    _, (note,) = chain.told(off)
+    assert note.startswith("not all files of guest db1, which is off are known")
+
+
+def test_data_file(chain: Chain, tmp_path: Path) -> None:
+    path = tmp_path / "other"
+    path.write_bytes(header(incompatible=4, extensions=((DATA_FILE, b"base"),)))
+    off = guest("db1", ("vda", path, "qcow2"))
+    assert chain.users(off) == {"base": ("guest db1, which is off",)}
+
+
+def test_dots_behind_a_link(chain: Chain, tmp_path: Path) -> None:
+    """QEMU leaves it to the kernel what `..` means: of what the link leads to."""
+    (tmp_path / "folder" / "in").mkdir(parents=True)
+    (tmp_path / "folder" / "base").hardlink_to(chain.base)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "link").symlink_to(tmp_path / "folder" / "in")
+    over = overlay(tmp_path / "elsewhere" / "over", "link/../base")
+    assert "base" in chain.users(guest("db1", ("vda", over, "qcow2")))
+
+
+@pytest.mark.parametrize("link", [True, False])
+def test_name_in_an_image_behind_a_link(chain: Chain, tmp_path: Path, link: bool) -> None:
+    """It is looked for from the folder of the link that the definition names, as QEMU does."""
+    (tmp_path / "folder").mkdir()
+    over = overlay(tmp_path / "folder" / "over", "base")
+    (tmp_path / "over").symlink_to(over)
+    named = tmp_path / "over" if link else over
+    assert bool(chain.users(guest("db1", ("vda", named, "qcow2")))) is link
+
+
+@pytest.mark.parametrize("way", ["found", "pool not started", "pool unknown"])
+def test_volume_of_a_pool(chain: Chain, tmp_path: Path, way: str) -> None:
+    """As terraform's provider for libvirt defines its guests."""
+    overlay(tmp_path / "over", "base")
+    no = Error("OPERATION_INVALID", "no")
+    pool = Domain(
+        storageVolLookupByName=Domain(path=str(tmp_path / "over")) if way == "found" else no,
+        XMLDesc=f"<pool type='dir'><target><path>{tmp_path}</path></target></pool>",
+    )
+    disk = (
+        "<disk type='volume'><driver type='qcow2'/><source pool='p' volume='over'/>"
+        "<target dev='vda'/></disk>"
+    )
+    off = of_xml("db1", f"<domain><name>db1</name><devices>{disk}</devices></domain>")
+    told, notes = chain.told(off, storagePoolLookupByName=no if way == "pool unknown" else pool)
+    if way == "pool unknown":
+        assert (list(told), len(notes)) == ([], 1)
+    else:
+        assert dict(told) == {str(chain.base): ("guest db1, which is off",)}
+        assert notes == ()
+
+
+def test_argument_for_qemu_itself(chain: Chain) -> None:
+    argument = f"<arg value='file={chain.base},format=raw,if=virtio'/>"
+    off = of_xml("db1", f"<domain><name>db1</name><commandline>{argument}</commandline></domain>")
+    assert chain.users(off) == {"base": ("guest db1, which is off",)}
+
+
+@pytest.mark.parametrize("record", ["saved memory", "snapshot"])
+def test_only_a_record_names_it(chain: Chain, record: str) -> None:
+    kept = str(guest("db1", ("vda", chain.base, "raw")).answers["XMLDesc"])
+    if record == "snapshot":
+        text = f"<domainsnapshot><name>s1</name>{kept}</domainsnapshot>"
+        snapshots = [Domain(getName="s1", getXMLDesc=text)]
+        off = of_xml("db1", "<domain/>", listAllSnapshots=snapshots)
+        assert chain.users(off) == {"base": ("snapshot s1 of guest db1",)}
+    else:
+        off = of_xml("db1", "<domain/>", hasManagedSaveImage=True, managedSaveGetXMLDesc=kept)
+        assert chain.users(off) == {"base": ("the saved memory of guest db1",)}
+
+
+def test_images_that_cannot_be_read(chain: Chain, tmp_path: Path) -> None:
+    """One note for all, and only the first names; one that is not there starts no guest."""
+    (tmp_path / "empty").touch()
+    offs = [guest(f"db{number}", ("vda", tmp_path / "empty", "qcow2")) for number in range(5)]
+    found, (note,) = chain.told(*offs, guest("gone", ("vda", tmp_path / "gone", "qcow2")))
+    assert list(found) == []
+    assert "guest db2, which is off and 2 more" in note
+    assert "gone" not in note
+    _, (note,) = chain.told(*offs[:3])
+    assert "more" not in note
 
 
 def test_circle_and_what_cannot_be_read(chain: Chain, tmp_path: Path) -> None:
@@ -155,10 +279,15 @@ def test_by_the_definition_alone(chain: Chain, tmp_path: Path) -> None:
 
 def test_definition_that_cannot_be_read(chain: Chain) -> None:
     """It may name any file."""
-    other = Domain(name="web2", UUIDString="web2", XMLDesc="<domain>" + "<a/>" * 2_000_000)
+    other = of_xml("web2", "<domain>" + "<a/>" * 2_000_000)
     found = chain.users(other)
     assert found.keys() == {"top", "base"}
     assert all(users[0].startswith("guest web2, perhaps: ") for users in found.values())
+
+
+def test_definition_that_is_kept_from_us(chain: Chain) -> None:
+    other = of_xml("web2", Error("INTERNAL_ERROR", "access denied"))
+    assert chain.users(other)["base"] == ("guest web2, perhaps: access denied",)
 
 
 def test_undefined_in_between(chain: Chain) -> None:

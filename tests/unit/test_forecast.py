@@ -12,6 +12,7 @@ from qmpsnap.operations.forecast import (
     forecast_create,
     forecast_delete,
 )
+from qmpsnap.operations.guards import Surroundings
 from qmpsnap.operations.job.states import JobStatus, JobView, Verb
 from qmpsnap.operations.quiesce import CannotFreeze, Policy, Quiesce
 from qmpsnap.operations.requests import CreateRequest, DeleteRequest
@@ -96,6 +97,11 @@ class TestDelete:
         fake.left_running = True
         fake.left_as = JobView(status=JobStatus.CONCLUDED, error="no space")
         assert words(forecast_delete(fake, DELETE, remove=remove)) == ["dismiss"]
+
+    def test_what_could_not_be_looked_at_is_told(self) -> None:
+        fake = FakeGuest(samples.guest(samples.disk(3)))
+        fake.around = Surroundings(notes=("some could not be looked at",))
+        assert forecast_delete(fake, DELETE).why == "some could not be looked at"
 
     def test_chains_before_and_after(self) -> None:
         forecast = forecast_delete(FakeGuest(samples.guest(samples.disk(3))), DELETE)

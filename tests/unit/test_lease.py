@@ -13,7 +13,7 @@ from types import FrameType
 
 import pytest
 
-from qmpsnap.guests.files.lease import is_open_nowhere
+from qmpsnap.guests.files.lease import is_open_elsewhere, is_open_nowhere
 from tests.rig.waiting import HANG_S, until
 
 
@@ -26,8 +26,20 @@ def file(tmp_path: Path, leases: None) -> Path:
 
 @pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_WRONLY, os.O_RDWR])
 def test_open_in_this_process(file: Path, flags: int) -> None:
+    """As an operation holds a file: it asks about the others."""
     descriptor = os.open(file, flags)
     assert not is_open_nowhere(str(file))
+    assert is_open_elsewhere(str(file)) is False
+    with file.open("rb"):
+        assert is_open_elsewhere(str(file)) is None
+        assert not is_open_nowhere(str(file))
+    path = os.open(file, os.O_PATH)
+    assert is_open_elsewhere(str(file)) is False
+    os.close(path)
+    with file.open("rb") as held:
+        process = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stderr=held)
+    with process:
+        assert is_open_elsewhere(str(file)) is True
     os.close(descriptor)
     assert is_open_nowhere(str(file))
 
@@ -36,7 +48,9 @@ def test_open_in_another_one(file: Path) -> None:
     with file.open("rb") as held:
         process = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stderr=held)
     with process:
+        assert is_open_elsewhere(str(file)) is True
         assert not is_open_nowhere(str(file))
+    assert is_open_elsewhere(str(file)) is False
     assert is_open_nowhere(str(file))
 
 
@@ -59,6 +73,7 @@ def test_what_cannot_be_told(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     paths = [tmp_path / "gone", fifo, Path("/dev/null"), tmp_path]
+    assert [is_open_elsewhere(str(path)) for path in paths] == [None] * len(paths)
     assert [is_open_nowhere(str(path)) for path in paths] == [False] * len(paths)
 
 

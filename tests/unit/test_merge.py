@@ -592,6 +592,12 @@ class TestRemoval:
         result = self.removed(fake)
         assert (result.removed, result.held) == (("/share/volume-1.s1",), ("/share/volume-1",))
 
+    def test_what_could_not_be_looked_at_is_told(self) -> None:
+        fake = guest()
+        fake.around = Surroundings(notes=("7 processes of other users could not be looked at",))
+        result = self.removed(fake)
+        assert "7 processes of other users could not be looked at" in result.notes
+
     def test_not_what_lies_in_another_folder(self) -> None:
         """A template, on which many volumes may rest."""
         disk = samples.changed_layer(samples.disk(3), 2, path="/template/volume-1")

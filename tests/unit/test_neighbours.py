@@ -157,14 +157,66 @@ class TestLeft:
         assert self.users_of(top, base) == {str(base): (f"cat (pid {pid})",)}
 
 
-def test_processes_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+class TestLoopDevices:
+    """No process has the file open: the kernel does."""
+
+    @pytest.fixture
+    def base(
+        self, files: tuple[Path, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> Path:
+        (tmp_path / "block" / "loop7" / "loop").mkdir(parents=True)
+        (tmp_path / "block" / "loop7" / "loop" / "backing_file").write_text(f"{files[1]}\n")
+        monkeypatch.setattr(neighbours, "_LOOP", str(tmp_path / "block"))
+        return files[1]
+
+    def test_one_that_reads_a_layer(self, base: Path) -> None:
+        assert users_of(base.with_name("top"), base) == {str(base): ("/dev/loop7",)}
+
+    def test_beside_a_process(self, base: Path, hold: Hold) -> None:
+        pid = hold(base)
+        assert users_of(base) == {str(base): (f"cat (pid {pid})", "/dev/loop7")}
+
+
+class TestLeftAndSomebodyHasIt:
+    """A file that is to be removed next, which the kernel says is open, and no process shows."""
+
+    @pytest.mark.parametrize(
+        ("is_open", "hidden", "told"),
+        [
+            (True, 0, "somebody who cannot be seen: another container, or the kernel"),
+            (True, 3, "somebody who cannot be seen: another container, or the kernel"),
+            (None, 3, "perhaps a process of another user, which cannot be looked at"),
+            (None, 0, None),
+            (False, 3, None),
+        ],
+    )
+    def test_who(
+        self,
+        files: tuple[Path, ...],
+        is_open: bool | None,
+        hidden: int,
+        told: str | None,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        base = str(files[1])
+        monkeypatch.setattr(neighbours, "is_open_elsewhere", lambda _path: is_open)
+        monkeypatch.setattr(neighbours, "processes_with", lambda *_: ({}, 1, hidden))
+        users, notes = other_users([base], "", left=True)
+        assert users == ({base: (told,)} if told else {})
+        assert len(notes) == (hidden > 0 and is_open is not False)
+        assert other_users([base], "")[0] == {}, "who writes into it is another question"
+
+
+def test_processes_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def kept_from_us(folder: str) -> set[object]:
         if folder != f"/proc/{os.getpid()}/fd":
             raise PermissionError(folder)
         return set()
 
     monkeypatch.setattr(neighbours, "_opened", kept_from_us)
-    users, (note,) = other_users(["/share/base"], "")
+    base = tmp_path / "base"
+    base.touch()
+    users, (note,) = other_users([str(base)], "")
     assert users == {}
     assert "processes of other users could not be looked at" in note
 
@@ -175,7 +227,7 @@ class TestLocksOfQemu:
     @pytest.fixture(autouse=True)
     def _elsewhere(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(neighbours, "processes_with", lambda *_: ({}, 1, 0))
-        monkeypatch.setattr(neighbours, "is_open_nowhere", lambda _path: False)
+        monkeypatch.setattr(neighbours, "is_open_elsewhere", lambda _path: None)
 
     def around(self, *files: Path, left: bool, runs: bool) -> dict[str, tuple[str, ...]]:
         layers = tuple(samples.layer(path.name, path=str(path)) for path in files)

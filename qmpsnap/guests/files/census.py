@@ -17,20 +17,18 @@ import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final, Literal
 
 from qmpsnap.formats.layers import Identity
 from qmpsnap.formats.qcow2 import MAGIC, READ_SIZE, BadHeader, parse
 from qmpsnap.graph.chain import host_path
-from qmpsnap.guests.files.identity import identity, identity_of
+from qmpsnap.guests.files.identity import identity
 from qmpsnap.guests.files.markers import markers_in
 from qmpsnap.guests.files.mounts import file_system
-from qmpsnap.guests.files.neighbours import processes_with
+from qmpsnap.guests.files.neighbours import loop_devices, processes_with
 
 _WORDS: Final = (re.compile(rb"[\0/\"'=\n]"), re.compile(rb"[\0/\"'=\s,;:]"))
 """What may stand around a name: the first of these leaves names with blanks whole."""
-_LOOP: Final = "/sys/block"
 _LOCAL: Final = frozenset(
     {"btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "tmpfs", "xfs", "zfs"}
 )
@@ -250,13 +248,7 @@ def ask_processes(files: Iterable[str]) -> Census:
 
 def _loop_devices() -> Census:
     """The kernel holds these files itself: no process has them open."""
-    uses: dict[Identity, tuple[Use, ...]] = {}
-    for path in Path(_LOOP).glob("loop*/loop/backing_file"):
-        with suppress(OSError):  # detached in between
-            name = path.read_bytes().rstrip(b"\n").decode("utf-8", "surrogateescape")
-            status = os.stat(name)
-            who = Use(by="device", who=f"/dev/{path.parts[-3]}")
-            uses[identity_of(status)] = (who,)
+    uses = {key: (Use(by="device", who=who),) for key, who in loop_devices().items()}
     return Census(uses=uses)
 
 

@@ -16,13 +16,16 @@ from typing import Final
 
 from qmpsnap.formats.layers import Disk, Identity
 from qmpsnap.guests.files.bytes import in_use_by_qemu
-from qmpsnap.guests.files.identity import identity
-from qmpsnap.guests.files.lease import is_open_nowhere
+from qmpsnap.guests.files.identity import identity, identity_of
+from qmpsnap.guests.files.lease import is_open_elsewhere
 from qmpsnap.guests.files.opened import descriptors
 from qmpsnap.operations.guards import Surroundings
 from qmpsnap.operations.space import Room
 
 _PROC: Final = "/proc"
+_LOOP: Final = "/sys/block"
+_SOMEBODY: Final = "somebody who cannot be seen: another container, or the kernel"
+_PERHAPS: Final = "perhaps a process of another user, which cannot be looked at"
 _BY_LOCKS: Final = "a QEMU of this or another host, by its locks"
 
 
@@ -30,7 +33,7 @@ def other_users(
     paths: Collection[str], active: str | None, *, qemu: int | None = None, left: bool = False
 ) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
     """
-    Find processes that have layers of a chain open, and are not its own QEMU.
+    Find who has layers of a chain open, and is not its own QEMU.
 
     Args:
         paths: Host files of the chain.
@@ -38,22 +41,46 @@ def other_users(
         qemu: That process. Where it is not known, whoever has the active file open is taken for
             it: QEMU locks what it writes.
         left: Whether they have left the chain, so that nobody at all is expected to have them
-            open; then a walk over all processes is mostly not needed.
+            open. They are removed next: who may have one open counts then. A walk over all
+            processes is mostly not needed.
 
     Returns:
-        Descriptions of processes by path, and what could not be looked at.
+        Descriptions of them by path, and what could not be looked at.
     """
-    if left:
-        paths = [path for path in paths if not is_open_nowhere(path)]
-        if not paths:
-            return {}, ()
-    wanted = {key: path for path in paths if (key := identity(path)) is not None}
+    opened = {path: is_open_elsewhere(path) for path in paths} if left else {}
+    wanted = {
+        key: path
+        for path in paths
+        if opened.get(path) is not False and (key := identity(path)) is not None
+    }
+    if not wanted:
+        return {}, ()
     own = None if active is None or qemu is not None else identity(active)
-    found, _, hidden = processes_with(wanted, own, qemu)
-    notes: tuple[str, ...] = ()
-    if hidden:
-        notes = (f"{hidden} processes of other users could not be looked at: run as root",)
-    return {wanted[key]: tuple(users) for key, users in found.items()}, notes
+    processes, _, hidden = processes_with(wanted, own, qemu)
+    found = {wanted[key]: tuple(users) for key, users in processes.items()}
+    for key, device in loop_devices().items():
+        if key in wanted:
+            found[wanted[key]] = (*found.get(wanted[key], ()), device)
+    notes = (f"{hidden} processes of other users could not be looked at: run as root",) * bool(
+        hidden
+    )
+    for path in wanted.values() if left else ():
+        # It is removed next.
+        if path not in found and in_use_by_qemu(path):
+            found[path] = (_BY_LOCKS,)
+        elif path not in found and (opened[path] or hidden):
+            found[path] = (_SOMEBODY if opened[path] else _PERHAPS,)
+    return found, notes
+
+
+def loop_devices() -> dict[Identity, str]:
+    """What loop devices read and write: the kernel has it open itself, and no process."""
+    found = {}
+    for path in Path(_LOOP).glob("loop*/loop/backing_file"):
+        with suppress(OSError):  # detached in between
+            name = path.read_bytes().rstrip(b"\n").decode("utf-8", "surrogateescape")
+            found[identity_of(os.stat(name))] = f"/dev/{path.parts[-3]}"
+    return found
 
 
 def processes_with(
@@ -108,7 +135,7 @@ def surroundings(
     active = disk.layers[0].path if runs and left is None else None
     own = qemu if left is None else None
     readers, notes = other_users(paths, active, qemu=own, left=left is not None)
-    if not runs or left is not None:  # else the guest's own QEMU has locks on them
+    if not runs:  # else its own QEMU has locks on them; those that have left were looked at
         readers |= {
             path: (_BY_LOCKS,) for path in paths if path not in readers and in_use_by_qemu(path)
         }

@@ -1,5 +1,5 @@
 """
-Who else uses the files of a chain, by what the definitions of this libvirt name, all the way down.
+Who else uses the files of a chain, by what the guests of this libvirt name, all the way down.
 
 A guest that is off has no process that could be seen; a running one may start from other files the
 next time than it has open now.
@@ -7,19 +7,17 @@ next time than it has open now.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 from qmpsnap.formats.layers import Disk
-from qmpsnap.formats.qcow2 import BadHeader
 from qmpsnap.graph import xml
-from qmpsnap.graph.chain import host_path
-from qmpsnap.guests.files.header import read_header
+from qmpsnap.guests.files.census import Use
 from qmpsnap.guests.files.identity import identity
 from qmpsnap.guests.files.neighbours import layer_paths, surroundings
 from qmpsnap.guests.libvirt.door import call
+from qmpsnap.guests.libvirt.named import Names
 from qmpsnap.guests.libvirt.snapshots import recorded_snapshots
 from qmpsnap.monitor.passthrough import MonitorBusy, in_time
 from qmpsnap.monitor.virt import libvirt_module
@@ -27,6 +25,8 @@ from qmpsnap.operations.guards import Surroundings
 
 LIST_TIMEOUT_S: Final = 5.0
 """libvirt lists all guests or none: it waits for one that is being ended (seen for minutes)."""
+ASK_TIMEOUT_S: Final = 60.0
+"""For the XMLs of all of them; a hundred take 0.1 s."""
 
 
 def surroundings_of(
@@ -47,10 +47,14 @@ def surroundings_of(
     seen = surroundings(disk, left, runs=runs, qemu=qemu)
     readers, notes = dict(seen.readers), seen.notes
     try:
-        defined = in_time(lambda: defined_users(domain, disk, left), LIST_TIMEOUT_S)
+        listed = in_time(lambda: _listed(domain), LIST_TIMEOUT_S)
+        defined, unknown = in_time(lambda: named_by(listed, domain, disk, left), ASK_TIMEOUT_S)
     except MonitorBusy:
-        defined = {}
-        notes = (*notes, "libvirt does not list its guests: one is stuck")
+        stuck = "libvirt does not list its guests: one is stuck"
+        # A file that has left is removed next: then who cannot be asked counts as a user of it.
+        defined = {} if left is None else {path: (stuck,) for path in layer_paths(disk, left)}
+        unknown = (stuck,)
+    notes = (*notes, *unknown)
     for path, users in defined.items():
         readers[path] = (*readers.get(path, ()), *users)
     recorded = call(domain, "virDomainListAllSnapshots", lambda: recorded_snapshots(domain))
@@ -75,53 +79,75 @@ def _checkpoints(domain: Any) -> frozenset[str]:
         return frozenset()  # older than checkpoints
 
 
-def defined_users(
-    domain: Any, disk: Disk, left: Collection[str] | None
-) -> dict[str, tuple[str, ...]]:
+def _listed(domain: Any) -> Sequence[Any]:
+    listed = call(domain, "virConnectListAllDomains", domain.connect().listAllDomains)
+    return tuple(listed)
+
+
+def named_by(
+    listed: Iterable[Any], domain: Any, disk: Disk, left: Collection[str] | None
+) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
     """
-    Find the definitions that name a layer of a disk, but for the one that this chain is.
+    Find which guests name a layer of a disk, but for the definition that this chain is of.
 
     Files are compared by device and inode: the same file may have many names.
 
     Args:
+        listed: The guests.
         domain: The guest that the disk is of.
         disk: With host files.
         left: Those that have left its chain: then its own definition counts as well, which must
             not name them any more.
 
     Returns:
-        Descriptions by path of the layer.
+        Descriptions by path of the layer, and what could not be looked at.
+    """
+    libvirt, own = libvirt_module(), domain.UUIDString()
+    names = Names(domain.connect())
+    perhaps: list[str] = []
+    for other in listed:
+        name = other.name()
+        try:
+            if other.UUIDString() != own:
+                names.ask(other)
+            elif other.isPersistent():
+                _ask_own(names, other, disk, left)
+        except libvirt.libvirtError as error:
+            if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:  # undefined in between
+                perhaps.append(f"guest {name}, perhaps: {error}")
+        except xml.MalformedXml as error:
+            perhaps.append(f"guest {name}, perhaps: {error}")  # whatever it names
+    found = {}
+    for path in layer_paths(disk, left):
+        users = names.uses.get(identity(path) or path, ())
+        who = (*dict.fromkeys(use.who for use in users), *perhaps)
+        if who:
+            found[path] = who
+    return found, _unfollowed(names)
+
+
+def _ask_own(names: Names, domain: Any, disk: Disk, left: Collection[str] | None) -> None:
+    """
+    Take the guest's own definition, but for this very disk while the chain is its own.
 
     Raises:
-        CommandFailed, LostInMidCommand: They could not be listed.
+        libvirtError, MalformedXml: As `Names.ask`.
     """
-    libvirt, connection, own = libvirt_module(), domain.connect(), domain.UUIDString()
-    flags = libvirt.VIR_CONNECT_LIST_DOMAINS_PERSISTENT
-    listed = call(domain, "virConnectListAllDomains", lambda: connection.listAllDomains(flags))
-    wanted = {identity(path) or path: path for path in layer_paths(disk, left)}
-    found: dict[str, list[str]] = {}
-    for other in listed:
-        try:
-            defined = xml.parse(other.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
-            active = bool(other.isActive())
-        except libvirt.libvirtError:
-            continue  # undefined in between
-        except xml.MalformedXml as error:
-            # Whatever it names, it may be any of these.
-            perhaps = f"guest {other.name()}, perhaps: {error}"
-            for any_of in wanted.values():
-                found.setdefault(any_of, []).append(perhaps)
-            continue
-        of_own = other.UUIDString() == own
-        for one in defined.disks:
-            if of_own and left is None and _is_same(one, disk):
-                continue
-            who = _description(defined.name, one.target, active=active, own=of_own)
-            for path in _chain(one.layers):
-                layer = wanted.get(identity(path) or path)
-                if layer is not None and who not in found.setdefault(layer, []):
-                    found[layer].append(who)
-    return {path: tuple(users) for path, users in found.items()}
+    text = domain.XMLDesc(libvirt_module().VIR_DOMAIN_XML_INACTIVE)
+    for one in xml.parse(text).disks:
+        if left is not None or not _is_same(one, disk):
+            who = f"the guest's own definition, as {one.target}"
+            names.take_disk(one, Use(by="guest", who=who))
+
+
+def _unfollowed(names: Names) -> tuple[str, ...]:
+    """One note for all: an unprivileged user may look at hardly any image of another guest."""
+    guests = sorted({use.who for use, _ in names.gaps})
+    if not guests:
+        return ()
+    some, more = ", ".join(guests[:3]), len(guests) - 3
+    told = f"{some} and {more} more" if more > 0 else some
+    return (f"not all files of {told} are known: run as root, or see `qmpsnap orphans`",)
 
 
 def _is_same(defined: xml.XmlDisk, disk: Disk) -> bool:
@@ -132,39 +158,3 @@ def _is_same(defined: xml.XmlDisk, disk: Disk) -> bool:
     if named is None or now is None:
         return True
     return (identity(named) or named) == (identity(now) or now)
-
-
-def _description(guest: str, target: str, *, active: bool, own: bool) -> str:
-    if own:
-        return f"the guest's own definition, as {target}"
-    return f"the definition of guest {guest}" if active else f"guest {guest}, which is off"
-
-
-def _chain(layers: Sequence[xml.XmlLayer]) -> Iterator[str]:
-    """
-    The files of a chain: those that a definition names, and what lies below each by the headers.
-
-    The next start goes by the definition as far as that goes; headers that say otherwise may be
-    gone by then, or the definition may.
-    """
-    seen: set[tuple[str, str | None]] = set()
-    for layer in layers:
-        yield from _by_headers(layer.path, layer.format, seen)
-
-
-def _by_headers(
-    path: str | None, stated: str | None, seen: set[tuple[str, str | None]]
-) -> Iterator[str]:
-    """A file and all below it, as far as each is stated to be qcow2 by the one above."""
-    while path is not None and (path, stated) not in seen:
-        seen.add((path, stated))
-        yield path
-        if stated != "qcow2":
-            return
-        try:
-            header = read_header(path)
-        except (OSError, BadHeader):
-            return
-        below = host_path(header.backing_file) if header.backing_file is not None else None
-        stated = header.backing_format
-        path = below and os.path.normpath(os.path.join(os.path.dirname(path), below))

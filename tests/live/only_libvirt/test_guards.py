@@ -7,21 +7,13 @@ from typing import Any
 import libvirt
 import pytest
 
-from tests.rig import images
 from tests.rig.guards import refused, refused_then_done
 from tests.rig.libvirt_machine import LibvirtMachine
+from tests.rig.others import WAYS, another_guest
 from tests.rig.remedies import remedy
-from tests.rig.rig import BASE, DISK, SIZE
+from tests.rig.rig import BASE, DISK
 from tests.rig.roads import MakeRig
-
-DOMAIN = """
-<domain type='qemu'><name>{name}</name><memory unit='MiB'>32</memory>
-  <os><type machine='pc'>hvm</type></os>
-  <devices><disk type='file' device='disk'>
-    <driver name='qemu' type='{format}'/><source file='{path}'/><target dev='vda' bus='virtio'/>
-  </disk></devices>
-</domain>
-"""
+from tests.rig.situations import situation
 
 
 @pytest.mark.parametrize(
@@ -47,29 +39,21 @@ def test_migration(
         assert host.state().migration == expected
 
 
-@pytest.mark.parametrize(
-    "names",
-    ["the base", "an overlay on the base", "two overlays on the base", "another name of it"],
+@situation(
+    "Another guest of this libvirt, running or off, rests on the file that a merge would write: "
+    "by its definition, however far down, its saved memory, a snapshot's record, a pool's volume",
+    happens="refused",
+    code=4,
+    then="Pull instead.",
+    pain=4,
+    kind=2,
 )
-def test_guest_that_is_off(make_rig: MakeRig, connection: Any, names: str) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_guest_that_is_off(make_rig: MakeRig, connection: Any, way: str) -> None:
     with make_rig("raw") as rig:
         rig.grow(3)
-        path, format_ = rig.folder / BASE, "raw"
-        if "overlay" in names:
-            path, format_ = rig.folder / "other", "qcow2"
-            images.create_qcow2(path, SIZE, BASE, "raw")
-        if names == "two overlays on the base":
-            path = rig.folder / "over-the-other"
-            images.create_qcow2(path, SIZE, "other", "qcow2")
-        if names == "another name of it":
-            path = rig.folder / "link"
-            path.hardlink_to(rig.folder / BASE)
-        name = f"off-{rig.names[0]}"
-        domain = connection.defineXML(DOMAIN.format(name=name, path=path, format=format_))
-        try:
-            refused_then_done(rig, "shared-base", f"guest {name}, which is off")
-        finally:
-            domain.undefine()
+        with another_guest(connection, rig.folder / BASE, "raw", way) as who:
+            refused_then_done(rig, "shared-base", f"{BASE} is also read by {who}")
 
 
 @remedy("WouldHarm/libvirt-snapshots")

@@ -30,7 +30,8 @@ from tests.rig import images
 from tests.rig.doors import at, patch
 from tests.rig.headers import recorded, with_format
 from tests.rig.kills import KILLINGS, Victim, killed_and_given_again, killed_and_resumed
-from tests.rig.off import DOMAIN, Off, defined_off, sound
+from tests.rig.off import Off, defined_off, sound
+from tests.rig.others import WAYS, another_guest
 from tests.rig.remedies import remedy
 from tests.rig.rig import BASE, DISK, MIB, SERIAL, SIZE, Said
 from tests.rig.signals import Signalled, calls, check, handlers, signal_at_calls
@@ -194,34 +195,34 @@ def test_chain_that_is_in_use_is_refused(off: Off) -> None:
     assert off.rig.files() == [f"{BASE}.s1", BASE]
 
 
-@pytest.mark.parametrize("who", ["another guest", "another disk of the guest"])
-def test_chain_that_another_definition_rests_on(off: Off, connection: Any, who: str) -> None:
+@pytest.mark.parametrize("way", WAYS[-3:])
+def test_chain_that_another_guest_rests_on(off: Off, connection: Any, way: str) -> None:
+    off.grow(3)
+    base = off.rig.disk().layers[2]
+    with another_guest(connection, off.folder / BASE, str(base.format), way) as who:
+        said = off.rig.delete(f"{BASE}.s1", BASE)
+        assert said.code == 4, said
+        assert f"{BASE} is also read by {who}" in said.err
+        assert off.rig.files() == [f"{BASE}.s2", f"{BASE}.s1", BASE]
+    assert off.rig.delete(f"{BASE}.s1", BASE).code == 0
+
+
+def test_chain_that_another_disk_rests_on(off: Off) -> None:
     """Two overlays away, and under another name of the base."""
     off.grow(3)
     (off.folder / "link").hardlink_to(off.folder / BASE)
     format_ = off.rig.disk().layers[2].format
     images.create_qcow2(off.folder / "below", SIZE, "link", str(format_))
     images.create_qcow2(off.folder / "above", SIZE, "below", "qcow2")
-    if who == "another guest":
-        above = off.folder / "above"
-        other = connection.defineXML(
-            DOMAIN.format(name=f"{off.domain.name()}b", format="qcow2", path=above)
-        )
-    else:
-        other = None
-        disk = (
-            "<disk type='file' device='disk'><driver name='qemu' type='qcow2'/>"
-            f"<source file='{off.folder / 'above'}'/><target dev='vdb' bus='virtio'/></disk>"
-        )
-        off.domain.attachDeviceFlags(disk, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
-    try:
-        said = off.rig.delete(f"{BASE}.s1", BASE)
-        assert said.code == 4, said
-        assert f"{BASE} is also read by" in said.err
-        assert off.rig.files() == [f"{BASE}.s2", f"{BASE}.s1", BASE]
-    finally:
-        if other is not None:
-            other.undefine()
+    disk = (
+        "<disk type='file' device='disk'><driver name='qemu' type='qcow2'/>"
+        f"<source file='{off.folder / 'above'}'/><target dev='vdb' bus='virtio'/></disk>"
+    )
+    off.domain.attachDeviceFlags(disk, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+    said = off.rig.delete(f"{BASE}.s1", BASE)
+    assert said.code == 4, said
+    assert f"{BASE} is also read by the guest's own definition, as vdb" in said.err
+    assert off.rig.files() == [f"{BASE}.s2", f"{BASE}.s1", BASE]
 
 
 def test_definition_that_is_edited_meanwhile(off: Off, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,4 +38,4 @@ def test_by_what_the_node_stands_for(tmp_path: Path, device: Path) -> None:
         users, _ = other_users([str(device)], "")
         assert users == {str(device): (f"cat (pid {process.pid})",)}
         users, _ = other_users([str(tmp_path / "image")], "")
-        assert users == {}
+        assert users == {str(tmp_path / "image"): (str(device),)}
