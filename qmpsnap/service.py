@@ -26,7 +26,8 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+
+import msgspec
 
 from qmpsnap import status
 from qmpsnap.errors import QmpsnapError, Unknown
@@ -63,8 +64,7 @@ GuestOrOpener = Guest | Callable[[], AbstractContextManager[Guest]]
 told of as well."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Update:
+class Update(msgspec.Struct, frozen=True, kw_only=True):
     """What the volume service is to be told of one operation."""
 
     body: Mapping[str, object]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import urlsplit
 
 import click
+import msgspec
+from msgspec.structs import replace
 
 from qmpsnap.cli.command import Changing
 from qmpsnap.cli.connection import Road
@@ -37,8 +38,7 @@ _LIMIT: Final = 16 * 1024 * 1024
 _ROOT: Final = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _File:
+class _File(msgspec.Struct, frozen=True, kw_only=True):
     """What is read of a plan; further keys are for people."""
 
     schema: str

@@ -6,10 +6,10 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from typing import Final
 
 import click
+import msgspec
 
 from qmpsnap.cli.command import Command
 from qmpsnap.cli.connection import Road
@@ -31,8 +31,7 @@ log = logging.getLogger(__name__)
 UNREACHABLE: Final = 7
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Target:
+class _Target(msgspec.Struct, frozen=True, kw_only=True):
     """One guest to look at."""
 
     name: str

@@ -6,9 +6,11 @@ import io
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec.structs import replace
 
 from qmpsnap.cli.output import say
 from qmpsnap.errors import Refused
@@ -36,8 +38,7 @@ class NoTranscript(Refused):
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Road:
+class Road(msgspec.Struct, frozen=True, kw_only=True):
     """The global options."""
 
     qmp: str | None = None

@@ -7,12 +7,12 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
 import click
+import msgspec
 
 from qmpsnap.cli.command import Command
 from qmpsnap.cli.connection import Road
@@ -38,8 +38,7 @@ class State(StrEnum):
     PROBLEM = "problem"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
+class Check(msgspec.Struct, frozen=True, kw_only=True):
     """One line of the answer."""
 
     name: str

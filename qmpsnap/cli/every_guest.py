@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import click
+import msgspec
 
 from qmpsnap.cli.connection import Road
 from qmpsnap.cli.units import Seconds
@@ -18,8 +18,7 @@ from qmpsnap.monitor.virt import LibvirtUnreachable, host_of, libvirt_module
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Domain:
+class Domain(msgspec.Struct, frozen=True, kw_only=True):
     """One guest that libvirt knows."""
 
     name: str
@@ -29,8 +28,7 @@ class Domain:
     """The `virDomain`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """What one guest's thread came back with."""
 
     seen: Seen

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import click
+import msgspec
 
 from qmpsnap.cli.command import Command
 from qmpsnap.cli.connection import Road
@@ -33,8 +33,7 @@ class NoSuchFile(Refused):
     path: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class Place(msgspec.Struct, frozen=True, kw_only=True):
     """Where the file stands in a chain."""
 
     guest: str | None

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import click
+import msgspec
 
 from qmpsnap.cli import documents
 from qmpsnap.cli.output import Format, Rows, draw, say, show, write
@@ -36,8 +36,7 @@ findings_output = click.option(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Audited:
+class Audited(msgspec.Struct, frozen=True, kw_only=True):
     """One guest that was to be looked at."""
 
     guest: str | None
@@ -47,8 +46,7 @@ class Audited:
     """None when it could not be read; then there is a finding."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NotAudited:
+class NotAudited(msgspec.Struct, frozen=True, kw_only=True):
     """One guest that was left out on purpose."""
 
     guest: str

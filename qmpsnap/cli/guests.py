@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
 
 import click
+import msgspec
 
 from qmpsnap.cli import documents
 from qmpsnap.cli.command import Command
@@ -21,8 +21,7 @@ from qmpsnap.findings.across_guests import across_guests
 from qmpsnap.findings.finding import Finding, Severity
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class Row(msgspec.Struct, frozen=True, kw_only=True):
     """One guest."""
 
     domain: Domain

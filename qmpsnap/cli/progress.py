@@ -10,8 +10,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from qmpsnap.cli.output import is_quiet, logs_json, say, warn
 from qmpsnap.cli.text import printable
@@ -28,8 +29,7 @@ EVERY_S: Final = 5.0
 Update = Callable[[str, JobView], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
+class Shown(msgspec.Struct, frozen=True):
     """What `run.delete` calls while a job runs."""
 
     update: Update

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import click
+from msgspec.structs import replace
 
 from qmpsnap import by_name
 from qmpsnap.cli import documents, plans, quiescing, views

@@ -6,10 +6,10 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Final, Protocol, runtime_checkable
 
 import click
+import msgspec
 
 from qmpsnap.cli import documents, views
 from qmpsnap.cli.command import Command
@@ -39,8 +39,7 @@ class NothingHappens(Refused):
     guest: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Now:
+class Now(msgspec.Struct, frozen=True, kw_only=True):
     """A guest at one moment."""
 
     at: float
@@ -48,7 +47,7 @@ class Now:
     guest: str | None = None
     disks: tuple[Disk, ...] = ()
     jobs: tuple[JobReport, ...] = ()
-    rates: dict[str, Rates] = field(default_factory=dict)
+    rates: dict[str, Rates] = msgspec.field(default_factory=dict)
 
 
 Show = Callable[[Now], None]

@@ -24,8 +24,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Final, Literal
+
+import msgspec
+from msgspec.structs import replace
 
 from qmpsnap import status
 from qmpsnap.journal.letter import Letter
@@ -44,8 +46,7 @@ lacks (`file_format`, `operation`), and the schema is checked before the state.
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """What came back from one request."""
 
     status: int | None
@@ -59,8 +60,7 @@ class Answer:
     """When the snapshot was last changed, in the service's words."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
+class Ask(msgspec.Struct, frozen=True, kw_only=True):
     """The next request."""
 
     what: Literal["dialect", "update", "row"]
@@ -68,8 +68,7 @@ class Ask:
     """Of an update."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class End:
+class End(msgspec.Struct, frozen=True, kw_only=True):
     """How one try ended."""
 
     state: Literal["accepted", "waiting", "dead", "dropped"]
@@ -79,8 +78,7 @@ class End:
     retry_after_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Course:
+class Course(msgspec.Struct, frozen=True, kw_only=True):
     """One try: what is known so far."""
 
     letter: Letter

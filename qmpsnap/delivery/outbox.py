@@ -15,9 +15,10 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from threading import Lock
 from typing import Final
+
+import msgspec
 
 from qmpsnap.delivery import machine
 from qmpsnap.delivery.machine import Answer, Ask, End
@@ -56,13 +57,12 @@ def wait_s(attempts: int) -> float:
     return float(wait_random_exponential(multiplier=1, min=1, max=MAX_WAIT_S)(state))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Round:
+class Round(msgspec.Struct, frozen=True, kw_only=True):
     """What one round of sending came to."""
 
-    tried: tuple[Letter, ...] = field(repr=False)
+    tried: tuple[Letter, ...]
     """Letters that were tried, as they are now."""
-    left: tuple[Letter, ...] = field(repr=False)
+    left: tuple[Letter, ...]
     """Those that still have to be seen to by this sender: waiting, or accepted with what follows
     not done."""
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from qmpsnap.findings import finding as rules
 from qmpsnap.findings.facts import Seen
@@ -11,8 +12,7 @@ from qmpsnap.findings.finding import Finding, Rule
 from qmpsnap.formats.layers import Disk
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Use:
+class _Use(msgspec.Struct, frozen=True, kw_only=True):
     """One disk's use of one file."""
 
     guest: str | None

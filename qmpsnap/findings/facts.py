@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 from qmpsnap.formats.layers import Disks, Identity
 from qmpsnap.formats.qcow2 import Header
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileFacts:
+class FileFacts(msgspec.Struct, frozen=True, kw_only=True):
     """One file of a chain, as it lies on this host."""
 
     identity: Identity | None = None
@@ -35,14 +35,13 @@ NOTHING = FileFacts()
 """For a file that was not looked at."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
     """One guest as it was read, and its files."""
 
     guest: str | None
     """What to call it in findings."""
     report: Disks
-    files: Mapping[str, FileFacts] = field(default_factory=dict)
+    files: Mapping[str, FileFacts] = msgspec.field(default_factory=dict)
     """By path; empty where files cannot be looked at: a recording, a guest on another host."""
     host: str = ""
     """What tells the files of one host from those of another; empty for this host."""

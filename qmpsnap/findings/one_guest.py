@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
 from typing import Final
+
+import msgspec
+from msgspec.structs import replace
 
 from qmpsnap.findings import finding as rules
 from qmpsnap.findings.facts import FileFacts, Seen
@@ -62,16 +64,14 @@ def one_guest(seen: Seen) -> tuple[Finding, ...]:
     return tuple(found)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Recorded:
+class _Recorded(msgspec.Struct, frozen=True, kw_only=True):
     """The backing entry of one header; what stands there, not what QEMU has open."""
 
     name: str | None
     format: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Looked:
+class _Looked(msgspec.Struct, frozen=True, kw_only=True):
     """One disk of a guest, and how to speak of it."""
 
     seen: Seen

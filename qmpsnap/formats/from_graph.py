@@ -12,8 +12,10 @@ import json
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Final
+
+import msgspec
+from msgspec.structs import replace
 
 from qmpsnap.formats.from_xml import disk_from_xml
 from qmpsnap.formats.layers import Disk, Disks, Layer
@@ -29,8 +31,7 @@ from qmpsnap.graph.xml import XmlDisk, XmlDomain, XmlLayer
 _LIBVIRT: Final = re.compile(r"libvirt-([0-9]{1,9})-")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Marks:
+class _Marks(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of single layers beside the graph."""
 
     shared: frozenset[str]
@@ -39,8 +40,7 @@ class _Marks:
     """Files that QEMU was started with without a format."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DiskChain:
+class DiskChain(msgspec.Struct, frozen=True, kw_only=True):
     """One disk of a guest, not judged yet."""
 
     device: Device

@@ -12,8 +12,10 @@ from __future__ import annotations
 import os.path
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from typing import Final
+
+import msgspec
+from msgspec.structs import replace
 
 from qmpsnap.formats.qcow2 import Header
 from qmpsnap.graph.chain import host_path
@@ -87,8 +89,7 @@ def formats_to_follow(disk: XmlDisk, headers: Mapping[str, Header]) -> dict[str,
     return found
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
+class Difference(msgspec.Struct, frozen=True, kw_only=True):
     """Where a definition names another file than the header of the layer above."""
 
     above: int

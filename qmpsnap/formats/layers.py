@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from qmpsnap.errors import Ambiguous, NotFound
 from qmpsnap.formats.verdict import Evidence, Verdict
@@ -37,8 +38,7 @@ class DiskAmbiguous(Ambiguous):
     remedy = "Name the disk by its target or device id."
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layer:
+class Layer(msgspec.Struct, frozen=True, kw_only=True):
     """One file of a chain, its format, and who says so."""
 
     file: str
@@ -72,8 +72,7 @@ class Layer:
     """Why that is not, or not certainly, the file that QEMU has open; the flags say which."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Disk:
+class Disk(msgspec.Struct, frozen=True, kw_only=True):
     """One disk of a guest, layers in chain order (active layer first); empty drive: no layers."""
 
     disk: str
@@ -133,8 +132,7 @@ class Disk:
 _OFF: Final = "the guest is off: formats by its definition and the headers of its files"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Disks:
+class Disks(msgspec.Struct, frozen=True, kw_only=True):
     """All disks of one guest at one moment."""
 
     guest: str | None

@@ -17,8 +17,9 @@ Source: QEMU docs/interop/qcow2.txt.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from qmpsnap.errors import Refused
 
@@ -54,8 +55,7 @@ class BadHeader(Refused):
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Header:
+class Header(msgspec.Struct, frozen=True, kw_only=True):
     """What a qcow2 header says. Names are as they stand there: perhaps relative, perhaps hostile."""
 
     version: int

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from qmpsnap.formats.layers import Disk, Disks, Layer
 from qmpsnap.formats.verdict import Evidence, Witness, judge

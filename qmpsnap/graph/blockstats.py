@@ -7,7 +7,8 @@ It nests, so it is only asked where nothing else tells the same.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from qmpsnap.graph.nodes import Edge
 from qmpsnap.graph.wire import BlockStats, parse, unambiguous

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 from qmpsnap.errors import Failed
 from qmpsnap.graph.drivers import DriverKind
@@ -33,8 +34,7 @@ class ChainLoop(Failed):
     node: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChainLink:
+class ChainLink(msgspec.Struct, frozen=True, kw_only=True):
     """One file of a chain, as the running QEMU has it open."""
 
     node: Node

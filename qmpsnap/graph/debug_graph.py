@@ -7,8 +7,10 @@ The only query that also tells which nodes a job works on, and what lies over a 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from typing import Final
+
+import msgspec
+from msgspec.structs import replace
 
 from qmpsnap.graph.nodes import Device, Edge
 from qmpsnap.graph.wire import MalformedReply, XDbgBlockGraph, parse, unambiguous
@@ -16,8 +18,7 @@ from qmpsnap.graph.wire import MalformedReply, XDbgBlockGraph, parse, unambiguou
 QUERY: Final = "x-debug-query-block-graph"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DebugGraph:
+class DebugGraph(msgspec.Struct, frozen=True, kw_only=True):
     """The whole reply, parsed once."""
 
     names: tuple[str, ...]

@@ -10,7 +10,8 @@ mentions; the graph shows it.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from qmpsnap.graph.chain import ChainLink, host_path, node_path
 from qmpsnap.graph.drivers import DriverKind
@@ -18,8 +19,7 @@ from qmpsnap.graph.nodes import Edge, Graph, Node
 from qmpsnap.graph.sources import source_name
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpenFile:
+class OpenFile(msgspec.Struct, frozen=True, kw_only=True):
     """One file, or source of a network protocol, that is reachable from a disk."""
 
     path: str | None

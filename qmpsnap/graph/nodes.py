@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+
+import msgspec
+from msgspec.structs import force_setattr
 
 from qmpsnap.graph.drivers import DriverKind, kind_of
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cache:
+class Cache(msgspec.Struct, frozen=True, kw_only=True):
     """How a node was opened: BlockdevCacheInfo, qapi/block-core.json."""
 
     direct: bool = False
@@ -18,8 +19,7 @@ class Cache:
     writeback: bool = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recorded:
+class Recorded(msgspec.Struct, frozen=True, kw_only=True):
     """What the header of a layer says of its backing file, as QEMU read it when it opened it."""
 
     filename: str
@@ -27,8 +27,7 @@ class Recorded:
     format: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Node:
+class Node(msgspec.Struct, frozen=True, kw_only=True):
     """
     One block node.
 
@@ -49,7 +48,7 @@ class Node:
     detect_zeroes: bool = False
     unmaps_zeroes: bool = False
     """`detect-zeroes=unmap`, which QEMU takes together with `discard=unmap` only."""
-    cache: Cache = field(default_factory=Cache)
+    cache: Cache = Cache()
     recorded: Recorded | None = None
     """The backing entry of this node's header; None when there is none."""
     data_file: str | None = None
@@ -70,8 +69,7 @@ class Node:
         return kind_of(self.driver)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Edge:
+class Edge(msgspec.Struct, frozen=True, kw_only=True):
     """`child` is read by `parent` in the given role (`backing`, `file`, `data-file`, …)."""
 
     parent: str
@@ -79,8 +77,7 @@ class Edge:
     role: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Device:
+class Device(msgspec.Struct, frozen=True, kw_only=True):
     """
     One guest device with a drive, and the node at its root.
 
@@ -118,8 +115,7 @@ class Device:
         return self.id or self.device or self.qdev or ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class Job(msgspec.Struct, frozen=True, kw_only=True):
     """
     One job that QEMU knows.
 
@@ -142,8 +138,7 @@ def by_parent(edges: Iterable[Edge]) -> dict[str, tuple[Edge, ...]]:
     return {name: tuple(some) for name, some in below.items()}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Graph:
+class Graph(msgspec.Struct, frozen=True, kw_only=True):
     """All devices, nodes and edges of one reading."""
 
     devices: tuple[Device, ...]
@@ -156,12 +151,13 @@ class Graph:
     """From a job's id to the nodes that it works on; empty where QEMU was not asked."""
     exported: frozenset[str] = frozenset()
     """Nodes that an export reads; empty where QEMU was not asked."""
-    _below: Mapping[str, tuple[Edge, ...]] = field(init=False, repr=False, compare=False)
+    _below: Mapping[str, tuple[Edge, ...]] = {}
+    """The edges by their parents; made here, whatever is given."""
 
     def __post_init__(self) -> None:
-        """Sort the edges by their parents, once."""
+        """Sort the edges, once."""
         # The one way to fill a field of a frozen value from its others.
-        object.__setattr__(self, "_below", by_parent(self.edges))
+        force_setattr(self, "_below", by_parent(self.edges))
 
     def child(self, parent: str, *roles: str) -> Node | None:
         """The first child of `parent` in one of `roles`, tried in their order."""

@@ -15,7 +15,8 @@ filtered or read for copy-on-write, and leave out the filters that a job inserte
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from qmpsnap.graph.blockstats import drivers_from_blockstats
 from qmpsnap.graph.debug_graph import DebugGraph

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 from qmpsnap.graph.nodes import Cache, Device, Edge, Job, Node, Recorded
 from qmpsnap.graph.wire import (
@@ -135,8 +136,7 @@ def devices_from(reply: object) -> tuple[Device, ...]:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InsertedImages:
+class InsertedImages(msgspec.Struct, frozen=True, kw_only=True):
     """A disk as a nested `query-block` describes it: its root node, and the images below."""
 
     root: str
@@ -232,8 +232,7 @@ def lingering_streams(reply: object) -> tuple[str, ...]:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BlockJob:
+class BlockJob(msgspec.Struct, frozen=True, kw_only=True):
     """
     What only `query-block-jobs` tells of a job.
 

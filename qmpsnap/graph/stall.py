@@ -14,8 +14,9 @@ The edges alone are told in a few milliseconds, so the time is known before the 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from qmpsnap.graph.nodes import Edge, by_parent
 
@@ -29,8 +30,7 @@ _MANY: Final = 10**15
 """Filters and quorums can be stacked so that the number of visits has no bounds."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stall:
+class Stall(msgspec.Struct, frozen=True, kw_only=True):
     """What one listing of all nodes costs the guest."""
 
     depth: int

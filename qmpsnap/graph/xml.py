@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 from lxml import etree
 
 from qmpsnap.errors import Failed
@@ -36,8 +36,7 @@ class MalformedXml(Failed):
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class XmlLayer:
+class XmlLayer(msgspec.Struct, frozen=True, kw_only=True):
     """One `<source>` of a disk: of the disk itself, or of a `<backingStore>`."""
 
     path: str | None
@@ -59,8 +58,7 @@ class XmlLayer:
     """libvirt's own word for the format, where QEMU has another."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class XmlDisk:
+class XmlDisk(msgspec.Struct, frozen=True, kw_only=True):
     """One `<disk>` of the live XML; `layers` is empty for an empty drive."""
 
     target: str
@@ -82,8 +80,7 @@ class XmlDisk:
     shareable: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class XmlDomain:
+class XmlDomain(msgspec.Struct, frozen=True, kw_only=True):
     """What we read of a domain XML."""
 
     name: str
@@ -92,8 +89,7 @@ class XmlDomain:
     """What the guest keeps in files that are no disks: `nvram`, `TPM`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class XmlSnapshot:
+class XmlSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """A snapshot that libvirt keeps a record of (`<domainsnapshot>`)."""
 
     name: str

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 from qmpsnap.errors import Refused
 from qmpsnap.formats.layers import Disks, Identity
@@ -41,8 +42,7 @@ class Answer(StrEnum):
     UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileUse:
+class FileUse(msgspec.Struct, frozen=True, kw_only=True):
     """One file, and who uses it."""
 
     path: str
@@ -58,8 +58,7 @@ class FileUse:
         return Answer.UNKNOWN if self.gaps else Answer.UNUSED
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
     """Files of one folder, and who was asked about them."""
 
     folder: str

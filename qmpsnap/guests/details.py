@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from qmpsnap.graph.nodes import Device, Graph
 from qmpsnap.graph.qmp import serials_from
@@ -15,8 +16,7 @@ _ASKED_FOR: Final = "/machine/peripheral"
 """Where QEMU puts the devices of `-device`, and not those that a board has by itself."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Details:
+class Details(msgspec.Struct, frozen=True, kw_only=True):
     """What stays as it is while a guest runs and has the device."""
 
     name: str | None

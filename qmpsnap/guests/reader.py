@@ -24,8 +24,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from typing import Final
+
+import msgspec
+from msgspec.structs import replace
 
 from qmpsnap.errors import Failed, Refused
 from qmpsnap.graph import debug_graph
@@ -118,8 +120,7 @@ class GuestWouldStall(Refused):
         return math.ceil(self.seconds)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Seen:
+class _Seen(msgspec.Struct, frozen=True, kw_only=True):
     """What the first hop told."""
 
     jobs: tuple[Job, ...]

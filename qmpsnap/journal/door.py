@@ -12,8 +12,9 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.formats.layers import Disk, Disks

@@ -12,8 +12,9 @@ import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from qmpsnap.journal.file import Journal
 from qmpsnap.journal.hold import OperationBusy, held
@@ -24,8 +25,7 @@ ABANDONED: Final = Content(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Expected:
+class Expected(msgspec.Struct, frozen=True):
     """A letter that is due, and held."""
 
     journal: Journal

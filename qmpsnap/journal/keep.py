@@ -11,8 +11,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from qmpsnap.errors import Failed, QmpsnapError, Refused
 from qmpsnap.guests.files.locks import DiskLocked

@@ -8,8 +8,10 @@ layer of its plan gets what its name leads to now, if that is the same file as b
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass, replace
 from typing import Any, Final, TypeVar, cast
+
+import msgspec
+from msgspec.structs import replace
 
 from qmpsnap.formats.layers import Identity, Layer
 from qmpsnap.guests.files.identity import identity
@@ -65,11 +67,8 @@ def _changed(value: T, change: Callable[[Layer], Layer]) -> T:
     if isinstance(value, tuple):
         items = tuple(_changed(one, change) for one in cast("tuple[Any, ...]", value))
         return cast(T, items)
-    if is_dataclass(value) and not isinstance(value, type):
-        parts: Any = {
-            field.name: _changed(getattr(value, field.name), change)
-            for field in fields(value)
-            if field.init
-        }
+    if isinstance(value, msgspec.Struct):
+        names = value.__struct_fields__
+        parts = {name: _changed(getattr(value, name), change) for name in names}
         return cast(T, replace(value, **parts))
     return value

@@ -10,8 +10,9 @@ leaves it behind. What is told is stored in the transaction that concludes the o
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Final, Literal
+
+import msgspec
 
 from qmpsnap.journal.record import Conclusion
 
@@ -24,8 +25,7 @@ WAITING: Final[tuple[State, ...]] = ("waiting",)
 CINDER: Final = "cinder"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Addressee:
+class Addressee(msgspec.Struct, frozen=True, kw_only=True):
     """Who waits for an update, and what follows when it has been accepted."""
 
     snapshot: str
@@ -35,13 +35,12 @@ class Addressee:
     """Id of the project that they belong to; None: the one of whoever sends it."""
     to: str = CINDER
     """Where it is sent: `cinder`, or `file:PATH`."""
-    after: dict[str, str] = field(default_factory=dict)
+    after: dict[str, str] = msgspec.field(default_factory=dict)
     """What the caller needs to do its part once the update has been accepted; empty: nothing. It
     is kept until that is done, also over a restart."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Due:
+class Due(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a letter when the call arrives."""
 
     kind: Kind
@@ -52,19 +51,17 @@ class Due:
     """Seconds after 1970, as in all times here."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Content:
+class Content(msgspec.Struct, frozen=True, kw_only=True):
     """What is told. Never of an outcome that is not known: until then there is none."""
 
     outcome: Literal["done", "failed"]
-    file_format: dict[str, str] = field(default_factory=dict)
+    file_format: dict[str, str] = msgspec.field(default_factory=dict)
     """Format by bare name, of every file that changed."""
     why: str | None = None
     """Of a failure; for people, it is not sent."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Letter:
+class Letter(msgspec.Struct, frozen=True, kw_only=True):
     """A letter as the journal has it."""
 
     number: int

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final, Literal
+
+import msgspec
 
 from qmpsnap.errors import Refused
 from qmpsnap.guests.files.markers import PREFIX, MarkerFile, marker_path, markers_in
@@ -32,8 +33,7 @@ _SAYS: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Written:
+class Written(msgspec.Struct, frozen=True, kw_only=True):
     """What is in a marker."""
 
     qmpsnap: int
@@ -42,8 +42,7 @@ class Written:
     record: Record
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Marker:
+class Marker(msgspec.Struct, frozen=True, kw_only=True):
     """One that was found."""
 
     path: str

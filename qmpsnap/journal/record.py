@@ -10,10 +10,10 @@ import json
 import os
 import pwd
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, TypeVar, cast
 
 import msgspec
+from msgspec.structs import replace
 
 from qmpsnap.operations.guards import Guard
 from qmpsnap.operations.options import MergeOptions
@@ -31,8 +31,7 @@ T = TypeVar("T")
 FAILED: Final = "! "
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
     """
     A file as it was before the first act.
 
@@ -50,8 +49,7 @@ class Seen:
     """SHA-256 of the header of a qcow2 file that nobody writes."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wishes:
+class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     """How the caller wanted it."""
 
     options: MergeOptions | None = None
@@ -59,8 +57,7 @@ class Wishes:
     remove: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class Record(msgspec.Struct, frozen=True, kw_only=True):
     """An operation before its first act."""
 
     id: str
@@ -76,7 +73,7 @@ class Record:
     deleting_named: NamedDeleteRequest | None = None
     disks: tuple[str, ...] = ()
     """The disks it works on."""
-    before: dict[str, str] = field(default_factory=dict)
+    before: dict[str, str] = msgspec.field(default_factory=dict)
     """Format by bare name of every layer of these, as they were."""
     creates: tuple[CreatePlan, ...] = ()
     made_here: tuple[bool, ...] = ()
@@ -114,8 +111,7 @@ class Record:
         return replace(self, creates=(), made_here=(), merge=None, files=())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Act:
+class Act(msgspec.Struct, frozen=True, kw_only=True):
     """One act, as it was intended."""
 
     number: int
@@ -134,8 +130,7 @@ class Act:
         return self.answer is not None and not self.answer.startswith(FAILED)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
+class Kept(msgspec.Struct, frozen=True, kw_only=True):
     """What a revert has taken out of a chain, and left as it was."""
 
     files: tuple[str, ...]
@@ -144,14 +139,13 @@ class Kept:
     """What they lie over, as paths: changed, they would be worth nothing."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Conclusion:
+class Conclusion(msgspec.Struct, frozen=True, kw_only=True):
     """What an operation came to. Each has one, once."""
 
     outcome: Outcome
     ended: float
-    file_format: dict[str, str] = field(default_factory=dict)
-    after: dict[str, str] = field(default_factory=dict)
+    file_format: dict[str, str] = msgspec.field(default_factory=dict)
+    after: dict[str, str] = msgspec.field(default_factory=dict)
     """Format by bare name of every layer of its disks afterwards."""
     active: tuple[str, ...] = ()
     """Active file of each disk afterwards."""
@@ -167,8 +161,7 @@ class Conclusion:
     """Whether another process than the first one ended it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """An operation as the journal has it."""
 
     record: Record

@@ -15,8 +15,10 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
 from typing import Final, Literal, cast
+
+import msgspec
+from msgspec.structs import replace
 
 from qmpsnap.errors import Failed, QmpsnapError, Refused, Unknown, Unreachable
 from qmpsnap.guests.files.door import take_file
@@ -58,11 +60,10 @@ _ENDS: Final[dict[Way, Settlement]] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settled:
+class Settled(msgspec.Struct, frozen=True, kw_only=True):
     """What became of one operation."""
 
-    record: Record = field(repr=False)
+    record: Record
     outcome: Settlement
     active: tuple[str, ...] = ()
     """The file that each disk is active with, or is to be started from; of an unknown one, the
@@ -75,8 +76,7 @@ class Settled:
     """Whether it is unknown because the guest could not be read."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """How it is to be settled."""
 
     only_plan: bool = False

@@ -14,9 +14,10 @@ import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from threading import Lock
 from typing import Final
+
+import msgspec
 
 _AT_MOST: Final = 4
 """Kept open; more are in use at once only while many operations run."""
@@ -24,8 +25,7 @@ _GOOD_FOR_S: Final = 600.0
 """Since its database was checked."""
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
+class Checked(msgspec.Struct, frozen=True):
     """A connection, the file it was opened on, and when that was checked."""
 
     database: sqlite3.Connection

@@ -14,11 +14,12 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 from urllib.parse import quote
+
+from msgspec.structs import replace
 
 from qmpsnap.journal import schema
 from qmpsnap.journal.folder import JournalUnusable

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+import msgspec
 
 from qmpsnap.errors import Refused
 from qmpsnap.ledger.values import File, Format, Intent, Kind, Operation, Place, Statement, Witness
@@ -38,8 +39,7 @@ class DoesNotFit(Refused):
 F = TypeVar("F", bound=Statement)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chain(Generic[F]):
+class Chain(msgspec.Struct, Generic[F], frozen=True, kw_only=True):
     """Files in chain order: the active one first, as in `qemu-img info --backing-chain`."""
 
     volume: str
@@ -99,8 +99,7 @@ def chain_of(volume: str, files: Iterable[F]) -> Chain[F]:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Effect:
+class Effect(msgspec.Struct, frozen=True, kw_only=True):
     """What an operation leaves: only this is believed afterwards."""
 
     leaves: Mapping[str, Format | None]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
 from typing import Annotated, Final, Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from qmpsnap.errors import Refused
 from qmpsnap.ledger.chain import ChainUnknown, chain_of
@@ -72,8 +72,7 @@ class _Document(msgspec.Struct, frozen=True):
     snapshots: tuple[_Snapshot, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Volume:
+class Volume(msgspec.Struct, frozen=True, kw_only=True):
     """What a document states of one volume."""
 
     volume: str
@@ -177,7 +176,7 @@ def news(volume: str, known: Iterable[File], said: Sequence[Statement]) -> tuple
     for one in said:
         before = there.get(one.file)
         if before is not None and one.format is not None and one.format is not before.format:
-            plain = {each.name: getattr(before, each.name) for each in fields(Statement)}
+            plain = {each: getattr(before, each) for each in Statement.__struct_fields__}
             found.append(
                 replace(
                     Statement(**plain), format=one.format, witness=Witness.IMPORT, detail=one.detail

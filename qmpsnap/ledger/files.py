@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import fields
 from typing import Any
 
 import sqlalchemy as sa
@@ -187,7 +186,7 @@ class Files(Snapshots):
         return tuple(_file(row) for row in self.connection.execute(query))
 
     def _write(self, volume: str, said: Statement, *, believed: bool) -> File:
-        values = {one.name: _cell(getattr(said, one.name)) for one in fields(Statement)}
+        values = {one: _cell(getattr(said, one)) for one in Statement.__struct_fields__}
         row: dict[str, Any] = {**values, "volume": volume, "at": time_now(), "believed": believed}
         done = self.connection.execute(sa.insert(_TABLE).values(row))
         key = done.inserted_primary_key
@@ -217,7 +216,7 @@ def _file_of(row: dict[str, Any]) -> File:
 
 def moved(file: File, place: Place) -> Statement:
     """What is known of a file, in another place."""
-    plain = {one.name: getattr(file, one.name) for one in fields(Statement)}
+    plain = {one: getattr(file, one) for one in Statement.__struct_fields__}
     return Statement(**plain | {"place": place})
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from typing import Final
+
+import msgspec
+from msgspec.structs import replace
 
 from qmpsnap.ledger.chain import Chain, Effect, contradiction
 from qmpsnap.ledger.machine import TABLE, Event, State
@@ -47,8 +49,7 @@ class Reason(StrEnum):
     """Formats stand beside a status that says of no file that it has changed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(msgspec.Struct, frozen=True):
     """The update belongs to this operation, and means this event."""
 
     operation: str
@@ -57,8 +58,7 @@ class Accepted:
     """The same update was accepted before: nothing happens a second time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rejected:
+class Rejected(msgspec.Struct, frozen=True):
     """The update changes nothing."""
 
     reason: Reason
@@ -68,8 +68,7 @@ class Rejected:
 Verdict = Accepted | Rejected
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """What an update is held against."""
 
     state: State
@@ -210,4 +209,4 @@ def _before(file: str, chain: Chain[File], effect: Effect, known: File | None) -
 
 
 def _plain(file: File) -> Statement:
-    return Statement(**{one.name: getattr(file, one.name) for one in fields(Statement)})
+    return Statement(**{one: getattr(file, one) for one in Statement.__struct_fields__})

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from qmpsnap.errors import Refused
 from qmpsnap.ledger.chain import chain_of, effect

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Any
 
 import sqlalchemy as sa
@@ -121,7 +120,7 @@ class Snapshots(OnConnection):
         )
 
     def _intend(self, intent: Intent, token: str) -> Operation:
-        named = {one.name: getattr(intent, one.name) for one in fields(Intent)}
+        named = {one: getattr(intent, one) for one in Intent.__struct_fields__}
         begun = time_now()
         row = {**named, "kind": intent.kind.value, "token": token, "begun": begun}
         self.connection.execute(sa.insert(_INTENTS).values(row))

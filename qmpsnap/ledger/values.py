@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
+
+import msgspec
 
 from qmpsnap.ledger.machine import State
 
@@ -61,8 +62,7 @@ class Place(StrEnum):
     """Removed."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Statement:
+class Statement(msgspec.Struct, frozen=True, kw_only=True):
     """What somebody states of one file of a volume."""
 
     file: str
@@ -83,8 +83,7 @@ class Statement:
     """Token of the operation that made or changed it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class File(Statement):
+class File(Statement, frozen=True, kw_only=True):
     """A statement as it stands in the ledger: who believes it, and since when."""
 
     id: int
@@ -95,8 +94,7 @@ class File(Statement):
     """False: it contradicts what the ledger knew, and is kept to be shown."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
+class Difference(msgspec.Struct, frozen=True, kw_only=True):
     """Somebody stated another format than the ledger knows; nobody has settled it."""
 
     known: File
@@ -121,8 +119,7 @@ class Kind(StrEnum):
     """A snapshot is deleted to which no file belongs: only its status changes."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Intent:
+class Intent(msgspec.Struct, frozen=True, kw_only=True):
     """What is going to be done; it stands in the ledger before anybody is asked to do it."""
 
     volume: str
@@ -139,8 +136,7 @@ class Intent:
         return frozenset({self.file, self.onto} - {None})  # type: ignore[arg-type]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Operation(Intent):
+class Operation(Intent, frozen=True, kw_only=True):
     """An intent that stands in the ledger."""
 
     token: str
@@ -151,11 +147,10 @@ class Operation(Intent):
     @property
     def intent(self) -> Intent:
         """What was asked for."""
-        return Intent(**{one.name: getattr(self, one.name) for one in fields(Intent)})
+        return Intent(**{one: getattr(self, one) for one in Intent.__struct_fields__})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """The newest state of a snapshot."""
 
     volume: str
@@ -167,8 +162,7 @@ class Snapshot:
     at: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Update:
+class Update(msgspec.Struct, frozen=True, kw_only=True):
     """A status update as it came in; nothing of it is believed yet."""
 
     volume: str
@@ -176,7 +170,7 @@ class Update:
     snapshot: str
     status: str
     progress: str | None = None
-    file_format: Mapping[str, str] = field(default_factory=dict)
+    file_format: Mapping[str, str] = msgspec.field(default_factory=dict)
     operation: str | None = None
     """The token; None from a stock compute."""
     is_service: bool
@@ -185,8 +179,7 @@ class Update:
     """Who sent it, for people: a user or service id."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """An update that was accepted, as it lies in the inbox."""
 
     id: int
@@ -199,8 +192,7 @@ class Answer:
     at: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
+class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     """Updates that were refused for one reason, counted."""
 
     snapshot: str
@@ -212,8 +204,7 @@ class Refusal:
     last: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Presence:
+class Presence(msgspec.Struct, frozen=True, kw_only=True):
     """A process of ours that has started."""
 
     kind: str

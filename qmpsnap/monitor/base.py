@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Final, Protocol
+
+import msgspec
 
 from qmpsnap.errors import Failed, Unknown, Unreachable
 
@@ -39,12 +40,11 @@ Query = tuple[str, Mapping[str, object]]
 """Name of a command as in QAPI, and its arguments."""
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(msgspec.Struct, frozen=True):
     """One asynchronous message of QEMU, or of libvirt about the same job."""
 
     name: str
-    data: Mapping[str, object] = field(default_factory=dict)
+    data: Mapping[str, object] = msgspec.field(default_factory=dict)
 
 
 class Monitor(Protocol):

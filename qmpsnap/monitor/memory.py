@@ -14,9 +14,10 @@ import stat
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 _FILE: Final = "abilities.json"
 _LIMIT: Final = 1024 * 1024
@@ -27,8 +28,7 @@ _STARTED: Final = 22 - 3
 after it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Process:
+class Process(msgspec.Struct, frozen=True):
     """One process, and never another one that gets its number later."""
 
     pid: int

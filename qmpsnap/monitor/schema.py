@@ -8,7 +8,6 @@ command which arguments it takes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -16,8 +15,7 @@ import msgspec
 from qmpsnap.monitor.base import CommandFailed, Monitor
 
 
-@dataclass(frozen=True, slots=True)
-class Features:
+class Features(msgspec.Struct, frozen=True):
     """Commands and their arguments; empty when the schema could not be read."""
 
     arguments: Mapping[str, frozenset[str]]

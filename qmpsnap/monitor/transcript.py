@@ -17,9 +17,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Final, TextIO
+
+import msgspec
 
 from qmpsnap.errors import Refused
 from qmpsnap.monitor.base import (
@@ -47,8 +48,7 @@ class BadTranscript(Refused):
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Exchange:
+class Exchange(msgspec.Struct, frozen=True, kw_only=True):
     """One command and its answer: what it returned, or QMP's error class and description."""
 
     command: str
@@ -57,8 +57,7 @@ class Exchange:
     error: tuple[str, str] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Transcript:
+class Transcript(msgspec.Struct, frozen=True, kw_only=True):
     """A whole recording, in the order seen."""
 
     qemu: str | None

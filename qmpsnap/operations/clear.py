@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+
+import msgspec
 
 from qmpsnap.errors import OfKnown
 from qmpsnap.formats.layers import Disks
@@ -19,8 +20,7 @@ from qmpsnap.operations.job.states import JobReport, JobStatus
 from qmpsnap.operations.step import NotNow, Step
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class Found(msgspec.Struct, frozen=True, kw_only=True):
     """A guest as an operation finds it."""
 
     disks: Disks

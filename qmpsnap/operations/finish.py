@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from qmpsnap.operations.guards import Guard, Surroundings
 from qmpsnap.operations.guest import Guest

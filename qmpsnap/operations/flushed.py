@@ -22,8 +22,9 @@ An active commit needs none of these: the mirror flushes before it pivots, and f
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from qmpsnap.errors import Failed, Refused
 from qmpsnap.formats.layers import Disk, Disks
@@ -37,8 +38,7 @@ _SAYS_SO: Final = "Error flushing drive"
 _RESIZES: Final = frozenset({"block_resize", "virDomainBlockResize"})
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
+class Evidence(msgspec.Struct, frozen=True):
     """What the answer to a flush tells."""
 
     flushed: bool | None

@@ -7,7 +7,8 @@ The steps are those that are taken; nothing here describes one.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from qmpsnap.errors import Refused
 from qmpsnap.formats.layers import Layer
@@ -29,8 +30,7 @@ from qmpsnap.operations.step import Does, Step
 from qmpsnap.operations.volume import on_the_same_node
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Forecast:
+class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     """One disk's part of a plan."""
 
     disk: str

@@ -9,9 +9,10 @@ write (block.c, bdrv_default_perms_for_cow()), and what only lies in a layer tha
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
+
+import msgspec
 
 from qmpsnap.errors import Refused
 from qmpsnap.formats.layers import Disk
@@ -64,17 +65,16 @@ class DiskBusy(Refused):
     status: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     """What is around a guest at this moment, as far as it can be seen."""
 
-    readers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    readers: Mapping[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
     """Who else has a layer's file open or names it as its own, by path: for people."""
-    allocated: Mapping[str, int] = field(default_factory=dict)
+    allocated: Mapping[str, int] = msgspec.field(default_factory=dict)
     """Bytes that each layer's file takes on the host, by path; regular files only."""
-    free: Mapping[str, int] = field(default_factory=dict)
+    free: Mapping[str, int] = msgspec.field(default_factory=dict)
     """Bytes that the file system of each layer has left, by path."""
-    recorded: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    recorded: Mapping[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
     """Snapshots that libvirt keeps a record of, by the path of their overlay."""
     checkpoints: frozenset[str] = frozenset()
     """Names of libvirt's checkpoints: it takes their bitmaps along in a merge."""

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from qmpsnap.errors import Failed, QmpsnapError
 from qmpsnap.formats.layers import Disk, Disks, Identity
@@ -26,8 +27,7 @@ from qmpsnap.operations.step import Step
 from qmpsnap.operations.volume import VolumeLayer
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class State:
+class State(msgspec.Struct, frozen=True, kw_only=True):
     """In which state a guest is."""
 
     run: str | None
@@ -38,8 +38,7 @@ class State:
     """Whether the next start goes on from a saved memory."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Overlay:
+class Overlay(msgspec.Struct, frozen=True, kw_only=True):
     """The file that is to become an overlay, as it was found."""
 
     is_there: bool
@@ -51,8 +50,7 @@ class Overlay:
     """What it is, of one that is there."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SnapshotSteps:
+class SnapshotSteps(msgspec.Struct, frozen=True, kw_only=True):
     """Every act of one snapshot, in order. None or empty: nothing to do on this road."""
 
     hold: tuple[Step, ...] = ()
@@ -69,8 +67,7 @@ class SnapshotSteps:
     """What is not known, for each disk."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MergeSteps:
+class MergeSteps(msgspec.Struct, frozen=True, kw_only=True):
     """Every act of one merge, in order. None: whoever runs the job does it by itself."""
 
     job: str
@@ -102,8 +99,7 @@ class MergeSteps:
         )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeaderSteps:
+class HeaderSteps(msgspec.Struct, frozen=True, kw_only=True):
     """Every act that has QEMU write one header."""
 
     job: str
@@ -250,8 +246,7 @@ class Files(Protocol):
         """The room that a file has to grow; None where that cannot be told."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outline:
+class Outline(msgspec.Struct, frozen=True, kw_only=True):
     """What a cheap look shows of a disk: names of nodes. Filters that came since are left out."""
 
     nodes: frozenset[str]
@@ -317,8 +312,7 @@ class Guest(Jobs, Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Thawed:
+class Thawed(msgspec.Struct, frozen=True, kw_only=True):
     """How a thaw went that is confirmed."""
 
     count: int

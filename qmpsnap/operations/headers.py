@@ -10,8 +10,9 @@ way, the header is either the old or the new one, and no job stays.
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from qmpsnap.errors import Failed, QmpsnapError
 from qmpsnap.formats.layers import Disk, Layer
@@ -29,8 +30,7 @@ MEND_S: Final = 30.0
 """How long the job may take: it copies nothing, but it waits for the requests that are under way."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mended:
+class Mended(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a header that was wrong."""
 
     repaired: tuple[str, ...] = ()

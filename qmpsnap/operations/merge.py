@@ -12,7 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from dataclasses import dataclass, replace
+
+import msgspec
+from msgspec.structs import replace
 
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.formats.layers import Disks
@@ -44,8 +46,7 @@ from qmpsnap.operations.volume import on_the_same_node
 Progress = Callable[[MergePlan, JobView], None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
+class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     """A merge before its first act: what will be done, and all that was looked at."""
 
     plan: MergePlan

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import os.path
 import re
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from qmpsnap.errors import Ambiguous, NotFound, Refused
 from qmpsnap.formats.layers import Disk, Layer
@@ -64,8 +65,7 @@ class SnapshotAmbiguous(Ambiguous):
     disk: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """One snapshot of a disk."""
 
     name: str

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
+
+import msgspec
 
 from qmpsnap.errors import Refused
 
@@ -54,8 +55,7 @@ def check_bandwidth(value: int) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MergeOptions:
+class MergeOptions(msgspec.Struct, frozen=True, kw_only=True):
     """
     Wishes for one merge.
 

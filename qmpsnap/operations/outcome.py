@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Final, Literal
+
+import msgspec
 
 from qmpsnap.errors import Failed, QmpsnapError, Unknown
 from qmpsnap.formats.layers import NOT_SEEN, REPLACED, Disk, Identity
@@ -14,8 +15,7 @@ from qmpsnap.operations.guest import NotFlushed
 from qmpsnap.operations.job.states import JobFailed
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
+class Result(msgspec.Struct, frozen=True, kw_only=True):
     """What was done, as a fresh reading shows it."""
 
     disk: Disk

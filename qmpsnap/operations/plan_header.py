@@ -7,7 +7,9 @@ The running graph is right by definition; the header is what the next start beli
 from __future__ import annotations
 
 import os.path
-from dataclasses import dataclass, replace
+
+import msgspec
+from msgspec.structs import replace
 
 from qmpsnap.formats.layers import Disk, Layer
 from qmpsnap.formats.verdict import Verdict
@@ -70,8 +72,7 @@ def _leads_to(name: str, above: Layer, below: Layer) -> bool:
     return any(tidy(os.path.join(folder, name)) in spellings(below) for folder in folders)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeaderPlan:
+class HeaderPlan(msgspec.Struct, frozen=True, kw_only=True):
     """Have one header of a running chain written again; nothing is merged."""
 
     disk: Disk

@@ -8,8 +8,10 @@ state.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import Final, Literal
+
+import msgspec
+from msgspec.structs import replace
 
 from qmpsnap.errors import Refused
 from qmpsnap.formats.layers import Disks
@@ -111,8 +113,7 @@ a pull the overlay's."""
 MergeKind = Literal["commit", "active-commit", "pull"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MergePlan:
+class MergePlan(msgspec.Struct, frozen=True, kw_only=True):
     """
     Take layers out of a chain.
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os.path
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final, Literal
+
+import msgspec
 
 from qmpsnap.errors import Refused
 from qmpsnap.formats.layers import Disks
@@ -34,8 +35,7 @@ class DiskTwice(Refused):
     second: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CreatePlan:
+class CreatePlan(msgspec.Struct, frozen=True, kw_only=True):
     """Put an overlay on a disk, or, to revert it, over one of its lower layers."""
 
     disk: Volume

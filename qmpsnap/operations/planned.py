@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any, Final
 
@@ -36,8 +35,7 @@ _WHERE: Final = "request"
 _EXPECTED: Final = "what `--plan -o json` writes"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Way:
+class Way(msgspec.Struct, frozen=True, kw_only=True):
     """How the guest was reached: one of `qmp` and `connect`."""
 
     qmp: str | None = None
@@ -51,8 +49,7 @@ class Way:
     passthrough: bool = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
     """What a plan was made for; of the first three there is one."""
 
     create: tuple[CreateRequest, ...] = ()
@@ -66,8 +63,7 @@ class Asked:
     way: Way = Way()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShownStep:
+class ShownStep(msgspec.Struct, frozen=True, kw_only=True):
     """A step, as it is shown."""
 
     by: str
@@ -75,8 +71,7 @@ class ShownStep:
     arguments: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShownLayer:
+class ShownLayer(msgspec.Struct, frozen=True, kw_only=True):
     """A layer of the chain that a plan was made from."""
 
     file: str
@@ -85,23 +80,21 @@ class ShownLayer:
     format: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShownAfter:
+class ShownAfter(msgspec.Struct, frozen=True, kw_only=True):
     """A layer of the chain afterwards."""
 
     file: str
     format: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShownDisk:
+class ShownDisk(msgspec.Struct, frozen=True, kw_only=True):
     """One disk's part: what must come out the same. How much is moved may not: the guest writes."""
 
     disk: str
     kind: str
     before: tuple[ShownLayer, ...]
     after: tuple[ShownAfter, ...]
-    steps: tuple[ShownStep, ...] = field(default=())
+    steps: tuple[ShownStep, ...] = msgspec.field(default=())
 
 
 class PlanDiffers(Refused):

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from qmpsnap.errors import Failed, Refused
 from qmpsnap.formats.layers import Disk
@@ -47,8 +47,7 @@ class ContentDiffers(Failed):
     after: str
 
 
-@dataclass(frozen=True, slots=True)
-class Proof:
+class Proof(msgspec.Struct, frozen=True):
     """What was read before the merge."""
 
     digest: str

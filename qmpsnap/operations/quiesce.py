@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Literal
 
+import msgspec
+
 from qmpsnap.errors import Failed, Refused
 from qmpsnap.operations.guest import Guest, Thawed
 from qmpsnap.operations.run_state import how_to_be_heard, why_silent
@@ -37,8 +39,7 @@ class Policy(StrEnum):
     """If it cannot be done, none."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Quiesce:
+class Quiesce(msgspec.Struct, frozen=True, kw_only=True):
     """What is asked for."""
 
     policy: Policy = Policy.NEVER

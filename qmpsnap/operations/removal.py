@@ -8,7 +8,8 @@ more, and nobody else on this host has them open.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.formats.layers import NOT_SEEN

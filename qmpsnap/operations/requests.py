@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final, Literal
+
+import msgspec
 
 from qmpsnap.errors import Refused
 
@@ -47,8 +48,7 @@ class BadFileName(Refused):
     example: str = "volume-<id>.<snapshot id>"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CreateRequest:
+class CreateRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Take a snapshot: put a new overlay on a disk."""
 
     disk: str
@@ -65,8 +65,7 @@ class CreateRequest:
 Method = Literal["auto", "commit", "pull"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeleteRequest:
+class DeleteRequest(msgspec.Struct, frozen=True, kw_only=True):
     """
     Delete a snapshot, in Nova's words.
 
@@ -79,8 +78,7 @@ class DeleteRequest:
     merge_target_file: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NamedDeleteRequest:
+class NamedDeleteRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Delete a snapshot by the name that people gave it."""
 
     disk: str

@@ -8,7 +8,8 @@ create the format that was created: in each case the format that the file had be
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from qmpsnap.formats.layers import Disk, Layer
 from qmpsnap.formats.verdict import Evidence, Verdict, Witness, judge

@@ -14,6 +14,8 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+import msgspec
+
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.formats.layers import Disk, Disks, Identity
 from qmpsnap.operations.clear import Found, cleared, notes_of
@@ -73,8 +75,7 @@ class _Course:
     """The guest may write to the new files."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
+class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     """A snapshot before its first act: what will be done, and all that was looked at."""
 
     plans: tuple[CreatePlan, ...]

@@ -8,8 +8,9 @@ again, since what lies where is not asked for (it would cost a reading of every 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from qmpsnap.operations.volume import VolumeLayer
 
@@ -19,8 +20,7 @@ that is more than any cluster size that is used needs (docs/interop/qcow2.txt)."
 _METADATA_FLOOR: Final = 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Growth:
+class Growth(msgspec.Struct, frozen=True, kw_only=True):
     """What a merge does to the file that it writes, in bytes."""
 
     moved: int
@@ -29,8 +29,7 @@ class Growth:
     """Bytes that the file grows by on the host, at most."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Room:
+class Room(msgspec.Struct, frozen=True, kw_only=True):
     """The file that a job writes, and how much room is left where it lies."""
 
     file: str

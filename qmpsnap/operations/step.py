@@ -8,9 +8,10 @@ description of it anywhere.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal, Protocol
+
+import msgspec
 
 from qmpsnap.errors import Failed
 
@@ -51,15 +52,14 @@ class Does(StrEnum):
     """Remove a file that has left the chain."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class Step(msgspec.Struct, frozen=True, kw_only=True):
     """A QMP command, a call of libvirt's API, a command to the guest agent, or a file that changes."""
 
     does: Does
     by: Literal["qmp", "libvirt", "agent", "file"]
     what: str
     """`block-commit`, `virDomainBlockJobAbort`, `guest-fsfreeze-freeze`, `make-overlay`, …"""
-    arguments: Mapping[str, object] = field(default_factory=dict)
+    arguments: Mapping[str, object] = msgspec.field(default_factory=dict)
     """By name: of the command as in QAPI, of the function as in libvirt's API, of the file act."""
     again: bool = True
     """May be taken a second time when the reply to the first was lost."""

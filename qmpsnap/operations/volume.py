@@ -7,7 +7,6 @@ What passes is a `Volume`: each of its layers has a path on this host and a form
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Any, Final
 
@@ -101,8 +100,7 @@ _FLAGS: Final = {
 """Layers that no operation goes near: why, and what to do."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class VolumeLayer(Layer):
+class VolumeLayer(Layer, frozen=True, kw_only=True):
     """A layer that operations may work with."""
 
     path: str
@@ -111,8 +109,7 @@ class VolumeLayer(Layer):
     """Certain."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Volume(Disk):
+class Volume(Disk, frozen=True, kw_only=True):
     """A disk that operations may work on."""
 
     layers: tuple[VolumeLayer, ...]
@@ -254,4 +251,4 @@ def unseen(disk: Disk) -> tuple[str, ...]:
 
 
 def _values(report: Disk | Layer) -> dict[str, Any]:
-    return {field.name: getattr(report, field.name) for field in fields(report)}
+    return {field: getattr(report, field) for field in report.__struct_fields__}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final, Literal
 
+import msgspec
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Where:
+
+class Where(msgspec.Struct, frozen=True, kw_only=True):
     """The way to one guest."""
 
     road: Literal["qmp", "libvirt", "offline", "unknown"]

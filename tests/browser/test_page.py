@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import pytest
+from msgspec.structs import replace
 
 from qmpsnap.formats.verdict import Verdict
 from tests.browser.chromium import PROGRAM, Browser, browser

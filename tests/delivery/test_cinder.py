@@ -13,6 +13,7 @@ from keystoneauth1.noauth import NoAuth
 from keystoneauth1.service_token import ServiceTokenAuthWrapper
 from keystoneauth1.session import Session
 from keystoneauth1.token_endpoint import Token
+from msgspec.structs import replace
 
 from qmpsnap.delivery.cinder import Cinder, _retry_after
 from qmpsnap.delivery.machine import Ask
@@ -101,8 +102,6 @@ def test_nobody_listens(service: VolumeService) -> None:
 
 
 def test_whatever_is_in_an_id_stays_in_its_place(service: VolumeService) -> None:
-    from dataclasses import replace
-
     one = letter()
     who = replace(one.due.addressee, snapshot="../volumes/1?x", project="a/b")
     strange = replace(one, due=replace(one.due, addressee=who))

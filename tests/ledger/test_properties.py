@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 import sqlalchemy as sa
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from msgspec.structs import replace
 
 from qmpsnap.errors import Refused
 from qmpsnap.ledger.files import FileHeld
@@ -279,7 +280,9 @@ class Sequences(RuleBasedStateMachine):
             for one in ledger.files("1"):
                 if one.place is Place.UNSURE:
                     place = Place.CHAIN if one.file in self.truth.chain else Place.LEFT
-                    plain = Statement(**{name: getattr(one, name) for name in Statement.__slots__})
+                    plain = Statement(
+                        **{name: getattr(one, name) for name in Statement.__struct_fields__}
+                    )
                     said = replace(plain, place=place, witness=Witness.OPERATOR)
                     ledger.state("1", [said])
 

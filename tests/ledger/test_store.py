@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from qmpsnap.ledger.chain import ChainUnknown
 from qmpsnap.ledger.files import FileHeld, moved

@@ -7,10 +7,11 @@ twilligon/backup-vm#23, dguerri/LibVirtKvm-scripts#41 and #42, kubevirt/enhancem
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import cast
 
 import pytest
+from msgspec.structs import replace
 
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.operations import merge

@@ -7,11 +7,12 @@ OpenNebula/one#5523, abbbi/qmpbackup#5, apache/cloudstack#9524.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 import pytest
+from msgspec.structs import replace
 
 from qmpsnap.guests.qmp.guest import QmpGuest
 from qmpsnap.operations.step import Does, Step

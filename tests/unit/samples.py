@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, Final
+
+from msgspec.structs import replace
 
 from qmpsnap.formats.layers import Disk, Disks, Layer
 from qmpsnap.formats.verdict import Evidence, Verdict, Witness

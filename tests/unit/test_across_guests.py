@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from qmpsnap.findings.across_guests import across_guests
 from qmpsnap.findings.facts import FileFacts, Seen

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from qmpsnap.cli.drawing.folding import DEEP
 from qmpsnap.cli.drawing.picture import PER_ROW, picture

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from qmpsnap.formats import from_xml
 from qmpsnap.formats.from_graph import disk_chains, guest_from_graph, headers_to_read
@@ -301,7 +300,7 @@ class TestFlags:
     def test_by_the_header(self, changes: dict[str, object], flag: str) -> None:
         plain = header("mid", "qcow2")
         assert reported("qcow2-chain", top=plain).layers[0].flags == ()
-        changed = replace(plain, **changes)  # type: ignore[arg-type]
+        changed = replace(plain, **changes)
         assert reported("qcow2-chain", top=changed).layers[0].flags == (flag,)
 
     def test_json_name_by_the_protocol_node(self) -> None:

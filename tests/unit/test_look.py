@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from qmpsnap.findings import look as look_module
 from qmpsnap.findings.facts import FileFacts

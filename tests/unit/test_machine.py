@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from qmpsnap.operations.job.machine import Decision, Limits, Watch, Why, decide, watch
 from qmpsnap.operations.job.notices import (

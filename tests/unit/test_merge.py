@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from qmpsnap.errors import QmpsnapError, Unknown
 from qmpsnap.formats.layers import Disk, DiskNotFound, Disks

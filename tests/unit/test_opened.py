@@ -6,11 +6,11 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from qmpsnap.formats.layers import NOT_HERE, NOT_SEEN, REPLACED, TEMPORARY, Disk, Layer
 from qmpsnap.graph.nodes import Graph, Node

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from qmpsnap.graph.nodes import Cache, Device, Graph
 from qmpsnap.graph.opening import Opening

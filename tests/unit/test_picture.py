@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from qmpsnap.cli.drawing.dot import NAME_LIMIT, shortened, text
 from qmpsnap.cli.drawing.picture import picture

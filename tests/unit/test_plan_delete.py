@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from qmpsnap.errors import Refused
 from qmpsnap.formats.layers import Disk, DiskNotFound, Layer

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from qmpsnap.formats.layers import Disk, Disks
 from qmpsnap.graph.nodes import Cache, Node

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from qmpsnap.findings.remedies import UNCERTAIN, certain_format, rebase
 from qmpsnap.formats.verdict import Verdict

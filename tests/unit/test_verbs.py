@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import count
 from types import SimpleNamespace
 
 import pytest
+from msgspec.structs import replace
 
 from qmpsnap.operations.guest import Jobs
 from qmpsnap.operations.job import verbs

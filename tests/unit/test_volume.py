@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
+from msgspec import to_builtins
+from msgspec.structs import replace
 
 from qmpsnap.errors import Refused
 from qmpsnap.formats.layers import Disk, DiskAmbiguous, DiskNotFound, Disks
@@ -70,7 +71,7 @@ class TestUsable:
     @pytest.mark.parametrize("depth", range(1, 9))
     def test_good_chain(self, depth: int, base: str) -> None:
         disk = samples.disk(depth, base=base)
-        assert asdict(usable(disk)) == asdict(disk)
+        assert to_builtins(usable(disk)) == to_builtins(disk)
 
     @pytest.mark.parametrize(
         "flag", ["detect-zeroes", "filter", "implicit-filter", "bitmaps", "json-name"]

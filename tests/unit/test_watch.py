@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from queue import SimpleQueue
 from typing import cast
 
 import pytest
+from msgspec.structs import replace
 
 from qmpsnap.cli import watch
 from qmpsnap.cli.watch import Changes, Now, as_json, as_lines

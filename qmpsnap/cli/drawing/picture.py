@@ -12,8 +12,9 @@ node hides what one is looking for.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from qmpsnap.cli.drawing import styles
 from qmpsnap.cli.drawing.dot import Cluster, attributes, document, text

@@ -16,8 +16,9 @@ import re
 import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Final, Literal
+
+import msgspec
 
 from qmpsnap.formats.layers import Identity
 from qmpsnap.formats.qcow2 import MAGIC, READ_SIZE, BadHeader, parse
@@ -35,8 +36,7 @@ _LOCAL: Final = frozenset(
 """File systems that one host alone has mounted; of any other one somebody else may use a file."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Use:
+class Use(msgspec.Struct, frozen=True, kw_only=True):
     """One use of a file."""
 
     by: Literal["process", "device", "guest", "record", "header"]
@@ -46,12 +46,11 @@ class Use:
     """Its name, where it is one of libvirt's."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Census:
+class Census(msgspec.Struct, frozen=True, kw_only=True):
     """What everybody said who was asked."""
 
-    uses: Mapping[Identity, tuple[Use, ...]] = field(default_factory=dict)
-    asked: Mapping[str, int] = field(default_factory=dict)
+    uses: Mapping[Identity, tuple[Use, ...]] = msgspec.field(default_factory=dict)
+    asked: Mapping[str, int] = msgspec.field(default_factory=dict)
     """How many of each kind were asked, in words for people."""
     gaps: tuple[str, ...] = ()
     """Who could not be asked, and why."""

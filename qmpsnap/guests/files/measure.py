@@ -7,9 +7,10 @@ import os
 import stat
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
+
+import msgspec
 
 _AT_FDCWD: Final = -100
 _STATX_BTIME: Final = 0x800
@@ -20,8 +21,7 @@ _BTIME_AT: Final = 80
 """Source: struct statx, linux/stat.h; the same on every architecture."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measure:
+class Measure(msgspec.Struct, frozen=True, kw_only=True):
     """One file; nothing of it where it cannot be looked at."""
 
     size: int | None = None

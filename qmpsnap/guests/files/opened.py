@@ -15,8 +15,10 @@ import os
 import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from typing import Final
+
+import msgspec
+from msgspec.structs import replace
 
 from qmpsnap.formats.layers import (
     NOT_HERE,
@@ -42,8 +44,7 @@ _TEMPORARY: Final = re.compile(r"vl\.\w{6}")
 """QEMU's overlay for `snapshot=on`, which it unlinks at once (create_tmp_file(), block.c)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
+class Held(msgspec.Struct, frozen=True, kw_only=True):
     """The files that one process has open."""
 
     pid: int
@@ -57,8 +58,7 @@ class Held:
         return any(_may_write(self.pid, number) for number in self.files.get(file, ()))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hidden:
+class Hidden(msgspec.Struct, frozen=True, kw_only=True):
     """Why it cannot be seen what a QEMU has open."""
 
     why: str

@@ -11,9 +11,10 @@ import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from queue import Empty
 from typing import Any, Final
+
+from msgspec.structs import replace
 
 from qmpsnap.errors import QmpsnapError, Refused
 from qmpsnap.formats import from_graph, from_xml

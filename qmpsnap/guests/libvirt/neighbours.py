@@ -8,8 +8,9 @@ next time than it has open now.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import replace
 from typing import Any, Final
+
+from msgspec.structs import replace
 
 from qmpsnap.formats.layers import Disk
 from qmpsnap.graph import xml

@@ -18,8 +18,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
 
+import msgspec
 from lxml import etree
 
 from qmpsnap.errors import Failed
@@ -43,8 +43,7 @@ class PointsElsewhere(Failed):
     named: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class Place(msgspec.Struct, frozen=True, kw_only=True):
     """One layer of the chain that a disk is to have."""
 
     path: str
@@ -54,8 +53,7 @@ class Place:
     """Its position in the chain before, the active layer being 0; None for a new file."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Edit:
+class Edit(msgspec.Struct, frozen=True, kw_only=True):
     """What becomes of a disk in a definition."""
 
     old: tuple[str, ...]
@@ -65,8 +63,7 @@ class Edit:
     """How many layers the definition may name at most; None: as many as it names now."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Redefine(Step):
+class Redefine(Step, frozen=True, kw_only=True):
     """A definition with other chains, made from the one of the moment of the plan."""
 
     edits: Mapping[str, Edit]

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os.path
 from collections.abc import Callable
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from qmpsnap.formats.from_headers import difference, formats_to_follow, with_chain
 from qmpsnap.formats.from_xml import disk_from_xml

@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import os.path
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import pairwise
+
+from msgspec.structs import replace
 
 from qmpsnap.errors import Refused
 from qmpsnap.formats.layers import Disk, Disks, Layer

@@ -10,8 +10,9 @@ How an overlay is opened: as the active layer is, so that the guest's discards g
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from qmpsnap.graph.nodes import Graph, Node
 from qmpsnap.graph.opening import Opening, opening

@@ -83,7 +83,7 @@ class Above(Family):  # type: ignore[misc]
     def _restate_size(self: Any, volume: Any, gib: int) -> None:
         key = ledger_id(volume)
         active = self._books.chain(key).active
-        plain = {one: getattr(active, one) for one in Statement.__slots__}
+        plain = {one: getattr(active, one) for one in Statement.__struct_fields__}
         grown = Statement(**plain | {"size": gib * GIB})
         self._books.run(lambda ledger: ledger.state(key, [grown]))
 
@@ -192,7 +192,7 @@ class Above(Family):  # type: ignore[misc]
     def _renamed(self: Any, new: Any, old: Any) -> None:
         source, key = ledger_id(new), str(old.id)
         known = self._books.chain(source).active
-        plain = {one: getattr(known, one) for one in Statement.__slots__}
+        plain = {one: getattr(known, one) for one in Statement.__struct_fields__}
         moved = Statement(**plain | {"file": f"volume-{key}", "detail": f"was {known.file}"})
 
         def work(ledger: Any) -> None:

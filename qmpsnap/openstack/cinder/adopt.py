@@ -11,8 +11,9 @@ becomes "qcow2"), and it writes into the header what it found in the bytes that 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from qmpsnap.errors import Refused
 from qmpsnap.formats.qcow2 import Header
@@ -37,8 +38,7 @@ class ChainBroken(Refused):
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
+class Known(msgspec.Struct, frozen=True, kw_only=True):
     """What there is to go by."""
 
     name: str

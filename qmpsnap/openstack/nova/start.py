@@ -8,7 +8,8 @@ snapshot. Until then it names the file that the guest has left, and a start woul
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+
+import msgspec
 
 from qmpsnap.journal.file import Journal
 from qmpsnap.journal.letter import Letter, State
@@ -18,8 +19,7 @@ _EVERY: tuple[State, ...] = ("due", "waiting", "accepted", "dead", "closed", "dr
 _ENDED: tuple[State, ...] = ("closed", "dropped")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Active:
+class Active(msgspec.Struct, frozen=True, kw_only=True):
     """The file that a volume is to be started from."""
 
     path: str

@@ -12,8 +12,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
+
+import msgspec
+from msgspec.structs import replace
 
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.operations.flushed import NOTHING, Evidence, taken
@@ -46,8 +48,7 @@ Tell = Callable[[Notice], None]
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
+class Ended(msgspec.Struct, frozen=True, kw_only=True):
     """How a job ended, by its own words; only the graph tells what it did."""
 
     status: JobStatus
@@ -60,8 +61,7 @@ class Ended:
     """Whether what it wrote was flushed before it changed the graph."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobSteps:
+class JobSteps(msgspec.Struct, frozen=True, kw_only=True):
     """What may be taken while the job runs."""
 
     cancel: Step
@@ -69,8 +69,7 @@ class JobSteps:
     commit: Step | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Loop:
+class Loop(msgspec.Struct, frozen=True, kw_only=True):
     """Sees one job through to its end."""
 
     guest: Jobs
@@ -86,7 +85,7 @@ class Loop:
     progress: Callable[[JobView], None] | None = None
     tell: Tell | None = None
     poll_s: float = POLL_S
-    patience: Patience = field(default_factory=Patience)
+    patience: Patience = msgspec.field(default_factory=Patience)
     is_ours: bool = True
     """Whether it may be cancelled: this call has started it, or an earlier one certainly has."""
     is_short: bool = False

@@ -11,9 +11,11 @@ In the end the graph tells which of the two it was.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import Final
+
+import msgspec
+from msgspec.structs import replace
 
 from qmpsnap.operations.flushed import NOTHING, Evidence
 from qmpsnap.operations.job.notices import (
@@ -47,8 +49,7 @@ class Why(Enum):
     CHANGED = auto()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds of the waiting."""
 
     grace_s: float = 30.0
@@ -67,15 +68,14 @@ class Limits:
 DEFAULT_LIMITS: Final = Limits()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Watch:
+class Watch(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be remembered between two looks at a job."""
 
     job: str
     limits: Limits = DEFAULT_LIMITS
     deadline: float | None = None
-    pace: Pace = field(default_factory=Pace)
-    heard: Heard = field(default_factory=Heard)
+    pace: Pace = msgspec.field(default_factory=Pace)
+    heard: Heard = msgspec.field(default_factory=Heard)
     gone_since: float | None = None
     """When it was first seen to be gone, without a word of its end."""
     tries: int = 0
@@ -109,8 +109,7 @@ class Watch:
         return replace(self, cancelled=(Why.NOT_FLUSHED, now))
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True):
     """What is to be done and said now, and the watch from now on."""
 
     do: Do

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from qmpsnap.operations.job.states import IoStatus
 from qmpsnap.operations.space import Room, bytes_text
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoppedByError:
+class StoppedByError(msgspec.Struct, frozen=True, kw_only=True):
     """The job could not read or write, and has paused itself."""
 
     job: str
@@ -29,8 +28,7 @@ class StoppedByError:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PausedBySomebody:
+class PausedBySomebody(msgspec.Struct, frozen=True, kw_only=True):
     """Another client has paused the job."""
 
     job: str
@@ -39,8 +37,7 @@ class PausedBySomebody:
         return f"job {self.job} has been paused; it goes on after `qmpsnap job resume`"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GoesOn:
+class GoesOn(msgspec.Struct, frozen=True, kw_only=True):
     """A paused job runs again."""
 
     job: str
@@ -49,8 +46,7 @@ class GoesOn:
         return f"job {self.job} goes on"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DoesNotConverge:
+class DoesNotConverge(msgspec.Struct, frozen=True, kw_only=True):
     """The guest writes as fast as the job copies, or faster: an active commit has no end."""
 
     job: str
@@ -67,8 +63,7 @@ class DoesNotConverge:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TimeIsUp:
+class TimeIsUp(msgspec.Struct, frozen=True, kw_only=True):
     """The time limit has passed."""
 
     job: str
@@ -81,8 +76,7 @@ class TimeIsUp:
         return f"job {self.job} has not ended in time; {then}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reconnected:
+class Reconnected(msgspec.Struct, frozen=True, kw_only=True):
     """The connection broke and is there again."""
 
     job: str

@@ -10,8 +10,10 @@ judgement takes several changes, not only a time.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import Final
+
+import msgspec
+from msgspec.structs import replace
 
 from qmpsnap.operations.job.states import JobView
 
@@ -21,8 +23,7 @@ CHANGES: Final = 3
 """How many times the progress must have changed within it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(msgspec.Struct, frozen=True):
     """Progress at one moment."""
 
     at: float
@@ -30,8 +31,7 @@ class Sample:
     total: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rates:
+class Rates(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes a second, over a while."""
 
     copying: float
@@ -51,8 +51,7 @@ class Rates:
         return self.left / gain if gain > 0 else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
+class Pace(msgspec.Struct, frozen=True, kw_only=True):
     """What was seen of a job's progress within a window of time."""
 
     window_s: float = WINDOW_S

@@ -12,9 +12,10 @@ to from the one seen before is not an error of ours, since polling may skip stat
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
 from typing import Final
+
+import msgspec
 
 from qmpsnap.errors import Failed
 
@@ -71,8 +72,7 @@ class IoStatus(StrEnum):
     NOSPACE = "nospace"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobView:
+class JobView(msgspec.Struct, frozen=True, kw_only=True):
     """A job as its host sees it now."""
 
     status: JobStatus
@@ -89,8 +89,7 @@ class JobView:
         return max(0, self.total - self.current)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Heard:
+class Heard(msgspec.Struct, frozen=True, kw_only=True):
     """What events said of the end of a job. They come late, twice or never."""
 
     ended: bool = False
@@ -111,8 +110,7 @@ class Heard:
         return (self.reason or "nobody says why") if self.failed else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobReport:
+class JobReport(msgspec.Struct, frozen=True, kw_only=True):
     """One block job of a guest, whoever started it."""
 
     id: str

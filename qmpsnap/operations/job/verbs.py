@@ -10,8 +10,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from qmpsnap.errors import Ambiguous, Failed, NotFound, Refused, Unknown
 from qmpsnap.monitor.base import CommandFailed

@@ -8,12 +8,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import libvirt
 import pytest
+from msgspec.structs import replace
 
 import qmpsnap
 from qmpsnap.guests.files.door import take_file

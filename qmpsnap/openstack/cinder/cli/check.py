@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 import click
+import msgspec
+from msgspec.structs import asdict
 
 from qmpsnap.cli.command import Command
 from qmpsnap.cli.findings import FINDINGS
@@ -25,8 +26,7 @@ _EXTENSION: Final = "qmpsnap.openstack.cinder.Extension"
 _STANDARD: Final = "cinder.api.contrib.standard_extensions"
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(msgspec.Struct, frozen=True):
     """Something that is not as it should be, and the way out."""
 
     kind: str

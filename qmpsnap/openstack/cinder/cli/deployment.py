@@ -8,10 +8,10 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
+import msgspec
 
 from qmpsnap.errors import Refused
 
@@ -55,8 +55,7 @@ def config_option(function: F) -> F:
     )(function)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Backend:
+class Backend(msgspec.Struct, frozen=True, kw_only=True):
     """A back end of a RemoteFS family."""
 
     name: str
@@ -72,8 +71,7 @@ class Backend:
         return self.driver.startswith("qmpsnap.")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class Row(msgspec.Struct, frozen=True, kw_only=True):
     """A volume, as Cinder's database has it."""
 
     id: str
@@ -84,7 +82,7 @@ class Row:
     share: str
     status: str
     encrypted: bool
-    metadata: dict[str, str] = field(default_factory=dict)
+    metadata: dict[str, str] = msgspec.field(default_factory=dict)
     attached: tuple[str, ...] = ()
     """Formats in its attachments' connection_info."""
 

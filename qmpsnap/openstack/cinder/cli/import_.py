@@ -6,10 +6,10 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import click
+import msgspec
 
 from qmpsnap.cli.command import Command
 from qmpsnap.cli.findings import FINDINGS
@@ -43,8 +43,7 @@ class NotAChain(Refused):
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
+class Taken(msgspec.Struct, frozen=True):
     """What became of one volume."""
 
     volume: str
