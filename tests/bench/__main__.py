@@ -27,6 +27,7 @@ from tests.bench import (
     operations,
     operations_page,
     page,
+    parts,
     readings,
     readings_page,
     shares,
@@ -75,7 +76,8 @@ def _operations(folder: Path, rounds: int, *, write: bool) -> int:
     started = starts.measure(rounds)
     frozen = [freezes.measure(folder, disks, few) for disks in freezes.DISKS]
     rows = [*operations.measure(folder, rounds, few)]
-    text = operations_page.render(rows, frozen, started, rounds, few)
+    spent = [*parts.measure(folder, few)]
+    text = operations_page.render(rows, spent, frozen, started, rounds, few)
     _show(text, "benchmarks-operations.md", write=write)
     return 0
 

@@ -95,8 +95,8 @@ class Bed:
     def rows(self, rounds: int, only: Operation | None = None) -> Iterator[Row]:
         """All operations."""
         for what in OPERATIONS if only is None else (only,):
-            build = partial(self._build, what)
-            taken = in_turns(self._works(what), rounds, before=build, after=self._clear)
+            build = partial(self.build, what)
+            taken = in_turns(self._works(what), rounds, before=build, after=self.clear)
             yield Row(road=self.road, mib=self.mib, operation=what, taken=taken)
 
     def _overlay(self, number: int) -> Path:
@@ -111,7 +111,7 @@ class Bed:
             works["bare + flush"] = self._pull_and_flush
         if what == "commit" and self.road == "direct":
             works["bare + flush"] = self._commit_and_flush
-        return {**works, "library": lambda: self._by_library(what)}
+        return {**works, "library": lambda: self.by_library(what)}
 
     def _bare(self, what: Operation) -> Callable[[], None]:
         first = self._overlay(1)
@@ -131,7 +131,8 @@ class Bed:
         self.bare.commit(self.volume, self._overlay(1))
         _sync(self.volume)
 
-    def _by_library(self, what: Operation) -> None:
+    def by_library(self, what: Operation) -> None:
+        """Do it with a new guest object."""
         with self.guest() as guest:
             if what == "create":
                 qmpsnap.create(guest, DISK, "s1")
@@ -152,7 +153,7 @@ class Bed:
             return {"type": "qcow2", "file_to_merge": BASE, "merge_target_file": None}
         return {"type": "qcow2", "file_to_merge": f"{BASE}.s1", "merge_target_file": BASE}
 
-    def _build(self, what: Operation) -> None:
+    def build(self, what: Operation) -> None:
         """Make the layers that an operation needs, with all their data in `s1`."""
         if what != "create":
             self.bare.create(self.volume, self._overlay(1))
@@ -162,7 +163,8 @@ class Bed:
         for file in self.volume.parent.glob(f"{BASE}*"):
             _sync(file)
 
-    def _clear(self) -> None:
+    def clear(self) -> None:
+        """Bring the disk back to its one layer."""
         with self.guest() as guest:
             for one in qmpsnap.snapshots(guest.read().disk(DISK)):
                 qmpsnap.delete(guest, DISK, one.name, method="commit")
@@ -180,18 +182,19 @@ def measure(folder: Path, rounds: int, few: int) -> Iterator[Row]:
         few: The same with much data.
     """
     for mib, times in ((16, rounds), (256, few)):
-        with _direct(folder, mib) as bed:
+        with direct(folder, mib) as bed:
             yield from bed.rows(times)
     with embedded_connection(folder / "libvirt") as connection:
         for mib, times in ((16, rounds), (256, few)):
-            with _libvirt(connection, folder, mib) as bed:
+            with libvirt(connection, folder, mib) as bed:
                 yield from bed.rows(times)
     with daemon.running() as libvirtd, _libvirtd(libvirtd, 16) as bed:
         yield from bed.rows(rounds)
 
 
 @contextmanager
-def _direct(folder: Path, mib: int) -> Iterator[Bed]:
+def direct(folder: Path, mib: int) -> Iterator[Bed]:
+    """Run a guest with QEMU's own socket."""
     with TemporaryDirectory(dir=folder) as share:
         volume, other = _volume(Path(share), mib), f"{share}/other"
         with (
@@ -214,7 +217,8 @@ def _direct(folder: Path, mib: int) -> Iterator[Bed]:
 
 
 @contextmanager
-def _libvirt(connection: Any, folder: Path, mib: int) -> Iterator[Bed]:
+def libvirt(connection: Any, folder: Path, mib: int) -> Iterator[Bed]:
+    """Run a guest under libvirt's driver in this process."""
     with TemporaryDirectory(dir=folder) as share:
         volume = _volume(Path(share), mib)
         disk = LibvirtDisk(volume, "raw", DISK, SERIAL)

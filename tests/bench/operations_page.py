@@ -10,6 +10,7 @@ from tests.bench.freezes import Frozen
 from tests.bench.measure import Taken
 from tests.bench.operations import Row
 from tests.bench.page import head, row_of, setting
+from tests.bench.parts import PARTS, READINGS, Spent
 
 _TEXT: Final = """\
 # Operations beside the bare block job
@@ -25,6 +26,12 @@ What qmpsnap adds to the time of the block job itself. Those that are compared t
 A disk of 16 or 256 MiB, all of which is merged. *Bare* is the one command and the wait for its event: by a blocking client on the QMP socket, or by libvirt-python with libvirt's events (`qemu:///embed`, in this process). It checks nothing before or after, and does not flush. *Bare + flush* also flushes what was written. A pull is flushed by a resize to the same size; without it the pulled data can be lost. A direct commit is flushed by an fsync of the base file, because QEMU has the base open read-only again by then and flushes no such node; without it the committed data is in the host's page cache only. The ratio of a pull is to *bare + flush*, all others are to *bare*. qmpsnap makes a new guest object each time.
 
 {library}
+
+### Where the time goes
+
+The same operations on 16 MiB, in milliseconds of wall-clock time: what the guest, the files and the journal were asked for. *The job* is the switch, or the job with its start and end: what the bare command does. *Readings* are the looks at the graph and the state of the guest, with their number; *who uses the files* is the walk over `/proc` and the definitions of other guests; *other acts* make the overlay, flush, mark, dismiss and close; *journal* is SQLite with its syncs. *The rest* is qmpsnap's own work between two of these, and the making and closing of the guest object.
+
+{parts}
 
 ## The command
 
@@ -46,6 +53,7 @@ Snapshots of several disks with `--quiesce`: the time from freeze to thaw as see
 
 def render(
     rows: Sequence[Row],
+    spent: Iterable[Spent],
     frozen: Sequence[Frozen],
     started: Mapping[str, Taken],
     rounds: int,
@@ -57,6 +65,7 @@ def render(
         few=few,
         setting="\n".join(f"- {line}" for line in setting()),
         library="\n".join(_library(row for row in rows if row.ours == "library")),
+        parts="\n".join(_parts(spent)),
         command="\n".join(_command(row for row in rows if row.ours == "command")),
         freeze_goal=freezes.GOAL,
         freezes="\n".join(_freezes(frozen)),
@@ -78,6 +87,15 @@ def _library(rows: Iterable[Row]) -> Iterator[str]:
             f"{row.ratio:.2f}",
             "" if row.goal is None else f"{row.goal:g}",
         )
+
+
+def _parts(rows: Iterable[Spent]) -> Iterator[str]:
+    yield from head("road", "operation", "all", *PARTS, "the rest")
+    for row in rows:
+        known = [_ms(row.parts_s[part]) for part in PARTS]
+        known[PARTS.index(READINGS)] += f" ({row.readings})"
+        rest = row.all_s - sum(row.parts_s.values())
+        yield row_of(row.road, row.operation, _ms(row.all_s), *known, _ms(rest))
 
 
 def _command(rows: Iterable[Row]) -> Iterator[str]:
