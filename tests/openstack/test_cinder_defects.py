@@ -32,7 +32,15 @@ def reset(rig: Rig, volume: str, snapshot: str) -> None:
 
 
 def gone(guest: Guest) -> None:
-    """Off, and not known to libvirt: an online delete fails for it."""
+    """
+    Off, and not known to libvirt: an online delete fails for it.
+
+    Nova asks Cinder for the new file up to half a second after the snapshot is available
+    (libvirt/driver.py, volume_snapshot_create); a start before that would be from the old file, and
+    nothing that compute says of the overlay then is true.
+    """
+    wanted = guest.connection["name"]
+    read_until(lambda: guest.nova_connection["name"], lambda it: it == wanted)
     guest.domain.destroy()
     guest.domain.undefine()
 
