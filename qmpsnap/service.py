@@ -122,6 +122,7 @@ def volume_snapshot_create(
 
     def work(call: _Call) -> None:
         request, quiescence = create_request(volume_id, create_info), quiesce_as(quiesce)
+        call.request = (request,)
         with call.opened(guest) as host, call.answering(journal, host, (request,)):
             (call.result,) = created(
                 journal,
@@ -180,7 +181,7 @@ def volume_snapshot_delete(
     """
 
     def work(call: _Call) -> None:
-        request = delete_asked(volume_id, snapshot_id, delete_info)
+        request = call.request = delete_asked(volume_id, snapshot_id, delete_info)
         with call.opened(guest) as host, call.answering(journal, host, request):
             call.result = deleted(
                 journal,
@@ -247,6 +248,7 @@ class _Call:
         self._read_token, self._journal, self._addressee = token, journal, addressee
         self.token: str | None = None
         self.due: Due | None = None
+        self.request: Request | None = None
         self.letter: Expected | None = None
         self.began = False
         """Whether anything may have been sent to the guest."""
@@ -335,6 +337,8 @@ def _update(call: _Call, dialect: Dialect, problem: BaseException | None) -> Upd
         content = Content(outcome="failed", why=None if problem is None else str(problem))
     letter = call.letter_id
     try:
+        if call.letter is not None and call.request is not None and not call.began:
+            call.letter.join(call.request)
         if call.letter is not None and not _answered(call.letter, content, problem):
             if call.formats is None:
                 content = None

@@ -19,6 +19,7 @@ import msgspec
 from qmpsnap.journal.file import Journal
 from qmpsnap.journal.hold import OperationBusy, held
 from qmpsnap.journal.letter import DUE, Content, Due
+from qmpsnap.journal.record import Request
 
 ABANDONED: Final = Content(
     outcome="failed", why="its process ended, or lost the guest, before anything was touched"
@@ -45,6 +46,20 @@ class Expected(msgspec.Struct, frozen=True):
             store.letters.answer(self.id, content, time.time())
             (letter,) = store.letters.find((), ids=(self.id,))
         return letter.state != "due"
+
+    def join(self, request: Request) -> None:
+        """
+        Tell of the open operation that was asked for in the same words, if there is one.
+
+        For a call that has not reached the guest: what it asked for may be at work all the same.
+
+        Raises:
+            JournalUnusable: It is not written down.
+        """
+        with self.journal.opened() as store:
+            for one in store.open_entries():
+                if one.record.request == request:
+                    store.letters.join(self.id, one.record.id, time.time())
 
     def give_up(self, why: str) -> None:
         """

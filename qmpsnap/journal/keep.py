@@ -185,7 +185,7 @@ def _kept(
         try:
             return _written_down(journal, store, guest, request, wishes, token, letter, work)
         except DiskLocked as error:
-            raise _told_apart(store, request, letter, error) from error
+            raise _told_apart(store, guest, request, letter, error) from error
 
 
 def _written_down(
@@ -236,11 +236,12 @@ def _written_down(
 
 
 def _told_apart(
-    store: Store, request: Request, letter: str | None, error: DiskLocked
+    store: Store, guest: Guest, request: Request, letter: str | None, error: DiskLocked
 ) -> DiskLocked:
     """Whether it is this very request that somebody is at work on; what comes of it answers both."""
+    where = where_of(guest)
     for one in store.open_entries():
-        if one.record.request == request:
+        if one.record.request == request and _is_same_guest(one.record.where, where):
             if letter is not None:
                 store.letters.join(letter, one.record.id, time.time())
             return UnderWay(error.path, error.who)

@@ -24,7 +24,8 @@ _COLUMNS: Final = (
 )
 _UNDER_WAY: Final = """COALESCE(
     (SELECT id FROM operation WHERE ended IS NULL AND json_extract(record, '$.token') = ?),
-    (SELECT operation FROM letter WHERE snapshot = ? AND state = 'due' AND operation IS NOT NULL
+    (SELECT operation FROM letter WHERE snapshot = ? AND state = 'due'
+     AND operation IN (SELECT id FROM operation WHERE ended IS NULL)
      AND json_extract(due, '$.kind') = ? ORDER BY number DESC LIMIT 1))"""
 """The open operation that a call asks for again: by its token, or of its snapshot and kind."""
 _ENDED: Final[tuple[State, ...]] = ("closed", "dropped")
@@ -87,16 +88,20 @@ class Letters:
         """
         Let a letter tell of an operation that another call has begun, and may have concluded.
 
+        One that the journal does not hold would never be told of: then the letter stays the call's.
+
         Raises:
             JournalUnusable: It is not written down.
         """
         with self._database.writing(synced=False) as database:
-            link(database, id_, operation)
             row = database.execute(
-                "SELECT conclusion FROM operation WHERE id = ? AND ended IS NOT NULL", (operation,)
+                "SELECT ended, conclusion FROM operation WHERE id = ?", (operation,)
             ).fetchone()
-            if row is not None:
-                _answer(database, "id", id_, content_of(loads(row[0], Conclusion)), now)
+            if row is None:
+                return
+            link(database, id_, operation)
+            if row[0] is not None:
+                _answer(database, "id", id_, content_of(loads(row[1], Conclusion)), now)
 
     def trying(self, id_: str, seen: str | None = None) -> None:
         """

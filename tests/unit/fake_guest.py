@@ -8,7 +8,7 @@ reply was lost.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from msgspec.structs import replace
@@ -34,6 +34,7 @@ from qmpsnap.operations.plan_snapshot import CreatePlan
 from qmpsnap.operations.space import Room
 from qmpsnap.operations.step import Does, NotNow, Step
 from qmpsnap.operations.volume import VolumeLayer
+from qmpsnap.operations.where import NOWHERE
 from tests.unit import samples
 
 JOB = "job0"
@@ -74,6 +75,7 @@ class FakeGuest:
 
     def __init__(self, guest: Disks, *views: JobView) -> None:
         self.guest = guest
+        self.where = NOWHERE
         self.views = list(views or (CONCLUDED,))
         """How the job is, each time it is looked at; the last one from then on."""
         self.calls: list[str] = []
@@ -118,6 +120,8 @@ class FakeGuest:
         """Shown by the next readings after a change, before the guest as it is."""
         self.meanwhile: dict[str, Disks] = {}
         """What somebody else makes of the guest, while a call is carried out."""
+        self.before: dict[str, Callable[[], object]] = {}
+        """Done once before a call is carried out: by somebody else, in between."""
         self.nodes: set[str] = set()
         """Overlays that are open, and not on a disk."""
         self.filesystems = 2
@@ -164,6 +168,8 @@ class FakeGuest:
 
     def _call(self, name: str) -> None:
         self.calls.append(name)
+        if name in self.before:
+            self.before.pop(name)()
         if self.interrupts.get(name):
             self.interrupts[name] -= 1
             raise KeyboardInterrupt

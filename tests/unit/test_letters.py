@@ -139,6 +139,13 @@ class TestJoined:
             store.letters.join(letter.id, "op", 1.0)
         assert only(journal).content == DONE
 
+    def test_one_that_the_journal_does_not_hold(self, journal: Journal) -> None:
+        """It would be due for ever."""
+        with expected(journal, due()) as letter, journal.opened() as store:
+            store.letters.join(letter.id, "forgotten", 1.0)
+            assert only(journal).operation is None
+            assert letter.answer(DONE)
+
 
 class TestAbandoned:
     def test_before_anything_was_begun(self, journal: Journal) -> None:

@@ -56,7 +56,7 @@ def guest(*files: str, where: Where = WHERE) -> FakeGuest:
     """A guest whose chain is these layers of the sample."""
     layers = [one for one in samples.disk(3).layers if one.file in files]
     found = FakeGuest(samples.guest(replace(samples.disk(), layers=samples.linked(layers))))
-    found.where = where  # type: ignore[attr-defined]
+    found.where = where
     return found
 
 

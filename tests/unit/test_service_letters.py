@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import pytest
 
 from qmpsnap.errors import Unreachable
 from qmpsnap.formats.layers import Disks
+from qmpsnap.guests.files.locks import DiskLocked
 from qmpsnap.journal.expected import answer_abandoned
 from qmpsnap.journal.file import Journal
+from qmpsnap.journal.keep import UnderWay
 from qmpsnap.journal.letter import Addressee, Content, Letter
 from qmpsnap.journal.resume import settle
 from qmpsnap.journal.schema import JournalUnwritable
@@ -21,6 +24,7 @@ from qmpsnap.monitor.base import LostInMidCommand
 from qmpsnap.operations.guest import Guest
 from qmpsnap.operations.job.states import JobStatus, JobView
 from qmpsnap.operations.quiesce import NotThawed
+from qmpsnap.operations.where import Where
 from qmpsnap.service import Update, volume_snapshot_create, volume_snapshot_delete
 from qmpsnap.status import ACTION
 from tests.unit import samples
@@ -115,6 +119,50 @@ def test_a_guest_that_is_gone(journal: Journal) -> None:
     assert content.outcome == "failed"
 
 
+def test_a_guest_that_is_gone_while_the_same_is_at_work(journal: Journal) -> None:
+    """Another call has begun it, without a token, for a snapshot of another name."""
+
+    @contextmanager
+    def opener() -> Iterator[Guest]:
+        raise Unreachable
+        yield
+
+    fake = guest()
+    fake.fails_after["switch"] = LostInMidCommand("transaction", "gone")
+    fake.readings = [Disks(guest=None, disks=())]  # it cannot be looked at again
+    other = Addressee(snapshot="other", volume="1", project="p", after={})
+    info = {key: value for key, value in CREATE_INFO.items() if key != "id"}
+    for opened in (fake, opener):
+        update = volume_snapshot_create(opened, "1", info, journal=journal, addressee=other)
+        other = WHO
+        assert status(update) == "creating"
+    assert [one.state for one in letters(journal)] == ["due", "due"]
+    assert len({one.operation for one in letters(journal)}) == 1
+
+
+@pytest.mark.parametrize("is_same", [True, False])
+def test_a_disk_that_is_locked(journal: Journal, is_same: bool) -> None:
+    """By the same request for this guest, what comes of it answers both; another's does not."""
+    second = guest()
+    second.where = Where(road="qmp", at="/run/two.qmp")
+    second.claimed_by_others = {"/share/volume-1.new"}
+
+    def first_call() -> None:  # it comes in between, and its reply is lost
+        first = guest()
+        first.where = second.where if is_same else replace(second.where, at="/run/one.qmp")
+        first.fails_after["switch"] = LostInMidCommand("transaction", "gone")
+        first.readings = [Disks(guest=None, disks=())]
+        create(first, journal, id="first")
+
+    second.before["read"] = first_call
+    update = create(second, journal)
+    assert isinstance(update.error, DiskLocked)
+    assert isinstance(update.error, UnderWay) is is_same
+    one, other = letters(journal)
+    assert (one.operation == other.operation) is is_same
+    assert status(update) == ("creating" if is_same else "error")
+
+
 def test_it_is_due_before_the_guest_is_looked_for(journal: Journal) -> None:
     seen: list[Letter] = []
 
@@ -176,6 +224,20 @@ class TestUnknown:
         with pytest.raises(BaseException):  # noqa: B017, PT011  # Interrupted, tested elsewhere
             delete(fake, journal)
         assert only(journal).state == "due"
+
+    def test_what_takes_the_job_up_tells_for_both(self, journal: Journal) -> None:
+        """The volume service has died as well, and asks by another token."""
+        first = guest(JobView(status=JobStatus.RUNNING))
+        first.fails["wait"] = KeyboardInterrupt()
+        with pytest.raises(BaseException):  # noqa: B017, PT011  # Interrupted, tested elsewhere
+            delete(first, journal)
+        second = guest()
+        second.left_running = True
+        other = Addressee(snapshot="other", volume="1", project="p", after={})
+        info = DELETE_INFO | {"operation": "another"}
+        volume_snapshot_delete(second, "1", "other", info, journal=journal, addressee=other)
+        assert [one.content for one in letters(journal)] == [DELETED, DELETED]
+        assert len({one.operation for one in letters(journal)}) == 1
 
     def test_it_is_there_and_nobody_knows_since_when(self, journal: Journal) -> None:
         fake = guest()
