@@ -56,6 +56,8 @@ class Accepted(msgspec.Struct, frozen=True):
     event: Event
     again: bool = False
     """The same update was accepted before: nothing happens a second time."""
+    is_doubted: bool = False
+    """It may be about an earlier call, so it ends nothing: the headers decide."""
 
 
 class Rejected(msgspec.Struct, frozen=True):
@@ -78,13 +80,16 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """What that one was answered with."""
     allowed: frozenset[str] = frozenset()
     """Files that a report on it may name."""
+    calls: int = 1
+    """Calls of compute whose end this may be."""
 
 
 def judge(update: Update, standing: Standing | None) -> Verdict:
     """
     Accept an update, or refuse it.
 
-    Without a token (stock compute sends none) it is meant for the operation that waits now.
+    Without a token (stock compute sends none) it is meant for the operation that waits now. When
+    several calls to delete the snapshot may be at work, it is doubted.
     """
     if not update.is_service:
         return Rejected(Reason.NOT_A_SERVICE, update.by)
@@ -108,7 +113,8 @@ def judge(update: Update, standing: Standing | None) -> Verdict:
         return Rejected(Reason.ANSWERED, f"{answer.status} before, {update.status} now")
     if (standing.state, event) not in TABLE or standing.state.control.value != "compute":
         return Rejected(Reason.NOTHING_WAITS, f"the snapshot is {standing.state.word}")
-    return Accepted(operation.token, event)
+    several = update.operation is None and standing.calls > 1 and operation.kind is not Kind.CREATE
+    return Accepted(operation.token, event, is_doubted=several and event is not Event.RUNNING)
 
 
 def meaning(update: Update, operation: Operation) -> Event | None:

@@ -11,6 +11,7 @@ from qmpsnap.ledger.judge import TOKEN, Accepted, Reason, Rejected, Standing, Ve
 from qmpsnap.ledger.locking import time_now
 from qmpsnap.ledger.machine import TABLE, Event
 from qmpsnap.ledger.operations import Operations
+from qmpsnap.ledger.snapshots import ENDED
 from qmpsnap.ledger.values import Place, Presence, Refusal, Snapshot, Update
 
 _KEPT: Final = 500
@@ -48,12 +49,12 @@ class Ledger(Operations):
         before = self.snapshot(update.snapshot, now=True)
         if before is None or before.volume != update.volume:
             return judge(update, None)
-        verdict = judge(update, self._standing(before))
+        verdict = judge(update, self._standing(before, is_named=update.operation is not None))
         if isinstance(verdict, Accepted) and not verdict.again:
             self._take(update, before, verdict)
         return verdict
 
-    def _standing(self, before: Snapshot) -> Standing:
+    def _standing(self, before: Snapshot, *, is_named: bool) -> Standing:
         operation = None if before.operation is None else self.operation(before.operation)
         if operation is None:
             return Standing(state=before.state, operation=None, answer=None)
@@ -64,9 +65,16 @@ class Ledger(Operations):
             operation=operation,
             answer=self.answer(operation.token, now=True),
             allowed=names,
+            calls=1 if is_named else self.calls(operation),
         )
 
     def _take(self, update: Update, before: Snapshot, verdict: Accepted) -> None:
+        if verdict.is_doubted and verdict.event is Event.FAILED:
+            self._heard(before, "compute reports that it failed")
+            return
+        if verdict.is_doubted:
+            self._moved(before, before.state, f"{ENDED}compute reports that it is done")
+            return
         if verdict.event is not Event.RUNNING:
             row = {
                 "at": time_now(),
@@ -83,7 +91,7 @@ class Ledger(Operations):
             self._moved(before, after, "compute reports that it failed" if failed else "")
             operation = None if before.operation is None else self.operation(before.operation)
             if failed and operation is not None:  # whether or not anybody still waits for it
-                self._place_new_file(operation)
+                self._place_failed(operation)
 
     def refuse(self, snapshot: str, reason: Reason, detail: str = "") -> None:
         """Count an update that was refused, here or before it came here (by policy)."""

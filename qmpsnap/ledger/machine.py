@@ -91,6 +91,7 @@ TABLE: Final[Mapping[tuple[State | None, Event], State]] = {
     (State.CREATING, Event.HAND_OVER): State.CREATING_AT_COMPUTE,
     (State.CREATING, Event.FINISH): State.AVAILABLE,
     (State.CREATING, Event.FAILED): State.ERROR,
+    (State.CREATING, Event.ABANDON): State.ERROR,
     (State.CREATING_AT_COMPUTE, Event.HAND_OVER): State.CREATING_AT_COMPUTE,
     (State.CREATING_AT_COMPUTE, Event.RUNNING): State.CREATING_AT_COMPUTE,
     (State.CREATING_AT_COMPUTE, Event.COMPLETE): State.CREATING_COMPUTE_COMPLETE,
@@ -111,6 +112,7 @@ TABLE: Final[Mapping[tuple[State | None, Event], State]] = {
     (State.DELETING, Event.HAND_OVER): State.DELETING_AT_COMPUTE,
     (State.DELETING, Event.FINISH): State.DELETED,
     (State.DELETING, Event.FAILED): State.ERROR_DELETING,
+    (State.DELETING, Event.ABANDON): State.ERROR_DELETING,
     (State.DELETING_AT_COMPUTE, Event.HAND_OVER): State.DELETING_AT_COMPUTE,
     (State.DELETING_AT_COMPUTE, Event.RUNNING): State.DELETING_AT_COMPUTE,
     (State.DELETING_AT_COMPUTE, Event.COMPLETE): State.DELETING_COMPUTE_COMPLETE,
@@ -137,15 +139,22 @@ class Next(StrEnum):
     """Compute was asked and has not answered: hand over and call it again with the same token
     (ours answers from its journal, or takes its job up), or go on waiting."""
     RECORD = "record"
-    """Compute has finished: `record`, write what follows from it, `finish`."""
+    """It is done, by compute or by the volume service itself: `record`, write what follows from
+    it, `finish`."""
 
 
-def after_a_restart(state: State) -> Next | None:
-    """What an operation in this state needs; None where it is settled."""
+def after_a_restart(state: State, *, is_recorded: bool = False) -> Next | None:
+    """
+    What an operation needs; None where it is settled.
+
+    Args:
+        state: Of its snapshot.
+        is_recorded: Whether the ledger has recorded what it has left (`Operations.is_recorded`).
+    """
     if not state.is_open:
         return None
     if state.control is Control.COMPUTE:
         return Next.ASK_AGAIN
-    if state in (State.CREATING_COMPUTE_COMPLETE, State.DELETING_COMPUTE_COMPLETE):
+    if is_recorded or state in (State.CREATING_COMPUTE_COMPLETE, State.DELETING_COMPUTE_COMPLETE):
         return Next.RECORD
     return Next.ROLL_BACK

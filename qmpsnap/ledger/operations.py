@@ -21,14 +21,18 @@ from qmpsnap.ledger.exchange import checked_name
 from qmpsnap.ledger.files import Files, moved
 from qmpsnap.ledger.judge import recorded
 from qmpsnap.ledger.machine import TABLE, Event, State
+from qmpsnap.ledger.snapshots import ENDED
 from qmpsnap.ledger.values import (
     Difference,
     File,
+    Format,
     Intent,
     Kind,
     Operation,
     Place,
     Snapshot,
+    Statement,
+    Witness,
 )
 
 
@@ -41,7 +45,7 @@ class OperationUnsettled(Refused):
     )
     remedy = (
         "Give the same request again, which takes it up; or, once it is certain that no compute "
-        "host is at work on it, `qmpsnap ledger settle {self.token}`."
+        "host is at work on it, `qmpsnap ledger settle {self.token} --why REASON`."
     )
 
     volume: str
@@ -125,8 +129,15 @@ class Operations(Files):
         self.state(operation.volume, [replace(overlay, place=Place.MADE)])
 
     def hand_over(self, token: str) -> Snapshot:
-        """Give control to compute, right before it is called; again before each call."""
-        return self._step(self._locked(token), Event.HAND_OVER)
+        """
+        Give control to compute, right before it is called; again before each call.
+
+        Raises:
+            OutOfTurn: It is done: compute has finished, or it is recorded.
+        """
+        operation = self._locked(token)
+        self._not_recorded(operation, Event.HAND_OVER)
+        return self._step(operation, Event.HAND_OVER)
 
     def give_up(self, token: str, why: str) -> Snapshot:
         """Wait no longer. The operation stays open: an answer may still come, and is accepted."""
@@ -136,16 +147,29 @@ class Operations(Files):
         """
         Settle an operation that compute will not answer; for who knows that none is at work on it.
 
-        Whether a file made for it is in use stays unsure: the file is never removed, and nothing
-        begins on the volume, until somebody states where it is (`state`).
+        Once compute was asked, whether a file made for it is in use stays unsure: the file is never
+        removed, and nothing begins on the volume, until somebody states where it is (`state`).
+
+        Raises:
+            OutOfTurn: It is done, and only to be concluded.
         """
         operation = self._locked(token)
-        comes = operation.file if operation.kind is Kind.CREATE else None
-        found = self.file(operation.volume, comes) if comes is not None else None
+        self._not_recorded(operation, Event.ABANDON)
         after = self._step(operation, Event.ABANDON, why)
-        if found is not None:
-            self.state(operation.volume, [moved(found, Place.UNSURE)])
+        self._place_new_file(operation, is_certain=self.asked(operation) == 0)
         return after
+
+    def refused(self, token: str, why: str) -> Snapshot:
+        """
+        Nova has certainly not passed the last call on.
+
+        It settles the operation if it was the only one. Otherwise an earlier call may be at work,
+        so the volume service only waits no longer.
+        """
+        operation = self._locked(token)
+        if self.calls(operation) > 1:
+            return self._heard(self._of(operation), why)
+        return self.fail(token, why)
 
     def record(self, token: str) -> tuple[Difference, ...]:
         """
@@ -196,9 +220,11 @@ class Operations(Files):
         complete = (State.CREATING_COMPUTE_COMPLETE, State.DELETING_COMPUTE_COMPLETE)
         if before.state in complete and not self._is_recorded(operation):
             self._record(operation)
+        if before.state in (State.CREATING, State.DELETING):
+            self._not_recorded(operation, Event.FAILED)
         if before.state not in (State.ERROR, State.ERROR_DELETING):
             before = self._step(operation, Event.FAILED, why)
-        self._place_new_file(operation)
+        self._place_failed(operation)
         return before
 
     def disprove(self, token: str, why: str) -> Snapshot:
@@ -207,10 +233,27 @@ class Operations(Files):
 
         Nothing of it is recorded: the chain is as it was. (Stock Nova takes a job that has failed,
         or was aborted, for one that is done.)
-        """
-        return self._step(self._locked(token), Event.FAILED, why)
 
-    def _place_new_file(self, operation: Operation) -> None:
+        Raises:
+            OutOfTurn: Compute does not report that; or it is recorded already.
+        """
+        operation = self._locked(token)
+        before = self._of(operation)
+        if before.state is not State.DELETING_COMPUTE_COMPLETE:
+            raise OutOfTurn(operation.snapshot, before.state.word, "disprove")
+        self._not_recorded(operation, Event.FAILED)
+        return self._step(operation, Event.FAILED, why)
+
+    def is_recorded(self, token: str) -> bool:
+        """Whether what the operation has left is recorded; never so where no file is concerned."""
+        operation = self.operation(token)
+        return (
+            operation is not None
+            and operation.kind is not Kind.NOTHING
+            and self._is_recorded(operation)
+        )
+
+    def _place_failed(self, operation: Operation) -> None:
         """
         Say where the file of a create that has failed is.
 
@@ -219,20 +262,20 @@ class Operations(Files):
         all the same. When it was asked more than once, one call may fail because another has done
         it, or before another does it.
         """
+        asked, answer = self.asked(operation), self.answer(operation.token)
+        alone = asked == 1 and (answer is None or answer.is_named)
+        self._place_new_file(operation, is_certain=asked == 0 or alone)
+
+    def _place_new_file(self, operation: Operation, *, is_certain: bool) -> None:
+        """The file of a create that is settled has left for certain, or nobody knows."""
         if operation.kind is not Kind.CREATE or operation.file is None:
             return
         file = self.file(operation.volume, operation.file)
-        if file is None or file.place is not Place.MADE:
-            return
-        asked = sum(
-            one.operation == operation.token and one.state is State.CREATING_AT_COMPUTE
-            for one in self.states(operation.volume)
-        )
-        answer = self.answer(operation.token)
-        if asked > 1:
-            self.state(operation.volume, [moved(file, Place.UNSURE)])
-        elif asked == 0 or answer is None or answer.is_named:
-            self.state(operation.volume, [moved(file, Place.LEFT)])
+        if file is None and not is_certain:
+            self.state(operation.volume, [_nowhere_stated(operation)])
+        elif file is not None and file.place is Place.MADE:
+            place = Place.LEFT if is_certain else Place.UNSURE
+            self.state(operation.volume, [moved(file, place)])
 
     def _record(self, operation: Operation) -> Sequence[File]:
         answer = self.answer(operation.token)
@@ -247,10 +290,15 @@ class Operations(Files):
         return [self._write(volume, one, believed=believed) for one, believed in stated]
 
     def _is_recorded(self, operation: Operation) -> bool:
+        leaves = Place.CHAIN if operation.kind is Kind.CREATE else Place.LEFT
         return operation.kind is Kind.NOTHING or any(
-            one.operation == operation.token and one.believed and one.place is not Place.MADE
-            for one in self.history(operation.volume)
+            one.operation == operation.token and one.believed and one.place is leaves
+            for one in self.history(operation.volume, operation.file)
         )
+
+    def _not_recorded(self, operation: Operation, event: Event) -> None:
+        if operation.kind is not Kind.NOTHING and self._is_recorded(operation):
+            raise OutOfTurn(operation.snapshot, "recorded as done", event)
 
     def _locked(self, token: str) -> Operation:
         operation = self.operation(token, now=True)
@@ -274,3 +322,22 @@ class Operations(Files):
         if after is before.state and event is not Event.HAND_OVER:
             return before
         return self._moved(before, after, why)
+
+    def _heard(self, before: Snapshot, why: str) -> Snapshot:
+        """One of several calls has ended without effect; another may be at work."""
+        after = TABLE.get((before.state, Event.GIVE_UP), before.state)
+        return self._moved(before, after, ENDED + why)
+
+
+def _nowhere_stated(operation: Operation) -> Statement:
+    """The new file of a create that was handed over although nobody had stated the file."""
+    return Statement(
+        file=str(operation.file),
+        format=Format.QCOW2,
+        base=False,
+        backing=operation.onto,
+        place=Place.UNSURE,
+        witness=Witness.RULE,
+        detail="compute was asked to use it",
+        operation=operation.token,
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 
@@ -13,6 +13,8 @@ from qmpsnap.ledger.values import Answer, Intent, Kind, Operation, Snapshot
 
 _STATES = tables.snapshots
 _INTENTS = tables.operations
+ENDED: Final = "one of several calls has ended: "
+"""How the reason of a state begins that a call of compute has left unsettled."""
 
 
 class Snapshots(OnConnection):
@@ -93,6 +95,36 @@ class Snapshots(OnConnection):
             by=row.sender,
             at=row.at,
         )
+
+    def asked(self, operation: Operation) -> int:
+        """How often compute was asked for an operation."""
+        at_compute = (State.CREATING_AT_COMPUTE, State.DELETING_AT_COMPUTE)
+        return sum(
+            one.operation == operation.token
+            and one.state in at_compute
+            and not one.why.startswith(ENDED)
+            for one in self.states(operation.volume)
+        )
+
+    def calls(self, operation: Operation) -> int:
+        """
+        Calls of compute for this snapshot, to create or to delete it, of which no end is known.
+
+        Also those of operations that were abandoned: whoever sends no token answers for any of
+        them. A compute side of ours, which does, has ended all of an operation when it answers.
+        """
+        creates = operation.kind is Kind.CREATE
+        query = sa.select(_INTENTS).where(_INTENTS.c.snapshot == operation.snapshot)
+        known = [_operation(row) for row in self.connection.execute(query).all()]
+        ended = [one for one in self.states(operation.volume) if one.why.startswith(ENDED)]
+        calls = 0
+        for one in known:
+            answer = self.answer(one.token)
+            if (one.kind is Kind.CREATE) is not creates or (answer and answer.is_named):
+                continue
+            heard = sum(each.operation == one.token for each in ended) + (answer is not None)
+            calls += max(self.asked(one) - heard, 0)
+        return calls
 
     def _moved(self, before: Snapshot, state: State, why: str = "") -> Snapshot:
         return self._put(before.volume, before.snapshot, state, before.operation, why)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from msgspec.structs import replace
 
+from qmpsnap.ledger.chain import ChainUnknown
 from qmpsnap.ledger.exchange import BadName
 from qmpsnap.ledger.files import FileHeld, moved
 from qmpsnap.ledger.judge import Accepted, Reason, Rejected
@@ -188,13 +189,19 @@ def test_a_stock_compute_sends_no_formats_and_the_rule_says_so(store: Store) -> 
 
 
 def test_a_file_that_a_stock_compute_may_have_switched_to_is_kept(store: Store) -> None:
-    """It reports an error after the guest was switched as well as before."""
+    """
+    It reports an error after the guest was switched as well as before.
+
+    The next overlay would name the file below as its base, and what was written in between be lost.
+    """
     with store.writing() as ledger:
         token = asked(ledger, create()).token
         ledger.accept(update("a", "error"))
         ledger.fail(token, "compute failed")
         with pytest.raises(FileHeld):
             ledger.removed("1", "volume-1.a")
+        with pytest.raises(ChainUnknown):
+            ledger.begin(create("b"))
 
 
 @pytest.mark.parametrize("named", [True, False])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -12,9 +13,10 @@ import pytest
 from msgspec.structs import replace
 
 from qmpsnap.cli.main import run
+from qmpsnap.ledger.operations import OperationUnsettled
 from qmpsnap.ledger.store import Store
-from qmpsnap.ledger.values import Format, Place
-from tests.ledger.acts import BASE, asked, create, done
+from qmpsnap.ledger.values import Format, Intent, Kind, Place
+from tests.ledger.acts import BASE, asked, commit, create, done, pull
 from tests.rig.remedies import remedy
 
 Call = Callable[..., tuple[int, str, str]]
@@ -118,6 +120,28 @@ def test_nothing_is_set_while_an_operation_is_open(filled: Store, call: Call) ->
     with filled.writing() as ledger:
         ledger.removed("1", "volume-1.b")
         assert ledger.chain("1").active.file == "volume-1.a"
+
+
+@remedy("OperationUnsettled")
+@pytest.mark.parametrize("intent", [pull(), create("b", "volume-1.a")], ids=["delete", "create"])
+@pytest.mark.parametrize("is_asked", [False, True])
+def test_what_stands_in_the_way_is_settled_as_the_error_says(
+    filled: Store, call: Call, intent: Intent, is_asked: bool
+) -> None:
+    """A volume was detached in between, say, so that its deletion is of another kind now."""
+    with filled.writing() as ledger:
+        operation = ledger.begin(intent)
+        if is_asked:
+            ledger.hand_over(operation.token)
+    with pytest.raises(OperationUnsettled) as refused, filled.writing() as ledger:
+        ledger.begin(commit())
+    (command,) = re.findall("`qmpsnap ledger (.*)`", refused.value.way_out)
+    assert call(*command.split())[0] == 0
+    unsure = is_asked and intent.kind is Kind.CREATE
+    if unsure:
+        call("set", "1", "volume-1.b", "--place", "left", "--why", "the guest does not have it")
+    with filled.writing() as ledger:
+        ledger.begin(commit())
 
 
 def test_an_unknown_operation_cannot_be_settled(filled: Store, call: Call) -> None:

@@ -20,6 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from msgspec.structs import replace
 
 from qmpsnap.errors import Refused
+from qmpsnap.ledger.chain import ChainUnknown
 from qmpsnap.ledger.files import FileHeld
 from qmpsnap.ledger.judge import Accepted
 from qmpsnap.ledger.machine import Control, State, after_a_restart
@@ -79,7 +80,10 @@ class Sequences(RuleBasedStateMachine):
         self.truth = Truth([BASE], {BASE}, {BASE: "raw" if raw else "qcow2"})
         self.calls: list[Operation] = []
         self.ended: dict[str, str] = {}
-        self.refused: set[str] = set()
+        self.abandoned: set[str] = set()
+        """Tokens that somebody has settled, whether or not compute was at work."""
+        self.masked: set[str] = set()
+        """Files that an abandoned deletion may have taken out of the chain, unseen."""
         self.mail: list[Update] = []
         self.number = 0
         self.state: State | None = None
@@ -178,18 +182,21 @@ class Sequences(RuleBasedStateMachine):
                 if ledger.file("1", str(operation.file)) is None:
                     return  # not made: a driver that has died before rolls back
         with self.store.writing() as ledger:
-            ledger.hand_over(operation.token)
+            try:
+                ledger.hand_over(operation.token)
+            except OutOfTurn:
+                assert ledger.is_recorded(operation.token)
+                return
         if nova in ("takes", "is cut off"):
             self.calls.append(operation)
         if nova == "refuses":
-            self.refused.add(operation.token)
-        else:
-            self.refused.discard(operation.token)
+            with self.store.writing() as ledger:
+                ledger.refused(operation.token, "403")
 
     @precondition(lambda self: self.number)
     @rule()
     def fail(self) -> None:
-        """Before Nova is called, after it has refused, and after compute's failure."""
+        """Before Nova is called, and after compute's failure."""
         found = self.opened()
         if found is None:
             with self.store.writing() as ledger:
@@ -198,8 +205,7 @@ class Sequences(RuleBasedStateMachine):
                         ledger.fail(one.operation, "")
             return
         operation, state = found
-        may = state in (State.CREATING, State.DELETING, *COMPLETE)
-        if may or (state.control is Control.COMPUTE and operation.token in self.refused):
+        if state in (State.CREATING, State.DELETING, *COMPLETE):
             with self.store.writing() as ledger:
                 try:
                     ledger.fail(operation.token, "it could not")
@@ -220,10 +226,39 @@ class Sequences(RuleBasedStateMachine):
     @precondition(lambda self: self.state in COMPLETE)
     @rule()
     def record(self) -> None:
+        """Once it is proven: a stock compute calls a job done that was aborted."""
         found = self.opened()
-        if found is not None and found[1] in COMPLETE:
+        if found is None or found[1] not in COMPLETE:
+            return
+        operation = found[0]
+        shown = operation.kind in (Kind.CREATE, Kind.NOTHING) or self.is_shown_done(operation)
+        with self.store.writing() as ledger:
+            if shown or ledger.is_recorded(operation.token):
+                ledger.record(operation.token)
+            else:
+                ledger.disprove(operation.token, "the header says otherwise")
+
+    def is_shown_done(self, operation: Operation) -> bool:
+        return operation.file not in self.truth.chain
+
+    @precondition(lambda self: self.state is not None and self.state.control is Control.COMPUTE)
+    @rule()
+    def headers(self) -> None:
+        """The volume service looks at them while it waits."""
+        found = self.opened()
+        if found is None or found[0].kind not in (Kind.COMMIT, Kind.PULL):
+            return
+        if self.is_shown_done(found[0]):
+            update = Update(
+                volume="1",
+                snapshot=found[0].snapshot,
+                status="deleting",
+                progress="90%",
+                operation=found[0].token,
+                is_service=True,
+            )
             with self.store.writing() as ledger:
-                ledger.record(found[0].token)
+                ledger.accept(update)
 
     @precondition(lambda self: self.state is not None)
     @rule()
@@ -248,16 +283,21 @@ class Sequences(RuleBasedStateMachine):
                 except OutOfTurn:
                     return
 
-    @precondition(lambda self: self.state is not None and not self.calls)
+    @precondition(lambda self: self.state is not None)
     @rule()
     def abandon(self) -> None:
+        """Somebody says that compute is not at work; of a deletion he may be wrong."""
         found = self.opened()
-        if found is not None:
-            with self.store.writing() as ledger:
-                try:
-                    ledger.abandon(found[0].token, "no compute is there")
-                except OutOfTurn:
-                    return
+        if found is None or (self.calls and found[0].kind is Kind.CREATE):
+            return
+        with self.store.writing() as ledger:
+            try:
+                ledger.abandon(found[0].token, "no compute is there")
+            except OutOfTurn:
+                return
+        self.abandoned.add(found[0].token)
+        if found[0].kind in (Kind.COMMIT, Kind.PULL):
+            self.masked.add(str(found[0].file))
 
     @precondition(lambda self: len(self.truth.disk) > 1)
     @rule()
@@ -294,7 +334,8 @@ class Sequences(RuleBasedStateMachine):
         """
         Do one call; ours does none twice, and may be taken in by a header (`lies`).
 
-        A stock one may fail after it has switched the guest (also `lies`).
+        A stock one may fail after it has switched the guest, or call a job done that was aborted
+        (also `lies`).
         """
         call = self.calls.pop(data.draw(st.integers(0, len(self.calls) - 1)))
         creates = call.kind is Kind.CREATE
@@ -307,6 +348,10 @@ class Sequences(RuleBasedStateMachine):
                 self.ended[call.token] = "done"
             if done and self.stock and creates and lies:
                 done = False
+            if not done and self.stock and not creates and lies:
+                done = True
+            if not self.stock:  # its other calls for the same have joined this one
+                self.calls = [one for one in self.calls if one.token != call.token]
         if self.stock:
             update = Update(
                 volume="1",
@@ -446,6 +491,33 @@ class Sequences(RuleBasedStateMachine):
                     self.state = one.state
                     assert after_a_restart(one.state) is not None
                     assert one.operation in working
+
+    @invariant()
+    def what_is_settled_is_the_truth(self) -> None:
+        """Or it is known to be unknown: then nothing begins."""
+        if self.state is not None:
+            return
+        with self.store.reading() as ledger:
+            try:
+                known = [one.file for one in ledger.chain("1").layers]
+            except ChainUnknown:
+                return
+        assert [one for one in known if one not in self.masked] == [
+            one for one in self.truth.chain if one not in self.masked
+        ]
+
+    @invariant()
+    def nobody_works_for_what_has_failed(self) -> None:
+        """Unless somebody has said that nobody does, or nothing begins on the volume."""
+        with self.store.reading() as ledger:
+            for call in self.calls:
+                found = ledger.snapshot(call.snapshot)
+                if found is None or found.operation != call.token or found.state not in FAILED:
+                    continue
+                file = ledger.file("1", str(call.file))
+                unsure = file is not None and file.place is Place.UNSURE
+                stands = ledger.is_recorded(call.token)
+                assert call.token in self.abandoned or unsure or stands
 
     @invariant()
     def nothing_is_overwritten(self) -> None:

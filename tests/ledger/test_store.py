@@ -62,7 +62,6 @@ def test_a_file_of_the_chain_is_never_given_away(store: Store) -> None:
             ledger.removed("1", file)
 
 
-@remedy("OperationUnsettled")
 def test_one_operation_a_volume_and_the_same_one_again(store: Store) -> None:
     with store.writing() as ledger:
         ledger.state("1", [BASE])

@@ -1,11 +1,13 @@
 """
 Our NFS driver, dying at a point that a file names: as `kill -9` would hit it right there.
 
-The file `die-at` in the rig's folder holds the point; it is used up by the death.
+The file `die-at` in the rig's folder holds the point; it is used up by the death. `fail-at` holds
+one before which it fails instead.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Callable
@@ -24,6 +26,14 @@ def die_at(point: str) -> None:
     if wanted.exists() and wanted.read_text() == point:
         wanted.unlink()
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fail_at(point: str) -> None:
+    """Fail, if it is here that this is wanted."""
+    wanted = Path(os.environ["RIG"]) / "fail-at"
+    if wanted.exists() and wanted.read_text() == point:
+        wanted.unlink()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def wake(*arguments: Any, **named: Any) -> None:
@@ -73,5 +83,18 @@ class NfsDriver(Ours):
         self._books = _Books(self._books)
 
     def _write_info_file(self, info_path: str, snap_info: dict[str, str]) -> None:
+        fail_at("info")
         super()._write_info_file(info_path, snap_info)
         die_at("info")
+
+    def _img_commit(self, *arguments: Any, **named: Any) -> None:
+        super()._img_commit(*arguments, **named)
+        die_at("committed")
+
+    def _rebase_img(self, *arguments: Any, **named: Any) -> None:
+        super()._rebase_img(*arguments, **named)
+        die_at("rebased")
+
+    def _delete(self, path: str) -> None:
+        super()._delete(path)
+        die_at("unlinked")

@@ -12,6 +12,7 @@ from cinder import exception
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.formats.qcow2 import BadHeader
 from qmpsnap.ledger.chain import holder
+from qmpsnap.ledger.judge import Accepted
 from qmpsnap.ledger.machine import State
 from qmpsnap.ledger.values import File, Kind, Operation, Place, Update
 from qmpsnap.openstack.cinder import info
@@ -20,6 +21,19 @@ from qmpsnap.openstack.cinder.family import Family
 from qmpsnap.openstack.cinder.names import ledger_id
 
 log = logging.getLogger(__name__)
+
+
+def _by_the_headers(operation: Operation) -> Update:
+    """What the headers say in compute's place, of this very operation."""
+    return Update(
+        volume=operation.volume,
+        snapshot=operation.snapshot,
+        status="deleting",
+        progress="90%",
+        operation=operation.token,
+        is_service=True,
+        by="the headers",
+    )
 
 
 class NotProven(exception.RemoteFSException):  # type: ignore[misc]
@@ -56,6 +70,17 @@ class Concluding(Family):  # type: ignore[misc]
         self._books.run(lambda ledger: ledger.finish(operation.token))
         if operation.kind in (Kind.COMMIT, Kind.PULL):
             self._remove(volume, str(operation.file))
+
+    def _take(self: Any, snapshot: Any, operation: Operation) -> None:
+        """
+        Conclude what is done, once it is proven.
+
+        Raises:
+            NotProven: Compute says that it is done, and it is not.
+        """
+        if operation.kind in (Kind.COMMIT, Kind.PULL):
+            self._prove(snapshot.volume, operation)
+        self._conclude(snapshot, operation)
 
     def _remove(self: Any, volume: Any, file: str) -> None:
         """
@@ -106,17 +131,29 @@ class Concluding(Family):  # type: ignore[misc]
         if above is None or named == operation.file:
             return False
         log.warning("%s is backed by %s already: compute is not asked", above, named)
-        done = Update(
-            volume=operation.volume, snapshot=operation.snapshot, status="deleting",
-            progress="90%", is_service=True, by="the headers",
-        )  # fmt: skip
 
         def work(ledger: Any) -> None:
             ledger.hand_over(operation.token)
-            ledger.accept(done)
+            ledger.accept(_by_the_headers(operation))
 
         self._books.run(work)
         return True
+
+    def _is_shown_done(self: Any, volume: Any, operation: Operation) -> bool:
+        """
+        Whether the headers show an operation as done of which several calls may be at work.
+
+        A stock compute, which sends no token, does not say which of them it answers for.
+        """
+        try:
+            above, named = self._named_above(volume, operation)
+        except (BadHeader, OSError):
+            return False  # not to be read now
+        if above is None or named == operation.file:
+            return False
+        log.info("%s is backed by %s: snapshot %s is done", above, named, operation.snapshot)
+        verdict = self._books.run(lambda ledger: ledger.accept(_by_the_headers(operation)))
+        return isinstance(verdict, Accepted)
 
     def _named_above(self: Any, volume: Any, operation: Operation) -> tuple[str | None, str | None]:
         """The file above the one that is to go, and the backing file that its header names."""

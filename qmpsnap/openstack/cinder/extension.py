@@ -142,7 +142,7 @@ class SnapshotActionsController(snapshot_actions.SnapshotActionsController):  # 
             if ledger.snapshot(update.snapshot) is None:
                 return None
             verdict = ledger.accept(update)
-            if isinstance(verdict, Accepted) and not verdict.again:
+            if isinstance(verdict, Accepted) and not verdict.again and not verdict.is_doubted:
                 _set_row(admin, update)
             return verdict
 

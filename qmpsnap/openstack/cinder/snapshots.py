@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from typing import Any, Final
 
 from cinder.db import api as db
 
 from qmpsnap.ledger.chain import Chain
 from qmpsnap.ledger.machine import State
+from qmpsnap.ledger.operations import OperationUnsettled
 from qmpsnap.ledger.values import File, Intent, Kind, Operation
 from qmpsnap.openstack.cinder import adopt, waiting
 from qmpsnap.openstack.cinder.books import Books
@@ -22,6 +24,16 @@ log = logging.getLogger(__name__)
 _CREATE_STATES: Final = ("available", "in-use", "backing-up")
 _DELETE_STATES: Final = ("available", "in-use", "backing-up", "deleting", "downloading")
 """Of the volume. Source: cinder/volume/drivers/remotefs.py, _create_snapshot, _delete_snapshot."""
+COMPLETE: Final = (State.CREATING_COMPUTE_COMPLETE, State.DELETING_COMPUTE_COMPLETE)
+
+
+def _handed_over(ledger: Any, operation: Operation) -> int:
+    """Hand it over; the calls that may be at work then, 0 where an earlier one is answered now."""
+    standing = ledger.snapshot(operation.snapshot, now=True)
+    if standing is not None and standing.state in COMPLETE:
+        return 0
+    ledger.hand_over(operation.token)
+    return int(ledger.calls(operation))
 
 
 class Snapshots(Family):  # type: ignore[misc]
@@ -103,25 +115,39 @@ class Snapshots(Family):  # type: ignore[misc]
         }
         self._nova.create_volume_snapshot(snapshot.obj_context, snapshot.volume_id, create_info)
 
-    def _ask(self: Any, context: Any, operation: Operation, status: str, call: Any) -> None:
-        """Hand an operation over to compute, and wait until it is done."""
+    def _ask(
+        self: Any,
+        context: Any,
+        operation: Operation,
+        status: str,
+        call: Callable[[], object],
+        is_done: Callable[[], bool] | None = None,
+    ) -> None:
+        """
+        Hand an operation over to compute, and wait until it is done.
+
+        An earlier call for it may be answered at any moment, and nothing of that is overwritten.
+        """
         self._alarm.listen(self.host)
         event = self._alarm.expect(operation.snapshot)
         self._warn_without_extension()
         try:
-            self._books.run(lambda ledger: ledger.hand_over(operation.token))
             # What an earlier try has left there is nobody's answer to this one.
             db.snapshot_update(context, operation.snapshot, {"status": status, "progress": "0%"})
+            calls = self._books.run(lambda ledger: _handed_over(ledger, operation))
+            if not calls:
+                return
             try:
                 call()
             except Exception as error:
                 log.warning("snapshot %s: the call to Nova: %s", operation.snapshot, error)
                 if was_refused(error):
                     why = f"the call to Nova: {error}"
-                    self._books.run(lambda ledger: ledger.fail(operation.token, why))
+                    self._books.run(lambda ledger: ledger.refused(operation.token, why))
                     raise
                 # It may have come through: waited for as if it had.
-            waiting.wait(self._books, context, operation, event)
+            is_done = is_done if calls > 1 else None
+            waiting.wait(self._books, context, operation, event, is_done=is_done)
         finally:
             self._alarm.forget(operation.snapshot)
 
@@ -131,6 +157,8 @@ class Snapshots(Family):  # type: ignore[misc]
         settled = (State.CREATING, State.DELETING, State.ERROR, State.ERROR_DELETING)
         if standing is None or standing.operation != operation.token:
             return
+        if self._is_recorded(operation):
+            return  # it is done: what follows from it is tried again (`_settle`)
         if standing.state in settled:
             self._books.run(lambda ledger: ledger.fail(operation.token, str(error)))
             if operation.kind is Kind.CREATE:
@@ -147,16 +175,14 @@ class Snapshots(Family):  # type: ignore[misc]
         standing = self._books.standing(snapshot.id)
         if standing is not None and standing.state is State.DELETED:
             return  # done, and told too late to whoever asked
-        content = self._read_info_file(self._local_path_volume_info(volume), empty_if_missing=True)
-        chain = self._adopted(volume)
         unfinished = self._books.open_on(ledger_id(volume))
         own = unfinished is not None and unfinished.snapshot == snapshot.id
-        if own and self._is_complete(unfinished):
-            self._conclude(snapshot, unfinished)
+        if own and self._is_complete(unfinished):  # `.info` may not say so yet: before `_adopted`
+            self._take(snapshot, unfinished)
             if unfinished.kind is not Kind.CREATE:
                 return
-            content = self._read_info_file(self._local_path_volume_info(volume))
-            chain = self._adopted(volume)
+        content = self._read_info_file(self._local_path_volume_info(volume), empty_if_missing=True)
+        chain = self._adopted(volume)
         if snapshot.id not in content:
             log.info("snapshot %s has no file: its deletion changes nothing else", snapshot.id)
             operation = self._intend(snapshot, Kind.NOTHING, None, None)
@@ -166,10 +192,11 @@ class Snapshots(Family):  # type: ignore[misc]
 
     def _is_complete(self: Any, operation: Operation) -> bool:
         standing = self._books.standing(operation.snapshot)
-        return standing is not None and standing.state in (
-            State.CREATING_COMPUTE_COMPLETE,
-            State.DELETING_COMPUTE_COMPLETE,
-        )
+        is_done = standing is not None and standing.state in COMPLETE
+        return is_done or self._is_recorded(operation)
+
+    def _is_recorded(self: Any, operation: Operation) -> bool:
+        return bool(self._books.look(lambda ledger: ledger.is_recorded(operation.token)))
 
     def _delete_file(self: Any, snapshot: Any, chain: Chain[File], content: dict[str, str]) -> None:
         volume = snapshot.volume
@@ -182,10 +209,11 @@ class Snapshots(Family):  # type: ignore[misc]
             self._forget_stale(snapshot, content)
             return
         attached = self._is_volume_attached(volume)
-        if attached and layer is chain.active:
-            operation = self._intend(snapshot, Kind.PULL, base.file, layer.file)
-        else:
-            operation = self._intend(snapshot, Kind.COMMIT, layer.file, base.file)
+        pulls = attached and layer is chain.active
+        kind = Kind.PULL if pulls else Kind.COMMIT
+        pair = (base.file, layer.file) if pulls else (layer.file, base.file)
+        self._let_go(snapshot, kind)
+        operation = self._intend(snapshot, kind, *pair)
         with self._at_work(operation):
             try:
                 if attached:
@@ -203,7 +231,7 @@ class Snapshots(Family):  # type: ignore[misc]
                         },
                     )
                 else:
-                    self._delete_offline(volume, chain, layer, base)
+                    self._delete_offline(volume, chain, operation)
             except Exception as error:
                 self._fail(volume, operation, error)
                 raise
@@ -216,20 +244,49 @@ class Snapshots(Family):  # type: ignore[misc]
         self._write_info_file(self._local_path_volume_info(snapshot.volume), left)
         self._conclude(snapshot, operation)
 
-    def _delete_offline(
-        self: Any, volume: Any, chain: Chain[File], layer: File, base: File
-    ) -> None:
-        """Commit a snapshot's file into its base; the file itself goes once that is recorded."""
+    def _let_go(self: Any, snapshot: Any, kind: Kind) -> None:
+        """
+        End this snapshot's own interrupted deletion of another kind: it was attached or detached.
+
+        Only while compute was not asked; then `OperationUnsettled` says what an operator can do.
+        """
+        unfinished = self._books.open_on(ledger_id(snapshot.volume))
+        if unfinished is None or unfinished.snapshot != snapshot.id or unfinished.kind is kind:
+            return
+        if self._books.standing(snapshot.id).state is State.DELETING:
+            why = f"interrupted, and it is a {kind} now"
+            self._books.run(lambda ledger: ledger.fail(unfinished.token, why))
+
+    def _delete_offline(self: Any, volume: Any, chain: Chain[File], operation: Operation) -> None:
+        """
+        Commit a snapshot's file into its base; the file itself goes once that is recorded.
+
+        Killed in between, it is done again, up to where the header of the file above names the
+        base: that was written last.
+
+        Raises:
+            OperationUnsettled: Compute was asked to, and has not answered.
+        """
+        standing = self._books.standing(operation.snapshot)
+        if standing.state is not State.DELETING:
+            raise OperationUnsettled(
+                operation.volume, operation.snapshot, operation.kind, operation.token,
+                standing.state.word,
+            )  # fmt: skip
+        above, named = self._named_above(volume, operation)
+        if above is not None and named == operation.onto:
+            log.info("%s is backed by %s already", above, named)
+            return
         self._mend_headers(volume, chain)
         folder = self._local_volume_dir(volume)
-        path = os.path.join(folder, layer.file)
+        path, base = os.path.join(folder, str(operation.file)), str(operation.onto)
         if volume.encryption_key_id is not None:
-            self._commit_encrypted(volume, path, os.path.join(folder, base.file))
+            self._commit_encrypted(volume, path, os.path.join(folder, base))
         else:
             self._img_commit(path)
-        above = chain.above(layer.file)
         if above is not None:
-            self._rebase_img(os.path.join(folder, above.file), base.file, str(base.format))
+            stated = self._stated(os.path.join(folder, base), volume.name)
+            self._rebase_img(os.path.join(folder, above), base, stated)
 
     def _delete_snapshot_online(
         self: Any, context: Any, snapshot: Any, info: dict[str, Any]
@@ -263,4 +320,5 @@ class Snapshots(Family):  # type: ignore[misc]
             operation,
             "deleting",
             lambda: self._nova.delete_volume_snapshot(context, snapshot.id, delete_info),
+            lambda: self._is_shown_done(snapshot.volume, operation),
         )

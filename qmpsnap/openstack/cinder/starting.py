@@ -23,6 +23,7 @@ from qmpsnap.ledger.values import Kind, Operation, Place
 from qmpsnap.openstack.cinder.books import Books, own_version
 from qmpsnap.openstack.cinder.bus import Alarm
 from qmpsnap.openstack.cinder.calling import was_refused
+from qmpsnap.openstack.cinder.concluding import NotProven
 from qmpsnap.openstack.cinder.family import Family
 from qmpsnap.openstack.cinder.names import ledger_id
 from qmpsnap.openstack.cinder.waiting import LIMIT_S
@@ -30,8 +31,23 @@ from qmpsnap.openstack.cinder.waiting import LIMIT_S
 log = logging.getLogger(__name__)
 LOOK_S: Final = 5.0
 """How often operations are looked at that nobody in this process works on."""
+_BEHIND: Final = (
+    ("creating", State.AVAILABLE),
+    ("creating", State.ERROR),
+    ("deleting", State.DELETED),
+    ("deleting", State.ERROR_DELETING),
+)
+"""Statuses of rows that a manager has not brought up to what has become of the snapshot."""
 ASK_S: Final = 30.0
 """How often the deletion of a snapshot is asked for again that a crash has interrupted."""
+
+
+def _follow(snapshot: Any, before: str, after: str) -> None:
+    """Have a row say what has become of the snapshot, where nobody waits who would."""
+    snapshot.refresh()
+    if snapshot.status == before:
+        snapshot.status = after
+        snapshot.save()
 
 
 class Starting(Family):  # type: ignore[misc]
@@ -57,6 +73,7 @@ class Starting(Family):  # type: ignore[misc]
                 self._announce()
                 self._settle()
                 self._settle_rows()
+                self._remove_left()
                 self._alarm.listen(self.host)
             except Exception:
                 # An API may serve other back ends, and this one can still do without snapshots.
@@ -70,7 +87,7 @@ class Starting(Family):  # type: ignore[misc]
     def _settle_rows(self: Any) -> None:
         """Have rows follow where the driver had done its part, and the manager not yet its own."""
         admin = cinder_context.get_admin_context()
-        for status, state in (("creating", State.AVAILABLE), ("deleting", State.DELETED)):
+        for status, state in _BEHIND:
             # Cinder's own filter by host finds none of them (29.0.0) when a status is given too.
             for row in objects.SnapshotList.get_all(admin, {"status": status}):
                 standing = self._books.standing(row.id)
@@ -79,16 +96,24 @@ class Starting(Family):  # type: ignore[misc]
                     continue
                 if state is State.DELETED:
                     self._left.add(row.id)
-                    for file in self._left_files(ledger_id(row.volume)):
-                        self._remove(row.volume, file)
                     continue
-                row.status, row.progress = "available", "100%"
+                row.status = state.status
+                if state is State.AVAILABLE:
+                    row.progress = "100%"
                 row.save()
 
-    def _left_files(self: Any, key: str) -> list[str]:
-        """What has left a volume's chain, and was not removed for a crash."""
-        files = self._books.look(lambda ledger: ledger.files(key))
-        return [one.file for one in files if one.place is Place.LEFT]
+    def _remove_left(self: Any) -> None:
+        """Remove what has left a volume's chain, and is there still for a crash."""
+        files = self._books.look(lambda ledger: ledger.files())
+        left = [one for one in files if one.place is Place.LEFT]
+        if not left:
+            return
+        admin = cinder_context.get_admin_context()
+        volumes = objects.VolumeList.get_all_by_host(admin, self.host)
+        mine = {ledger_id(volume): volume for volume in volumes}
+        for one in left:
+            if one.volume in mine:
+                self._remove(mine[one.volume], one.file)
 
     @contextmanager
     def _at_work(self: Any, operation: Operation) -> Iterator[None]:
@@ -132,7 +157,11 @@ class Starting(Family):  # type: ignore[misc]
         for one in [*self._left] if self.initialized else ():
             self._left.discard(one)
             with suppress(exception.NotFound):
-                rpcapi.VolumeAPI().delete_snapshot(admin, objects.Snapshot.get_by_id(admin, one))
+                snapshot = objects.Snapshot.get_by_id(admin, one)
+                if snapshot.status == "error_deleting":
+                    snapshot.status = "deleting"
+                    snapshot.save()
+                rpcapi.VolumeAPI().delete_snapshot(admin, snapshot)
         for operation in self._books.look(lambda ledger: ledger.open_operations(host=host)):
             if operation.token in self._working:
                 continue
@@ -152,7 +181,8 @@ class Starting(Family):  # type: ignore[misc]
             standing = self._books.standing(operation.snapshot)
             if standing is None or standing.operation != operation.token:
                 return
-            what = after_a_restart(standing.state)
+            recorded = self._is_recorded(operation)
+            what = after_a_restart(standing.state, is_recorded=recorded)
             if what is Next.RECORD:
                 with self._at_work(operation):
                     self._take_late(snapshot, operation)
@@ -160,26 +190,32 @@ class Starting(Family):  # type: ignore[misc]
                 self._roll_back(snapshot, operation)
             elif what is Next.ASK_AGAIN and operation.kind is Kind.CREATE:
                 self._ask_for_creation(snapshot, operation)
-                self._give_up_in_time(operation, standing.state)
+                self._give_up_in_time(snapshot, operation, standing.state)
 
         settle()
         if operation.kind is not Kind.CREATE:
             self._ask_for_deletion(admin, snapshot, operation)
 
     def _take_late(self: Any, snapshot: Any, operation: Operation) -> None:
-        """Compute has done it while nobody waited."""
-        if operation.kind in (Kind.COMMIT, Kind.PULL):
-            self._prove(snapshot.volume, operation)
-        self._conclude(snapshot, operation)
+        """It was done while nobody waited, or all but what follows from it."""
+        try:
+            self._take(snapshot, operation)
+        except NotProven:
+            _follow(snapshot, "deleting", "error_deleting")
+            return
         log.info("settled the %s of snapshot %s", operation.kind, snapshot.id)
+        snapshot.refresh()
         if operation.kind is Kind.CREATE and snapshot.status in ("creating", "error"):
             snapshot.status, snapshot.progress = "available", "100%"
             snapshot.save()
+        if operation.kind is not Kind.CREATE and snapshot.status == "error_deleting":
+            self._left.add(snapshot.id)
 
     def _roll_back(self: Any, snapshot: Any, operation: Operation) -> None:
         """Compute was never asked, and nobody uses the file that was made."""
         self._books.run(lambda ledger: ledger.fail(operation.token, "interrupted before it began"))
         self._remove(snapshot.volume, str(operation.file))
+        _follow(snapshot, "creating", "error")
 
     def _ask_for_creation(self: Any, snapshot: Any, operation: Operation) -> None:
         """
@@ -200,13 +236,15 @@ class Starting(Family):  # type: ignore[misc]
             log.warning("snapshot %s: the call to Nova: %s", snapshot.id, error)
             if was_refused(error):
                 why = f"the call to Nova: {error}"
-                self._books.run(lambda ledger: ledger.fail(operation.token, why))
+                self._books.run(lambda ledger: ledger.refused(operation.token, why))
+                _follow(snapshot, "creating", "error")
 
-    def _give_up_in_time(self: Any, operation: Operation, state: State) -> None:
+    def _give_up_in_time(self: Any, snapshot: Any, operation: Operation, state: State) -> None:
         age = time.time() - operation.begun.timestamp()
         if state is State.CREATING_AT_COMPUTE and age > LIMIT_S[Kind.CREATE]:
             why = f"no answer in {age:.0f} s"
             self._books.run(lambda ledger: ledger.give_up(operation.token, why))
+            _follow(snapshot, "creating", "error")
 
     def _ask_for_deletion(self: Any, admin: Any, snapshot: Any, operation: Operation) -> None:
         """

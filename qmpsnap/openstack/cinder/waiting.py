@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 from cinder import exception
@@ -29,6 +30,7 @@ SLOWEST_S: Final = 10.0
 LIMIT_S: Final = {Kind.CREATE: 600.0, Kind.COMMIT: 7200.0, Kind.PULL: 7200.0}
 """Stock's. Source: cinder/volume/drivers/remotefs.py, timeout in the two loops."""
 _COMPLETE: Final = (State.CREATING_COMPUTE_COMPLETE, State.DELETING_COMPUTE_COMPLETE)
+_AT_COMPUTE: Final = (State.CREATING_AT_COMPUTE, State.DELETING_AT_COMPUTE)
 
 
 def wait(
@@ -38,9 +40,13 @@ def wait(
     event: threading.Event,
     *,
     limit_s: float | None = None,
+    is_done: Callable[[], bool] | None = None,
 ) -> None:
     """
     Wait until compute has done it.
+
+    An answer that may be about an earlier call (`Accepted.is_doubted`) ends nothing: then
+    `is_done` decides, which looks at the headers.
 
     Args:
         books: The ledger.
@@ -48,6 +54,8 @@ def wait(
         operation: Handed over.
         event: Set by the bus when there may be news.
         limit_s: Seconds; None: as stock waits.
+        is_done: Whether the headers show that it is done, which then stands in the ledger; asked
+            where several calls may be at work. None: they cannot show it.
 
     Raises:
         RemoteFSException: Compute could not do it, does not answer in time, or somebody else has
@@ -61,9 +69,9 @@ def wait(
         standing = books.standing(operation.snapshot)
         if standing is None or standing.operation != operation.token:
             raise exception.RemoteFSException(f"the operation {operation.token} is another's")
-        if standing.state in _COMPLETE:
+        if standing.state in _COMPLETE or (is_done is not None and is_done()):
             return
-        if standing.state.control is not Control.COMPUTE:
+        if standing.state not in _AT_COMPUTE:
             raise exception.RemoteFSException(
                 f"compute could not {operation.kind} for snapshot {operation.snapshot}: "
                 f"{standing.why or standing.state.word}"
@@ -109,6 +117,9 @@ def _look_at_row(books: Books, context: Any, operation: Operation) -> bool:
         if not isinstance(verdict, Accepted):
             log.info("the row of snapshot %s: %s", operation.snapshot, verdict)
             return False
+        if verdict.is_doubted:  # heard once
+            values = {"status": running, "progress": "0%"}
+            db.snapshot_update(context, operation.snapshot, values)
         return True
     standing = books.standing(operation.snapshot)
     if standing is not None and standing.state.control is not Control.COMPUTE:

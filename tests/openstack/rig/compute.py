@@ -65,9 +65,9 @@ def started_from(volume: str) -> dict[str, object]:
     return {"path": config.source_path, "format": config.driver_format}
 
 
-def work(what: str, call: Callable[..., object], *arguments: object) -> None:
+def work(what: str, late_s: float, call: Callable[..., object], *arguments: object) -> None:
     """As ComputeManager.volume_snapshot_*: the caller has its answer long since."""
-    time.sleep(delay[what])
+    time.sleep(late_s)
     begun, error = time.perf_counter(), None
     try:
         call(*arguments)
@@ -78,8 +78,8 @@ def work(what: str, call: Callable[..., object], *arguments: object) -> None:
 
 
 def begin(what: str, call: Callable[..., object], volume: str, *arguments: object) -> None:
-    """Start on a thread of its own."""
-    whole = (what, call, admin(), instance_of(volume), volume, *arguments)
+    """Start on a thread of its own, as late as is wanted now."""
+    whole = (what, delay[what], call, admin(), instance_of(volume), volume, *arguments)
     threading.Thread(target=work, args=whole).start()
 
 
@@ -109,17 +109,17 @@ class Handler(BaseHTTPRequestHandler):
             except jsonschema.ValidationError as error:
                 return self.answer(400, {"badRequest": {"code": 400, "message": error.message}})
             volume, info = body["snapshot"]["volume_id"], body["snapshot"]["create_info"]
-            said.append(["POST", info])
             begin("create", compute.volume_snapshot_create, volume, info)
+            said.append(["POST", info])
             return self.answer(200, {"snapshot": {"id": info.get("id"), "volumeId": volume}})
         return self.answer(200, {})
 
     def do_DELETE(self) -> None:
         url = urlsplit(self.path)
         info = json.loads(parse_qs(url.query)["delete_info"][0])
-        said.append(["DELETE", info])
         snapshot = url.path.rsplit("/", 1)[1]
         begin("delete", compute.volume_snapshot_delete, info["volume_id"], snapshot, info)
+        said.append(["DELETE", info])
         return self.answer(204)
 
     def do_GET(self) -> None:
