@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from enum import StrEnum
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
@@ -21,12 +22,15 @@ from qmpsnap.cli.protection import protections
 from qmpsnap.cli.tables import Table
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.guests.offline.block_layer import PROGRAM as OFFLINE_QEMU
+from qmpsnap.journal.file import DEFAULT, Journal
 from qmpsnap.monitor.passthrough import PassthroughMonitor
 from qmpsnap.monitor.schema import read_features
 from qmpsnap.monitor.socket import SocketMonitor
 from qmpsnap.monitor.virt import LibvirtMissing, libvirt_module, open_connection
 
 FINDINGS: Final = 3
+_NOVA: Final = "qmpsnap.openstack.nova.doctor"
+"""Loaded when it is asked for, as a command is: Nova is not everywhere."""
 
 
 class State(StrEnum):
@@ -47,18 +51,32 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     remedy: str = ""
 
 
-@click.command(cls=Command, examples=("doctor", "doctor -c qemu:///system"))
+@click.command(
+    cls=Command, examples=("doctor", "doctor -c qemu:///system", "doctor --nova -o json")
+)
+@click.option("--nova", is_flag=True, help="Look at this host's nova-compute and our driver too.")
+@click.option(
+    "--config-file",
+    "config_files",
+    multiple=True,
+    metavar="FILE",
+    type=click.Path(dir_okay=False),
+    help="Nova's configuration; where nova-compute looks for it otherwise. May be repeated.",
+)
 @output_option
 @click.pass_context
-def doctor(ctx: click.Context, output: str) -> None:
+def doctor(ctx: click.Context, nova: bool, config_files: tuple[str, ...], output: str) -> None:
     """
     Tell what is installed, reachable and allowed here, and what to do about the rest.
 
-    With --qmp or --connect it also looks at that QEMU or libvirt. Exit code 3 when something that
-    is needed is missing.
+    With --qmp or --connect it also looks at that QEMU or libvirt, with --nova at nova-compute's
+    configuration: whether the driver is loaded, who sends updates again, what its user may see. The
+    journal and the updates are then nova-compute's. Exit code 3 when something that is needed is
+    missing, or an update will never be sent by itself.
     """
-    road = ctx.obj
-    checks = list(_checks(road))
+    if config_files and not nova:
+        raise click.UsageError("--config-file names Nova's configuration: it needs --nova")
+    checks = list(_checks(ctx.obj, config_files if nova else None))
     document = {
         "schema": "qmpsnap.doctor/1",
         "checks": [
@@ -74,7 +92,7 @@ def doctor(ctx: click.Context, output: str) -> None:
         ctx.exit(FINDINGS)
 
 
-def _checks(road: Road) -> Iterator[Check]:
+def _checks(road: Road, nova: tuple[str, ...] | None) -> Iterator[Check]:
     yield Check(
         name="qmpsnap",
         state=State.OK,
@@ -89,7 +107,11 @@ def _checks(road: Road) -> Iterator[Check]:
     )
     remedy = "Only `chain -o svg` needs it: Debian's graphviz."
     yield _program("dot", State.NOTE, remedy, asked="-V")
-    for one in protections(libvirt=road.qmp is None):
+    journal: Journal | None = DEFAULT
+    if nova is not None:
+        found, journal = import_module(_NOVA).looked_at(nova)
+        yield from found
+    for one in protections(libvirt=road.qmp is None, journal=journal):
         yield Check(name=one.name, state=State(one.state), found=one.found, remedy=one.remedy)
     if road.qmp is not None:
         yield from _socket(road.qmp)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 from qmpsnap.errors import QmpsnapError
-from qmpsnap.journal.file import Journal
+from qmpsnap.journal.file import DEFAULT, Journal
+from qmpsnap.journal.letter import OPEN, State
 
 HOOKS: Final = Path("/etc/libvirt/hooks")
+_TO_BE_SEEN_TO: Final[tuple[State, ...]] = (*OPEN, "dead")
 
 
 class Protection(NamedTuple):
@@ -22,9 +25,12 @@ class Protection(NamedTuple):
     remedy: str = ""
 
 
-def protections(*, libvirt: bool, hooks: Path = HOOKS) -> Iterator[Protection]:
-    """Look at the journal and, where there is libvirt, at its hooks."""
-    yield _journal()
+def protections(
+    *, libvirt: bool, hooks: Path = HOOKS, journal: Journal | None = DEFAULT
+) -> Iterator[Protection]:
+    """Look at the journal, what it has to tell and, where there is libvirt, at its hooks."""
+    if journal is not None:
+        yield from _journal(journal)
     if not libvirt:
         return
     hook = _hook(hooks)
@@ -39,23 +45,38 @@ def protections(*, libvirt: bool, hooks: Path = HOOKS) -> Iterator[Protection]:
     )
 
 
-def _journal() -> Protection:
-    journal = Journal()
+def _journal(journal: Journal) -> Iterator[Protection]:
     try:
         path = str(journal.path)
         store = journal.looked_into()
         if store is None:
-            return Protection("journal", "ok", f"{path}: none yet")
+            yield Protection("journal", "ok", f"{path}: none yet")
+            return
         with store:
             left = store.open_entries()
+            letters = store.letters.find(_TO_BE_SEEN_TO)
     except QmpsnapError as error:
-        return Protection("journal", "problem", str(error), error.way_out)
+        yield Protection("journal", "problem", str(error), error.way_out)
+        return
+    ids = ", ".join(entry.record.id for entry in left)
     if left:
-        ids = ", ".join(entry.record.id for entry in left)
-        return Protection(
-            "journal", "note", f"{path}: open: {ids}", "Settle them: `qmpsnap resume`."
-        )
-    return Protection("journal", "ok", f"{path}: nothing is open")
+        remedy = "Settle them: `qmpsnap resume`."
+        yield Protection("journal", "note", f"{path}: open: {ids}", remedy)
+    else:
+        yield Protection("journal", "ok", f"{path}: nothing is open")
+    yield _outbox(Counter(one.state for one in letters))
+
+
+def _outbox(letters: Counter[State]) -> Protection:
+    """What the volume service has not heard yet; what is dead, it never will by itself."""
+    if not letters:
+        return Protection("outbox", "ok", "every update has been delivered")
+    found = ", ".join(f"{letters[one]} {one}" for one in _TO_BE_SEEN_TO if letters[one])
+    if letters["dead"]:
+        remedy = "The service refuses what is dead: `qmpsnap outbox list` says why."
+        return Protection("outbox", "problem", found, remedy)
+    remedy = "It is sent by itself where nova-compute runs our driver; else `qmpsnap outbox send`."
+    return Protection("outbox", "note", found, remedy)
 
 
 def _hook(folder: Path) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from importlib.metadata import version
+from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import Any
 
@@ -53,3 +54,19 @@ def test_versions_of_libvirt_and_of_its_binding(
     found = checks("-c", "qemu:///system")["libvirt-python"]["found"]
     own = version("msgspec") if is_told else "of a version that is not told"
     assert found == f"{own}, over libvirt 9.0.0"
+
+
+def test_novas_configuration_is_named_for_nova_only() -> None:
+    said = run_cli(["doctor", "--config-file", "nova.conf"])
+    assert said.code == 2
+    assert "it needs --nova" in said.err
+
+
+@pytest.mark.skipif(find_spec("nova") is not None, reason="Nova is here")
+def test_nova_is_not_here() -> None:
+    said = run_cli(["doctor", "--nova", "-o", "json"])
+    found = {one["name"]: one for one in json.loads(said.out)["checks"]}
+    assert said.code == 3
+    assert found["Nova"]["state"] == "problem"
+    assert "No module named 'nova'" in found["Nova"]["found"]
+    assert "journal" not in found  # nova-compute's is meant, and it cannot be told where that is

@@ -8,6 +8,7 @@ import pytest
 
 from qmpsnap.cli.protection import Protection, protections
 from qmpsnap.journal.file import Journal
+from qmpsnap.journal.letter import Addressee, Content, Due, State
 from tests.unit.journal_samples import act, creating
 
 
@@ -20,7 +21,11 @@ def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Journal:
 
 
 def of_journal() -> Protection:
-    (one,) = protections(libvirt=False)
+    return next(protections(libvirt=False))
+
+
+def of_outbox() -> Protection:
+    _, one = protections(libvirt=False)
     return one
 
 
@@ -44,6 +49,42 @@ def test_damaged(journal: Journal) -> None:
     journal.path.write_bytes(b"x" * 100)
     assert of_journal().state == "problem"
     assert "is damaged" in of_journal().found
+
+
+def test_every_update_is_delivered(journal: Journal) -> None:
+    journal.opened().close()
+    assert of_outbox() == Protection("outbox", "ok", "every update has been delivered")
+
+
+@pytest.mark.parametrize(
+    ("states", "said"),
+    [
+        (("due",), ("note", "1 due")),
+        (("waiting", "waiting", "accepted"), ("note", "2 waiting, 1 accepted")),
+        (("dead", "waiting", "closed", "dropped"), ("problem", "1 waiting, 1 dead")),
+    ],
+)
+def test_updates_that_are_not_delivered(
+    journal: Journal, states: tuple[State, ...], said: tuple[str, str]
+) -> None:
+    with journal.opened() as store:
+        for number, state in enumerate(states):
+            due = Due(kind="create", addressee=Addressee(snapshot="s", volume="v"), since=1.0)
+            store.letters.expect(str(number), due)
+            store.letters.answer(str(number), Content(outcome="done"), 2.0)
+            if state == "due":
+                with store.writing() as database:
+                    database.execute("UPDATE letter SET state = 'due', content = NULL")
+            elif state != "waiting":
+                store.letters.note(str(number), state, answer="so", now=3.0)
+    assert (of_outbox().state, of_outbox().found) == said
+
+
+def test_of_another_journal(tmp_path: Path) -> None:
+    other = Journal(tmp_path / "other")
+    (one,) = protections(libvirt=False, journal=other)
+    assert one.found == f"{other.path}: none yet"
+    assert [*protections(libvirt=False, journal=None)] == []
 
 
 @pytest.mark.parametrize("place", ["qemu", "qemu.d/50-qmpsnap", "qemu.d/other"])

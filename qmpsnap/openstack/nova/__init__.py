@@ -6,6 +6,7 @@ The compute side for an unmodified Nova 34: `compute_driver = qmpsnap.LibvirtDri
     engine      a guest of Nova's, as the engine takes it
     options     the section [qmpsnap] of nova.conf
     reports     what is told to Cinder
+    doctor      what `qmpsnap doctor --nova` looks at
 
 Names are loaded when they are used: Nova is not everywhere.
 """

@@ -19,7 +19,7 @@ from nova.volume import cinder as nova_cinder
 
 from qmpsnap.delivery.cinder import Cinder
 from qmpsnap.delivery.machine import Answer, Ask
-from qmpsnap.journal.letter import CINDER, Letter
+from qmpsnap.journal.letter import CINDER, Addressee, Due, Letter
 
 NO_IDENTITY: Final = (
     "nova.conf has no identity in [cinder] (auth_type, or auth_section): an update that Cinder does "
@@ -78,6 +78,12 @@ class NovasCinder:
             interface=section.catalog_info.split(":")[2],
             region=section.os_region_name,
         ).ask(letter, ask)
+
+    def knows_us(self) -> Answer:
+        """Ask Cinder by the service's identity whether it has the extension: 200, or 404."""
+        nobody = Due(kind="create", addressee=Addressee(snapshot="", volume=""), since=0.0)
+        letter = Letter(number=0, id="", due=nobody, state="due", changed=0.0)
+        return self.ask(letter, Ask(what="dialect"))
 
     def services(self, to: str) -> NovasCinder | None:
         """See `delivery.outbox.Services`."""
