@@ -7,11 +7,11 @@ ARGS ?=
 # On a developer's machine a tier whose tools are missing is skipped, and says so. In CI that
 # would be a check which silently does not run.
 ifneq ($(filter-out 0 false,$(CI)),)
-export QMPSNAP_REQUIRE ?= qemu,libvirt,guest,security,chaos,ledger,delivery,openstack
+export QMPSNAP_REQUIRE ?= qemu,libvirt,guest,security,chaos,power,ledger,delivery,openstack
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test deb lint types unit fuzz nightly replay qemu layouts libvirt layouts-libvirt guest security pains chaos simulation ledger delivery openstack nightly-openstack pythons record matrix clean
+.PHONY: help setup demo test deb lint types unit fuzz nightly replay qemu layouts libvirt layouts-libvirt guest security pains chaos power simulation ledger delivery openstack nightly-openstack pythons record matrix clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 18
@@ -46,13 +46,14 @@ guest: setup ## tests with a real Linux and its guest agent
 security: setup ## attacks, on both
 pains: setup ## what hurts users of other tools, with and without our guards
 simulation: setup ## operations and crashes on a simulated QEMU
+power: setup ## the power fails, with any part of what was not synced
 chaos: setup ## random sequences and faults, on both roads
 delivery: setup ## updates to a volume service with faults, and senders that are killed
 ledger: setup ## the ledger, in SQLite and in a private PostgreSQL
 openstack: setup ## real Nova and Cinder; needs root, and installs them on its first run
 nightly-openstack: setup ## upstream's tests of Nova's libvirt driver, all, with our class
 
-lint types unit fuzz nightly replay qemu layouts libvirt layouts-libvirt guest security pains chaos simulation ledger delivery openstack nightly-openstack record matrix:
+lint types unit fuzz nightly replay qemu layouts libvirt layouts-libvirt guest security pains chaos power simulation ledger delivery openstack nightly-openstack record matrix:
 	$(TOX) run -e $@ -- $(ARGS)
 
 # One that is not installed is left out; when none is, tox fails.

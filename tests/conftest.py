@@ -22,6 +22,7 @@ from qmpsnap.cli.main import run
 from qmpsnap.demo.embed import embedded_connection
 from qmpsnap.monitor import virt
 from tests.openstack.rig.rig import can_run
+from tests.power.recording import can_record
 from tests.rig import linux, postgresql, sampling
 from tests.rig.daemon import which
 from tests.rig.embedded import embed_root
@@ -64,6 +65,10 @@ _NEEDS: dict[str, tuple[Callable[[], object], str]] = {
         lambda: find_spec("libvirt") and shutil.which("qemu-system-x86_64"),
         "what the tiers qemu and libvirt need",
     ),
+    "power": (
+        lambda: _qemu() and can_record(),
+        "what the tier qemu needs, /dev/fuse (in a container: hand it in), Debian's fuse3, mfusepy",
+    ),
     "openstack": (
         lambda: _libvirtd() and find_spec("nova") and find_spec("cinder") and can_run(),
         "what the tier security needs, run `make openstack`, and be root (in a container: privileged)",
@@ -75,6 +80,7 @@ _TIER_OF_FOLDER = {
     "guest": "guest",
     "security": "security",
     "chaos": "chaos",
+    "power": "power",
     "openstack": "openstack",
     "delivery": "delivery",
     "ledger": "ledger",

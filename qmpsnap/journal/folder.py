@@ -10,10 +10,12 @@ from __future__ import annotations
 import os
 import stat
 from functools import lru_cache
+from itertools import takewhile
 from pathlib import Path
 from typing import Final
 
 from qmpsnap.errors import Refused
+from qmpsnap.guests.files.folders import sync_folder
 from qmpsnap.guests.files.mounts import ON_THE_NETWORK, file_system
 
 VARIABLE: Final = "QMPSNAP_STATE"
@@ -76,6 +78,14 @@ def _known(folder: str, _device: int, _inode: int, _file_system: int) -> str:
     return file_system(folder)
 
 
+def _make(folder: Path) -> None:
+    """Make it where it is not there, to stay: what is synced in a folder is lost with its name."""
+    new = [*takewhile(lambda one: not one.exists(), (folder, *folder.parents))]
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for one in new:
+        sync_folder(one.parent)
+
+
 def checked(folder: Path, *, make: bool) -> Path:
     """
     Look at the state folder, and make it where it is not there.
@@ -90,7 +100,7 @@ def checked(folder: Path, *, make: bool) -> Path:
         raise StateOnNetwork(str(folder), type_)
     try:
         if make:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _make(folder)
         status = folder.stat()
     except FileNotFoundError:
         raise

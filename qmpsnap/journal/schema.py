@@ -20,6 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from qmpsnap.guests.files.folders import sync_folder
 from qmpsnap.journal.folder import JournalUnusable
 
 NAME: Final = "journal.db"
@@ -76,7 +77,12 @@ class JournalUnwritable(JournalUnusable):
 
 
 def create(path: Path) -> None:
-    """Make an empty one in one step: a file that is there is a whole journal."""
+    """
+    Make an empty one in one step: a file that is there is a whole journal.
+
+    It has a write-ahead log from the beginning. Switched to one later, it could come back from a
+    power failure with a rollback journal, which nobody who only looks may roll back.
+    """
     try:
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{NAME}.")
         os.close(descriptor)
@@ -85,6 +91,7 @@ def create(path: Path) -> None:
     try:
         database = sqlite3.connect(name, isolation_level=None)
         try:
+            database.execute("PRAGMA journal_mode=WAL")
             database.execute(f"PRAGMA application_id={APPLICATION}")
             database.executescript(
                 f"BEGIN; {''.join(_STEPS)} PRAGMA user_version={VERSION}; COMMIT;"
@@ -93,19 +100,11 @@ def create(path: Path) -> None:
             database.close()
         with suppress(FileExistsError):  # another process was as quick
             os.link(name, path)
-        _sync(path.parent)
+        sync_folder(path.parent)
     except (sqlite3.Error, OSError) as error:
         raise JournalUnwritable(str(path), str(error)) from error
     finally:
         os.unlink(name)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def update(database: sqlite3.Connection) -> None:

@@ -1,9 +1,9 @@
 """
 A connection to the journal's database; see `schema` for what is in it.
 
-An act costs one sync: the answer to the last one is written with the next intent. A conclusion is
-not waited for: when a power cut takes it, the operation is found open, and settled again, which
-finds nothing to do.
+An act costs one sync: the answer to the last one is written with the next intent. The conclusion
+costs one as well. Who asked for the operation is told what it came to, and acts on that; if a power
+failure took the conclusion, the operation would be found open, and perhaps be taken back.
 
 Source: sqlite.org/wal.html, sqlite.org/pragma.html (synchronous).
 """
@@ -234,7 +234,7 @@ class Store:
         Raises:
             JournalUnusable: As for `begin`.
         """
-        with self.writing(synced=False) as database:
+        with self.writing() as database:
             _add(database, record.id, acts)
             _answer(database, record.id, answers)
             done = database.execute(

@@ -148,6 +148,7 @@ def test_it_imports_little() -> None:
     assert {name for name in modules if name.startswith("qmpsnap.")} == {
         "qmpsnap.guests",
         "qmpsnap.guests.files",
+        "qmpsnap.guests.files.folders",
         "qmpsnap.guests.files.markers",
         "qmpsnap.hook",
     }

@@ -86,7 +86,7 @@ class TestStore:
             one.begin(merging("x"), [])
             assert [entry.record.id for entry in other.open_entries()] == ["x"]
 
-    def test_an_intent_is_synced_before_it_returns(
+    def test_what_leads_on_is_synced_before_it_returns(
         self, journal: Journal, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         said: list[str] = []
@@ -96,7 +96,7 @@ class TestStore:
             assert said[0] == "PRAGMA synchronous=FULL"
             said.clear()
             store.conclude(merging("x"), FINISHED)
-            assert said[0] == "PRAGMA synchronous=NORMAL"
+            assert said[0] == "PRAGMA synchronous=FULL"
 
 
 class TestPruned:
@@ -229,7 +229,24 @@ def test_there_is_one_of_this_version() -> None:
     assert (GOLDEN / f"{schema.VERSION}.db").is_file()
 
 
+def test_a_new_one_has_a_write_ahead_log_from_the_beginning(journal: Journal) -> None:
+    """So no rollback journal can come back, which a reader may not roll back."""
+    schema.create(journal.path)
+    written, read = journal.path.read_bytes()[18:20]  # sqlite.org/fileformat.html
+    assert (written, read) == (2, 2)
+    assert [one.name for one in journal.path.parent.iterdir()] == ["journal.db"]
+
+
 class TestFolder:
+    def test_each_that_is_made_is_synced_with_its_name(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        synced: list[Path] = []
+        monkeypatch.setattr("qmpsnap.journal.folder.sync_folder", synced.append)
+        for _ in range(2):
+            checked(tmp_path / "state" / "qmpsnap", make=True)
+        assert set(synced) == {tmp_path, tmp_path / "state"}
+
     def test_given(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("QMPSNAP_STATE", "/somewhere")
         assert Journal().path == Path("/somewhere/journal.db")

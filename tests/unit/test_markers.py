@@ -75,6 +75,18 @@ def test_written_whole_and_taken_away(record: Record, tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".*"))
 
 
+def test_one_that_was_taken_away_does_not_come_back(
+    record: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not after a power failure either: its folder is synced."""
+    write(record)
+    synced: list[int] = []
+    monkeypatch.setattr("os.fsync", lambda file: synced.append(os.fstat(file).st_ino))
+    for step in steps_for(record)[1]:
+        take_file(step)
+    assert synced == [tmp_path.stat().st_ino]
+
+
 @pytest.mark.parametrize("name", ["fsync", "replace", "fchmod"])
 def test_a_share_that_does_not_take_it(
     record: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str

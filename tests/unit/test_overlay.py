@@ -153,12 +153,13 @@ class TestDoor:
         """`OpenNebula#4653`: a failed try left a file that stood in the way of the next one."""
 
         def fail(_folder: str) -> None:
-            assert os.path.exists(plan.overlay)
+            found = sorted(os.listdir(os.path.dirname(plan.overlay)))
+            assert found == sorted(["volume-1", os.path.basename(plan.overlay)])
             raise error
 
         Path(plan.active.path).touch()
         monkeypatch.setattr(qemu_img, "create_overlay", lambda path, **_given: None)
-        monkeypatch.setattr("qmpsnap.guests.files.overlay._sync_folder", fail)
+        monkeypatch.setattr("qmpsnap.guests.files.overlay.sync_folder", fail)
         with pytest.raises((CannotMake, KeyboardInterrupt)):
             take(*make_steps([plan], [NOT_THERE])[0])
         assert os.listdir(os.path.dirname(plan.overlay)) == ["volume-1"]
@@ -227,6 +228,24 @@ class TestDoor:
         (tmp_path / "moved").rename(path)
         take_file(unlink)
         assert os.listdir(tmp_path) == []
+
+    @pytest.mark.parametrize("does", [Does.REMOVE, Does.DISCARD])
+    def test_what_was_removed_stays_away(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, does: Does
+    ) -> None:
+        """After a power failure too, as far as the share can sync a folder."""
+        synced: list[int] = []
+
+        def sync(file: int) -> None:
+            synced.append(os.fstat(file).st_ino)
+            raise OSError("not here")
+
+        monkeypatch.setattr("os.fsync", sync)
+        path = tmp_path / "file"
+        path.touch()
+        take_file(Step(does=does, by="file", what="unlink", arguments={"path": str(path)}))
+        assert synced == [tmp_path.stat().st_ino]
+        assert not path.exists()
 
     def test_nothing_else(self) -> None:
         with pytest.raises(AssertionError):

@@ -14,6 +14,7 @@ from typing import cast
 
 from qmpsnap.errors import Failed, Refused
 from qmpsnap.formats.layers import Identity
+from qmpsnap.guests.files.folders import sync_folder
 from qmpsnap.guests.files.header import open_to_sync
 from qmpsnap.guests.files.identity import identity_of
 from qmpsnap.guests.files.locks import Claim
@@ -50,6 +51,12 @@ def _check_same(path: str, wanted: object) -> None:
     """A name may have come to another file since it was looked at; that one is not ours to remove."""
     if wanted is not None and [*identity_of(os.stat(path))] != wanted:
         raise AnotherFile(path)
+
+
+def _stays_away(path: str) -> None:
+    """What was removed does not come back when the power fails, as far as its share can do that."""
+    with suppress(OSError):
+        sync_folder(os.path.dirname(path))
 
 
 class OthersUnseen(Refused):
@@ -191,12 +198,14 @@ def take_file(step: Step, claim: Claim | None = None) -> Identity | None:
             try:
                 if step.does is Does.DISCARD and claim is not None:
                     claim.take_back(path)
+                    _stays_away(path)
                     return None
                 with suppress(FileNotFoundError):
                     _check_same(path, given.get("identity"))
                     if step.does is Does.REMOVE and not given.get("force"):
                         _check_alone(path)
                     os.unlink(path)
+                    _stays_away(path)
             except OSError as error:
                 raise FileFailed("remove", path, error.strerror or str(error)) from error
         case _:

@@ -11,6 +11,8 @@ import stat
 from contextlib import suppress
 from typing import Final, NamedTuple
 
+from qmpsnap.guests.files.folders import sync_folder
+
 PREFIX: Final = ".qmpsnap-"
 _UNFINISHED: Final = ".tmp"
 _LIMIT: Final = 16 * 1024 * 1024
@@ -88,23 +90,18 @@ def write_marker(path: str, text: str) -> None:
         with suppress(FileNotFoundError):
             os.unlink(name)
         raise
-    _sync(folder)
+    sync_folder(folder)
 
 
 def remove_marker(path: str) -> None:
     """
-    Take one away.
+    Take one away; it does not come back when the power fails.
+
+    It would forbid every start, of an operation that the journal calls concluded.
 
     Raises:
-        OSError: It is still there.
+        OSError: It is still there, or may come back.
     """
     with suppress(FileNotFoundError):
         os.unlink(path)
-
-
-def _sync(folder: str) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync_folder(os.path.dirname(path))

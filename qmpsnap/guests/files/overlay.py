@@ -18,6 +18,7 @@ from qmpsnap.formats.layers import Identity
 from qmpsnap.formats.qcow2 import BadHeader
 from qmpsnap.guests.files import qemu_img
 from qmpsnap.guests.files.bytes import lock_byte
+from qmpsnap.guests.files.folders import sync_folder
 from qmpsnap.guests.files.header import read_header
 from qmpsnap.guests.files.identity import identity, identity_of
 from qmpsnap.guests.files.lease import is_open_nowhere
@@ -140,7 +141,8 @@ def make_overlay(
                 lock_byte(descriptor)
         os.link(temporary, path)
         try:
-            _sync_folder(folder)
+            os.unlink(temporary)
+            sync_folder(folder)
         except BaseException:
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.lstat(path), os.fstat(descriptor)):
@@ -155,7 +157,7 @@ def make_overlay(
         raise CannotMake(path, str(error)) from error
     finally:
         os.close(descriptor)
-        with suppress(OSError):
+        with suppress(OSError):  # gone, if all went well
             os.unlink(temporary)
     return made
 
@@ -170,14 +172,6 @@ def _like(path: str, model: str) -> None:
         except PermissionError as error:
             reason = f"only root can give it the owner of {model}"
             raise PermissionError(error.errno, reason) from error
-
-
-def _sync_folder(folder: str) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _taken(plan: CreatePlan) -> Overlay:

@@ -11,6 +11,7 @@ from cinder import exception
 
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.formats.qcow2 import BadHeader
+from qmpsnap.guests.files.folders import sync_folder
 from qmpsnap.ledger.chain import holder
 from qmpsnap.ledger.judge import Accepted
 from qmpsnap.ledger.machine import State
@@ -104,7 +105,7 @@ class Concluding(Family):  # type: ignore[misc]
         folder = self._local_volume_dir(volume)
         self._delete(os.path.join(folder, file))
         with suppress(OSError):
-            info.sync_folder(folder)
+            sync_folder(folder)
         self._books.run(lambda ledger: ledger.removed(key, file))
 
     def _follow_attachments(self: Any, volume: Any) -> None:

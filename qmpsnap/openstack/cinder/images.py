@@ -10,11 +10,11 @@ from cinder import exception
 from cinder.image import image_utils
 from cinder.volume import volume_utils
 
+from qmpsnap.guests.files.folders import sync_folder
 from qmpsnap.ledger.chain import Chain
 from qmpsnap.ledger.values import File
 from qmpsnap.openstack.cinder.books import Books
 from qmpsnap.openstack.cinder.family import Family
-from qmpsnap.openstack.cinder.info import sync_folder
 
 
 class Images(Family):  # type: ignore[misc]

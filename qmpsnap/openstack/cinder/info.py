@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Final
 
+from qmpsnap.guests.files.folders import sync_folder
 from qmpsnap.ledger.values import Kind, Operation
 
 _SUFFIX: Final = ".qmpsnap"
@@ -82,17 +83,3 @@ def write(
     else:
         run("mv", "-f", temporary, path, run_as_root=as_root)
     sync_folder(os.path.dirname(path))
-
-
-def sync_folder(folder: str) -> None:
-    """
-    Bring a folder's names to its disk.
-
-    Raises:
-        OSError: It cannot be opened, or not be synced.
-    """
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
