@@ -7,8 +7,8 @@ A seeded sample of mutants of the code that decides, and the tests that need not
 
 The project is copied first: nothing here is changed. How many of a module are taken goes by the
 root of how many it has. A mutant is tried with the tests that call its function; one that is
-executed at import, with all that call anything of its module, and those of the pages. What
-survives is printed; `equivalent.toml` names those that no test can see, which do not count.
+executed at import, with all files of tests that call anything of its module, and those of the
+pages. What survives is printed; `equivalent.toml` names those that no test can see, which do not count.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ WANTED: Final = 95.0
 """Percent that must be killed."""
 
 Calls = dict[str, dict[str, list[str]]]
-"""Tests by the line in which a function begins, by file."""
+"""Tests by the line in which a function begins, by file; of no file all of them, in line 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +134,14 @@ def stages(one: Chosen, calls: Calls) -> list[list[str]]:
     """The tests for a mutant, in the order in which they are tried."""
     of_file = calls.get(one.file, {})
     if one.mutant.function is None:
-        tests = {test for those in of_file.values() for test in those}
-        every = {test for file in calls.values() for those in file.values() for test in those}
-        tests |= {test for test in every if any(f"/{name}." in test for name in OF_THE_PAGES)}
+        # A test that compares a constant calls nothing: all of its file are taken.
+        files = {test.partition("::")[0] for those in of_file.values() for test in those}
+        tests = {
+            test
+            for test in calls.get("", {}).get("0", ())
+            if test.partition("::")[0] in files
+            or any(f"/{name}." in test for name in (*OF_THE_PAGES, f"test_{Path(one.file).stem}"))
+        }
     else:
         tests = set(of_file.get(str(one.mutant.function), ()))
     stem = Path(one.file).stem

@@ -23,6 +23,7 @@ class _Calls:
     def __init__(self, file: Path) -> None:
         self._file = file
         self._tests: defaultdict[CodeType, set[str]] = defaultdict(set)
+        self._all: set[str] = set()
         self._now = ""
 
     def trace(self, frame: FrameType, _event: str, _argument: object) -> None:
@@ -32,6 +33,7 @@ class _Calls:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
         self._now = item.nodeid.partition("[")[0]
+        self._all.add(self._now)
         sys.settrace(self.trace)
         threading.settrace(self.trace)
         try:
@@ -42,7 +44,7 @@ class _Calls:
             self._now = ""
 
     def pytest_unconfigure(self) -> None:
-        """By file, and by the line in which a function begins, decorators included."""
+        """By file, and by the line in which a function begins, decorators included; and all."""
         product = f"{Path.cwd()}/qmpsnap/"
         found: defaultdict[str, dict[int, list[str]]] = defaultdict(dict)
         for code, tests in self._tests.items():
@@ -51,7 +53,7 @@ class _Calls:
                 of_file = found[name]
                 known = of_file.get(code.co_firstlineno, [])
                 of_file[code.co_firstlineno] = sorted({*known, *those})
-        self._file.write_text(json.dumps(found))
+        self._file.write_text(json.dumps({**found, "": {0: sorted(self._all)}}))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from qmpsnap.operations.forecast import forecast_create, forecast_delete
+from qmpsnap.operations.merge import delete
 from qmpsnap.operations.options import DEFAULT_OPTIONS
 from qmpsnap.operations.planned import (
     Asked,
@@ -20,9 +22,14 @@ from qmpsnap.operations.planned import (
     ShownStep,
     check_asked,
     check_same_plan,
+    shown,
+    shown_ready,
 )
 from qmpsnap.operations.requests import BadFileName, BadRequest, CreateRequest, DeleteRequest
+from qmpsnap.operations.snapshot import create_all
 from tests.rig.rig import run_cli
+from tests.unit import samples
+from tests.unit.fake_guest import FakeGuest
 
 NAMED = {"disk": "vda", "snapshot": "s1", "method": "auto"}
 PLAN: dict[str, Any] = {
@@ -125,6 +132,8 @@ class TestAsked:
         [
             Asked(create=(CreateRequest(disk="vda", new_file="a", snapshot="b", into="/c"),)),
             Asked(delete=DeleteRequest(disk="a", file_to_merge=None, merge_target_file=None)),
+            Asked(delete=DeleteRequest(disk="a", file_to_merge="b", merge_target_file="c")),
+            Asked(delete=DeleteRequest(disk="a", file_to_merge="b", merge_target_file=None)),
         ],
     )
     def test_good(self, asked: Asked) -> None:
@@ -139,6 +148,47 @@ class TestAsked:
     def test_nothing(self) -> None:
         with pytest.raises(BadRequest):
             check_asked(Asked())
+
+
+class TestWhatIsAboutToBeDone:
+    """It is compared with what was shown, but for its steps."""
+
+    def test_a_snapshot_of_two_disks(self) -> None:
+        lower = samples.linked([samples.layer("volume-2.s1"), samples.layer("volume-2", "raw")])
+        second = samples.disk(disk="vdb", serial="2", layers=lower, root="volume-2.s1-node")
+        fake = FakeGuest(samples.guest(samples.disk(2), second))
+        requests = [
+            CreateRequest(disk=name, new_file=None, snapshot="new") for name in ("vda", "vdb")
+        ]
+        plans = [shown(one) for one in forecast_create(fake, requests)]
+        done: list[Any] = []
+        create_all(fake, requests, begins=done.append)
+        ready = shown_ready(done[0])
+        assert [(one.disk, one.kind, one.steps) for one in ready] == [
+            ("vda", "create", ()),
+            ("vdb", "create", ()),
+        ]
+        assert ready[0].after[0] == ShownAfter(file="volume-1.new", format="qcow2")
+        assert ready[1].after[1:] == (
+            ShownAfter(file="volume-2.s1", format="qcow2"),
+            ShownAfter(file="volume-2", format="raw"),
+        )
+        check_same_plan(plans, ready, steps=False)
+
+    @pytest.mark.parametrize("merge", ["volume-1.s2", "volume-1.s1"])
+    def test_a_merge(self, merge: str) -> None:
+        target = "volume-1.s1" if merge.endswith("2") else "volume-1"
+        request = DeleteRequest(disk="vda", file_to_merge=merge, merge_target_file=target)
+        fake = FakeGuest(samples.guest(samples.disk(3)))
+        plan = shown(forecast_delete(fake, request))
+        done: list[Any] = []
+        delete(fake, request, begins=done.append)
+        (ready,) = shown_ready(done[0])
+        assert [one.file for one in ready.before] == samples.names(3)
+        assert [one.file for one in ready.after] == [
+            name for name in samples.names(3) if name != merge
+        ]
+        check_same_plan([plan], [ready], steps=False)
 
 
 LAYER = ShownLayer(file="a", path="/s/a", node="n", format="raw")

@@ -97,6 +97,16 @@ class TestDelete:
         fake.left_as = JobView(status=JobStatus.CONCLUDED, error="no space")
         assert words(forecast_delete(fake, DELETE, remove=remove)) == ["dismiss"]
 
+    @pytest.mark.parametrize(("error", "mended"), [(None, True), ("no space", False)])
+    def test_header_of_the_next_active_file(self, error: str | None, mended: bool) -> None:
+        """It is mended after the commit, where that is not one that has failed."""
+        wrong = samples.changed_layer(samples.disk(3), 1, backing_format=None)
+        fake = FakeGuest(samples.guest(wrong))
+        fake.left_running = True
+        fake.left_as = JobView(status=JobStatus.CONCLUDED, error=error)
+        shown = words(forecast_delete(fake, DELETE))
+        assert ("start" in shown) == mended
+
     def test_what_could_not_be_looked_at_is_told(self) -> None:
         fake = FakeGuest(samples.guest(samples.disk(3)))
         fake.around = Surroundings(notes=("some could not be looked at",))

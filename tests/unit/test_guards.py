@@ -148,6 +148,31 @@ class TestLost:
         with pytest.raises(WouldHarm, match=r"volume-1\.s1 leaves .* \(by its header\)"):
             check_merge(plan(disk, COMMIT), Surroundings(), ())
 
+    @pytest.mark.parametrize(
+        ("described", "checkpoints", "how"),
+        [
+            (True, (), "remove the bitmaps (QMP `block-dirty-bitmap-remove`)"),
+            (True, ("other",), "remove the bitmaps (QMP `block-dirty-bitmap-remove`)"),
+            (
+                False,
+                (),
+                "remove the bitmaps (`qemu-img bitmap --remove -f qcow2 /share/volume-1.s1",
+            ),
+            (False, ("b", "a"), "takes the bitmaps of its checkpoints (a, b) along"),
+            (True, ("daily",), "delete the checkpoints (`virsh checkpoint-delete`)"),
+        ],
+    )
+    def test_way_out(self, described: bool, checkpoints: tuple[str, ...], how: str) -> None:
+        """Into a raw base libvirt takes no bitmap along; of a guest that is off no node tells any."""
+        disk = details(samples.disk(3), 1, bitmaps=("daily",))
+        changes = {} if described else {"node_details": None}
+        disk = samples.changed_layer(disk, 1, flags=("bitmaps",), **changes)
+        around = Surroundings(checkpoints=frozenset(checkpoints))
+        with pytest.raises(WouldHarm) as caught:
+            check_merge(plan(disk, COMMIT), around, ())
+        assert how in caught.value.way_out
+        assert caught.value.way_out.startswith("The next incremental backup")
+
     def test_names_what_would_be_lost(self) -> None:
         disk = details(samples.disk(3), 1, bitmaps=("daily",))
         disk = samples.changed_layer(disk, 1, flags=("bitmaps",))

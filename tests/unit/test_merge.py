@@ -280,8 +280,10 @@ class TestHeaderAfterDelete:
         fake = guest()
         only = replace(samples.disk(3).layers[0], backing_name="volume-1.s1")
         fake.readings = [with_layers(fake.guest, [only])]
-        with pytest.raises(HeaderWrong, match="still names a backing file"):
+        with pytest.raises(HeaderWrong, match="still names a backing file") as caught:
             deleted(fake, PULL)
+        command = "qemu-img rebase -u -f qcow2 -b '' /share/volume-1.s2"
+        assert command in caught.value.way_out
 
     @pytest.mark.parametrize(("read_only", "taken"), [(True, False), (False, True), (None, True)])
     def test_layer_that_stays_open_for_writing_is_opened_again(
@@ -304,6 +306,29 @@ class TestHeaderAfterDelete:
         fake.fails["reopen"] = CommandFailed("blockdev-reopen", "CommandNotFound", "unknown")
         (repaired,) = deleted(fake).repaired
         assert "; blockdev-reopen of volume-1.s2: QEMU refused blockdev-reopen: unknown" in repaired
+
+    @pytest.mark.parametrize("whose", ["this one's", "another's"])
+    def test_another_job_is_in_the_way_only_where_it_has_the_same_name(self, whose: str) -> None:
+        """Under libvirt a job is called by its disk."""
+        fake = self.found(1, backing_format=None)
+        job = report(type_="backup", view=view("running"))
+        job = replace(job, disk="vdb", id=job.id if whose == "this one's" else "other")
+        fake.reports = [(), (job,)]
+        if whose == "another's":
+            assert deleted(fake).repaired
+        else:
+            with pytest.raises(HeaderWrong, match="another job is running"):
+                deleted(fake)
+
+    def test_interrupted_while_the_header_is_written(self) -> None:
+        """It takes a moment, so it is seen to its end first."""
+        fake = self.found(1, backing_format=None)
+        calls = fake.calls
+        fake.interrupts["wait"] = 1
+        fake.views = [CONCLUDED, view("running"), view("running"), CONCLUDED]
+        done = deleted(fake)
+        assert done.repaired
+        assert calls.count("start") == 2
 
     def test_lowest_file_that_names_one_which_is_not_open(self) -> None:
         """`backing: null`: whoever started the guest so has meant it."""
@@ -605,6 +630,14 @@ class TestRemoval:
         result = self.removed(fake)
         assert result.removed == ("/share/volume-1.s1",)
         assert "/template/volume-1 was not removed: it is not in /share" in result.notes
+
+    def test_not_what_is_not_verified(self) -> None:
+        """It was begun by another call, so nothing is known of what was read before."""
+        fake = guest()
+        fake.left_running = True
+        done = merge.delete(fake, COMMIT, verify=True, remove=True)
+        assert done.notes[-1] == "not verified: it was begun by another call"
+        assert (done.removed, "remove" in fake.calls) == ((), False)
 
     def test_not_what_is_no_file(self) -> None:
         """A logical volume lies in `/dev`, and its name there is not its own to remove."""

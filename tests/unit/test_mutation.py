@@ -87,13 +87,15 @@ def test_own_tests_come_first() -> None:
 
 
 def test_what_is_executed_at_import_is_tried_with_all_of_the_module() -> None:
+    every = [f"tests/unit/test_{name}.py::t" for name in ("b", "docs", "w", "x", "y", "z")]
     calls = {
-        "qmpsnap/a/b.py": {"3": ["tests/unit/test_x.py::t"], "9": ["tests/unit/test_y.py::t"]},
+        "qmpsnap/a/b.py": {"3": ["tests/unit/test_x.py::u"], "9": ["tests/unit/test_y.py::t"]},
         "qmpsnap/c.py": {"1": ["tests/unit/test_docs.py::t", "tests/unit/test_z.py::t"]},
+        "": {"0": every},
     }
     one = Chosen("qmpsnap/a/b.py", Mutant(0, 1, b"", 4, "", None), "")
     names = [test.split("test_")[1][:1] for stage in stages(one, calls) for test in stage]
-    assert sorted(names) == ["d", "x", "y"]
+    assert sorted(names) == ["b", "d", "x", "y"], "its own test calls nothing"
 
 
 def test_equivalents_are_still_in_the_code() -> None:

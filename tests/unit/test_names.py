@@ -121,12 +121,25 @@ class TestBelongs:
     def test_own_and_nobodys_names(self, name: str) -> None:
         check_belongs(name, samples.disk(2), (self.OTHER,))
 
+    THIRD = samples.disk(disk="vdc", serial="3", layers=(samples.layer("third.qcow2"),))
+
     @pytest.mark.parametrize(
-        "name", ["volume-2", "volume-2.s1", "volume-10.s1", "other", "other.s1", "other.new"]
+        "name",
+        [
+            "volume-2",
+            "volume-2.s1",
+            "volume-10.s1",
+            "other",
+            "other.s1",
+            "other.new",
+            "third",
+            "third.new",
+        ],
     )
     def test_names_of_another_volume(self, name: str) -> None:
         with pytest.raises(BadFileName, match="another volume") as caught:
-            check_belongs(name, samples.disk(2), (self.OTHER,))
+            check_belongs(name, samples.disk(2), (self.OTHER, self.THIRD))
+        assert (caught.value.field, caught.value.name) == ("new_file", name)
         assert caught.value.example == "volume-1.<snapshot id>"
 
     def test_files_that_carry_another_id_than_the_volume_after_a_migration(self) -> None:

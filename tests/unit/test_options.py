@@ -20,6 +20,11 @@ def test_timeout(value: float) -> None:
         MergeOptions(timeout_s=value)
 
 
+def test_limit_of_the_wire() -> None:
+    """An int64."""
+    assert BANDWIDTH_LIMIT == 0x7FFF_FFFF_FFFF_FFFF
+
+
 def test_good_ones() -> None:
     assert MergeOptions(bandwidth=0, timeout_s=0.1).bandwidth == 0
     assert MergeOptions(bandwidth=BANDWIDTH_LIMIT).timeout_s is None

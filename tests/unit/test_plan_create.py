@@ -104,8 +104,9 @@ class TestRefuses:
 
     def test_file_of_another_disks_chain(self) -> None:
         other = samples.disk(disk="vdb", serial="2", layers=(samples.layer("volume-1.new"),))
-        with pytest.raises(BadFileName, match="in use in the chain of vdb"):
+        with pytest.raises(BadFileName, match="in use in the chain of vdb") as caught:
             plan_create(samples.guest(samples.disk(), other), request())
+        assert caught.value.field == "new_file"
 
     def test_file_of_another_volume(self) -> None:
         with pytest.raises(BadFileName, match="another volume"):

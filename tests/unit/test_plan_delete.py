@@ -11,6 +11,7 @@ from qmpsnap.formats.verdict import Verdict
 from qmpsnap.operations.lengths import ShorterLayer
 from qmpsnap.operations.names import SnapshotNotFound
 from qmpsnap.operations.plan_merge import (
+    FilterBetween,
     ForeignLayer,
     MergePlan,
     NothingToPull,
@@ -222,6 +223,28 @@ class TestBackingName:
     def test_what_qemu_would_take_for_an_address(self) -> None:
         disk = samples.changed_layer(samples.disk(3), 2, path="/share/nbd:x", file="nbd:x")
         assert named(disk, "s1").backing_name == "./nbd:x"
+
+
+class TestFilters:
+    """A filter right above what is to be merged: its upper neighbour keeps the old name."""
+
+    @pytest.mark.parametrize(("snapshot", "refused"), [("s1", True), ("s2", False)])
+    def test_between_two_layers(self, snapshot: str, refused: bool) -> None:
+        """Above the active layer there is no header."""
+        disk = samples.disk(3)
+        for position in (0, 1):
+            disk = samples.changed_layer(disk, position, flags=("filter",), top_node="f")
+        if refused:
+            with pytest.raises(FilterBetween) as caught:
+                named(disk, snapshot, "commit")
+            assert caught.value.exit_code == 4
+            assert "a filter (f) lies between volume-1.s2 and volume-1.s1" in str(caught.value)
+        else:
+            assert named(disk, snapshot, "commit").kind == "active-commit"
+
+    def test_other_flags(self) -> None:
+        disk = samples.changed_layer(samples.disk(3), 1, flags=("detect-zeroes",))
+        assert named(disk, "s1", "commit").kind == "commit"
 
 
 class TestRefuses:

@@ -39,6 +39,12 @@ class TestFault:
         assert said is not None
         assert said.startswith("it names")
 
+    def test_file_with_a_colon_in_its_name(self) -> None:
+        """QEMU takes what stands before it for a protocol, unless a path stands there."""
+        lower = samples.layer("a:b", "raw")
+        assert name_kept(above(backing_name="a:b"), lower, "./a:b") == "./a:b"
+        assert name_kept(above(backing_name="./a:b"), lower, "/share/a:b") == "./a:b"
+
     def test_name_that_is_no_path_and_the_right_one(self) -> None:
         assert fault(above(backing_name="nbd:x"), BELOW, "nbd:x") is None
 

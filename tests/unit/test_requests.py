@@ -152,8 +152,9 @@ class TestDelete:
     @pytest.mark.parametrize("key", ["file_to_merge", "merge_target_file"])
     def test_missing_key_is_not_the_same_as_none(self, key: str) -> None:
         info = {name: value for name, value in DELETE.items() if name != key}
-        with pytest.raises(BadRequest, match=f"'{key}' is missing"):
+        with pytest.raises(BadRequest, match=f"'{key}' is missing") as caught:
             delete_request("vol", info)
+        assert caught.value.where == "delete_info"
 
     @pytest.mark.parametrize("key", ["file_to_merge", "merge_target_file"])
     @pytest.mark.parametrize("value", ["", 1, False, b"a", ["a"]])

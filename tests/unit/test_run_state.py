@@ -11,7 +11,7 @@ from qmpsnap.operations.guest import State
 from qmpsnap.operations.merge import delete
 from qmpsnap.operations.quiesce import CannotFreeze, Moment, Policy, Quiesce, frozen
 from qmpsnap.operations.requests import CreateRequest, NamedDeleteRequest
-from qmpsnap.operations.run_state import STILL, remarks, why_silent
+from qmpsnap.operations.run_state import STILL, how_to_be_heard, remarks, why_silent
 from qmpsnap.operations.snapshot import create
 from qmpsnap.operations.volume import DiskUnsuitable
 from tests.unit import samples
@@ -36,6 +36,7 @@ STATES = {
     "guest-panicked": "still, remarked",
     "colo": "",
 }
+RESUMABLE = ("paused", "prelaunch", "io-error", "watchdog")
 CREATE = CreateRequest(disk="vda", new_file=None, snapshot="new")
 
 
@@ -44,6 +45,21 @@ def test_what_follows_from_a_state(state: str, is_: str) -> None:
     assert (state in STILL) == ("still" in is_)
     assert bool(remarks(state)) == ("remarked" in is_)
     assert (why_silent(state) is None) == (is_ == "answers")
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ("off", "leave `--quiesce` out"),
+        ("suspended", "Wake it (`virsh dompmwakeup`; QMP `system_wakeup`), or do without"),
+        *((one, "Let it run (`virsh resume`; QMP `cont`), or do without") for one in RESUMABLE),
+        *((one, "Do without: `--quiesce try`.") for one in ("guest-panicked", "shutdown")),
+    ],
+)
+def test_how_to_be_heard(state: str, words: str) -> None:
+    assert words in how_to_be_heard(state)
+    assert how_to_be_heard(state).endswith(".")
+    assert "`--quiesce" in how_to_be_heard(state)
 
 
 def test_a_state_that_nobody_tells_says_nothing() -> None:

@@ -231,6 +231,7 @@ class TestCreate:
         with pytest.raises(ChainUnexpected) as caught:
             create(fake, CREATE)
         assert isinstance(caught.value, Failed)
+        assert caught.value.kind == "snapshot"
         assert "discard" not in fake.calls
 
     def test_switch_that_did_nothing_without_an_error(self) -> None:

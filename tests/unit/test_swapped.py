@@ -13,6 +13,7 @@ from qmpsnap.operations.plan_snapshot import CreatePlan, plan_create
 from qmpsnap.operations.requests import CreateRequest
 from qmpsnap.operations.swapped import (
     OverlaySwapped,
+    check_all_opened,
     check_opened,
     check_same,
     made_identity,
@@ -84,6 +85,14 @@ def test_nodes_in_the_order_of_the_plans(plan: CreatePlan) -> None:
     graph = Graph(devices=(), nodes=nodes, edges=())
     assert [node and node.name for node in opened_nodes(steps, graph)] == names
     assert opened_nodes(steps, None) == (None, None)
+    plans, overlays = [plan, other], [MADE, MADE]
+    check_all_opened(plans, overlays, steps, graph)
+    for name in names:
+        swapped = {**nodes, name: replace(nodes[name], virtual_size=1)}
+        with pytest.raises(OverlaySwapped):
+            check_all_opened(plans, overlays, steps, replace(graph, nodes=swapped))
+    check_all_opened(plans, overlays, steps, None)  # libvirt opens them in the switch
+    check_all_opened(plans, overlays, steps, replace(graph, nodes={}))
     del nodes[names[0]]
     assert opened_nodes(steps, graph)[0] is None
 

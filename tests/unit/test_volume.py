@@ -92,6 +92,9 @@ class TestUsable:
             (samples.disk(layers=()), "the drive is empty"),
             (samples.disk(read_only=True), "it is read-only"),
             (samples.disk(xml_differs="libvirt sees x"), r"different chains \(libvirt sees x\)"),
+            (samples.disk(xml_differs="x", off=True), r"headers of its files disagree \(x\)"),
+            (samples.disk(transient=True), "it is transient"),
+            (samples.disk(shareable=True), "it is shareable"),
         ],
     )
     def test_disk_that_cannot_have_snapshots(self, disk: Disk, reason: str) -> None:
@@ -137,6 +140,32 @@ class TestUsable:
         with pytest.raises(error) as caught:
             usable(samples.changed_layer(samples.disk(3), position, flags=flags, sight="it is not"))
         assert (caught.value.exit_code, caught.value.changed) == (4, "no")
+
+    @pytest.mark.parametrize("flag", ["replaced", "not-here"])
+    def test_a_file_without_a_path_is_called_by_its_name(self, flag: str) -> None:
+        disk = samples.changed_layer(samples.disk(2), 1, path=None, flags=(flag,), sight="")
+        with pytest.raises((FileReplaced, FileNotHere), match="volume-1"):
+            usable(disk)
+
+    @pytest.mark.parametrize(
+        ("name", "away"),
+        [
+            ("../template", True),
+            ("/templates/base", True),
+            ("a/b:c/d", True),
+            ("nbd:host/x", False),
+            ("json:{}", False),
+            (None, False),
+        ],
+    )
+    def test_header_that_leads_to_another_folder_while_off(
+        self, name: str | None, away: bool
+    ) -> None:
+        disk = samples.changed_layer(samples.disk(2, off=True), 1, path=None)
+        disk = samples.changed_layer(disk, 0, backing_name=name)
+        words = "lies in another folder than volume-1.s1" if away else "is not a file on this host"
+        with pytest.raises(DiskUnsuitable, match=words):
+            usable(disk)
 
     def test_names_that_agree_will_do_where_nothing_is_seen(self) -> None:
         disk = samples.changed_layer(samples.disk(2), 1, flags=("not-seen",), sight="a proxy")
