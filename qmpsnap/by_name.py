@@ -117,7 +117,7 @@ def create_requests(
     Raises:
         BadFileName: `into` or `file` cannot be what it should be, or both are given.
     """
-    name = snapshot or default_name()
+    name = snapshot if snapshot is not None else default_name()
     folder, new_file = None if into is None else os.fspath(into), None
     if file is not None:
         path = os.fspath(file)
@@ -222,7 +222,7 @@ def revert_requests(
     disks: Sequence[str], snapshot: str, name: str | None = None
 ) -> list[CreateRequest]:
     """What `revert` asks for."""
-    new = name or name_after(snapshot, default_name())
+    new = name if name is not None else name_after(snapshot, default_name())
     return [CreateRequest(disk=disk, new_file=None, snapshot=new, over=snapshot) for disk in disks]
 
 

@@ -32,7 +32,7 @@ def chain(road: Road, guest: str | None, disk: str | None, output: str) -> None:
     svg needs Graphviz.
     """
     report = read_guest(road, guest)
-    chosen = (report.disk(disk),) if disk else report.disks
+    chosen = (report.disk(disk),) if disk is not None else report.disks
     if output in (*Drawing,):
         from qmpsnap.cli.drawing.graphviz import svg
         from qmpsnap.cli.drawing.picture import picture

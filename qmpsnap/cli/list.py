@@ -18,7 +18,7 @@ from qmpsnap.cli.output import rows_option, show
 def list_(road: Road, guest: str | None, disk: str | None, output: str) -> None:
     """List the snapshots of a guest's disks, newest first."""
     report = read_guest(road, guest)
-    chosen = (report.disk(disk),) if disk else report.disks
+    chosen = (report.disk(disk),) if disk is not None else report.disks
     files = measured(road, chosen)
     document = documents.snapshot_list(report, chosen, files)
     show(document, output, lambda _: [views.snapshot_list(chosen, files)])

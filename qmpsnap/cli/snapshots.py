@@ -100,7 +100,7 @@ def create(
         disk, name = None, disk
     elif disk is None:
         raise click.UsageError("name a DISK, or give --all-disks")
-    snapshot = name or by_name.default_name()
+    snapshot = name if name is not None else by_name.default_name()
     quiescence = quiescing.quiesce(quiesce, freeze_timeout)
     with expecting(road, guest) as host:
         disk, *others = (disk, *also) if disk is not None else _all_disks(host.read())

@@ -99,6 +99,17 @@ def _uses_libvirtaio() -> bool:
 
 
 @once
+def hush() -> None:
+    """
+    Let libvirt print nothing by itself: by default it writes every error to stderr, handled or not.
+
+    A program that has registered an event loop of its own may have a handler of its own as well.
+    """
+    if not (_uses_libvirtaio() or delivers_events()):
+        libvirt_module().registerErrorHandler(lambda _context, _error: None, None)
+
+
+@once
 def start_event_pump() -> None:
     """
     Register libvirt's own event loop and run it on one thread, once a process.
@@ -117,8 +128,6 @@ def start_event_pump() -> None:
             libvirt.virEventRunDefaultImpl()
 
     threading.Thread(target=pump, name="qmpsnap-libvirt", daemon=True).start()
-    # By default libvirt prints every error to stderr, also those that are handled.
-    libvirt.registerErrorHandler(lambda _context, _error: None, None)
 
 
 def open_connection(uri: str, *, pump_events: bool = True, read_only: bool = False) -> Any:
@@ -136,6 +145,7 @@ def open_connection(uri: str, *, pump_events: bool = True, read_only: bool = Fal
         LibvirtUnreachable: Nothing answers at `uri`, or it may not be opened.
     """
     libvirt = libvirt_module()
+    hush()
     if pump_events:
         start_event_pump()
     try:

@@ -48,6 +48,12 @@ class BadFileName(Refused):
     example: str = "volume-<id>.<snapshot id>"
 
 
+class BadFolder(BadFileName):
+    """A folder for new files that is none."""
+
+    remedy = "Give the whole path of a folder, such as {self.example!r}."
+
+
 class CreateRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Take a snapshot: put a new overlay on a disk."""
 
@@ -192,7 +198,7 @@ def checked_folder(field: str, name: str) -> str:
     Return `name` if it can be the name of a folder.
 
     Raises:
-        BadFileName: It is empty, or has control characters, or half a character.
+        BadFolder: It is empty, or has control characters, or half a character.
     """
     reason = None
     if not name:
@@ -202,7 +208,7 @@ def checked_folder(field: str, name: str) -> str:
     elif _UNSPEAKABLE.search(name):
         reason = "it has half a character, or one that is none"
     if reason is not None:
-        raise BadFileName(field, name, reason, "/var/lib/libvirt/images")
+        raise BadFolder(field, name, reason, "/var/lib/libvirt/images")
     return name
 
 

@@ -231,9 +231,15 @@ def test_bitmap_in_a_file_that_leaves_the_chain(road: Road, make_rig: MakeRig) -
         assert delete(rig, "s1", "--method", "commit").code == 0
 
 
-@remedy("BadFileName", "BadRequest")
+@remedy("BadFileName", "BadFolder", "BadRequest", "BadSnapshotName")
 def test_arguments_that_are_no_good(make_rig: MakeRig) -> None:
+    """Empty ones are what a shell makes of a variable that is not set."""
     with make_rig("raw") as rig:
+        way_out = refused(rig.cli("create", DISK, "y", "--into", "", "-o", "json"), "BadFolder")
+        assert "Give the whole path of a folder" in way_out
+        refused(rig.cli("create", DISK, "", "-o", "json"), "BadSnapshotName")
+        assert [rig.cli(command, "").code for command in ("chain", "list", "verify")] == [4, 4, 4]
+        assert rig.cli("create", DISK, "y", "--into", str(rig.folder)).code == 0
         for info in (
             {"type": "qcow2", "new_file": "../x", "snapshot_id": "1"},
             {"type": "raw", "new_file": f"{BASE}.x", "snapshot_id": "1"},

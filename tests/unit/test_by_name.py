@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from qmpsnap.by_name import create, default_name, delete
+from qmpsnap.operations.names import BadSnapshotName
 from qmpsnap.operations.quiesce import CannotFreeze, Policy, Quiesce
 from tests.unit import samples
 from tests.unit.fake_guest import FakeGuest
@@ -36,6 +37,13 @@ class TestCreate:
         first = f"volume-1.{default_name()}"
         (file,) = create(guest(), "vda").file_format
         assert first <= file <= f"volume-1.{default_name()}"
+
+    def test_an_empty_name_is_no_wish_for_the_clock(self) -> None:
+        """A shell makes it of a variable that is not set."""
+        fake = guest()
+        with pytest.raises(BadSnapshotName):
+            create(fake, "vda", "")
+        assert set(fake.calls) <= {"read"}
 
     @pytest.mark.parametrize("quiesce", ["require", Quiesce(policy=Policy.REQUIRE)])
     def test_frozen(self, quiesce: Quiesce) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from qmpsnap.graph.nodes import Edge, Graph, Node
 from qmpsnap.guests.files.locks import DiskLocked

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from qmpsnap.formats.layers import Disks
 from qmpsnap.operations.plan_snapshot import CreatePlan, plan_creates

@@ -266,3 +266,18 @@ def test_the_demo_tells_its_story() -> None:
     assert re.search(r"\$ qmpsnap --qmp \S+/qmp delete vda first sends: .*block-commit", said)
     assert "vda second --method pull" in said
     assert "What to try next" in said
+
+
+def test_libvirt_prints_nothing_by_itself(make_rig: MakeRig) -> None:
+    """`orphans` asks it as well; by default every error of its goes to stderr."""
+    pytest.importorskip("libvirt")
+    with make_rig("raw") as rig:
+        words = [sys.executable, "-m", "qmpsnap", *rig.road, "orphans", DISK]
+        uri = f"qemu:///system?socket={rig.folder}/none"
+        environment = {**os.environ, "LIBVIRT_DEFAULT_URI": uri}
+        said = subprocess.run(
+            words, env=environment, capture_output=True, text=True, timeout=HANG_S, check=False
+        )
+        assert said.returncode == 0, said
+        assert "was not asked: cannot open a libvirt connection" in said.stdout
+        assert said.stderr == ""
