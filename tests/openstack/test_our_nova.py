@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import libvirt
 
+from tests.openstack.rig.cut import SNAPSHOT_CREATE_XML, Cut
 from tests.openstack.rig.guest import Guest
 from tests.openstack.rig.pairings import OUR_NOVA
 from tests.openstack.rig.rig import Rig
@@ -284,3 +285,54 @@ def test_libvirtd_is_killed_before_it_has_seen_a_snapshot(our_nova: Rig) -> None
         assert became == "error"
         assert our_nova.updates(snapshot) == [({"status": "error", "progress": "0%"}, 202)]
         assert guest.live_chain() == [(f"volume-{guest.volume}", "raw")]
+
+
+@contextmanager
+def cuttable(rig: Rig) -> Iterator[Cut]:
+    """Let nova-compute reach libvirtd over a connection that can be cut."""
+    path = rig.folder / "cut"
+    cut = Cut(path, rig.folder / "libvirt/run/libvirt-sock")
+    uri = f"libvirt.connection_uri=qemu+unix:///system?socket={path}"
+    try:
+        with rig.configured(replace(OUR_NOVA, nova=(*OUR_NOVA.nova, uri)), "compute"):
+            yield cut
+    finally:
+        cut.close()
+        path.unlink()
+
+
+def test_the_connection_is_cut_when_a_snapshot_is_carried_out(our_nova: Rig) -> None:
+    """What the guest writes to is told, although libvirt's answer was never heard."""
+    with cuttable(our_nova) as cut, attached(our_nova) as guest:
+        story = Story(our_nova, guest)
+        story.write()
+        was = guest.live_chain()
+        cut.after(SNAPSHOT_CREATE_XML, lambda: read_until(guest.live_chain, lambda now: now != was))
+        snapshot = our_nova.begin_snapshot(guest.volume)
+        assert concluded(our_nova, snapshot, "creating") == "available"
+        assert cut.times == 1
+        our_nova.ended("create")
+        assert our_nova.updates(snapshot) == [CREATED]
+        story.files[snapshot] = f"{story.base}.{snapshot}"
+        story.layers.insert(0, (story.files[snapshot], "qcow2"))
+        read_until(lambda: guest.nova_connection["name"], lambda it: it == story.files[snapshot])
+        story.check()
+        story.delete(snapshot)
+
+
+def test_the_connection_is_cut_before_a_snapshot_is_carried_out(our_nova: Rig) -> None:
+    """Nothing was done, and once that is seen, an error is told; never before."""
+    with cuttable(our_nova) as cut, attached(our_nova) as guest:
+        story = Story(our_nova, guest)
+        story.write()
+        cut.before(SNAPSHOT_CREATE_XML)
+        snapshot = our_nova.begin_snapshot(guest.volume)
+        became = concluded(our_nova, snapshot, "creating")
+        assert cut.times == 1
+        our_nova.ended("create")
+        assert (became, our_nova.updates(snapshot)) == (
+            "error",
+            [({"status": "error", "progress": "0%"}, 202)],
+        )
+        assert guest.live_chain() == guest.chain() == story.layers
+        assert guest.reads(1, "0", "1M")

@@ -10,6 +10,7 @@ Real Cinder and Nova's own libvirt driver on a real libvirtd, on one machine, in
     inside.py       process 1 of a rig's namespaces
     cinder_all.py   Cinder's API, scheduler and volume service, in one process
     compute.py      nova-compute's part in volume snapshots
+    cut.py          a connection to libvirtd that is cut in the middle of a call
     records.py      what a boot leaves in Nova's database
 
 Nothing of either project is changed: plug-ins are switched on by configuration. Everything of a

@@ -68,13 +68,13 @@ def started_from(volume: str) -> dict[str, object]:
 def work(what: str, late_s: float, call: Callable[..., object], *arguments: object) -> None:
     """As ComputeManager.volume_snapshot_*: the caller has its answer long since."""
     time.sleep(late_s)
-    begun, error = time.perf_counter(), None
+    at, begun, error = time.time(), time.perf_counter(), None
     try:
         call(*arguments)
     except Exception as problem:
         error = f"{type(problem).__name__}: {problem}"
         traceback.print_exc()
-    said.append([what, round(time.perf_counter() - begun, 4), error])
+    said.append([what, round(time.perf_counter() - begun, 4), error, at])
 
 
 def begin(what: str, call: Callable[..., object], volume: str, *arguments: object) -> None:

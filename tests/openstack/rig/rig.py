@@ -128,6 +128,11 @@ class Rig:
 
     def ended(self, what: str) -> tuple[float, str | None]:
         """Wait until a call of Nova's has ended; returns its seconds and its error."""
+        _, seconds, error = self.call_ended(what)
+        return seconds, error
+
+    def call_ended(self, what: str) -> tuple[float, float, str | None]:
+        """The same, and when it began: seconds after 1970."""
 
         def said() -> list[list[Any]]:
             self._said += self.nova("GET", "log")
@@ -135,7 +140,8 @@ class Rig:
 
         found = read_until(said, bool)[0]
         self._said.remove(found)
-        return found[1], found[2]
+        _, seconds, error, begun = found
+        return begun, seconds, error
 
     def info(self, volume: str) -> dict[str, str] | None:
         """Cinder's .info file."""
@@ -164,6 +170,26 @@ class Rig:
     def updates(self, snapshot: str) -> list[tuple[dict[str, Any], int]]:
         """Every status update about a snapshot that has reached Cinder, and the answer's status."""
         return updates_in((self.folder / "log/cinder.log").read_text(errors="replace"), snapshot)
+
+    def processor_s(self, service: str, *, programs: bool = False) -> float:
+        """
+        Seconds on a processor of `cinder` or `compute` until now.
+
+        Args:
+            service: Which.
+            programs: Whether those of the programs count that it has started, and that have ended.
+        """
+        return sum(_spent(one, programs) for one in self._processes(service))
+
+    def _processes(self, service: str) -> Iterator[Path]:
+        """By the command line: the process ids that a service knows are those of its namespace."""
+        for path in Path("/proc").glob("[0-9]*"):
+            try:
+                command = (path / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if f"rig.{service}".encode() in command and str(self.folder).encode() in command:
+                yield path
 
     def stop(self, service: str, how: signal.Signals = signal.SIGTERM) -> None:
         """End `libvirtd`, `cinder` or `compute`; guests go on."""
@@ -232,6 +258,12 @@ def up(folder: Path, pairing: Pairing) -> Rig:
     (folder / "init.pid").write_text(children)
     process.returncode = 0  # it is ended by `down`; Popen is not to warn of it
     return Rig(layout)
+
+
+def _spent(process: Path, programs: bool) -> float:
+    """See proc(5), stat: utime, stime, cutime, cstime."""
+    fields = (process / "stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11 : 15 if programs else 13])) / os.sysconf("SC_CLK_TCK")
 
 
 def _die_with_parent() -> None:

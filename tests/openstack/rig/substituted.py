@@ -3,11 +3,11 @@ Run upstream's own unit tests with a class of ours in place of theirs, and print
 
     python -m tests.openstack.rig.substituted MODULE[@TESTCASE][:THEIRS=OURS,…] …
 
-THEIRS is the full name of a class. While the test module is imported, its package holds a stand-in
-for the driver's module, with one attribute replaced: decorators (`mock.patch.object(driver.Class,
-…)`) see our class as well. The driver's own module is left alone, since its methods say
-super(NfsDriver, self), which would recurse if that name were ours; what tests patch in the stand-in,
-they patch in the real one.
+THEIRS is the full name of a class. While the tests are imported and run, a stand-in is in the place of
+the driver's module, with one attribute replaced: decorators (`mock.patch.object(driver.Class, …)`) and
+full names (`mock.patch("….Class.method")`) lead to our class as well. The driver's own module is left
+alone, since its methods say super(NfsDriver, self), which would recurse if that name were ours; what
+tests patch in the stand-in, they patch in the real one.
 
 pytest cannot run these tests (testtools removes an attribute that it needs); unittest can.
 """
@@ -45,29 +45,31 @@ class StandIn(types.ModuleType):
 
 @contextmanager
 def _replaced(theirs: str, ours: str) -> Iterator[None]:
-    """Let `from PACKAGE import DRIVER` give a stand-in for a while."""
+    """Let `from PACKAGE import DRIVER`, and the module's full name, give a stand-in for a while."""
     place, _, attribute = theirs.rpartition(".")
     package, _, alias = place.rpartition(".")
     package_of_ours, _, name = ours.rpartition(".")
     real = importlib.import_module(place)
     ours_now = getattr(importlib.import_module(package_of_ours), name)
-    setattr(sys.modules[package], alias, StandIn(real, **{attribute: ours_now}))
+    stand_in = StandIn(real, **{attribute: ours_now})
+    setattr(sys.modules[package], alias, stand_in)
+    sys.modules[place] = stand_in
     try:
         yield
     finally:
         setattr(sys.modules[package], alias, real)
+        sys.modules[place] = real
 
 
-def suite_of(target: str) -> unittest.TestSuite:
-    """The tests that a target names, with its classes replaced."""
+def suite_of(target: str, stack: ExitStack) -> unittest.TestSuite:
+    """The tests that a target names, with its classes replaced until `stack` ends."""
     place, _, changes = target.partition(":")
     name, _, only = place.partition("@")
     importlib.import_module(name.rpartition(".")[0])  # it patches, or forbids, what others import
-    with ExitStack() as stack:
-        for change in filter(None, changes.split(",")):
-            theirs, _, ours = change.partition("=")
-            stack.enter_context(_replaced(theirs, ours))
-        module = importlib.import_module(name)
+    for change in filter(None, changes.split(",")):
+        theirs, _, ours = change.partition("=")
+        stack.enter_context(_replaced(theirs, ours))
+    module = importlib.import_module(name)
     loader = unittest.defaultTestLoader
     return loader.loadTestsFromName(only, module) if only else loader.loadTestsFromModule(module)
 
@@ -77,8 +79,9 @@ def main(*targets: str) -> None:
     warnings.simplefilter("ignore")
     if any(target.startswith("nova.") for target in targets):
         os.environ.setdefault("OS_NOVA_DISABLE_EVENTLET_PATCHING", "1")
-    suite = unittest.TestSuite(suite_of(target) for target in targets)
-    result = unittest.TextTestRunner(stream=sys.stderr).run(suite)
+    with ExitStack() as stack:
+        suite = unittest.TestSuite(suite_of(target, stack) for target in targets)
+        result = unittest.TextTestRunner(stream=sys.stderr).run(suite)
     failed = sorted(test.id() for test, _ in result.failures + result.errors)
     skipped = len(result.skipped)
     passed = result.testsRun - len(failed) - skipped

@@ -36,7 +36,6 @@ MAY_FAIL: Final = {
         "libgfapi": _XML,
         "noquiesce": _XML,
         "noquiesce_cannot_quiesce": _XML,
-        "outer_success": "replaces the stock class's method by its full name, which ours overrides",
     }.items()
 } | {
     f"{_CASE}.test_volume_snapshot_delete_{name}": reason
