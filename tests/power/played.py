@@ -12,9 +12,9 @@ from typing import Final
 from qmpsnap.journal.file import Journal
 from qmpsnap.journal.keep import created, deleted
 from qmpsnap.operations.requests import CreateRequest
-from tests.power.disk import Change, Disk, State
+from tests.power.disk import PAGE, Change, Disk, State
 from tests.power.recording import Box
-from tests.power.written import Written
+from tests.power.written import CLUSTER, Written
 from tests.rig import images
 from tests.rig.disks import qcow2_chain
 from tests.rig.doors import with_door
@@ -53,7 +53,11 @@ class Case:
 
 
 def made(box: Box) -> None:
-    """Lay a chain of three layers down, each with data of its own and some that hides others."""
+    """
+    Lay a chain of three layers down, each with data of its own and some that hides others.
+
+    Its own is in a cluster that the guest leaves alone, see `Written.works`.
+    """
     above: tuple[str, str] | None = None
     for number, (name, form) in enumerate(reversed(CHAIN), 1):
         path = box.behind / "images" / name
@@ -61,14 +65,18 @@ def made(box: Box) -> None:
             images.create_raw(path, SIZE)
         else:
             images.create_qcow2(path, SIZE, *above)
-        images.write(path, form, number * 192 * 1024, 64 * 1024, number)
-        images.write(path, form, 128 * 1024 + 4096 * number, 8192, 100 + number)
+        images.write(path, form, number * 3 * CLUSTER, CLUSTER, number)
+        images.write(path, form, 2 * CLUSTER + PAGE * number, 2 * PAGE, 100 + number)
         above = name, form
 
 
-def played(box: Box, killing: Killing, scratch: Path, chance: random.Random) -> Played:
+def played(
+    box: Box, killing: Killing, scratch: Path, chance: random.Random, *, is_busy: bool = True
+) -> Played:
     """
     Carry an operation out, while the guest writes and flushes before and after each act.
+
+    One that is not busy only does so before; so a new overlay stays empty.
 
     Somebody else has the journal open, so that it is not synced by being closed.
     """
@@ -81,9 +89,10 @@ def played(box: Box, killing: Killing, scratch: Path, chance: random.Random) -> 
         rig = stack.enter_context(direct_rig(scratch, qcow2_chain(files, DISK, SERIAL)))
 
         def works(_step: object = None) -> None:
-            written.works(box, rig.guest, chance)
+            if is_busy:
+                written.works(box, rig.guest, chance)
 
-        works()
+        written.works(box, rig.guest, chance)
         with rig.connect() as guest:
             watched = with_door(guest, before=works, after=works)
             if isinstance(killing.request, CreateRequest):

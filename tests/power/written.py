@@ -11,6 +11,8 @@ from tests.power.recording import Box
 from tests.rig.machine import Machine
 from tests.rig.rig import DISK
 
+CLUSTER: Final = 64 * 1024
+"""Of qcow2, by default."""
 _STAMP: Final = 8
 """Bytes that tell the writes apart."""
 
@@ -49,9 +51,15 @@ class Written:
         self._flushes.append((box.now, number))
 
     def works(self, box: Box, machine: Machine, chance: random.Random) -> None:
-        """Let the guest write a little, and flush some of it."""
+        """
+        Let the guest write a little, and flush some of it.
+
+        Every third cluster it leaves alone: a write copies the rest of its cluster up, and what a
+        merge copies would not be missed.
+        """
+        pages = [one for one in range(len(self.before) // PAGE) if one * PAGE // CLUSTER % 3]
         for _ in range(3):
-            self.write(box, machine, chance.randrange(len(self.before) // PAGE))
+            self.write(box, machine, chance.choice(pages))
             if chance.random() < 0.4:
                 self.flush(box, machine)
 
