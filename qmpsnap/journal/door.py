@@ -249,6 +249,8 @@ class Recorder:
             self._write(needed=step.does in BUSY_WITH)
         if self._mark_at & {step.does}:  # after the intent, so that the journal knows of them
             self._mark()
+        if step.does is Does.REMOVE:  # after the proof; a marker alone would find a file gone
+            self.unmark()
         return acts[0].number
 
     def _mark(self) -> None:

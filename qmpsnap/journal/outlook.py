@@ -15,21 +15,26 @@ from typing import Final
 
 import msgspec
 
-from qmpsnap.errors import QmpsnapError
 from qmpsnap.formats.layers import Disk, DiskNotFound
 from qmpsnap.formats.qcow2 import BadHeader
-from qmpsnap.guests.files import qemu_img
 from qmpsnap.guests.files.header import read_header
 from qmpsnap.guests.files.neighbours import other_users
 from qmpsnap.journal.identities import is_same, seen
 from qmpsnap.journal.record import Act, Entry, Record, Unreadable, loads
+from qmpsnap.journal.since import (
+    intended,
+    is_empty,
+    named_by,
+    not_switched,
+    proof_of,
+    stale_written,
+)
 from qmpsnap.operations.guest import Guest
 from qmpsnap.operations.job.states import JobReport, JobStatus
 from qmpsnap.operations.merge import job_of
 from qmpsnap.operations.names import tidy
 from qmpsnap.operations.options import DEFAULT_OPTIONS
 from qmpsnap.operations.plan_merge import MergePlan
-from qmpsnap.operations.plan_snapshot import CreatePlan
 from qmpsnap.operations.step import Does
 from qmpsnap.operations.where import where_of
 
@@ -127,9 +132,9 @@ def _of_create(entry: Entry, now: Sequence[Disk], *, runs: bool, same: bool) -> 
         return Outlook(way=way, why="every overlay is in its chain", active=active)
     if any(there):
         return _unknown(record, "some of the overlays are in their chains, and some are not")
-    if same or not _intended(entry, Does.SWITCH):
+    if same:
         return Outlook(way=Way.TAKE_BACK, why="no overlay is in its chain", active=active)
-    written = [plan for plan in record.creates if not _is_empty(plan.overlay)]
+    written = [plan for plan in record.creates if not is_empty(plan.overlay)]
     if not written:
         return Outlook(way=Way.TAKE_BACK, why="the overlays are empty, or gone", active=active)
     names = ", ".join(plan.file for plan in written)
@@ -137,7 +142,9 @@ def _of_create(entry: Entry, now: Sequence[Disk], *, runs: bool, same: bool) -> 
         return _unknown(
             record, f"the guest was started from the old file, and had written to {names} before"
         )
-    if record.where.road != _OFF and all(_names_its_active(plan) for plan in written):
+    if doubt := not_switched(entry, written):
+        return _unknown(record, doubt)
+    if record.where.road != _OFF:
         why = f"the guest has written to {names}, which its definition does not name"
         return Outlook(way=Way.POINT, why=why, active=tuple(one.overlay for one in record.creates))
     return _unknown(record, f"{names} holds data, and is not in the chain")
@@ -165,8 +172,17 @@ def _merged(entry: Entry, plan: MergePlan, disk: Disk, *, runs: bool, same: bool
     if plan.kind == "pull" and entry.record.where.road != _OFF and not _is_flushed(entry):
         if runs:
             why = f"{plan.top.file} may have lost what was pulled, and a guest runs from it"
+            if same:
+                why = (
+                    f"nobody has proven that what {plan.top.file} pulled was flushed, and somebody has "
+                    f"gone on since: {disk.chain_text}"
+                )
             return _unknown(entry.record, why)
         return _unproven(entry.record, plan, active)
+    begun_live = entry.record.where.road != _OFF
+    if plan.kind == "active-commit" and begun_live and not intended(entry, Does.COMMIT):
+        why = f"{disk.layers[0].file} is active, and the pivot to it was not sent"
+        return _unknown(entry.record, why)
     direct = entry.record.where.road == "qmp"
     if plan.kind == "active-commit" and direct and not _is_pivoted(entry):
         why = f"somebody has started the guest from {disk.layers[0].file}, and the pivot is not proven"
@@ -176,7 +192,12 @@ def _merged(entry: Entry, plan: MergePlan, disk: Disk, *, runs: bool, same: bool
 
 def _unmerged(entry: Entry, plan: MergePlan, disk: Disk, *, same: bool) -> Outlook:
     is_open = plan.kind == "active-commit" and not same and entry.record.where.road != _OFF
-    if is_open and _intended(entry, Does.COMMIT):
+    if is_open and _is_pivoted(entry):
+        why = (
+            f"the pivot from {plan.top.file} is proven, and somebody has started the guest from it"
+        )
+        return _unknown(entry.record, why)
+    if is_open and intended(entry, Does.COMMIT):
         return _unknown(entry.record, _either(plan))
     return Outlook(way=Way.TAKE_BACK, why="the chain is the old one", active=_first(disk))
 
@@ -189,20 +210,22 @@ def _gone(entry: Entry) -> Outlook:
         return _unknown(record, problem)
     plan = record.merge
     if plan is None:
-        written = [one for one in record.creates if not _is_empty(one.overlay)]
+        written = [one for one in record.creates if not is_empty(one.overlay)]
         if not written:
             active = tuple(one.disk.layers[0].path for one in record.creates)
             return Outlook(way=Way.TAKE_BACK, why="the overlays are empty, or gone", active=active)
         names = ", ".join(one.file for one in written)
-        if all(_names_its_active(one) for one in written):
-            active = tuple(one.overlay for one in record.creates)
-            return Outlook(way=Way.DONE, why=f"the guest has written to {names}", active=active)
-        return _unknown(record, f"{names} holds data, and names another backing file")
+        if doubt := not_switched(entry, written):
+            return _unknown(record, doubt)
+        active = tuple(one.overlay for one in record.creates)
+        return Outlook(way=Way.DONE, why=f"the guest has written to {names}", active=active)
     top = (plan.disk.layers[0].path,)
     if plan.kind == "active-commit":
-        if not _intended(entry, Does.COMMIT):
+        if not intended(entry, Does.COMMIT):
             return Outlook(way=Way.TAKE_BACK, why="the pivot was not sent", active=top)
         if _is_pivoted(entry) and plan.base is not None:
+            if doubt := stale_written(entry, plan):
+                return _unknown(record, f"{doubt}: somebody has started the guest from it")
             return Outlook(way=Way.DONE, why="the pivot is proven", active=(plan.base.path,))
         return _unknown(record, _either(plan))
     assert plan.above is not None  # every other merge changes a header
@@ -210,8 +233,8 @@ def _gone(entry: Entry) -> Outlook:
         header = read_header(plan.above.path, follow=False)
     except (OSError, BadHeader) as error:
         return _unknown(record, f"{plan.above.file} cannot be read: {error}")
-    named = _named_by(plan.above.path, header.backing_file)
-    if named == _named_by(plan.above.path, plan.base.path if plan.base else None):
+    named = named_by(plan.above.path, header.backing_file)
+    if named == named_by(plan.above.path, plan.base.path if plan.base else None):
         if plan.kind == "pull" and not _is_flushed(entry):
             return _unproven(record, plan, top)
         return Outlook(
@@ -255,10 +278,6 @@ def _not_to_be_named(record: Record, plan: MergePlan) -> str:
     return ""
 
 
-def _named_by(path: str, name: str | None) -> str | None:
-    return None if name is None else tidy(os.path.join(os.path.dirname(path), name))
-
-
 def _either(plan: MergePlan) -> str:
     base = plan.base.file if plan.base is not None else "?"
     return (
@@ -284,10 +303,6 @@ def candidates(record: Record) -> tuple[str, ...]:
 
 def _first(disk: Disk) -> tuple[str, ...]:
     return (disk.layers[0].path or disk.layers[0].file,) if disk.layers else ()
-
-
-def _intended(entry: Entry, does: Does) -> bool:
-    return any(act.does == does for act in entry.acts)
 
 
 def _is_flushed(entry: Entry) -> bool:
@@ -333,29 +348,7 @@ def _is_silent(act: Act) -> bool:
 
 def _is_pivoted(entry: Entry) -> bool:
     """Whether a node of what left the chain could be closed: QEMU closes none that is in use."""
-    return any(act.does == Does.CLOSE and act.is_done for act in entry.acts)
-
-
-def _is_empty(path: str) -> bool:
-    """Whether nothing was ever written to an overlay, or it is not there."""
-    if not os.path.lexists(path):
-        return True
-    try:
-        return qemu_img.is_empty(path)
-    except QmpsnapError:
-        return False
-
-
-def _names_its_active(plan: CreatePlan) -> bool:
-    try:
-        header = read_header(plan.overlay, follow=False)
-    except (OSError, BadHeader):
-        return False
-    return (
-        _named_by(plan.overlay, header.backing_file) == tidy(plan.active.path)
-        and header.virtual_size == plan.virtual_size
-        and header.data_file is None
-    )
+    return proof_of(entry) is not None
 
 
 def _users(record: Record) -> str:

@@ -210,11 +210,14 @@ def _decided(entry: Entry, found: Outlook, take: Take) -> Outlook:
     if len(files) < 2:
         raise CannotTake(entry.record.id, "there are no two files that could be right")
     is_create = entry.record.merge is None
-    chosen = files[0] if take == "active" else files[1]
+    number = 0 if take == "active" else 1
     done = is_create == (take == "active")
-    why = f"somebody has decided that {chosen} is right; before: {found.why}"
+    why = f"somebody has decided that {files[number]} is right; before: {found.why}"
+    creates = entry.record.creates
+    pairs = tuple((one.overlay, one.disk.layers[0].path) for one in creates) or (files,)
+    active = tuple(pair[number] for pair in pairs)
     # Nothing is removed: whoever decides may be wrong.
-    return Outlook(way=Way.DONE if done else Way.UNKNOWN, why=why, active=(chosen,))
+    return Outlook(way=Way.DONE if done else Way.UNKNOWN, why=why, active=active)
 
 
 def _planned(record: Record, found: Outlook) -> Settled:

@@ -14,18 +14,20 @@ import pytest
 
 from qmpsnap.journal.file import Journal
 from qmpsnap.journal.record import Entry
-from qmpsnap.journal.resume import Settled, Take, Wanted, resume
+from qmpsnap.journal.resume import Settled, resume
+from tests.rig import startable
 from tests.rig.kills import (
     KILLINGS,
     Victim,
     Victims,
     killed_and_resumed,
     killed_while_resuming,
-    killed_with_qemu,
     killed_with_the_journal,
 )
 from tests.rig.rig import DISK, assert_sound
 from tests.rig.roads import MakeRig, Road
+from tests.rig.startable import Startables
+from tests.rig.started import HOW, How, killed_and_started
 
 
 @pytest.fixture
@@ -69,15 +71,21 @@ def test_resumed(road: Road, victims: Victims, journal: Journal, operation: str)
 WITH_QEMU = [name for name in KILLINGS if KILLINGS[name].is_sound]
 
 
+@pytest.fixture
+def startables(road: Road, request: pytest.FixtureRequest, tmp_path: Path) -> Startables:
+    if road == "qmp":
+        return startable.direct(tmp_path / "share")
+    return startable.in_libvirt(request.getfixturevalue("connection"), tmp_path / "share")
+
+
+@pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("operation", WITH_QEMU)
 def test_resumed_when_qemu_is_gone(
-    road: Road, victims: Victims, journal: Journal, operation: str
+    road: Road, startables: Startables, journal: Journal, operation: str, how: How
 ) -> None:
-    def settle(entry: Entry, take: Take | None) -> Settled:
-        return resume(journal, entry, Wanted(take=take))
-
-    name = f"{operation} on {road}, QEMU gone"
-    found = killed_with_qemu(name, victims, KILLINGS[operation], journal, settle)
+    """The guest had gone on writing; perhaps somebody has started it again before."""
+    name = f"{operation} on {road}, QEMU gone, started: {how}"
+    found = killed_and_started(name, startables, KILLINGS[operation], journal, how)
     print(f"{name}: {found}")
     assert found.count
 

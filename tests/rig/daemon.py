@@ -155,9 +155,11 @@ class DaemonMachine(Machine):
         target: str,
         serial: str,
         format: str = "raw",
+        *,
+        define: bool = False,
     ) -> None:
-        """Start it. Its disk and folder belong to the daemon's user."""
-        self._daemon = daemon
+        """Start it; `define` keeps its definition. Its disk and folder belong to the daemon's user."""
+        self.daemon = daemon
         self.name = name
         share = volume.parent
         super().__init__(
@@ -168,7 +170,11 @@ class DaemonMachine(Machine):
         )
         with closing(open_connection(daemon.uri)) as connection:
             start = libvirt_module().VIR_DOMAIN_START_PAUSED
-            connection.createXML(_DOMAIN.format(**locals()), start)
+            text = _DOMAIN.format(**locals())
+            if define:
+                connection.defineXML(text).createWithFlags(start)
+            else:
+                connection.createXML(text, start)
 
     @property
     def running(self) -> bool:
@@ -195,7 +201,7 @@ class DaemonMachine(Machine):
     @contextmanager
     def domain(self) -> Iterator[Any]:
         """Connect; gives the `virDomain`."""
-        with closing(open_connection(self._daemon.uri)) as connection:
+        with closing(open_connection(self.daemon.uri)) as connection:
             yield find_domain(connection, self.name)
 
 

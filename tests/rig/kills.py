@@ -23,7 +23,7 @@ from qmpsnap.journal.file import Journal
 from qmpsnap.journal.keep import created, deleted
 from qmpsnap.journal.markers import beside, entry_of
 from qmpsnap.journal.record import Entry, Record, dumps
-from qmpsnap.journal.resume import Settled, Take, Wanted, settle
+from qmpsnap.journal.resume import Settled, Wanted, settle
 from qmpsnap.journal.store import Store
 from qmpsnap.operations.guest import Guest
 from qmpsnap.operations.job.states import JobView
@@ -262,7 +262,7 @@ def killed_and_given_again(name: str, victims: Victims, killing: Killing) -> Dea
             killing.prepare(victim.folder)
             content = victim.content()
             with victim.connect() as guest, traced(guest, trace) as mortal:
-                died = _dies(mortal, killing.request, None)
+                died = dies(mortal, killing.request, None)
             assert died == trace.has_died
             assert victim.content() == content
             if died:
@@ -271,7 +271,7 @@ def killed_and_given_again(name: str, victims: Victims, killing: Killing) -> Dea
             assert victim.content() == content
             with victim.connect() as guest:
                 assert guest.jobs() == ()
-            assert _layers(victim) == _files(killing)
+            assert layers_of(victim) == files_of(killing)
             victim.sound()
             assert not list(victim.folder.glob(".*"))
 
@@ -301,9 +301,9 @@ def killed_and_resumed(
         with victims() as victim:
             killing.prepare(victim.folder)
             content = victim.content()
-            before = _layers(victim)
+            before = layers_of(victim)
             with victim.connect() as guest, traced(guest, trace) as mortal:
-                died = _dies(mortal, killing.request, journal)
+                died = dies(mortal, killing.request, journal)
             assert died == trace.has_died
             assert victim.content() == content
             outcome = "finished"
@@ -321,11 +321,11 @@ def killed_and_resumed(
             assert victim.content() == content
             with victim.connect() as guest:
                 assert guest.jobs() == ()
-            wanted = {"finished": [_files(killing)], "rolled-back": [before]}[outcome]
+            wanted = {"finished": [files_of(killing)], "rolled-back": [before]}[outcome]
             if not entries:  # nothing was written down yet, or all was done
-                wanted = [before, _files(killing)]
-            assert _layers(victim) in wanted, outcome
-            if killing.is_sound or _layers(victim) == _files(killing):
+                wanted = [before, files_of(killing)]
+            assert layers_of(victim) in wanted, outcome
+            if killing.is_sound or layers_of(victim) == files_of(killing):
                 victim.sound()
             assert not list(victim.folder.glob(".*"))
 
@@ -347,16 +347,16 @@ def killed_while_resuming(
         killing.prepare(victim.folder)
         trace = Trace()
         with victim.connect() as guest, traced(guest, trace) as mortal:
-            assert not _dies(mortal, killing.request, journal)
+            assert not dies(mortal, killing.request, journal)
     decisive = [one for one in points_of(trace) if one.is_decisive]
     for first in sample(decisive, name, lambda _one: False):
 
         def operate(trace: Trace, first: Point = first) -> None:
             with victims() as victim:
                 killing.prepare(victim.folder)
-                content, before = victim.content(), _layers(victim)
+                content, before = victim.content(), layers_of(victim)
                 with victim.connect() as guest, traced(guest, Trace(point=first)) as mortal:
-                    assert _dies(mortal, killing.request, journal)
+                    assert dies(mortal, killing.request, journal)
                 (entry,) = open_entries(journal)
                 try:
                     with victim.connect() as guest, traced(guest, trace) as mortal:
@@ -371,8 +371,8 @@ def killed_while_resuming(
                 assert victim.content() == content
                 with victim.connect() as guest:
                     assert guest.jobs() == ()
-                assert _layers(victim) in (before, _files(killing))
-                if killing.is_sound or _layers(victim) == _files(killing):
+                assert layers_of(victim) in (before, files_of(killing))
+                if killing.is_sound or layers_of(victim) == files_of(killing):
                     victim.sound()
                 assert not list(victim.folder.glob(".*"))
 
@@ -394,9 +394,9 @@ def killed_with_the_journal(
     def operate(trace: Trace) -> None:
         with victims() as victim:
             killing.prepare(victim.folder)
-            content, old = victim.content(), _layers(victim)
+            content, old = victim.content(), layers_of(victim)
             with victim.connect() as guest, traced(guest, trace) as mortal:
-                _dies(mortal, killing.request, journal)
+                dies(mortal, killing.request, journal)
             if with_qemu:
                 victim.kill()
             for path in journal.path.parent.iterdir():
@@ -418,14 +418,14 @@ def killed_with_the_journal(
                 outcomes[settled.outcome] += 1
             if with_qemu and not found:
                 outcomes["no marker"] += 1
-                files = [victim.folder / one for one in (old[0], _files(killing)[0])]
+                files = [victim.folder / one for one in (old[0], files_of(killing)[0])]
                 contents = [images.sha256_of(one, format_of(one)) for one in files if one.exists()]
                 assert content in contents
             assert not beside([str(victim.folder / "x")])
             if not with_qemu:
                 with victim.connect() as guest:
                     _again(guest, killing.request)
-                assert _layers(victim) == _files(killing)
+                assert layers_of(victim) == files_of(killing)
                 assert victim.content() == content
                 victim.sound()
 
@@ -437,46 +437,6 @@ def killed_with_the_journal(
 def format_of(path: Path) -> str:
     """Of the rig's own files: the base is raw, every overlay qcow2."""
     return "raw" if path.name == BASE else "qcow2"
-
-
-def killed_with_qemu(
-    name: str,
-    victims: Victims,
-    killing: Killing,
-    journal: Journal,
-    settle: Callable[[Entry, Take | None], Settled],
-) -> Deaths:
-    """
-    The same, and QEMU dies after the tool: the files have to tell.
-
-    What `resume` says the guest is to be started from reads as the guest did. Of an active commit
-    it may be unknown; then a person decides.
-    """
-    outcomes: Counter[str] = Counter()
-
-    def operate(trace: Trace) -> None:
-        with victims() as victim:
-            content = victim.content()
-            with victim.connect() as guest, traced(guest, trace) as mortal:
-                _dies(mortal, killing.request, journal)
-            victim.kill()
-            for entry in open_entries(journal):
-                settled = settle(entry, None)
-                outcomes[settled.outcome] += 1
-                if settled.outcome == "unknown":
-                    assert entry.record.kind == "active-commit", settled
-                    assert len(settled.active) == 2
-                    settled = settle(entry, "base")
-                    assert settled.outcome == "finished"
-                (active,) = settled.active
-                assert _content_of(active, entry.record) == content, settled
-                assert settle(entry, None).outcome == "nothing-to-do"
-            assert not open_entries(journal)
-            assert not list(victim.folder.glob(".*"))
-
-    found = at_points(name, operate)
-    found.outcomes = outcomes
-    return found
 
 
 def _numbers_in(value: Any) -> bool:
@@ -494,13 +454,15 @@ def _numbers_in(value: Any) -> bool:
     return False
 
 
-def _files(killing: Killing) -> list[str]:
+def files_of(killing: Killing) -> list[str]:
+    """The chain afterwards, newest first."""
     if killing.files == ("s2-alone",):
         return [f"{BASE}.s2"]
     return [*(f"{BASE}.{name}" for name in killing.files), BASE]
 
 
-def _dies(guest: Guest, request: Request, journal: Journal | None) -> bool:
+def dies(guest: Guest, request: Request, journal: Journal | None) -> bool:
+    """Operate; whether the tool has died."""
     try:
         if journal is None:
             _operate(guest, request)
@@ -534,7 +496,8 @@ def _content_of(path: str, record: Record) -> str:
     return images.sha256_of(path, record.before.get(Path(path).name, "qcow2"))
 
 
-def _layers(victim: Victim) -> list[str]:
+def layers_of(victim: Victim) -> list[str]:
+    """The chain now."""
     with victim.connect() as guest:
         return [layer.file for layer in guest.read().disks[0].layers]
 

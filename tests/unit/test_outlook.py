@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,9 +12,11 @@ from msgspec.structs import replace
 
 from qmpsnap.formats.layers import Disk
 from qmpsnap.guests.files import qemu_img
+from qmpsnap.journal.file import Journal
 from qmpsnap.journal.identities import seen_all
 from qmpsnap.journal.outlook import Way, outlook
 from qmpsnap.journal.record import FAILED, Entry, Record
+from qmpsnap.journal.resume import Wanted, settle
 from qmpsnap.operations.job.states import JobStatus, JobView
 from qmpsnap.operations.plan_merge import plan_delete
 from qmpsnap.operations.plan_snapshot import plan_creates
@@ -110,6 +114,14 @@ class TestRunning:
         broken_off = entry(merge_of(request_), "start", "commit")
         assert outlook(broken_off, guest(*files, where=OTHER)).way is way
 
+    def test_a_base_that_was_never_pivoted_to(self) -> None:
+        """Whoever made it active did so without the data that the job had not copied."""
+        libvirt = replace(OTHER, road="libvirt")
+        record = replace(merge_of(PIVOT), where=replace(WHERE, road="libvirt"))
+        host = guest("volume-1.s1", "volume-1", where=libvirt)
+        assert outlook(entry(record, "start"), host).way is Way.UNKNOWN
+        assert outlook(entry(record, "start", "commit"), host).way is Way.DONE
+
     def test_a_flush_that_is_proven(self) -> None:
         flush = {"arguments": {"size": 1}}
         done = entry(merge_of(PULL), "flush", answers="done", **flush)
@@ -166,9 +178,28 @@ class TestGone:
         assert found.way is way
         assert found.active[0] == f"{share}/volume-1.s2"
 
-    def test_a_pivot_that_is_proven(self, share: Path) -> None:
-        found = outlook(entry(merge_of(PIVOT, share), "commit", "close", answers="done"), None)
-        assert (found.way, found.active) == (Way.DONE, (f"{share}/volume-1.s1",))
+    @pytest.mark.parametrize(
+        ("overlay", "base", "way"),
+        [
+            pytest.param(1000, 900, Way.DONE, id="before the proof"),
+            pytest.param(1100, 1200, Way.DONE, id="by a clock that is ahead"),
+            pytest.param(1200, 1100, Way.UNKNOWN, id="after it"),
+        ],
+    )
+    def test_a_pivot_that_is_proven(self, share: Path, overlay: int, base: int, way: Way) -> None:
+        """Unless the overlay was written since: somebody has started the guest from it."""
+        written(f"{share}/volume-1.s2", overlay)
+        written(f"{share}/volume-1.s1", base)
+        broken_off = entry(merge_of(PIVOT, share), "commit", "close", "dismiss", answers="done")
+        found = outlook(broken_off, None)
+        assert found.way is way
+        assert f"{share}/volume-1.s1" in found.active
+
+    def test_a_guest_that_was_started_from_the_overlay_of_a_proven_pivot(self) -> None:
+        broken_off = entry(merge_of(PIVOT), "commit", "close", answers="done")
+        found = outlook(broken_off, guest(*ALL, where=OTHER))
+        assert found.way is Way.UNKNOWN
+        assert "is proven, and somebody has started" in found.why
 
     @pytest.mark.parametrize(
         ("request_", "below", "way"),
@@ -313,3 +344,78 @@ class TestCreate:
         )
         found = outlook(entry(record, "make", "switch"), None)
         assert (found.way, found.active) == (Way.TAKE_BACK, (record.creates[0].active.path,))
+
+
+class TestCreateThatWasWritten:
+    """The overlay of `vda` holds data, and the guest is gone."""
+
+    @pytest.fixture
+    def record(self, tmp_path: Path) -> Record:
+        disks = [
+            on(samples.disk(2), tmp_path),
+            on(samples.disk(1, disk="vdb", serial="2", qdev="b", root="b"), tmp_path / "b"),
+        ]
+        asked = [CreateRequest(disk=one.disk, new_file=None, snapshot="new") for one in disks]
+        plans = plan_creates(samples.guest(*disks), asked)
+        (tmp_path / "b").mkdir()
+        for plan in plans:
+            Path(plan.active.path).touch()
+            written(plan.active.path, 1000)
+            qemu_img.create_overlay(
+                plan.overlay,
+                backing_name=plan.backing_name,
+                backing_format=plan.backing_format,
+                size=plan.virtual_size,
+            )
+        write(plans[0].overlay)
+        return replace(creating(), creates=plans, made_here=(True, True), disks=("vda", "vdb"))
+
+    def test_both_are_switched(self, record: Record) -> None:
+        found = outlook(entry(record, "make", "switch"), None)
+        assert (found.way, found.active) == (
+            Way.DONE,
+            tuple(plan.overlay for plan in record.creates),
+        )
+
+    def test_the_switch_was_not_sent(self, record: Record) -> None:
+        found = outlook(entry(record, "make"), None)
+        assert found.way is Way.UNKNOWN
+        assert "the switch to it was not sent" in found.why
+
+    def test_one_was_not_made(self, record: Record) -> None:
+        Path(record.creates[1].overlay).unlink()
+        found = outlook(entry(record, "make", "switch"), None)
+        assert found.way is Way.UNKNOWN
+        assert "is not there" in found.why
+
+    def test_the_file_below_was_written_since(self, record: Record) -> None:
+        """Somebody has started the guest from there, and ended it again."""
+        (plan, _) = record.creates
+        written(plan.active.path, Path(plan.overlay).stat().st_mtime + 1)
+        found = outlook(entry(record, "make", "switch"), None)
+        assert found.way is Way.UNKNOWN
+        assert f"{plan.active.file} was written after {plan.file}" in found.why
+
+    def test_a_person_decides_of_all_disks(self, record: Record, tmp_path: Path) -> None:
+        (tmp_path / "state").mkdir(mode=0o700)
+        journal = Journal(tmp_path / "state")
+        broken_off = entry(record, "make")
+        for take in ("active", "base"):
+            one = replace(broken_off, record=replace(record, id=take))
+            settled = settle(journal, one, None, Wanted(take=take))
+            files = [
+                plan.overlay if take == "active" else plan.active.path for plan in record.creates
+            ]
+            assert settled.active == tuple(files)
+
+
+def written(path: str, when: float) -> None:
+    """Say that a file was written then."""
+    os.utime(path, (when, when))
+
+
+def write(path: str) -> None:
+    """Put data into an overlay whose backing file is empty."""
+    image = f"driver=qcow2,file.filename={path},backing="
+    command = ["qemu-io", "--image-opts", "-c", "write -P 1 0 64k", image]
+    subprocess.run(command, check=True, capture_output=True)

@@ -1,8 +1,8 @@
 """
-libvirtd is killed inside its own calls, at the n-th write of one of its threads, and started again.
+libvirtd is killed: inside its own calls, at the n-th write of one of its threads; and with all else.
 
-At which writes: `tests.rig.sampling`. Whatever libvirt and QEMU had agreed on by then, the guest keeps
-what it reads, and `resume` leaves nothing open.
+At which writes and points: `tests.rig.sampling`. Whatever libvirt and QEMU had agreed on by then, the
+guest keeps what it reads, and `resume` leaves nothing open.
 """
 
 from __future__ import annotations
@@ -18,11 +18,15 @@ from typing import Final
 
 import pytest
 
+from qmpsnap.journal.file import Journal
 from tests.rig import daemon as libvirtd
 from tests.rig.daemon import Daemon, DaemonMachine
 from tests.rig.jobs import ACTIVE, REQUESTS, make_chain
+from tests.rig.kills import KILLINGS
 from tests.rig.rig import DISK, MIB, SERIAL, run_cli
 from tests.rig.sampling import SHARE, sample
+from tests.rig.startable import in_a_daemon
+from tests.rig.started import HOW, How, killed_and_started
 from tests.rig.tiers import missing
 from tests.rig.waiting import until
 
@@ -90,3 +94,21 @@ def operated(daemon: Daemon, guest: DaemonMachine, operation: str, number: int) 
         out, err = tool.communicate()
     print(f"{operation}, write {number}: {'killed' if has_died else 'never came to it'}")
     return f"{tool.returncode} {out} {err}"
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("operation", [name for name in KILLINGS if KILLINGS[name].is_sound])
+def test_killed_with_the_tool_and_qemu(
+    tmp_path_factory: pytest.TempPathFactory, operation: str, how: How
+) -> None:
+    """The tool dies, then libvirtd, the guest writes, its QEMU dies; perhaps somebody starts it."""
+    if libvirtd.which("libvirtd") is None:
+        missing("libvirt", "install Debian's libvirt-daemon")
+    state = tmp_path_factory.mktemp("journal")
+    state.chmod(0o700)
+    with libvirtd.running() as daemon:
+        name = f"{operation}, all killed, started: {how}"
+        startables = in_a_daemon(daemon, daemon.folder / "share")
+        found = killed_and_started(name, startables, KILLINGS[operation], Journal(state), how)
+    print(f"{name}: {found}")
+    assert found.count

@@ -1,0 +1,124 @@
+"""
+Whether a file was written that nobody should have written since an operation broke off.
+
+After a switch the guest writes to the overlay, and after a pivot to the base. A guest that was started
+from the other file meanwhile, and has ended again, has left what no graph shows: which of the two
+holds what people want is not for a tool to say. Told by times of modification: those of two files of
+one share have one clock.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from qmpsnap.errors import QmpsnapError
+from qmpsnap.formats.qcow2 import BadHeader
+from qmpsnap.guests.files import qemu_img
+from qmpsnap.guests.files.header import read_header
+from qmpsnap.journal.record import Act, Entry
+from qmpsnap.operations.names import tidy
+from qmpsnap.operations.plan_merge import MergePlan
+from qmpsnap.operations.plan_snapshot import CreatePlan
+from qmpsnap.operations.step import Does
+
+
+def not_switched(entry: Entry, written: Sequence[CreatePlan]) -> str:
+    """
+    Why overlays that hold data do not show that the guest was switched to all of them, in words.
+
+    One transaction switches all disks. Whoever has started the guest from one of the files since has
+    gone on from another state.
+    """
+    names = ", ".join(plan.file for plan in written)
+    if not intended(entry, Does.SWITCH):
+        return f"{names} holds data, and the switch to it was not sent"
+    others = [plan.file for plan in entry.record.creates if not names_its_active(plan)]
+    if others:
+        return f"{names} holds data, and {', '.join(others)} is not there or rests on another file"
+    found = "; ".join(one for plan in written if (one := _below_written(plan)))
+    return f"{found}: somebody has started the guest from there" if found else ""
+
+
+def _below_written(plan: CreatePlan) -> str:
+    """
+    Whether the file below an overlay was written after the overlay was, in words; empty: no.
+
+    Only of an overlay that holds data: the guest wrote to it, so the switch had been.
+    """
+    overlay, below = _modified(plan.overlay), _modified(plan.active.path)
+    if None in (overlay, below) or (below or 0) <= (overlay or 0):
+        return ""
+    return f"{plan.active.file} was written after {plan.file}, which lies over it"
+
+
+def stale_written(entry: Entry, plan: MergePlan) -> str:
+    """
+    Whether an overlay was written after its pivot was proven, in words; empty: no.
+
+    QEMU may write to it until its node is closed. Of two clocks that differ the share's may be ahead,
+    so it has to be newer than the base as well.
+    """
+    proof, base = proof_of(entry), plan.base
+    overlay, other = _modified(plan.top.path), None if base is None else _modified(base.path)
+    if proof is None or base is None or overlay is None:
+        return ""
+    if overlay <= max(int(proof.at * 1e9), other or 0):
+        return ""
+    return f"{plan.top.file} was written after the pivot to {base.file}"
+
+
+def proof_of(entry: Entry) -> Act | None:
+    """
+    What came after a node of what left the chain was closed: QEMU closes none that is in use.
+
+    That it was is known only when there is something after it.
+    """
+    closed = max(
+        (at for at, act in enumerate(entry.acts) if act.does == Does.CLOSE and act.is_done),
+        default=None,
+    )
+    if closed is None:
+        return None
+    return entry.acts[min(closed + 1, len(entry.acts) - 1)]
+
+
+def _modified(path: str) -> int | None:
+    """Nanoseconds; None where nobody can look."""
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError:
+        return None
+
+
+def intended(entry: Entry, does: Does) -> bool:
+    """Whether an act of a kind was written down, and so may have been taken."""
+    return any(act.does == does for act in entry.acts)
+
+
+def named_by(path: str, name: str | None) -> str | None:
+    """The path that a name in the header of a file leads to."""
+    return None if name is None else tidy(os.path.join(os.path.dirname(path), name))
+
+
+def is_empty(path: str) -> bool:
+    """Whether nothing was ever written to an overlay, or it is not there."""
+    if not os.path.lexists(path):
+        return True
+    try:
+        return qemu_img.is_empty(path)
+    except QmpsnapError:
+        return False
+
+
+def names_its_active(plan: CreatePlan) -> bool:
+    """Whether an overlay is there, and its header is as the plan has it."""
+    try:
+        header = read_header(plan.overlay, follow=False)
+    except (OSError, BadHeader):
+        return False
+    return (
+        named_by(plan.overlay, header.backing_file) == tidy(plan.active.path)
+        and header.virtual_size == plan.virtual_size
+        and header.data_file is None
+    )
