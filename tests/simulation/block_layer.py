@@ -1,5 +1,5 @@
 """
-A small model of QEMU's block layer: one disk, its chain, its jobs, and what a crash leaves.
+A small model of QEMU's block layer: disks, their chains and jobs, and what a crash leaves.
 
     memory   what QEMU has written; the guest reads it
     disk     what was flushed; each write since may or may not be there after a crash
@@ -14,53 +14,16 @@ import os
 import random
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any
 
 from qmpsnap.monitor.base import CommandFailed
 from qmpsnap.operations.job.states import JobStatus
-
-CLUSTERS: Final = 4
-Type = Literal["commit", "stream", "mirror"]
-UNFINISHED: Final = (JobStatus.RUNNING, JobStatus.READY, JobStatus.PENDING)
-
-
-@dataclass
-class File:
-    """An image."""
-
-    format: str
-    header: str | None = None
-    """The backing file that it names."""
-    memory: dict[int, int] = field(default_factory=dict)
-    disk: dict[int, int] = field(default_factory=dict)
-
-    def flush(self) -> None:
-        """All that was written is on the disk."""
-        self.disk = dict(self.memory)
-
-
-@dataclass
-class Job:
-    """A block job."""
-
-    id: str
-    type: Type
-    top: str
-    """Node."""
-    base: str | None
-    header: str | None
-    """What the layer above is to name."""
-    finalizes: bool
-    """Whether it changes the graph by itself."""
-    status: JobStatus = JobStatus.RUNNING
-    error: str | None = None
-    completes: bool = False
-    """Whether the mirror was told to pivot."""
+from tests.simulation.values import CLUSTERS, UNFINISHED, File, Job, Type
 
 
 @dataclass
 class BlockLayer:
-    """One QEMU with one disk, and the files on its host."""
+    """One QEMU with some disks, and the files on its host."""
 
     folder: Path
     chance: random.Random
@@ -68,18 +31,24 @@ class BlockLayer:
     """By path."""
     nodes: dict[str, str] = field(default_factory=dict)
     """Path by format node: those of the chain, and others that are open."""
-    chain: list[str] = field(default_factory=list)
-    """Nodes, the active one first."""
+    chains: dict[str, list[str]] = field(default_factory=dict)
+    """By disk: nodes, the active one first."""
     below: dict[str, str] = field(default_factory=dict)
     """What a node still reads that has left the chain, and is open."""
     jobs: dict[str, Job] = field(default_factory=dict)
     process: int = 0
     """Counts the QEMUs; 0: there is none."""
     is_running: bool = False
-    possible: dict[int, list[int]] = field(default_factory=dict)
-    """By cluster: what was flushed last, and what was written since."""
+    possible: dict[tuple[str, int], list[int]] = field(default_factory=dict)
+    """By disk and cluster: what was flushed last, and what was written since."""
+    kept: dict[str, dict[int, int]] = field(default_factory=dict)
+    """By path: what a file has to read as that no disk has any more."""
+    definition: str = ""
+    """libvirt's, of a guest that is off."""
     fails: bool = True
     """Whether jobs may fail."""
+    writes: bool = True
+    """Whether the guest does."""
 
     # --- files
 
@@ -93,9 +62,12 @@ class BlockLayer:
         if path not in self.files:
             return
         if self.is_running:
-            assert path not in [self.nodes[one] for one in self.chain], f"{path} is in the chain"
-            active = self.nodes[self.chain[0]]
-            assert path not in self.by_headers(active), f"a header leads to {path}"
+            active = self.active
+            for disk, chain in self.chains.items():
+                assert path not in [self.nodes[one] for one in chain], f"{path} is in use"
+                assert path not in self.by_headers(active[disk]), f"a header leads to {path}"
+        for one in self.kept:
+            assert path not in self.by_headers(one), f"{one}, which is kept, needs {path}"
         del self.files[path]
         os.unlink(path)
 
@@ -104,18 +76,30 @@ class BlockLayer:
         found: list[str] = []
         now: str | None = path
         while now is not None:
+            assert now not in found, f"{now} rests on itself"
             found.append(now)
             name = self.files[now].header if now in self.files else None
             now = None if name is None else os.path.join(self.folder, name)
         return found
 
-    def start(self, path: str, names: list[str] | None = None) -> None:
-        """A new QEMU opens a chain by its headers."""
-        paths = self.by_headers(path)
+    @property
+    def active(self) -> dict[str, str]:
+        """The file that each disk of the running guest writes to."""
+        return {disk: self.nodes[chain[0]] for disk, chain in self.chains.items()}
+
+    @property
+    def in_chains(self) -> list[str]:
+        """The nodes of all chains."""
+        return [node for chain in self.chains.values() for node in chain]
+
+    def start(self, active: dict[str, str], names: dict[str, list[str]] | None = None) -> None:
+        """A new QEMU opens the chain of each disk by its headers."""
         self.process, self.is_running = self.process + 1, True
-        fresh = [f"p{self.process}-{os.path.basename(one)}" for one in paths]
-        self.chain = names or fresh
-        self.nodes = dict(zip(self.chain, paths, strict=True))
+        for disk, path in active.items():
+            paths = self.by_headers(path)
+            fresh = [f"p{self.process}-{os.path.basename(one)}" for one in paths]
+            self.chains[disk] = names[disk] if names else fresh
+            self.nodes |= dict(zip(self.chains[disk], paths, strict=True))
 
     def crash(self) -> None:
         """QEMU dies: what was flushed is there, and of the rest what chance has kept."""
@@ -124,41 +108,52 @@ class BlockLayer:
                 if file.disk.get(cluster) != value and self.chance.random() < 0.5:
                     file.disk[cluster] = value
             file.memory = dict(file.disk)
-        self.nodes, self.below, self.chain, self.jobs = {}, {}, [], {}
+        self.nodes, self.below, self.chains, self.jobs = {}, {}, {}, {}
         self.is_running = False
 
     # --- the guest
 
     def write(self) -> None:
         """The guest writes."""
+        disk = self.chance.choice(list(self.chains))
         cluster, value = self.chance.randrange(CLUSTERS), self.chance.randrange(1, 1 << 30)
-        self.files[self.nodes[self.chain[0]]].memory[cluster] = value
-        self.possible.setdefault(cluster, [0]).append(value)
+        self.files[self.active[disk]].write(cluster, value)
+        self.possible.setdefault((disk, cluster), [0]).append(value)
 
     def flush(self) -> None:
         """The guest flushes: what it has written so far may never be lost again."""
-        self.files[self.nodes[self.chain[0]]].flush()
-        for cluster in range(CLUSTERS):
-            self.possible[cluster] = [self.read(cluster)]
+        for disk, path in self.active.items():
+            self.files[path].flush()
+            for cluster in range(CLUSTERS):
+                self.possible[disk, cluster] = [self.read(disk, cluster)]
 
-    def read(self, cluster: int) -> int:
+    def read(self, disk: str, cluster: int) -> int:
         """What the guest reads."""
-        for node in self.chain:
+        for node in self.chains[disk]:
             memory = self.files[self.nodes[node]].memory
             if cluster in memory:
                 return memory[cluster]
         return 0
 
-    def lost(self, path: str) -> str:
+    def on_disk(self, path: str) -> dict[int, int]:
+        """What somebody reads who opens a file by its headers after a crash."""
+        found: dict[int, int] = {}
+        for one in reversed(self.by_headers(path)):
+            assert one in self.files, f"{one}, which {path} rests on, is gone"
+            found |= self.files[one].disk
+        return found
+
+    def lost(self, disk: str, path: str) -> str:
         """What a guest that starts from a file would miss, in words; empty: nothing."""
-        paths = self.by_headers(path)
+        missing = [one for one in self.by_headers(path) if one not in self.files]
+        if missing:
+            return f"{missing} of {path} are gone"
+        found = self.on_disk(path)
         for cluster in range(CLUSTERS):
-            held = [self.files[one].disk for one in paths if one in self.files]
-            value = next((disk[cluster] for disk in held if cluster in disk), 0)
-            if value not in self.possible.get(cluster, [0]):
-                return f"cluster {cluster} of {path} is {value}: {self.possible[cluster]}"
-        missing = [one for one in paths if one not in self.files]
-        return f"{missing} of {path} are gone" if missing else ""
+            value, may_be = found.get(cluster, 0), self.possible.get((disk, cluster), [0])
+            if value not in may_be:
+                return f"cluster {cluster} of {path} is {value}: {may_be}"
+        return ""
 
     # --- commands
 
@@ -190,32 +185,42 @@ class BlockLayer:
         name = given["node-name"]
         if name not in self.nodes:
             raise self._refuse("blockdev-del", "Failed to find node")
-        if name in self.chain or name in self.below.values():
+        if name in self.in_chains or name in self.below.values():
             raise self._refuse("blockdev-del", "is in use")
         del self.nodes[name]
         self.below.pop(name, None)
 
     def transaction(self, given: dict[str, Any]) -> None:
-        """Put an overlay on the active node, which is flushed before."""
-        (action,) = given["actions"]
-        node, overlay = action["data"]["node"], action["data"]["overlay"]
-        if overlay not in self.nodes or overlay in self.chain or node not in self.nodes:
+        """Put an overlay on active nodes, which are flushed before: on all of them, or on none."""
+        before = {disk: list(chain) for disk, chain in self.chains.items()}
+        try:
+            for action in given["actions"]:
+                self._snapshot(action["data"]["node"], action["data"]["overlay"])
+        except CommandFailed:
+            self.chains = before
+            raise
+
+    def _snapshot(self, node: str, overlay: str) -> None:
+        if overlay not in self.nodes or overlay in self.in_chains or node not in self.nodes:
             raise self._refuse("transaction", "Cannot find node")
-        if node != self.chain[0] or self._busy() or node in self.below.values():
+        disk = next((one for one, chain in self.chains.items() if chain[0] == node), None)
+        if disk is None or self._busy(disk) or node in self.below.values():
             raise self._refuse("transaction", "is busy")
         if overlay in self.below or self.files[self.nodes[overlay]].format == "raw":
             raise self._refuse("transaction", "The overlay already has a backing image")
         self.files[self.nodes[node]].flush()
-        self.chain.insert(0, overlay)
+        self.chains[disk].insert(0, overlay)
 
-    def _busy(self) -> bool:
+    def _busy(self, disk: str) -> bool:
         """A stream keeps its nodes until it is dismissed."""
-        return any(job.status in UNFINISHED or job.type == "stream" for job in self.jobs.values())
+        jobs = [job for job in self.jobs.values() if job.disk == disk]
+        return any(job.status in UNFINISHED or job.type == "stream" for job in jobs)
 
     def block_commit(self, given: dict[str, Any]) -> None:
         """Start a commit, or a mirror of the active layer."""
         top, base = given["top-node"], given["base-node"]
-        type_: Type = "mirror" if self.chain and top == self.chain[0] else "commit"
+        tops = [chain[0] for chain in self.chains.values()]
+        type_: Type = "mirror" if top in tops else "commit"
         self._begin("block-commit", type_, top, base, given)
 
     def block_stream(self, given: dict[str, Any]) -> None:
@@ -227,18 +232,21 @@ class BlockLayer:
     ) -> None:
         if given["job-id"] in self.jobs:
             raise self._refuse(command, "Job ID is in use")
-        if top not in self.chain or (base is not None and base not in self.chain):
+        disk = next((one for one, chain in self.chains.items() if top in chain), None)
+        if disk is None:
             raise self._refuse(command, "Cannot find node")
-        if base is not None and self.chain.index(base) <= self.chain.index(top):
+        chain = self.chains[disk]
+        if base is not None and base not in chain[chain.index(top) + 1 :]:
             raise self._refuse(command, "is not in this backing file chain")
-        if self._busy():
+        if self._busy(disk):
             raise self._refuse(command, "is busy")
         self.jobs[given["job-id"]] = Job(
             id=given["job-id"],
             type=type_,
+            disk=disk,
             top=top,
             base=base,
-            header=given.get("backing-file"),
+            header=given.get("backing-file") or (base and self.nodes[base]),
             finalizes=given["auto-finalize"],
         )
 
@@ -289,9 +297,9 @@ class BlockLayer:
         """Something happens, or nothing does: the guest writes or flushes, a job goes on."""
         if not self.is_running:
             return
-        if self.chance.random() < 0.3:
+        if self.writes and self.chance.random() < 0.3:
             self.write()
-        if self.chance.random() < 0.15:
+        if self.writes and self.chance.random() < 0.15:
             self.flush()
         for job in list(self.jobs.values()):
             if self.chance.random() < 0.6:
@@ -319,9 +327,10 @@ class BlockLayer:
 
     def _between(self, job: Job) -> list[str]:
         """The nodes whose data move, the upper ones first."""
-        end = len(self.chain) if job.base is None else self.chain.index(job.base)
-        begin = self.chain.index(job.top)
-        return self.chain[begin + (job.type == "stream") : end]
+        chain = self.chains[job.disk]
+        end = len(chain) if job.base is None else chain.index(job.base)
+        begin = chain.index(job.top)
+        return chain[begin + (job.type == "stream") : end]
 
     def _copy(self, job: Job, *, whole: bool) -> None:
         target = self.files[self.nodes[(job.base or "") if job.type != "stream" else job.top]]
@@ -331,10 +340,8 @@ class BlockLayer:
         for cluster, value in moved.items():
             if not whole and self.chance.random() < 0.5:
                 continue
-            if job.type != "stream":
-                target.memory[cluster] = value
-            else:
-                target.memory.setdefault(cluster, value)
+            if job.type != "stream" or cluster not in target.memory:
+                target.write(cluster, value)
 
     def _conclude(self, job: Job) -> None:
         """Change the graph. A mirror flushes its target before, the others nothing."""
@@ -345,9 +352,10 @@ class BlockLayer:
         elif job.type == "stream":
             self.files[self.nodes[job.top]].header = job.header if job.base else None
         else:
-            above = self.chain[self.chain.index(job.top) - 1]
+            chain = self.chains[job.disk]
+            above = chain[chain.index(job.top) - 1]
             self.files[self.nodes[above]].header = job.header
         lower = [] if job.base is None else [job.base]
         self.below |= dict(zip(gone, [*gone[1:], *lower], strict=False))
-        self.chain = [node for node in self.chain if node not in gone]
+        self.chains[job.disk] = [node for node in self.chains[job.disk] if node not in gone]
         job.status = JobStatus.CONCLUDED

@@ -1,15 +1,25 @@
-"""The model as a guest: the acts of the product's own composer for QMP, taken on the model."""
+"""
+The model as a guest: the acts of the product's own composers, taken on the model.
+
+`SimulatedGuest` runs, and is reached by QMP; `OffGuest` does not, and libvirt has its definition.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final
 
 from msgspec.structs import replace
 
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.formats.layers import Disk, Disks, Identity, Layer
+from qmpsnap.graph import xml
+from qmpsnap.guests.offline.definition import Redefine
+from qmpsnap.guests.offline.steps import OfflineComposer
 from qmpsnap.guests.qmp.names import OURS
 from qmpsnap.guests.qmp.steps import QmpComposer
 from qmpsnap.monitor.base import CommandFailed, ConnectionLost, LostInMidCommand
@@ -17,6 +27,7 @@ from qmpsnap.operations.guards import Surroundings
 from qmpsnap.operations.guest import Outline, Overlay, State
 from qmpsnap.operations.job.states import Heard, JobReport, JobStatus, JobView
 from qmpsnap.operations.plan_snapshot import CreatePlan
+from qmpsnap.operations.run_state import OFF
 from qmpsnap.operations.space import Room
 from qmpsnap.operations.step import Does, NotNow, Step
 from qmpsnap.operations.volume import VolumeLayer
@@ -25,7 +36,7 @@ from tests.simulation.block_layer import BlockLayer
 from tests.unit import samples
 from tests.unit.fake_guest import FakeClaim
 
-DISK = "vda"
+AT: Final = "/simulated"
 _TIMELY = (Does.COMMIT, Does.CANCEL, Does.DISMISS)
 
 
@@ -39,7 +50,7 @@ class Composer(QmpComposer):
     def leftovers(self, disks: Disks, jobs: Sequence[JobReport]) -> tuple[Step, ...]:
         """Nodes of ours that nothing reads, and jobs of ours that have ended."""
         model = self._model
-        names = [one for one in model.nodes if one not in model.chain and one.startswith(OURS)]
+        names = [one for one in model.nodes if one not in model.in_chains and one.startswith(OURS)]
         closing = [
             Step(does=Does.CLOSE, by="qmp", what="blockdev-del", arguments={"node-name": one})
             for one in names
@@ -81,7 +92,7 @@ class SimulatedGuest:
         self.model = model
         self.compose = Composer(model)
         self.files = Files(model)
-        self.where = Where(road="qmp", at="/simulated", process=(1, model.process))
+        self.where = Where(road="qmp", at=AT, process=(1, model.process))
         self.lose_next = False
         """Whether the reply to the next act is lost."""
         self.can_reconnect = True
@@ -111,7 +122,7 @@ class SimulatedGuest:
             JobReport(
                 id=job.id,
                 type="stream" if job.type == "stream" else "commit",
-                disk=DISK,
+                disk=job.disk,
                 view=JobView(status=job.status, error=job.error),
                 bandwidth=0,
                 ours=job.id.startswith(OURS),
@@ -178,15 +189,36 @@ def take_file(model: BlockLayer, step: Step) -> object:
 
 
 def disks_of(model: BlockLayer) -> Disks:
-    """What a reading shows."""
-    layers: list[Layer] = []
-    for node in model.chain:
-        path = model.nodes[node]
-        name, file = os.path.basename(path), model.files[path]
-        layer = samples.layer(name, file.format)
+    """What a reading of a guest that runs shows."""
+    return samples.guest(
+        *(
+            _disk(disk, _seen(model, chain, [model.nodes[node] for node in chain]))
+            for disk, chain in model.chains.items()
+        )
+    )
+
+
+_Seen = tuple[str, str, str, str | None]
+"""A layer: its node and path, its format, and what its header names."""
+
+
+def _seen(model: BlockLayer, nodes: Sequence[str], paths: Sequence[str]) -> tuple[_Seen, ...]:
+    files = [model.files[path] for path in paths]
+    return tuple(
+        (node, path, file.format, file.header)
+        for node, path, file in zip(nodes, paths, files, strict=True)
+    )
+
+
+@lru_cache(maxsize=256)
+def _disk(name: str, layers: tuple[_Seen, ...]) -> Disk:
+    """Made once: half the time of a run went into it."""
+    found: list[Layer] = []
+    for node, path, format_, _header in layers:
+        layer = samples.layer(os.path.basename(path), format_)
         details = layer.node_details
         assert details is not None
-        layers.append(
+        found.append(
             replace(
                 layer,
                 path=path,
@@ -198,8 +230,68 @@ def disks_of(model: BlockLayer) -> Disks:
             )
         )
     linked = [
-        replace(layer, backing_name=model.files[str(layer.path)].header)
-        for layer in samples.linked(layers)
+        replace(layer, backing_name=header)
+        for layer, (_, _, _, header) in zip(samples.linked(found), layers, strict=True)
     ]
-    disk = samples.disk()
-    return samples.guest(replace(disk, disk=DISK, layers=tuple(linked), root=model.chain[0]))
+    root = layers[0][0]
+    return replace(
+        samples.disk(), disk=name, serial=name, layers=tuple(linked), root=root, qdev=name
+    )
+
+
+DEFINITION: Final = """<domain type='qemu'><name>web1</name><devices>{disks}</devices></domain>"""
+_A_DISK: Final = """<disk type='file' device='disk'><driver name='qemu' type='{format}'/>
+<source file='{path}'/><target dev='{disk}'/></disk>"""
+
+
+@dataclass
+class OffGuest(SimulatedGuest):
+    """A guest that was shut down: its definition names the active files, headers the rest."""
+
+    model: BlockLayer
+
+    def __post_init__(self) -> None:
+        super().__init__(self.model)
+        self.compose: Any = OfflineComposer("web1", lambda: self.model.definition)
+        self.where = Where(road="offline", at=AT)
+
+    def _look(self) -> None:
+        assert not self.model.is_running
+
+    def state(self) -> State:
+        return State(run=OFF)
+
+    def read(self) -> Disks:
+        disks = []
+        for disk, path in defined(self.model).items():
+            paths = self.model.by_headers(path)
+            nodes = [f"layer-{n}" for n in range(len(paths))]
+            found = _disk(disk, _seen(self.model, nodes, paths))
+            disks.append(replace(found, off=True))
+        return samples.guest(*disks)
+
+    def take(self, step: Step) -> object:
+        if step.does in (Does.HOLD, Does.RELEASE):
+            return None
+        if isinstance(step, Redefine):
+            same = os.path.samefile
+            self.model.definition = str(
+                step.again_from(self.model.definition, same).arguments["xml"]
+            )
+            return None
+        return take_file(self.model, step)
+
+
+def define(model: BlockLayer, active: Mapping[str, str]) -> None:
+    """Have a definition name the active files."""
+    disks = [
+        _A_DISK.format(disk=disk, path=path, format=model.files[path].format)
+        for disk, path in active.items()
+    ]
+    model.definition = DEFINITION.format(disks="".join(disks))
+
+
+def defined(model: BlockLayer) -> dict[str, str]:
+    """The active file of each disk, as the definition has it."""
+    disks = xml.parse(model.definition).disks
+    return {one.target: str(one.layers[0].path) for one in disks}

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,7 +27,7 @@ from tests.simulation.block_layer import BlockLayer
 from tests.simulation.seed import SEED, SEQUENCES
 
 COMMANDS: Final = 12
-BASE: Final = "volume"
+DISKS: Final = ("vda", "vdb")
 STILL: Final = frozenset({"ready", "pending", "concluded"})
 Command = tuple[str, dict[str, Any]]
 
@@ -63,19 +63,21 @@ def bare(name: str) -> str:
     return os.path.basename(name)
 
 
-def real_chain(rig: Rig) -> list[str]:
+def real_chains(rig: Rig) -> list[list[str]]:
     """By `query-block`: `query-named-block-nodes` crashes QEMU 7.2 beside an ended stream."""
     blocks: Any = rig.guest.qmp("query-block")
-    image = next(one["inserted"]["image"] for one in blocks if one.get("inserted"))
-    found: list[str] = []
+    return [list(_names(one["inserted"]["image"])) for one in blocks if one.get("inserted")]
+
+
+def _names(image: Any) -> Iterator[str]:
     while image is not None:
-        found.append(bare(image["filename"]))
+        yield bare(image["filename"])
         image = image.get("backing-image")
-    return found
 
 
 def a_command(model: BlockLayer, chance: random.Random, number: int) -> Command:
     """One that may be right or wrong in the state that the model is in."""
+    disk = chance.choice(list(model.chains))
     nodes = [*model.nodes, "nosuch"]
     jobs = [*model.jobs, "nosuch"]
     kind = chance.choice(
@@ -96,36 +98,52 @@ def a_command(model: BlockLayer, chance: random.Random, number: int) -> Command:
     job = chance.choice(fitting) if fitting and chance.random() < 0.8 else chance.choice(jobs)
     match kind:
         case "snapshot":
-            overlays = [one for one in model.nodes if one not in model.chain]
-            overlay = (
-                chance.choice(overlays) if overlays and chance.random() < 0.3 else f"n{number}"
-            )
-            below = model.chain[0] if chance.random() < 0.9 else chance.choice(nodes)
-            data = {"node": below, "overlay": overlay}
-            return "transaction", {"actions": [{"type": "blockdev-snapshot", "data": data}]}
+            return "transaction", {"actions": a_group(model, chance, number, nodes)}
         case "commit" | "stream":
-            return a_start(model, chance, kind, f"job{number}")
+            return a_start(model, chance, kind, f"job{number}", model.chains[disk])
         case "del":
             return "blockdev-del", {"node-name": chance.choice(nodes)}
         case _:
             return f"job-{kind}", {"id": job}
 
 
-def a_start(model: BlockLayer, chance: random.Random, kind: str, job: str) -> Command:
+def a_group(
+    model: BlockLayer, chance: random.Random, number: int, nodes: list[str]
+) -> list[dict[str, Any]]:
+    """The snapshots of one transaction: of any disks, one of them twice now and then."""
+    actions = []
+    for at in range(chance.choice([1, 1, 1, 2, 2, 3])):
+        overlays = [one for one in model.nodes if one not in model.in_chains]
+        overlay = f"n{number}-{at}"
+        if overlays and chance.random() < 0.2:
+            overlay = chance.choice(overlays)
+        below = chance.choice([chain[0] for chain in model.chains.values()])
+        if chance.random() < 0.1:
+            below = chance.choice(nodes)
+        data = {"node": below, "overlay": overlay}
+        actions.append({"type": "blockdev-snapshot", "data": data})
+    return actions
+
+
+def a_start(
+    model: BlockLayer, chance: random.Random, kind: str, job: str, chain: list[str]
+) -> Command:
     """A commit or a stream, as the product starts them, between layers that may stand the wrong way."""
-    layers = [chance.choice(model.chain) for _ in range(2)]
-    upper, lower = sorted(layers, key=model.chain.index)
+    layers = [chance.choice(chain) for _ in range(2)]
+    upper, lower = sorted(layers, key=chain.index)
     if chance.random() < 0.15:
         upper, lower = lower, upper
+    if chance.random() < 0.1:
+        lower = chance.choice(model.in_chains)
     given: dict[str, Any] = {"job-id": job, "auto-dismiss": False}
     header = os.path.basename(model.nodes[lower])
     if kind == "stream":
-        given |= {"device": model.chain[0], "auto-finalize": False}
+        given |= {"device": chain[0], "auto-finalize": False}
         if chance.random() < 0.7:
             given |= {"base-node": lower, "backing-file": header}
         return "block-stream", given
-    is_active = upper == model.chain[0]
-    given |= {"device": model.chain[0], "top-node": upper, "base-node": lower}
+    is_active = upper == chain[0]
+    given |= {"device": chain[0], "top-node": upper, "base-node": lower}
     if not is_active:
         given["backing-file"] = header
     return "block-commit", {**given, "auto-finalize": is_active}
@@ -138,22 +156,26 @@ def test_same_commands_have_the_same_effect(tmp_path: Path, number: int) -> None
     here, there = tmp_path / "model", tmp_path / "real"
     here.mkdir()
     there.mkdir()
-    images.create_raw(there / BASE, MIB)
     model = Quiet(here, chance, fails=False)
-    model.make(str(here / BASE), "raw", None)
-    model.start(str(here / BASE), ["vda-0-fmt"])
+    for disk in DISKS:
+        images.create_raw(there / disk, MIB)
+        model.make(str(here / disk), "raw", None)
+    model.start(
+        {disk: str(here / disk) for disk in DISKS}, {disk: [f"{disk}-0-fmt"] for disk in DISKS}
+    )
     done: list[str] = []
-    with direct_rig(there, raw_disk(there / BASE, "vda", "1")) as rig:
+    with direct_rig(there, [raw_disk(there / disk, disk, disk) for disk in DISKS]) as rig:
         for step in range(COMMANDS):
             command, given = a_command(model, chance, step)
             if command == "transaction":
-                opened(model, rig, given["actions"][0]["data"]["overlay"], there)
+                for action in given["actions"]:
+                    opened(model, rig, action["data"]["overlay"], there)
             both = (
                 refused(lambda: model.execute(command, given)),  # noqa: B023
                 refused(lambda: rig.guest.qmp(command, given)),  # noqa: B023
             )
             said = f"model: {both[0]!r}, QEMU: {both[1]!r}"
-            done.append(f"{command} {given}: {said}; {model.chain}, {real_jobs(rig)}")
+            done.append(f"{command} {given}: {said}; {model.chains}, {real_jobs(rig)}")
             model.settle()
             until(lambda: all(one in STILL for one, _ in real_jobs(rig).values()))
             if command == "job-complete" and not both[1]:
@@ -161,8 +183,11 @@ def test_same_commands_have_the_same_effect(tmp_path: Path, number: int) -> None
             assert bool(both[0]) == bool(both[1]), "\n".join(done)
             jobs = {one.id: (str(one.status), one.error is not None) for one in model.jobs.values()}
             assert real_jobs(rig) == jobs, "\n".join(done)
-            chain = [os.path.basename(model.nodes[node]) for node in model.chain]
-            assert real_chain(rig) == chain, "\n".join(done)
+            chains = [
+                [os.path.basename(model.nodes[node]) for node in chain]
+                for chain in model.chains.values()
+            ]
+            assert real_chains(rig) == chains, "\n".join(done)
 
 
 def opened(model: BlockLayer, rig: Rig, overlay: str, there: Path) -> None:
@@ -170,7 +195,7 @@ def opened(model: BlockLayer, rig: Rig, overlay: str, there: Path) -> None:
     if overlay in model.nodes:
         return
     images.create_qcow2(there / overlay, MIB)
-    model.make(str(model.folder / overlay), "qcow2", os.path.basename(model.nodes[model.chain[0]]))
+    model.make(str(model.folder / overlay), "qcow2", DISKS[0])
     file: dict[str, Any] = {"driver": "file", "filename": str(there / overlay)}
     add = {"driver": "qcow2", "node-name": overlay, "backing": None, "file": file}
     rig.guest.qmp("blockdev-add", add)
