@@ -4,6 +4,7 @@ What a reading of a guest costs, and what an operation.
     python -m tests.bench                     a reading beside XMLDesc and `qemu-img info`
     python -m tests.bench readings            a reading beside its bare queries
     python -m tests.bench operations          an operation beside the bare job, and virsh
+    python -m tests.bench journal             an operation with the journal, and without
     python -m tests.bench shares              `orphans` on a share of up to 10,000 files
     python -m tests.bench […] --write         write the page in docs/reference as well
 
@@ -24,6 +25,7 @@ from pathlib import Path
 from tests.bench import (
     direct,
     freezes,
+    journals,
     operations,
     operations_page,
     page,
@@ -47,7 +49,7 @@ def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    choices = ("costs", "readings", "operations", "shares")
+    choices = ("costs", "readings", "operations", "journal", "shares")
     parser.add_argument("what", nargs="?", choices=choices, default="costs")
     parser.add_argument("--write", action="store_true", help="write the page")
     parser.add_argument("--rounds", type=int, help="times that each thing is done")
@@ -59,6 +61,8 @@ def main() -> int:
                 return _readings(Path(folder), options.rounds or 30, write=options.write)
             case "operations":
                 return _operations(Path(folder), options.rounds or 15, write=options.write)
+            case "journal":
+                return _journal(Path(folder), options.rounds or 15, write=options.write)
             case "shares":
                 return _shares(options.rounds or 3, write=options.write)
             case _:
@@ -79,6 +83,12 @@ def _operations(folder: Path, rounds: int, *, write: bool) -> int:
     spent = [*parts.measure(folder, few)]
     text = operations_page.render(rows, spent, frozen, started, rounds, few)
     _show(text, "benchmarks-operations.md", write=write)
+    return 0
+
+
+def _journal(folder: Path, rounds: int, *, write: bool) -> int:
+    rows = [*journals.measure(folder, rounds)]
+    _show(journals.render(rows, rounds), "benchmarks-journal.md", write=write)
     return 0
 
 

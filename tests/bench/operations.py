@@ -21,6 +21,7 @@ from typing import Any, Final, Literal
 import qmpsnap
 from qmpsnap.demo.embed import embedded_connection
 from qmpsnap.guests.qmp.guest import QmpGuest
+from qmpsnap.journal.file import DEFAULT
 from qmpsnap.monitor.socket import SocketMonitor
 from tests.bench.bare import Bare, BareLibvirt, BareQmp, Virsh
 from tests.bench.measure import Taken, in_turns
@@ -131,13 +132,14 @@ class Bed:
         self.bare.commit(self.volume, self._overlay(1))
         _sync(self.volume)
 
-    def by_library(self, what: Operation) -> None:
+    def by_library(self, what: Operation, journal: qmpsnap.Journal | None = DEFAULT) -> None:
         """Do it with a new guest object."""
         with self.guest() as guest:
             if what == "create":
-                qmpsnap.create(guest, DISK, "s1")
+                qmpsnap.create(guest, DISK, "s1", journal=journal)
             else:
-                update = qmpsnap.volume_snapshot_delete(guest, SERIAL, _ID, self._files(what))
+                files = self._files(what)
+                update = qmpsnap.volume_snapshot_delete(guest, SERIAL, _ID, files, journal=journal)
                 assert update.error is None
 
     def _by_command(self, what: Operation) -> None:
