@@ -127,10 +127,11 @@ def check_idle(disks: Iterable[Disk], jobs: Iterable[JobReport]) -> None:
     Raises:
         DiskBusy: One of the disks has a job that has not ended.
     """
-    names = {disk.disk for disk in disks}
+    names = [disk.disk for disk in disks]
     for job in jobs:
-        if job.disk in names and job.view.status not in ENDING:
-            raise DiskBusy(job.disk or "", job.id, job.type, job.view.status)
+        for name in names:
+            if job.disk == name and job.view.status not in ENDING:
+                raise DiskBusy(name, job.id, job.type, job.view.status)
 
 
 def _refusals(plan: MergePlan, around: Surroundings) -> list[WouldHarm]:

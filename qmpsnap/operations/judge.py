@@ -61,7 +61,7 @@ def judged(
         OpenedAnother: It is the old or the new one, with another file in it.
     """
     check_opened(plan.kind, plan.disk, after)
-    if ended.differences and {one.path for one in plan.dropped} <= set(after.paths):
+    if ended.differences and all(one.path in after.paths for one in plan.dropped):
         what = "; ".join(ended.differences)
         raise StoppedByChange(plan.kind, plan.top.file, what, after.chain_text)
     if after.paths == plan.disk.paths:

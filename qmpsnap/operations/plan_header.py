@@ -113,5 +113,6 @@ def wrong_active(layers: tuple[Layer, ...], disk: Disk) -> HeaderPlan | None:
     """
     if len(layers) < 2 or fault_before(layers[0], layers[1]) is None:
         return None
-    disk = replace(disk, layers=layers)
-    return rewrite(disk, layers[0], layers[1], layers[0].backing_name or "")
+    disk, name = replace(disk, layers=layers), layers[0].backing_name
+    assert name is not None  # else there is no fault to be mended
+    return rewrite(disk, layers[0], layers[1], name)

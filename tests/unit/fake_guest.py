@@ -324,7 +324,12 @@ class FakeGuest:
     def header(self, plan: HeaderPlan) -> HeaderSteps:
         self.plan = plan
         return HeaderSteps(
-            job=JOB, start=step(Does.START), cancel=step(Does.CANCEL), settle=self.header_settles
+            job=JOB,
+            start=step(Does.START),
+            cancel=step(Does.CANCEL),
+            settle=self.header_settles,
+            hold=step(Does.HOLD) if self.is_off else None,
+            release=step(Does.RELEASE) if self.is_off else None,
         )
 
     def freeze(self, limit_s: float) -> tuple[Step, Step]:

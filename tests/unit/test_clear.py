@@ -78,3 +78,14 @@ def test_disks_are_locked_before(fake: FakeGuest) -> None:
     assert claim.taken == ["/share/volume-1.s1"]
     with pytest.raises(DiskLocked):
         cleared(fake, FakeClaim(others=claim.taken), ["vda"])
+
+
+@pytest.mark.parametrize("missing", ["path", "identity", "layers"])
+def test_no_lock_on_what_is_no_file_here(fake: FakeGuest, missing: str) -> None:
+    values = {"path": "/share/volume-1.s1", "identity": ("file", 1, 2)} | {missing: None}
+    disk = samples.disk(2, layers=()) if missing == "layers" else None
+    disk = disk or samples.changed_layer(samples.disk(2), 0, **values)
+    fake.guest = replace(fake.guest, disks=(disk,))
+    claim = FakeClaim()
+    cleared(fake, claim, ["vda"])
+    assert claim.taken == []

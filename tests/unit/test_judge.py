@@ -83,6 +83,17 @@ def test_name_that_leads_to_another_file(changes: dict[str, object], why: str | 
     assert (caught.value.path, caught.value.changed) == ("/share/volume-1", "yes")
 
 
+def test_chain_as_it_was_where_it_cannot_be_seen_which_files_qemu_has() -> None:
+    """QEMU still has the chain open, whatever the name leads to by now."""
+    disk = samples.changed_layer(samples.disk(3), 0, identity=("file", 1, 2))
+    request = DeleteRequest(disk="vda", file_to_merge="volume-1", merge_target_file=None)
+    merge = plan_delete(samples.guest(disk), request)
+    after = samples.changed_layer(disk, 0, identity=("file", 1, 3), flags=("not-seen",))
+    ended = Ended(status=JobStatus.CONCLUDED, error=None)
+    with pytest.raises(JobFailed):
+        judged(merge, ended, samples.guest(), after, room=None, seconds=0, notes=())
+
+
 @pytest.mark.parametrize(
     ("witness", "identity", "error"),
     [

@@ -11,6 +11,7 @@ from qmpsnap.operations.options import BANDWIDTH_LIMIT, BadOption, MergeOptions
 def test_bandwidth(value: int) -> None:
     with pytest.raises(BadOption, match=str(value)) as caught:
         MergeOptions(bandwidth=value)
+    assert (caught.value.option, caught.value.value) == ("bandwidth", str(value))
     assert caught.value.exit_code == 4
 
 

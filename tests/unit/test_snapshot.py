@@ -252,6 +252,15 @@ class TestCreate:
         assert fake.calls[-6:] == ["follow", "start", "wait", "view", "settled", "read"]
         assert "discard" not in fake.calls
 
+    def test_header_of_a_guest_that_is_off_is_mended_while_its_chain_is_held(self) -> None:
+        fake = guest()
+        fake.is_off = True
+        fake.readings = [after_create(None)]
+        assert create(fake, CREATE).repaired
+        last = len(fake.calls) - 1 - fake.calls[::-1].index("start")
+        assert fake.calls[last - 2 : last] == ["hold", "follow"]
+        assert "release" in fake.calls[last:]
+
     def test_header_that_stays_wrong(self) -> None:
         fake = guest()
         fake.readings = [after_create(None), after_create(None)]
