@@ -353,6 +353,39 @@ class TestRefused:
         command = "qemu-img rebase -u -f qcow2 -b volume-1 -F raw /share/volume-1.s1"
         assert command in caught.value.way_out
 
+    @pytest.mark.parametrize(
+        ("position", "name", "way_out"),
+        [
+            (1, "/elsewhere/x", "Start the guest"),
+            (2, "../elsewhere/volume-1", "-b /elsewhere/volume-1 -F raw /share/volume-1.s1`"),
+            (2, "/elsewhere/volume-1", None),
+        ],
+    )
+    @pytest.mark.parametrize("merge", [("volume-1.s1", "volume-1"), (None, None)])
+    def test_a_header_that_leads_to_another_folder(
+        self,
+        merge: tuple[str | None, str | None],
+        position: int,
+        name: str,
+        way_out: str | None,
+    ) -> None:
+        """The definition ends above it while the job runs."""
+        layers = list(DISK.layers)
+        for number in range(position, 3):
+            layers[number] = replace(layers[number], path=f"/elsewhere/{layers[number].file}")
+        layers[position - 1] = replace(layers[position - 1], backing_name=name)
+        request = DeleteRequest(disk="vda", file_to_merge=merge[0], merge_target_file=merge[1])
+        guest = samples.guest(replace(DISK, layers=tuple(layers)))
+        made = plan_delete(guest, request, foreign=True)
+        if way_out is None:
+            assert merged(made).forget is not None
+            return
+        with pytest.raises(DiskUnsuitable, match="whose header alone would name it") as caught:
+            merged(made)
+        assert way_out in caught.value.way_out
+        silent = DEFINITION.replace("<backingStore", "<other").replace("</backingStore", "</other")
+        assert OfflineComposer("web1", lambda: silent).merge(made, DEFAULT_OPTIONS, OFF)
+
     def test_a_job_that_nobody_could_resume(self) -> None:
         with pytest.raises(PauseUnsupported):
             COMPOSER.merge(PULL, MergeOptions(on_error=OnError.PAUSE), OFF)

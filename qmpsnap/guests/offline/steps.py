@@ -163,7 +163,8 @@ class OfflineComposer:
         Raises:
             PauseUnsupported: Nobody but this call can reach the job, so nobody could resume it.
             MemorySaved: The guest is to go on with the chain as it is.
-            DiskUnsuitable: A header is silent where only the definition tells a format.
+            DiskUnsuitable: A header is silent where only the definition tells a format, or leads
+                to another folder.
         """
         if options.on_error is OnError.PAUSE:
             raise PauseUnsupported("the guest is off, and no other call could resume the job")
@@ -206,6 +207,7 @@ class OfflineComposer:
         position = 0 if plan.above is None else after.old.index(plan.above.path)
         if not names_below(definition, target, position):
             return None, None
+        _check_followed(plan.disk, position)
         whole = _places(plan.disk, plan.disk.layers)
         before = Edit(old=after.old, new=whole, names=position + 1)
         return (
@@ -265,6 +267,33 @@ def _check_headers(disk: Volume) -> None:
                 f"the header of {above.file}",
                 f"Record it there: `{by_hand(above, layer, name)}`.",
             )
+
+
+def _check_followed(disk: Volume, position: int) -> None:
+    """
+    While a job runs, the definition ends above what it takes out: then headers alone lead on.
+
+    The lowest file may lie elsewhere under its whole name: by that it is known again.
+
+    Raises:
+        DiskUnsuitable: One of them leads to another folder, and what it names could not be read.
+    """
+    for above, layer in pairwise(disk.layers[position:]):
+        is_last = layer is disk.layers[-1]
+        if tidy(os.path.dirname(above.path)) == tidy(os.path.dirname(layer.path)):
+            continue
+        if is_last and above.backing_name == layer.path:
+            continue
+        command = by_hand(above, layer, layer.path)
+        raise DiskUnsuitable(
+            disk.disk,
+            f"{layer.file} lies in another folder than {above.file}, whose header alone would name "
+            "it while the merge runs, and of a guest that is off no header is followed out of its "
+            "folder",
+            f"Have that header name the whole path: `{command}`. Then give the same command again."
+            if is_last
+            else "Start the guest, and give the same command again.",
+        )
 
 
 def _paths(disk: Volume) -> tuple[str, ...]:

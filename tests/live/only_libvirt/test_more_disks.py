@@ -67,6 +67,56 @@ def name_base(guest: Defined, base: str) -> None:
     guest.domain.connect().defineXML(text.replace("<target dev=", store))
 
 
+@remedy("DiskUnsuitable")
+def test_base_elsewhere_by_a_relative_name(linked: Linked) -> None:
+    """While the merge runs the header alone names it: by its whole name it is known again."""
+    with linked("template") as (guest, base, overlay):
+        content = images.sha256_of(str(overlay), "qcow2")
+        name = os.path.relpath(base, overlay.parent)
+        words = ["qemu-img", "rebase", "-u", "-f", "qcow2", "-b", name, "-F", "raw", str(overlay)]
+        subprocess.run(words, check=True)
+        name_base(guest, base)
+        before = guest.domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+        assert guest.cli("delete", DISK, "web1", "--method", "pull", "--plan").code == 4
+        said = guest.cli("delete", DISK, "web1", "--method", "pull")
+        assert said.code == 4, said
+        assert "in another folder than web1, whose header alone would name it" in said.err
+        assert guest.domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE) == before
+        advised = said.err.split("`")[1]
+        assert advised.endswith(f"-b {base} -F raw {overlay}")
+        subprocess.run(advised.split(), check=True)
+        assert guest.cli("delete", DISK, "web1", "--method", "pull").code == 0
+        assert images.sha256_of(str(overlay), "qcow2") == content
+
+
+@remedy("DiskUnsuitable")
+def test_overlay_that_was_put_elsewhere_while_the_guest_ran(
+    connection: Any, tmp_path: Path
+) -> None:
+    """Its header names what lies beside nobody: so the definition has to, at every moment."""
+    for folder in ("share", "beside"):
+        (tmp_path / folder).mkdir()
+    base = tmp_path / "share" / "base"
+    images.create_raw(base, SIZE)
+    with defined(connection, base, "raw") as guest:
+        guest.start()
+        for name, more in (("a", ()), ("b", ()), ("c", ("--into", str(tmp_path / "beside")))):
+            assert guest.cli("create", DISK, name, *more).code == 0
+        guest.stop()
+        before = guest.domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+        merge = ("delete", DISK, "b", "--method", "commit", "--allow", "foreign-layer")
+        for plan in ((), ("--plan",)):
+            said = guest.cli(*merge, *plan)
+            assert said.code == 4, said
+            assert "whose header alone would name it while the merge runs" in said.err
+            assert "Start the guest" in said.err
+        assert guest.domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE) == before
+        guest.start()
+        said = guest.cli(*merge)
+        assert said.code == 0, said
+        assert guest.cli("chain", "-o", "json").json["disks"][0]["layers"][1]["file"] == "base.a"
+
+
 def named(guest: Defined) -> str:
     said = guest.cli("chain", "-o", "json")
     return str(said.json["disks"][0]["layers"][0]["path"])
