@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from typing import Final
 
 from msgspec.structs import replace
 
@@ -34,6 +35,8 @@ from qmpsnap.ledger.values import (
     Statement,
     Witness,
 )
+
+_COMPLETE: Final = (State.CREATING_COMPUTE_COMPLETE, State.DELETING_COMPUTE_COMPLETE)
 
 
 class OperationUnsettled(Refused):
@@ -139,6 +142,19 @@ class Operations(Files):
         self._not_recorded(operation, Event.HAND_OVER)
         return self._step(operation, Event.HAND_OVER)
 
+    def before_call(self, token: str) -> int:
+        """
+        Hand over, unless an earlier call for it has been answered in this very moment.
+
+        Returns:
+            How many calls may be at work then; 0 where compute has finished, and is not to be asked.
+        """
+        operation = self._locked(token)
+        if self._of(operation).state in _COMPLETE:
+            return 0
+        self.hand_over(token)
+        return self.calls(operation)
+
     def give_up(self, token: str, why: str) -> Snapshot:
         """Wait no longer. The operation stays open: an answer may still come, and is accepted."""
         return self._step(self._locked(token), Event.GIVE_UP, why)
@@ -217,8 +233,7 @@ class Operations(Files):
         """
         operation = self._locked(token)
         before = self._of(operation)
-        complete = (State.CREATING_COMPUTE_COMPLETE, State.DELETING_COMPUTE_COMPLETE)
-        if before.state in complete and not self._is_recorded(operation):
+        if before.state in _COMPLETE and not self._is_recorded(operation):
             self._record(operation)
         if before.state in (State.CREATING, State.DELETING):
             self._not_recorded(operation, Event.FAILED)

@@ -198,3 +198,15 @@ def test_what_is_recorded_of_a_create_is_the_chain_and_not_where_its_file_went(
     ).token
     assert not ledger.is_recorded(nothing)
     assert ledger.finish(nothing).state is State.DELETED
+
+
+def test_how_many_calls_may_be_at_work(ledger: Ledger) -> None:
+    token = ledger.begin(commit()).token
+    assert [ledger.before_call(token) for _ in range(3)] == [1, 2, 3]
+
+
+def test_what_is_answered_just_now_is_not_asked_again(ledger: Ledger) -> None:
+    token = asked(ledger, commit()).token
+    ledger.accept(update("a", "deleting_compute_complete", token))
+    assert ledger.before_call(token) == 0
+    assert state(ledger) is State.DELETING_COMPUTE_COMPLETE

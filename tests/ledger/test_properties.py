@@ -166,8 +166,8 @@ class Sequences(RuleBasedStateMachine):
             name = str(found[0].file)
             self.truth.disk.add(name)
             self.truth.formats[name] = "qcow2"
-            if not dies:
-                with self.store.writing() as ledger:
+            with self.store.writing() as ledger:
+                if not dies and not ledger.is_recorded(found[0].token):
                     ledger.made(found[0].token)
 
     @precondition(lambda self: self.state not in (None, *COMPLETE))
@@ -182,11 +182,13 @@ class Sequences(RuleBasedStateMachine):
                 if ledger.file("1", str(operation.file)) is None:
                     return  # not made: a driver that has died before rolls back
         with self.store.writing() as ledger:
+            is_recorded = ledger.is_recorded(operation.token)
             try:
                 ledger.hand_over(operation.token)
             except OutOfTurn:
-                assert ledger.is_recorded(operation.token)
+                assert is_recorded
                 return
+            assert not is_recorded
         if nova in ("takes", "is cut off"):
             self.calls.append(operation)
         if nova == "refuses":
@@ -207,18 +209,25 @@ class Sequences(RuleBasedStateMachine):
         operation, state = found
         if state in (State.CREATING, State.DELETING, *COMPLETE):
             with self.store.writing() as ledger:
+                is_recorded = ledger.is_recorded(operation.token)
                 try:
-                    ledger.fail(operation.token, "it could not")
+                    after = ledger.fail(operation.token, "it could not")
                 except OutOfTurn:
+                    assert is_recorded
                     return
+                assert after.state in FAILED
+                assert not is_recorded or state in COMPLETE
 
-    @precondition(lambda self: self.state is State.DELETING)
+    @precondition(lambda self: self.state in (State.CREATING, State.DELETING))
     @rule()
     def offline(self) -> None:
         """Nobody has the volume: the service does it itself, and may die before it says so."""
         found = self.opened()
-        if found is None or self.calls or found[1] is not State.DELETING:
+        if found is None or self.calls or found[1] not in (State.CREATING, State.DELETING):
             return
+        with self.store.reading() as ledger:
+            if found[1] is State.CREATING and ledger.file("1", str(found[0].file)) is None:
+                return  # not made
         if found[0].kind is not Kind.NOTHING and self.truth.does(found[0]):
             with self.store.writing() as ledger:
                 ledger.record(found[0].token)
@@ -291,10 +300,12 @@ class Sequences(RuleBasedStateMachine):
         if found is None or (self.calls and found[0].kind is Kind.CREATE):
             return
         with self.store.writing() as ledger:
+            is_recorded = ledger.is_recorded(found[0].token)
             try:
                 ledger.abandon(found[0].token, "no compute is there")
             except OutOfTurn:
                 return
+            assert not is_recorded
         self.abandoned.add(found[0].token)
         if found[0].kind in (Kind.COMMIT, Kind.PULL):
             self.masked.add(str(found[0].file))
@@ -350,7 +361,7 @@ class Sequences(RuleBasedStateMachine):
                 done = False
             if not done and self.stock and not creates and lies:
                 done = True
-            if not self.stock:  # its other calls for the same have joined this one
+            if not self.stock and not creates:  # its other calls for the same have joined this one
                 self.calls = [one for one in self.calls if one.token != call.token]
         if self.stock:
             update = Update(
@@ -466,6 +477,64 @@ class Sequences(RuleBasedStateMachine):
         ]
         for step in steps[:stops]:
             step()
+
+    @precondition(lambda self: self.state is None)
+    @rule(
+        data=st.data(),
+        creates=st.booleans(),
+        made=st.booleans(),
+        acts=st.lists(st.sampled_from(["call", "abandon", "fail", "record", "finish", "remove"])),
+    )
+    def by_itself(self, data: st.DataObject, creates: bool, made: bool, acts: list[str]) -> None:
+        """An offline operation, killed, and whatever anybody tries then."""
+        if creates:
+            self.begin_create()
+            self.make(dies=not made)
+        else:
+            self.begin_delete(data)
+        self.offline()
+        for act in acts:
+            self.act(act, data)
+
+    @precondition(lambda self: self.state is None)
+    @rule(
+        data=st.data(),
+        creates=st.booleans(),
+        acts=st.lists(
+            st.sampled_from(
+                [
+                    *("call", "call", "refused", "abandon", "begin", "done", "failed", "deliver"),
+                    *("headers", "record", "finish"),
+                ]
+            ),
+            min_size=3,
+            max_size=12,
+        ),
+    )
+    def asked_again(self, data: st.DataObject, creates: bool, acts: list[str]) -> None:
+        """Operations that are asked for again, and whose answers come late."""
+        if creates:
+            self.begin_create()
+            self.make(dies=False)
+        else:
+            self.begin_delete(data)
+        self.call("takes")
+        for act in acts:
+            self.act(act, data)
+
+    def act(self, what: str, data: st.DataObject) -> None:
+        acts: dict[str, Callable[[], object]] = {
+            "call": lambda: self.call("takes"),
+            "refused": lambda: self.call("refuses"),
+            "begin": lambda: self.begin_delete(data),
+            "done": lambda: self.calls and self.compute(data, ok=True, lies=False),
+            "failed": lambda: self.calls and self.compute(data, ok=False, lies=False),
+            "deliver": lambda: self.mail and self.deliver(data, again=False),
+        }
+        acts.get(what, getattr(self, what, None) or (lambda: None))()
+        self.every_status_has_an_owner()
+        self.what_is_settled_is_the_truth()
+        self.nobody_works_for_what_has_failed()
 
     # What always holds.
 

@@ -68,7 +68,7 @@ class _Books:
         done = self._books.run(lambda ledger: work(Seen(ledger)))
         for name in called:
             die_at(
-                {"hand_over": "handed-over", "record": "recorded", "finish": "finished"}.get(
+                {"before_call": "handed-over", "record": "recorded", "finish": "finished"}.get(
                     name, name
                 )
             )

@@ -27,15 +27,6 @@ _DELETE_STATES: Final = ("available", "in-use", "backing-up", "deleting", "downl
 COMPLETE: Final = (State.CREATING_COMPUTE_COMPLETE, State.DELETING_COMPUTE_COMPLETE)
 
 
-def _handed_over(ledger: Any, operation: Operation) -> int:
-    """Hand it over; the calls that may be at work then, 0 where an earlier one is answered now."""
-    standing = ledger.snapshot(operation.snapshot, now=True)
-    if standing is not None and standing.state in COMPLETE:
-        return 0
-    ledger.hand_over(operation.token)
-    return int(ledger.calls(operation))
-
-
 class Snapshots(Family):  # type: ignore[misc]
     """Creates and deletes snapshots, online and offline."""
 
@@ -134,7 +125,7 @@ class Snapshots(Family):  # type: ignore[misc]
         try:
             # What an earlier try has left there is nobody's answer to this one.
             db.snapshot_update(context, operation.snapshot, {"status": status, "progress": "0%"})
-            calls = self._books.run(lambda ledger: _handed_over(ledger, operation))
+            calls = self._books.run(lambda ledger: ledger.before_call(operation.token))
             if not calls:
                 return
             try:
