@@ -298,10 +298,12 @@ def _outside(looked: _Looked) -> Iterator[Finding]:
     for layer in lower:
         if layer.path is None:
             if layer.protocol not in _LOCAL:
+                is_file = looked.disk.off and ":" not in layer.file.partition("/")[0]
+                how = "a header alone names it" if is_file else f"it comes by {layer.protocol}"
                 yield looked.finding(
                     rules.BACKING_OUTSIDE_FOLDER,
                     layer,
-                    f"it comes by {layer.protocol}; the active file lies in {min(allowed)}",
+                    f"{how}; the active file lies in {min(allowed)}",
                 )
             continue
         # Its own folder, and where a symbolic link leads, must both be the volume's.

@@ -130,6 +130,12 @@ class FakeGuest:
         """How many are frozen now."""
         self.was_frozen: list[int] = []
         """How many were at each switch."""
+        self.made_as: Identity | None = None
+        """What an overlay is when it is made."""
+        self.switched_as: Identity | None = None
+        """What it is when it is on a disk."""
+        self.notes: tuple[str, ...] = ()
+        """What is said of each overlay."""
         self.thaws: Thawed | None = None
         """What a thaw comes to; None: that all is well."""
         self.reports: list[tuple[JobReport, ...]] = [()]
@@ -303,6 +309,7 @@ class FakeGuest:
                 step(Does.DISCARD, path=path) if new else None
                 for path, new in zip(paths, made, strict=True)
             ),
+            notes=self.notes,
         )
 
     def merge(self, plan: MergePlan, options: MergeOptions, state: State) -> MergeSteps:
@@ -351,6 +358,7 @@ class FakeGuest:
         match step.does:
             case Does.MAKE:
                 self.existing.add(path)
+                answer = self.made_as
             case Does.DISCARD:
                 self.existing.discard(path)
             case Does.OPEN:
@@ -383,7 +391,9 @@ class FakeGuest:
     def _switch(self) -> None:
         self.was_frozen.append(self.frozen)
         for plan in self.plans:
-            overlay = samples.layer(plan.file, virtual_size=plan.virtual_size)
+            overlay = samples.layer(
+                plan.file, virtual_size=plan.virtual_size, identity=self.switched_as
+            )
             layers = samples.linked([overlay, *plan.disk.layers])
             self.guest = with_layers(self.guest, layers, plan.disk.disk)
             self.nodes.remove(plan.overlay)

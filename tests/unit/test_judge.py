@@ -10,7 +10,13 @@ from qmpsnap.operations.job.loop import Ended
 from qmpsnap.operations.job.machine import Why
 from qmpsnap.operations.job.states import JobFailed, JobStatus
 from qmpsnap.operations.judge import format_of, judged
-from qmpsnap.operations.outcome import FormatUnknown, NamesAnother, OpenedAnother, OutcomeUnknown
+from qmpsnap.operations.outcome import (
+    FormatUnknown,
+    NamesAnother,
+    OpenedAnother,
+    OutcomeUnknown,
+    check_names,
+)
 from qmpsnap.operations.plan_merge import MergePlan, plan_delete
 from qmpsnap.operations.requests import DeleteRequest
 from tests.unit import samples
@@ -81,6 +87,15 @@ def test_name_that_leads_to_another_file(changes: dict[str, object], why: str | 
     with pytest.raises(NamesAnother, match=why) as caught:
         judged(merge, ended, samples.guest(), after, room=None, seconds=0, notes=())
     assert (caught.value.path, caught.value.changed) == ("/share/volume-1", "yes")
+
+
+def test_layer_without_a_path_is_called_by_its_name() -> None:
+    here, there = ("file", 1, 2), ("file", 1, 3)
+    before = samples.changed_layer(samples.disk(2), 1, path=None, identity=here)
+    after = samples.changed_layer(before, 1, identity=there, flags=("not-seen",))
+    with pytest.raises(NamesAnother) as caught:
+        check_names("commit", before, after)
+    assert caught.value.path == "volume-1"
 
 
 def test_chain_as_it_was_where_it_cannot_be_seen_which_files_qemu_has() -> None:

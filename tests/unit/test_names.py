@@ -12,6 +12,7 @@ from qmpsnap.operations.names import (
     backing_name,
     check_belongs,
     find_snapshot,
+    name_of_base,
     overlay_name,
     snapshots,
     tidy,
@@ -151,6 +152,14 @@ class TestBelongs:
 
     def test_base_that_both_disks_share(self) -> None:
         check_belongs("volume-1.s1", samples.disk(), (samples.disk(disk="vdb"),))
+
+
+@pytest.mark.parametrize("present", [None, "/elsewhere/x", "json:{}"])
+def test_name_of_a_base_that_has_no_path(present: str | None) -> None:
+    """By its whole path, where it has one and the present name is none that is relative."""
+    above = samples.layer("volume-1.s1", backing_name=present)
+    assert name_of_base(above, samples.layer("b")) == "/share/b"
+    assert name_of_base(above, samples.layer("b", path=None)) == "b"
 
 
 def test_an_overlay_is_not_called_after_a_file_elsewhere() -> None:

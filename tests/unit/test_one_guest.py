@@ -314,6 +314,22 @@ class TestFolders:
         )
         assert "backing-outside-folder" in ids(looked(disk))
 
+    @pytest.mark.parametrize(
+        ("off", "name", "words"),
+        [
+            (True, "/templates/base", "a header alone names it; the active file lies in /share"),
+            (True, "nbd:host", "it comes by network; the active file lies in /share"),
+            (False, "nbd:host", "it comes by network; the active file lies in /share"),
+        ],
+    )
+    def test_what_is_not_followed(self, off: bool, name: str, words: str) -> None:
+        disk = samples.changed_layer(
+            samples.disk(2, off=off), 1, path=None, file=name, protocol="network"
+        )
+        assert [one.message for one in looked(disk) if one.id == "backing-outside-folder"] == [
+            words
+        ]
+
     def test_a_passed_descriptor_has_no_folder(self) -> None:
         disk = samples.changed_layer(chain("/dev/fdset/1"), 1, path=None, file="/dev/fdset/1")
         assert looked(disk) == ()

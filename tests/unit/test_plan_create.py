@@ -108,6 +108,13 @@ class TestRefuses:
             plan_create(samples.guest(samples.disk(), other), request())
         assert caught.value.field == "new_file"
 
+    def test_file_named_as_another_disk_of_the_guest(self) -> None:
+        other = samples.disk(disk="vdb", serial="2", layers=(samples.layer("web2"),), root="b")
+        guest = samples.guest(samples.disk(), other)
+        wrong = CreateRequest(disk="vda", new_file="web2.s1", snapshot="s1")
+        with pytest.raises(BadFileName, match="another volume"):
+            plan_create(guest, wrong)
+
     def test_file_of_another_volume(self) -> None:
         with pytest.raises(BadFileName, match="another volume"):
             plan_create(samples.guest(), request("volume-2.new"))

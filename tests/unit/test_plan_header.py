@@ -45,6 +45,13 @@ class TestFault:
         assert name_kept(above(backing_name="a:b"), lower, "./a:b") == "./a:b"
         assert name_kept(above(backing_name="./a:b"), lower, "/share/a:b") == "./a:b"
 
+    def test_layer_that_is_no_file_here(self) -> None:
+        """Its folder is not known."""
+        nowhere = samples.changed_layer(samples.disk(2), 0, path=None).layers[0]
+        assert name_kept(nowhere, BELOW, "other") == "other"
+        upper = samples.changed_layer(samples.disk(2), 0, backing_name="/share/volume-1", path=None)
+        assert name_kept(upper.layers[0], BELOW, "other") == "/share/volume-1"
+
     def test_name_that_is_no_path_and_the_right_one(self) -> None:
         assert fault(above(backing_name="nbd:x"), BELOW, "nbd:x") is None
 

@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from qmpsnap.errors import Failed, QmpsnapError
-from qmpsnap.formats.layers import Disk, Disks
+from qmpsnap.formats.layers import Disk, Disks, Identity
 from qmpsnap.guests.files.locks import DiskLocked
 from qmpsnap.monitor.base import (
     CommandFailed,
@@ -19,6 +19,7 @@ from qmpsnap.operations.outcome import (
     ChainUnexpected,
     HeaderWrong,
     NamesAnother,
+    OpenedAnother,
     OutcomeUnknown,
     XmlBehind,
 )
@@ -260,6 +261,35 @@ class TestCreate:
         last = len(fake.calls) - 1 - fake.calls[::-1].index("start")
         assert fake.calls[last - 2 : last] == ["hold", "follow"]
         assert "release" in fake.calls[last:]
+
+    @pytest.mark.parametrize(
+        ("made", "now", "another"),
+        [
+            (("file", 1, 2), ("file", 1, 2), False),
+            (("file", 1, 2), ("file", 1, 3), True),
+            (None, ("file", 1, 3), False),
+            (("file", 1, 2), None, False),
+        ],
+    )
+    def test_what_is_on_the_disk_is_what_was_made(
+        self, made: Identity | None, now: Identity | None, another: bool
+    ) -> None:
+        fake = guest()
+        fake.made_as, fake.switched_as = made, now
+        fake.identities = {"/share/volume-1.new": made} if made else {}
+        if another:
+            with pytest.raises(OpenedAnother, match=r"during the snapshot QEMU opened"):
+                create(fake, CREATE)
+        else:
+            assert create(fake, CREATE).file_format == {"volume-1.new": "qcow2"}
+
+    def test_what_is_said_of_each_overlay(self) -> None:
+        layers = samples.linked([samples.layer("volume-2.s1"), samples.layer("volume-2", "raw")])
+        second = samples.disk(disk="vdb", serial="2", layers=layers, root="volume-2.s1-node")
+        fake = FakeGuest(samples.guest(samples.disk(2), second))
+        fake.notes = ("of the first", "")
+        done = create_all(fake, [CREATE, replace(CREATE, disk="vdb", new_file="volume-2.new")])
+        assert [one.notes for one in done] == [("of the first",), ()]
 
     def test_header_that_stays_wrong(self) -> None:
         fake = guest()

@@ -36,6 +36,7 @@ def needs(target: str, virtual: int, present: int, *moved: int) -> tuple[int, in
         ("raw", 100, 0, (10, 20), (30, 30)),
         ("raw", 100, 95, (10,), (10, 5)),
         ("raw", 100, 100, (10,), (10, 0)),
+        ("raw", 100, 105, (10,), (10, 0)),
         ("raw", 100, 0, (70, 70), (100, 100)),
         ("qcow2", 100, 0, (10,), (10, 11)),
         ("qcow2", 4096, 0, (10,), (10, 13)),
@@ -46,6 +47,13 @@ def test_bounds(
     target: str, virtual: int, present: int, moved: tuple[int, ...], expected: tuple[int, int]
 ) -> None:
     assert needs(target, virtual, present, *moved) == expected
+
+
+def test_file_that_takes_more_than_it_can_hold() -> None:
+    """As one with internal snapshots: what is merged may still fit, to the byte."""
+    top, base = sized("top"), sized("base", "raw")
+    found = growth((top,), base, {top.path: 10 * MIB, base.path: 105 * MIB})
+    assert found == Growth(moved=10 * MIB, needed=0)
 
 
 def test_layers_of_different_size() -> None:
