@@ -8,6 +8,7 @@ Write the pages of the reference that follow from the code.
     docs/reference/layouts.md                  from fixtures/ and tests/layouts/
     docs/reference/situations.md               from the tests that are marked as situations
     docs/reference/attacks.md                  from fixtures/attacks.json, what the tests saw
+    docs/reference/benchmarks-openstack.md     from fixtures/benchmarks-openstack.json, as measured
     docs/explanation/rooms.dot, rooms.svg      from the imports
 
     python docs/generate.py            write what is stale
@@ -75,6 +76,7 @@ def pages() -> dict[Path, str]:
     from docs import (
         layouts,
         manual,
+        openstack_figures,
         rooms,
         situations,
     )  # found only once the checkout is on sys.path
@@ -87,6 +89,7 @@ def pages() -> dict[Path, str]:
         REFERENCE / "layouts.md": layouts.page(NOTICE),
         REFERENCE / "situations.md": situations.page(NOTICE),
         REFERENCE / "attacks.md": attacks(),
+        REFERENCE / "benchmarks-openstack.md": openstack_figures.page(),
         rooms.FOLDER / "rooms.dot": rooms.dot(),
     }
 

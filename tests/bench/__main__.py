@@ -6,20 +6,25 @@ What a reading of a guest costs, and what an operation.
     python -m tests.bench operations          an operation beside the bare job, and virsh
     python -m tests.bench journal             an operation with the journal, and without
     python -m tests.bench shares              `orphans` on a share of up to 10,000 files
+    python -m tests.bench openstack           Nova and Cinder, ours beside stock (.tox/openstack)
     python -m tests.bench […] --write         write the page in docs/reference as well
 
 All figures of a row are taken in turns on the same guest; what counts is the ratios, and how a
 column grows. The first one ends with an error when the number of round trips is not what is
 promised, or the estimate of `graph/stall.py` is far from what was measured.
 
-On a machine that has other work, `chrt --rr 3` before it keeps that out of the figures.
+On a machine that has other work, `chrt --rr 3` before it keeps that out of the figures; not of those
+of `openstack`: libvirtd cannot start a guest then (`Invalid value for 'tasks'`).
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 from tests.bench import (
@@ -39,7 +44,9 @@ from tests.bench import (
 )
 from tests.bench.measure import CASES
 
-FOLDER = Path(__file__).resolve().parents[2] / "docs" / "reference"
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "docs" / "reference"
+WITH_NOVA = ROOT / ".tox/openstack/bin/python"
 
 
 def main() -> int:
@@ -49,7 +56,7 @@ def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    choices = ("costs", "readings", "operations", "journal", "shares")
+    choices = ("costs", "readings", "operations", "journal", "shares", "openstack")
     parser.add_argument("what", nargs="?", choices=choices, default="costs")
     parser.add_argument("--write", action="store_true", help="write the page")
     parser.add_argument("--rounds", type=int, help="times that each thing is done")
@@ -63,6 +70,8 @@ def main() -> int:
                 return _operations(Path(folder), options.rounds or 15, write=options.write)
             case "journal":
                 return _journal(Path(folder), options.rounds or 15, write=options.write)
+            case "openstack":
+                return _openstack(options.rounds or 5, write=options.write)
             case "shares":
                 return _shares(options.rounds or 3, write=options.write)
             case _:
@@ -89,6 +98,23 @@ def _operations(folder: Path, rounds: int, *, write: bool) -> int:
 def _journal(folder: Path, rounds: int, *, write: bool) -> int:
     rows = [*journals.measure(folder, rounds)]
     _show(journals.render(rows, rounds), "benchmarks-journal.md", write=write)
+    return 0
+
+
+def _openstack(rounds: int, *, write: bool) -> int:
+    if find_spec("nova") is None:
+        if not WITH_NOVA.exists():
+            print(f"Nova and Cinder are missing; make {WITH_NOVA}: tox run -e openstack --notest")
+            return 1
+        os.execv(WITH_NOVA, [str(WITH_NOVA), "-m", "tests.bench", *sys.argv[1:]])
+    from docs.openstack_figures import RESULTS, render
+    from tests.bench import openstack
+
+    results = openstack.measure(rounds)
+    if write:
+        text = json.dumps(results, indent=1, ensure_ascii=False)
+        RESULTS.write_text(f"{text}\n", encoding="utf-8")
+    _show(render(results), "benchmarks-openstack.md", write=write)
     return 0
 
 

@@ -235,8 +235,9 @@ class LibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
             return
         try:
             if call.update.letter is not None:
-                tried = self._outbox.send(ids=[call.update.letter], at_once=True).tried
-                if not tried or any(one.state != "closed" for one in tried):
+                mine = call.update.letter
+                tried = self._outbox.send(ids=[mine], at_once=True).tried
+                if (mine, "closed") not in [(one.id, one.state) for one in tried]:
                     self._keeper.wake()  # for what is left open, or to be sent again
                 return
         except QmpsnapError as error:

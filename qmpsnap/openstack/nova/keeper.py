@@ -26,6 +26,9 @@ LOOK_S: Final = 60.0
 """So often it looks by itself."""
 SOON_S: Final = 5.0
 """Until an operation is tried again that could not be settled."""
+AGAIN_S: Final = 1.0
+"""At least so long between two rounds: an update that is left although its time has come is in the hands
+of another thread, which may wait for Cinder."""
 
 
 class Keeper:
@@ -63,7 +66,7 @@ class Keeper:
         except Exception:  # the thread must live as long as the service
             LOG.exception("Unforeseen, beside Nova's calls.")
             return LOOK_S
-        wait = LOOK_S if next_at is None else min(max(next_at - time.time(), 0.0), LOOK_S)
+        wait = LOOK_S if next_at is None else min(max(next_at - time.time(), AGAIN_S), LOOK_S)
         return min(wait, SOON_S) if are_open else wait
 
     def settle(self, volume: str | None = None) -> bool:
