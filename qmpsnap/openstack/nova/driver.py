@@ -43,10 +43,10 @@ from qmpsnap.service import Update
 from qmpsnap.status import ACTION, Operation
 
 LOG = logging.getLogger(__name__)
-_ASK_AT_FIRST_S: Final = 0.05
+_ASK_AT_FIRST_S: Final = 0.1
 _ASK_S: Final = 0.5
-"""Seconds between two looks at what Cinder has made of a snapshot: each time twice as many, until
-they are as Nova's."""
+"""Seconds until the next look at what Cinder has made of a snapshot: each time twice as many, until they
+are as Nova's. Each costs 15 ms of the processor."""
 
 _NOT_ATTACHED: Final = (
     exception.InstanceNotFound,
@@ -278,10 +278,12 @@ class LibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
         deadline = time.monotonic() + self._qmpsnap.refresh_timeout
         wait = _ASK_AT_FIRST_S
         try:
-            while self._volume_api.get_snapshot(context, snapshot_id).get("status") == "creating":
+            while True:
+                time.sleep(wait)  # a look at once would be too early: it has only just been told
+                if self._volume_api.get_snapshot(context, snapshot_id).get("status") != "creating":
+                    return
                 if time.monotonic() > deadline:
                     raise NotConcluded(f"Cinder has not concluded the snapshot {snapshot_id}")
-                time.sleep(wait)
                 wait = min(2 * wait, _ASK_S)
         except exception.SnapshotNotFound:
             return
