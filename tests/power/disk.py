@@ -8,7 +8,7 @@ name: that is kept by a sync of its folder (fsync(2)). Real file systems keep mo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -76,6 +76,11 @@ class State:
     folders: frozenset[int]
     names: Mapping[tuple[str, str], int]
     """Inode by folder and name. A folder is told by its path, from the mount on."""
+
+    def without(self, gone: Collection[tuple[str, str]]) -> State:
+        """The same, with some names gone."""
+        names = {name: inode for name, inode in self.names.items() if name not in gone}
+        return State(files=self.files, folders=self.folders, names=names)
 
     def tree(self) -> dict[str, int]:
         """Inode by path, folders before what is in them; a file whose folder is lost is lost."""

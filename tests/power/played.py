@@ -6,13 +6,14 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
 from qmpsnap.journal.file import Journal
 from qmpsnap.journal.keep import created, deleted
 from qmpsnap.operations.requests import CreateRequest
-from tests.power.disk import PAGE, Change, Disk, State
+from tests.power.disk import PAGE, Change, Disk, Names, Operation, State
 from tests.power.recording import Box
 from tests.power.written import CLUSTER, Written
 from tests.rig import images
@@ -25,6 +26,7 @@ from tests.rig.roads import direct_rig
 SIZE: Final = 1024 * 1024
 TOKEN: Final = "power"
 """The operation's id."""
+MARKER: Final = f".qmpsnap-{TOKEN}"
 CHAIN: Final = ((f"{BASE}.s2", "qcow2"), (f"{BASE}.s1", "qcow2"), (BASE, "raw"))
 SUBSETS: Final = 3
 """Of what was not synced, at each point; besides all and nothing of it."""
@@ -40,6 +42,13 @@ class Played:
     ended: int
     """The place in the record where whoever asked for it was answered."""
 
+    @cached_property
+    def unmarked(self) -> int:
+        """Where its marker is removed: from then on only who asked, and the journal, know more."""
+        gone = ((MARKER, None),)
+        found = (at for at, one in self.box.operations() if _changes(one) == gone)
+        return next(found, self.ended)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
@@ -50,6 +59,11 @@ class Case:
     left: str
     """How much of what was not synced is there."""
     state: State
+    has_journal: bool
+
+
+def _changes(operation: Operation) -> tuple[tuple[str, int | None], ...]:
+    return operation.changes if isinstance(operation, Names) else ()
 
 
 def made(box: Box) -> None:
@@ -112,18 +126,26 @@ def images_content(active: Path, scratch: Path) -> bytes:
         return copy.read_bytes()
 
 
-def cases(one: Played, chance: random.Random) -> Iterator[Case]:
-    """What may be left, for each moment: nothing, all, or some of what was not synced."""
+def cases(one: Played, chance: random.Random, *, has_journal: bool = True) -> Iterator[Case]:
+    """
+    What may be left, for each moment: nothing, all, or some of what was not synced.
+
+    Args:
+        one: The operation.
+        chance: What chooses.
+        has_journal: Whether the journal's disk is there afterwards.
+    """
+    gone = () if has_journal else (one.box.state_name,)
     disk = Disk(one.before)
     seen: set[tuple[int, int]] = set()
     for at, operation in one.box.operations():
         disk.take(operation)
         for left, chooses in _choices(chance):
-            state = disk.left(chooses)
+            state = disk.left(chooses).without(gone)
             known = _hash(state), one.written.flushed(at)
             if known not in seen:
                 seen.add(known)
-                yield Case(at=at, left=left, state=state)
+                yield Case(at=at, left=left, state=state, has_journal=has_journal)
 
 
 def _choices(chance: random.Random) -> Iterator[tuple[str, Callable[[Change], bool]]]:

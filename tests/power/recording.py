@@ -52,7 +52,12 @@ class Box:
     @property
     def state_folder(self) -> Path:
         """The journal's, made by the product."""
-        return self.folder / "lib" / "qmpsnap"
+        return self.folder.joinpath(*self.state_name)
+
+    @property
+    def state_name(self) -> tuple[str, str]:
+        """The folder and the name of that, as the record has them."""
+        return "lib", "qmpsnap"
 
     @property
     def now(self) -> int:

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.timeout(3600)  # at night
 
 @contextmanager
 def _played(
-    operation: str, folder: Path, *, is_busy: bool = True
+    operation: str, folder: Path, *, is_busy: bool = True, has_journal: bool = True
 ) -> Iterator[tuple[Played, tuple[Case, ...]]]:
     """An operation that was recorded, and all that may be left of it; the journal is its own."""
     box = Box.made(folder)
@@ -43,7 +43,7 @@ def _played(
     with recorded(box), pytest.MonkeyPatch.context() as patch:
         patch.setenv("QMPSNAP_STATE", str(box.state_folder))
         one = played(box, KILLINGS[operation], folder / "scratch", chance, is_busy=is_busy)
-        yield one, tuple(cases(one, chance))
+        yield one, tuple(cases(one, chance, has_journal=has_journal))
 
 
 def _settled(operation: str, one: Played, case: Case) -> str:
@@ -70,6 +70,20 @@ def test_nothing_that_was_flushed_is_lost(operation: str, is_busy: bool, tmp_pat
     print(f"{operation}: {outcomes.total()} of {len(every)} states, {dict(outcomes)}")
 
 
+@pytest.mark.parametrize("operation", [name for name in OPERATIONS if name != "commit"])
+def test_nor_when_the_journal_is_gone_too(operation: str, tmp_path: Path) -> None:
+    """
+    The marker alone is left; where there is none, the files are as the caller knows them.
+
+    A commit has no marker: its header tells.
+    """
+    outcomes: Counter[str] = Counter()
+    with _played(operation, tmp_path, has_journal=False) as (one, every):
+        for case in sample(every, f"{operation}, no journal", lambda _case: False):
+            outcomes[_settled(operation, one, case)] += 1
+    print(f"{operation}, no journal: {outcomes.total()} of {len(every)} states, {dict(outcomes)}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Missing:
     """A sync that the product is without."""
@@ -81,6 +95,7 @@ class Missing:
     is_late: bool = True
     """Whether it is seen when the operation has ended, or before."""
     is_busy: bool = True
+    has_journal: bool = True
 
 
 def _nothing(*_arguments: object) -> None:
@@ -116,6 +131,14 @@ MISSING: Final = {
         by=_nothing,
         seen="left beside the images: .*qmpsnap-power",
     ),
+    "of a marker that is written": Missing(
+        operation="active commit",
+        replaced="qmpsnap.guests.files.markers.sync_folder",
+        by=_nothing,
+        seen="has lost",
+        is_late=False,
+        has_journal=False,
+    ),
     "of the state folder's name": Missing(
         operation="pull to a base",
         replaced="qmpsnap.journal.folder.sync_folder",
@@ -137,15 +160,15 @@ def test_a_missing_sync_is_seen(sync: str, tmp_path: Path, monkeypatch: pytest.M
     """
     The product without one of its syncs fails.
 
-    By hand were tried as well: without the sync of a marker that is written, and of the folder of
-    a new overlay, nothing is seen. The journal has what the marker says, and the marker's folder
-    is synced before the switch; they are for a disk whose journal is gone, and for `--no-journal`.
-    A journal that is switched to its write-ahead log after it has its name is seen (16 of 219
+    By hand were tried as well: without the sync of the folder of a new overlay nothing is seen, as
+    the marker's is the same folder, and synced before the switch; it is for `--no-journal`. A
+    journal that is switched to its write-ahead log after it has its name is seen (16 of 219
     states).
     """
     missing = MISSING[sync]
     monkeypatch.setattr(missing.replaced, missing.by)
-    with _played(missing.operation, tmp_path, is_busy=missing.is_busy) as (one, every):
+    how = {"is_busy": missing.is_busy, "has_journal": missing.has_journal}
+    with _played(missing.operation, tmp_path, **how) as (one, every):
         those = [case for case in every if (case.at >= one.ended) is missing.is_late]
         random.Random(f"{SEED} {sync}").shuffle(those)
         with pytest.raises(AssertionError, match=missing.seen):
