@@ -261,6 +261,10 @@ def _carried_out(
         return unknown(record, f"{found.why}; {error}")
     except (Failed, Refused) as error:
         again = _after_failure(entry, guest)
+        if found.way is Way.ADOPT and again is not None and again.way in (Way.FINISH, Way.DONE):
+            # It ended by itself, after it was seen and before it was taken up.
+            entry = replace(_known(store, entry, only_plan=False), record=record)
+            return _carried_out(store, entry, guest, again, wanted)
         if again is None or again.way is not Way.TAKE_BACK:
             return unknown(record, f"{found.why}; {error}")
         outcome, active = "rolled-back", again.active

@@ -18,7 +18,7 @@ from typing import Any
 
 from qmpsnap.monitor.base import CommandFailed
 from qmpsnap.operations.job.states import JobStatus
-from tests.simulation.values import CLUSTERS, UNFINISHED, File, Job, Type
+from tests.simulation.values import CLUSTERS, FOREIGN, UNFINISHED, File, Job, Type
 
 
 @dataclass
@@ -43,6 +43,8 @@ class BlockLayer:
     """By disk and cluster: what was flushed last, and what was written since."""
     kept: dict[str, dict[int, int]] = field(default_factory=dict)
     """By path: what a file has to read as that no disk has any more."""
+    foreign: dict[str, str] = field(default_factory=dict)
+    """By disk: the overlay that was active at the crash, where only somebody else knows of it."""
     definition: str = ""
     """libvirt's, of a guest that is off."""
     fails: bool = True
@@ -108,6 +110,7 @@ class BlockLayer:
                 if file.disk.get(cluster) != value and self.chance.random() < 0.5:
                     file.disk[cluster] = value
             file.memory = dict(file.disk)
+        self.foreign = {disk: path for disk, path in self.active.items() if FOREIGN in path}
         self.nodes, self.below, self.chains, self.jobs = {}, {}, {}, {}
         self.is_running = False
 

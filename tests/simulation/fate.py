@@ -14,6 +14,7 @@ from tests.simulation.block_layer import BlockLayer
 from tests.simulation.guest import (
     SimulatedGuest,
 )
+from tests.simulation.values import FOREIGN
 
 What = Literal["nothing", "tool", "qemu", "both", "reply"]
 Then = Literal["", "right", "stale", "written", "elsewhere", "no journal"]
@@ -100,7 +101,7 @@ def meddle(model: BlockLayer, *, snapshots: bool) -> None:
             model.execute(model.chance.choice(["job-cancel", "job-dismiss"]), {"id": job})
         elif snapshots and model.chance.random() < 0.3:
             below = model.chains[model.chance.choice(list(model.chains))][0]
-            name = f"foreign{len(model.files)}"
+            name = f"{FOREIGN}{model.chance.randrange(1 << 30)}"
             model.make(f"{model.folder}/{name}", "qcow2", os.path.basename(model.nodes[below]))
             model.blockdev_add({"node-name": name, "file": {"filename": f"{model.folder}/{name}"}})
             action = {"data": {"node": below, "overlay": name}}

@@ -8,7 +8,7 @@ person looks at both files; and the guest is started from the file that is named
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from qmpsnap.errors import QmpsnapError
@@ -24,7 +24,7 @@ from tests.simulation.guest import (
     OffGuest,
     SimulatedGuest,
 )
-from tests.simulation.values import CLUSTERS
+from tests.simulation.values import CLUSTERS, FOREIGN
 
 seen: Counter[str] = Counter()
 """What the runs came to."""
@@ -41,8 +41,6 @@ class Settling:
     later: list[Fate]
     is_stale: bool = False
     """Whether a guest runs that somebody has started from a stale file."""
-    foreign: dict[str, str] = field(default_factory=dict)
-    """What only the one knows who has taken a snapshot besides: its overlay is active."""
     is_ruined: bool = False
     """Whether it has written there: then no file has all data, and the run is over."""
 
@@ -54,7 +52,7 @@ class Settling:
         entries = self.unsettled()
         if call.then == "no journal":
             self._forget_all(entries)
-        elif entries and not self.model.is_running and not call.back:
+        elif entries and not (self.model.is_running or call.back or self.model.foreign):
             self._started_by_somebody(call.then, entries[0])
             if self.is_ruined:
                 return
@@ -62,7 +60,7 @@ class Settling:
             for entry in entries:
                 self._settle(entry)
         if not self.model.is_running and not call.back:
-            self.start(self.before | self._known() | self.foreign)
+            self.start(self.before | self._known() | self.model.foreign)
 
     def unsettled(self) -> list[Entry]:
         """By the journal, and where that is gone by the markers."""
@@ -101,9 +99,8 @@ class Settling:
         if self.model.is_running:
             seen["guest ended by a person"] += 1
             is_same = self.model.process == (entry.record.where.process or (0, 0))[1]
-            active = self.model.active.items()
-            self.foreign = {disk: path for disk, path in active if "foreign" in path}
-            assert self.foreign or not is_same, settled
+            by_others = any(FOREIGN in path for path in self.model.active.values())
+            assert by_others or not is_same, settled
             if not self.is_stale:
                 self.model.flush()
             self.model.crash()
@@ -130,7 +127,7 @@ class Settling:
         """The guest is gone; it is started from what `resume` says."""
         if not self.model.definition:
             active = dict(zip(entry.record.disks, settled.active, strict=True))
-            self.start(self.before | active | self.foreign)
+            self.start(self.before | active | self.model.foreign)
 
     def start(self, active: dict[str, str]) -> None:
         """Start the guest from files that have all data."""
@@ -202,7 +199,8 @@ class Settling:
         self.model.kept.clear()
         for entry in entries:
             marked = {one.id for one in beside([str(self.model.folder / "x")])}
-            if entry.record.id in marked or self.model.is_running or self.model.definition:
+            known = self.model.is_running or self.model.definition or self.model.foreign
+            if entry.record.id in marked or known:
                 continue
             for disk, paths in could_be_right(entry.record).items():  # the files must tell
                 whole = [path for path in paths if not self.model.lost(disk, path)]

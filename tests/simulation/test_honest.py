@@ -98,7 +98,7 @@ def a_command(model: BlockLayer, chance: random.Random, number: int) -> Command:
     job = chance.choice(fitting) if fitting and chance.random() < 0.8 else chance.choice(jobs)
     match kind:
         case "snapshot":
-            return "transaction", {"actions": a_group(model, chance, number, nodes)}
+            return "transaction", {"actions": a_group(model, chance, number)}
         case "commit" | "stream":
             return a_start(model, chance, kind, f"job{number}", model.chains[disk])
         case "del":
@@ -107,9 +107,7 @@ def a_command(model: BlockLayer, chance: random.Random, number: int) -> Command:
             return f"job-{kind}", {"id": job}
 
 
-def a_group(
-    model: BlockLayer, chance: random.Random, number: int, nodes: list[str]
-) -> list[dict[str, Any]]:
+def a_group(model: BlockLayer, chance: random.Random, number: int) -> list[dict[str, Any]]:
     """The snapshots of one transaction: of any disks, one of them twice now and then."""
     actions = []
     for at in range(chance.choice([1, 1, 1, 2, 2, 3])):
@@ -118,8 +116,8 @@ def a_group(
         if overlays and chance.random() < 0.2:
             overlay = chance.choice(overlays)
         below = chance.choice([chain[0] for chain in model.chains.values()])
-        if chance.random() < 0.1:
-            below = chance.choice(nodes)
+        if chance.random() < 0.1:  # not of a node that no disk has: the product never does that
+            below = chance.choice([*model.in_chains, *model.below.values(), "nosuch"])
         data = {"node": below, "overlay": overlay}
         actions.append({"type": "blockdev-snapshot", "data": data})
     return actions

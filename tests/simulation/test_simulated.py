@@ -59,3 +59,9 @@ def test_nothing_is_lost(part: int) -> None:
 
     run()
     print(f"{RUNS // PARTS} runs, QMPSNAP_SIMULATION_SEED={SEED}, part {part}: {dict(seen)}")
+
+
+def test_a_job_ends_after_resume_has_seen_it() -> None:
+    """Its pivot was sent before the tool died; in one of these runs it ends just then."""
+    for number in range(40):
+        one(number, [Call(), Call(fate=Fate("tool", 2, "after"))], [])

@@ -9,6 +9,8 @@ from typing import Final, Literal
 from qmpsnap.operations.job.states import JobStatus
 
 CLUSTERS: Final = 4
+FOREIGN: Final = "foreign"
+"""In the name of an overlay that somebody else has made."""
 Type = Literal["commit", "stream", "mirror"]
 UNFINISHED: Final = (JobStatus.RUNNING, JobStatus.READY, JobStatus.PENDING)
 
