@@ -98,13 +98,7 @@ class Snapshots(OnConnection):
 
     def asked(self, operation: Operation) -> int:
         """How often compute was asked for an operation."""
-        at_compute = (State.CREATING_AT_COMPUTE, State.DELETING_AT_COMPUTE)
-        return sum(
-            one.operation == operation.token
-            and one.state in at_compute
-            and not one.why.startswith(ENDED)
-            for one in self.states(operation.volume)
-        )
+        return _asked(operation.token, self._states_of(operation.snapshot))
 
     def calls(self, operation: Operation) -> int:
         """
@@ -116,15 +110,20 @@ class Snapshots(OnConnection):
         creates = operation.kind is Kind.CREATE
         query = sa.select(_INTENTS).where(_INTENTS.c.snapshot == operation.snapshot)
         known = [_operation(row) for row in self.connection.execute(query).all()]
-        ended = [one for one in self.states(operation.volume) if one.why.startswith(ENDED)]
+        states = self._states_of(operation.snapshot)
+        ended = [one.operation for one in states if one.why.startswith(ENDED)]
         calls = 0
         for one in known:
             answer = self.answer(one.token)
             if (one.kind is Kind.CREATE) is not creates or (answer and answer.is_named):
                 continue
-            heard = sum(each.operation == one.token for each in ended) + (answer is not None)
-            calls += max(self.asked(one) - heard, 0)
+            heard = ended.count(one.token) + (answer is not None)
+            calls += max(_asked(one.token, states) - heard, 0)
         return calls
+
+    def _states_of(self, snapshot: str) -> list[Snapshot]:
+        query = sa.select(_STATES).where(_STATES.c.snapshot == snapshot).order_by(_STATES.c.id)
+        return [_snapshot(row) for row in self.connection.execute(query)]
 
     def _moved(self, before: Snapshot, state: State, why: str = "") -> Snapshot:
         return self._put(before.volume, before.snapshot, state, before.operation, why)
@@ -157,6 +156,14 @@ class Snapshots(OnConnection):
         row = {**named, "kind": intent.kind.value, "token": token, "begun": begun}
         self.connection.execute(sa.insert(_INTENTS).values(row))
         return Operation(**named, token=token, begun=begun)
+
+
+def _asked(token: str, states: list[Snapshot]) -> int:
+    at_compute = (State.CREATING_AT_COMPUTE, State.DELETING_AT_COMPUTE)
+    return sum(
+        one.operation == token and one.state in at_compute and not one.why.startswith(ENDED)
+        for one in states
+    )
 
 
 def _snapshot(row: sa.Row[Any]) -> Snapshot:

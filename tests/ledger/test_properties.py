@@ -522,6 +522,43 @@ class Sequences(RuleBasedStateMachine):
         for act in acts:
             self.act(act, data)
 
+    @precondition(lambda self: self.state is None)
+    @rule(
+        data=st.data(),
+        second=st.sampled_from(["takes", "takes", "refuses"]),
+        abandons=st.sampled_from([False, False, True]),
+        ok=st.sampled_from([False, False, True]),
+        lies=st.booleans(),
+    )
+    def two_calls(
+        self, data: st.DataObject, second: str, abandons: bool, ok: bool, lies: bool
+    ) -> None:
+        """Two calls for one deletion, of which one has ended in some way."""
+        self.whole_create(data)
+        self.begin_delete(data)
+        self.call("takes")
+        if abandons:
+            self.abandon()
+            self.begin_delete(data)
+        self.call(second)
+        self.nobody_works_for_what_has_failed()
+        if self.calls:
+            self.compute(data, ok=ok, lies=lies)
+            self.deliver(data, again=False)
+        self.record()
+
+    def whole_create(self, data: st.DataObject) -> None:
+        """A snapshot that may be deleted, where nothing stands in the way."""
+        if not self.calls and not self.mail:
+            self.begin_create()
+            self.make(dies=False)
+            self.call("takes")
+            if self.calls:
+                self.compute(data, ok=True, lies=False)
+                self.deliver(data, again=False)
+            self.record()
+            self.finish()
+
     def act(self, what: str, data: st.DataObject) -> None:
         acts: dict[str, Callable[[], object]] = {
             "call": lambda: self.call("takes"),
