@@ -156,7 +156,7 @@ def test_in_another_folder(chain: Chain, tmp_path: Path) -> None:
 def test_no_format_is_guessed(chain: Chain, tmp_path: Path) -> None:
     """What a guest wrote into a raw file is no header; without a format libvirt takes it for raw."""
     over = overlay(tmp_path / "over", "base")
-    for format_ in ("raw", None):
+    for format_ in ("raw", "luks", None):
         assert chain.users(guest("db1", ("vda", over, format_))) == {}
 
 
