@@ -262,6 +262,18 @@ def test_what_an_open_operation_names_is_kept(store: Store) -> None:
             ledger.removed("1", "volume-1.c")
 
 
+def test_what_a_layer_lies_on_is_kept_whatever_was_set(store: Store) -> None:
+    """`ledger set --place left` of the wrong file."""
+    done(store, create())
+    with store.writing() as ledger:
+        base = ledger.file("1", "volume-1")
+        assert base is not None
+        ledger.state("1", [replace(moved(base, Place.LEFT), witness=Witness.OPERATOR)])
+        assert ledger.chain("1").names == {"volume-1.a"}
+        with pytest.raises(FileHeld):
+            ledger.removed("1", "volume-1")
+
+
 def test_a_pull_holds_its_base_until_it_is_recorded(store: Store) -> None:
     done(store, create())
     with store.writing() as ledger:
