@@ -36,20 +36,24 @@ def not_switched(entry: Entry, written: Sequence[CreatePlan]) -> str:
     others = [plan.file for plan in entry.record.creates if not names_its_active(plan)]
     if others:
         return f"{names} holds data, and {', '.join(others)} is not there or rests on another file"
-    found = "; ".join(one for plan in written if (one := _below_written(plan)))
-    return f"{found}: somebody has started the guest from there" if found else ""
-
-
-def _below_written(plan: CreatePlan) -> str:
-    """
-    Whether the file below an overlay was written after the overlay was, in words; empty: no.
-
-    Only of an overlay that holds data: the guest wrote to it, so the switch had been.
-    """
-    overlay, below = _modified(plan.overlay), _modified(plan.active.path)
-    if None in (overlay, below) or (below or 0) <= (overlay or 0):
+    below = _written_below(entry.record.creates, written)
+    if not below:
         return ""
-    return f"{plan.active.file} was written after {plan.file}, which lies over it"
+    return f"{below} was written after {names}: somebody has started the guest from there"
+
+
+def _written_below(plans: Sequence[CreatePlan], written: Sequence[CreatePlan]) -> str:
+    """
+    Which files below overlays were written after the guest was switched to these; empty: none.
+
+    It wrote to some of the overlays, so the switch of all had been by then.
+    """
+    times = [one for plan in written if (one := _modified(plan.overlay)) is not None]
+    latest = max(times, default=None)
+    below = [(plan.active.file, _modified(plan.active.path)) for plan in plans]
+    return ", ".join(
+        file for file, at in below if latest is not None and at is not None and at > latest
+    )
 
 
 def stale_written(entry: Entry, plan: MergePlan) -> str:

@@ -116,9 +116,9 @@ class BlockLayer:
 
     # --- the guest
 
-    def write(self) -> None:
-        """The guest writes."""
-        disk = self.chance.choice(list(self.chains))
+    def write(self, disk: str | None = None) -> None:
+        """The guest writes, to any disk where none is named."""
+        disk = disk or self.chance.choice(list(self.chains))
         cluster, value = self.chance.randrange(CLUSTERS), self.chance.randrange(1, 1 << 30)
         self.files[self.active[disk]].write(cluster, value)
         self.possible.setdefault((disk, cluster), [0]).append(value)

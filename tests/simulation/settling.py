@@ -173,6 +173,9 @@ class Settling:
         elif how in ("right", "elsewhere"):
             seen["started by somebody"] += 1
             self._has_started(right)
+            for disk in right:  # as a guest does that boots
+                self.model.write(disk)
+            self.model.flush()
         if how == "elsewhere":
             files = {path: dict(file.disk) for path, file in self.model.files.items()}
             for entry in self.unsettled():

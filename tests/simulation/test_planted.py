@@ -117,7 +117,7 @@ PLANTED: Final = {
         _says(outlook, "stale_written", ""), what=("qemu", "both"), then=("written",)
     ),
     "a file below an overlay that was written is not seen": Planted(
-        _says(since, "_below_written", ""), what=("both",), then=("written",)
+        _says(since, "_written_below", ""), what=("both",), then=("written",)
     ),
     "overlays are taken for switched together": Planted(
         _says(outlook, "not_switched", ""), then=("right",), acts=range(1, 4)

@@ -388,13 +388,15 @@ class TestCreateThatWasWritten:
         assert found.way is Way.UNKNOWN
         assert "is not there" in found.why
 
-    def test_the_file_below_was_written_since(self, record: Record) -> None:
+    @pytest.mark.parametrize("number", [0, 1], ids=["of the same disk", "of the other"])
+    def test_the_file_below_was_written_since(self, record: Record, number: int) -> None:
         """Somebody has started the guest from there, and ended it again."""
-        (plan, _) = record.creates
-        written(plan.active.path, Path(plan.overlay).stat().st_mtime + 1)
+        plan = record.creates[0]
+        below = record.creates[number].active
+        written(below.path, Path(plan.overlay).stat().st_mtime + 1)
         found = outlook(entry(record, "make", "switch"), None)
         assert found.way is Way.UNKNOWN
-        assert f"{plan.active.file} was written after {plan.file}" in found.why
+        assert f"{below.file} was written after {plan.file}" in found.why
 
     def test_a_person_decides_of_all_disks(self, record: Record, tmp_path: Path) -> None:
         (tmp_path / "state").mkdir(mode=0o700)
