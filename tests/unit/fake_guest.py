@@ -105,6 +105,8 @@ class FakeGuest:
         self.otherwise: tuple[tuple[Step, ...], ...] = ((SYNC,),)
         """What tells of the flush of a merge where its own acts do not; not in `calls`."""
         self.header_settles: tuple[Step, ...] = ()
+        self.forgets = False
+        """Whether its definition ends above what a merge takes out, while that runs."""
         self.is_off = False
         """Whether its chain is held while it is changed, and its definition changes with it."""
         self.fails: dict[str, BaseException] = {}
@@ -316,6 +318,7 @@ class FakeGuest:
         self.plan, self.options = plan, options
         return MergeSteps(
             job=JOB,
+            forget=step(Does.FORGET) if self.forgets else None,
             start=step(Does.START, speed=options.bandwidth),
             flush=step(Does.FLUSH) if self.flushes else None,
             commit=step(Does.COMMIT),

@@ -545,6 +545,21 @@ class TestOff:
         assert merge.remaining(replace(steps, dismiss=None), failed) == ()
 
 
+def test_definition_ends_above_before_the_job_begins() -> None:
+    fake = guest()
+    fake.forgets = True
+    deleted(fake)
+    assert fake.calls.index("forget") == fake.calls.index("start") - 2
+    assert fake.calls[fake.calls.index("forget") + 1] == "follow"
+
+
+def test_two_devices_on_one_node_are_told() -> None:
+    disk = samples.disk(3)
+    fake = FakeGuest(samples.guest(disk, replace(disk, disk="vdb", serial="2", qdev="b")))
+    request = replace(COMMIT, disk="vda")
+    assert "vdb and vda are on one node: this changes all of them" in deleted(fake, request).notes
+
+
 def test_a_flush_by_resizing_keeps_the_size_of_the_moment() -> None:
     """The disk may have grown since the plan; the guest would lose what it wrote behind it."""
     sizes = []

@@ -11,6 +11,8 @@ from qmpsnap.operations.outcome import (
     ChainUnexpected,
     FormatUnknown,
     HeaderWrong,
+    NamesAnother,
+    OpenedAnother,
     OutcomeUnknown,
     StillRunning,
     XmlBehind,
@@ -38,6 +40,8 @@ def test_what_to_start_a_guest_from_that_has_ended(kind: str) -> None:
 @pytest.mark.parametrize(
     "error",
     [
+        NamesAnother("commit", "/share/a", "why"),
+        OpenedAnother("commit", "/share/a", "a <- b"),
         JobFailed("commit", "a", "b", "c"),
         StillRunning("commit", "a", 1.0),
         ChainUnexpected("commit", "a", "b"),
