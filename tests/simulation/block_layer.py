@@ -188,7 +188,8 @@ class BlockLayer:
         name = given["node-name"]
         if name not in self.nodes:
             raise self._refuse("blockdev-del", "Failed to find node")
-        if name in self.in_chains or name in self.below.values():
+        streamed = [one for job in self.jobs.values() if job.type == "stream" for one in job.nodes]
+        if name in [*self.in_chains, *self.below.values(), *streamed]:
             raise self._refuse("blockdev-del", "is in use")
         del self.nodes[name]
         self.below.pop(name, None)
@@ -249,6 +250,7 @@ class BlockLayer:
             disk=disk,
             top=top,
             base=base,
+            nodes=tuple(chain[chain.index(top) : None if base is None else chain.index(base) + 1]),
             header=given.get("backing-file") or (base and self.nodes[base]),
             finalizes=given["auto-finalize"],
         )

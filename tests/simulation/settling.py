@@ -158,6 +158,8 @@ class Settling:
         """Before anything is settled, from any of the files that could be right."""
         right, stale = dict(self.before), dict(self.before)
         for disk, paths in could_be_right(entry.record).items():
+            if entry.record.kind == "active-commit" and not is_told(entry):
+                del paths[1:]  # nothing names the base before the pivot
             whole = [path for path in paths if not self.model.lost(disk, path)]
             assert whole, f"nothing has all data of {disk}"
             right[disk] = self.model.chance.choice(whole)

@@ -48,6 +48,8 @@ class Job:
     base: str | None
     header: str | None
     """What the layer above is to name."""
+    nodes: tuple[str, ...]
+    """From the top to the base; a stream keeps them until it is dismissed."""
     finalizes: bool
     """Whether it changes the graph by itself."""
     status: JobStatus = JobStatus.RUNNING
