@@ -89,6 +89,14 @@ def test_name_that_leads_to_another_file(changes: dict[str, object], why: str | 
     assert (caught.value.path, caught.value.changed) == ("/share/volume-1", "yes")
 
 
+def test_names_are_compared_after_what_qemu_has_open() -> None:
+    """That it has another file is worse than that a name leads to one."""
+    before = samples.changed_layer(samples.disk(2), 1, identity=("file", 1, 2))
+    after = samples.changed_layer(before, 1, identity=("file", 1, 3))
+    with pytest.raises(OpenedAnother):
+        check_names("commit", before, after)
+
+
 def test_layer_without_a_path_is_called_by_its_name() -> None:
     here, there = ("file", 1, 2), ("file", 1, 3)
     before = samples.changed_layer(samples.disk(2), 1, path=None, identity=here)

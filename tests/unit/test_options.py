@@ -17,8 +17,9 @@ def test_bandwidth(value: int) -> None:
 
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
 def test_timeout(value: float) -> None:
-    with pytest.raises(BadOption, match="timeout"):
+    with pytest.raises(BadOption, match="timeout") as caught:
         MergeOptions(timeout_s=value)
+    assert caught.value.option == "timeout"
 
 
 def test_limit_of_the_wire() -> None:
