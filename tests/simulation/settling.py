@@ -187,8 +187,8 @@ class Settling:
     def _is_written_to(self, entry: Entry) -> None:
         """The guest writes to a stale file, and may have ended since: nobody says which is right."""
         self.is_ruined = True
-        for _ in range(self.model.chance.randrange(1, 5)):
-            self.model.write()
+        for disk in entry.record.disks:
+            self.model.write(disk)
         self.model.flush()
         if is_told(entry) and self.model.chance.random() < 0.5:
             self.model.crash()
