@@ -57,6 +57,7 @@ LOOKS: Final = frozenset(
         "virDomainGetXMLDesc",
         "virDomainHasManagedSaveImage",
         "virDomainIsActive",
+        "virDomainIsPersistent",
         "virDomainListAllCheckpoints",
         "virDomainListAllSnapshots",
         "virDomainLookupByName",
