@@ -7,6 +7,7 @@ And libvirt's driver: one for all tests, as a process can have one only.
 from __future__ import annotations
 
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
@@ -92,6 +93,18 @@ _TIER_OF_FOLDER = {
     "pains": "libvirt",
 }
 """By the folder in `tests`. Elsewhere in `live`, a test is marked by its road."""
+
+
+def pytest_configure() -> None:
+    """
+    Take no signal as ignored: what the tests start would ignore it as well, and never end.
+
+    A shell ignores SIGINT and SIGQUIT for its background jobs, nohup SIGHUP.
+    """
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            is_int = number == signal.SIGINT
+            signal.signal(number, signal.default_int_handler if is_int else signal.SIG_DFL)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
