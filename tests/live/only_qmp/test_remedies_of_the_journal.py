@@ -117,7 +117,7 @@ def test_state_on_a_share(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """No share can be mounted here: what the mount table says is set in its place."""
-    where = "qmpsnap.journal.folder.file_system"
+    where = "qmpsnap.journal.folder._file_system"
     monkeypatch.setattr(where, lambda folder: "nfs4" if folder == state else "ext4")
     assert "on a local disk" in refused(rig, "StateOnNetwork")
     another(tmp_path_factory, monkeypatch)
