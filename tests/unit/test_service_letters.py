@@ -140,16 +140,24 @@ def test_a_guest_that_is_gone_while_the_same_is_at_work(journal: Journal) -> Non
     assert len({one.operation for one in letters(journal)}) == 1
 
 
-@pytest.mark.parametrize("is_same", [True, False])
-def test_a_disk_that_is_locked(journal: Journal, is_same: bool) -> None:
-    """By the same request for this guest, what comes of it answers both; another's does not."""
+@pytest.mark.parametrize(
+    ("socket", "folder", "is_same"),
+    [("two", "share", True), ("one", "share", True), ("one", "other", False)],
+)
+def test_a_disk_that_is_locked(journal: Journal, socket: str, folder: str, is_same: bool) -> None:
+    """By the same request for these files, what comes of it answers both; another guest's does not."""
     second = guest()
     second.where = Where(road="qmp", at="/run/two.qmp")
     second.claimed_by_others = {"/share/volume-1.new"}
 
     def first_call() -> None:  # it comes in between, and its reply is lost
-        first = guest()
-        first.where = second.where if is_same else replace(second.where, at="/run/one.qmp")
+        disk = samples.disk(3)
+        lies = tuple(
+            replace(one, path=str(one.path).replace("/share/", f"/{folder}/"))
+            for one in disk.layers
+        )
+        first = FakeGuest(samples.guest(replace(disk, layers=lies)))
+        first.where = replace(second.where, at=f"/run/{socket}.qmp")
         first.fails_after["switch"] = LostInMidCommand("transaction", "gone")
         first.readings = [Disks(guest=None, disks=())]
         create(first, journal, id="first")
