@@ -17,7 +17,7 @@ from lxml import etree
 from qmpsnap.formats.qcow2 import Header
 from qmpsnap.guests.files.header import read_header
 from qmpsnap.guests.libvirt.guest import LibvirtGuest
-from qmpsnap.monitor.socket import SocketMonitor
+from qmpsnap.monitor.socket import NotQmp, SocketMonitor
 from qmpsnap.monitor.virt import find_domain, libvirt_module
 from qmpsnap.operations.guest import Guest
 from tests.rig import images
@@ -161,6 +161,14 @@ def in_a_daemon(daemon: Daemon, folder: Path) -> Startables:
     return make
 
 
+def _greeted(path: Path) -> SocketMonitor:
+    """Connect where a libvirtd has died: what QEMU could not tell it any more comes first, once."""
+    for _ in range(20):
+        with suppress(NotQmp):
+            return SocketMonitor.connect(path)
+    return SocketMonitor.connect(path)
+
+
 class _Orphan(DaemonMachine):
     """A guest that can be talked to without its libvirtd: nobody else has its monitor then."""
 
@@ -168,7 +176,7 @@ class _Orphan(DaemonMachine):
         if self.daemon.lives:
             return super().qmp(command, arguments)
         (path,) = self.daemon.folder.glob(f"**/domain-*-{self.name}/monitor.sock")
-        monitor = SocketMonitor.connect(path)
+        monitor = _greeted(path)
         try:
             return monitor.execute(command, arguments)
         finally:
