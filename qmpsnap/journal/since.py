@@ -1,10 +1,9 @@
 """
 Whether a file was written that nobody should have written since an operation broke off.
 
-After a switch the guest writes to the overlay, and after a pivot to the base. A guest that was started
-from the other file meanwhile, and has ended again, has left what no graph shows: which of the two
-holds what people want is not for a tool to say. Told by times of modification: those of two files of
-one share have one clock.
+After a switch the guest writes to the overlay, and after a pivot to the base. Somebody may have started
+the guest from the other file since, and stopped it again. No graph shows that, and no tool can say
+which of the two files is wanted. Modification times show it: two files of one share have one clock.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ class Spare:
         self._kept: list[Checked] = []
 
     def taken(self, path: str) -> Checked | None:
-        """Take one that is still good; None: there is none."""
+        """Take a connection that is still good, or None if there is none."""
         now, file = self.clock(), _file(path)
         with self._lock:
             while self._kept:

@@ -38,7 +38,7 @@ WAIT_S: Final = 10.0
 _NO_CHECKPOINT_ON_CLOSE: Final = 1006
 """SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, sqlite3.h."""
 _CLOSED: Final = sqlite3.connect(":memory:", check_same_thread=False)
-"""What a store has that has given its connection back: whoever uses it still is told so."""
+"""Stands in for the connection of a closed store, so that any later use fails clearly."""
 _CLOSED.close()
 
 

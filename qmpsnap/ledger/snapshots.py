@@ -102,10 +102,10 @@ class Snapshots(OnConnection):
 
     def calls(self, operation: Operation) -> int:
         """
-        Calls of compute for this snapshot, to create or to delete it, of which no end is known.
+        Count the calls to compute for this snapshot, of one kind, whose end is not known.
 
-        Also those of operations that were abandoned: whoever sends no token answers for any of
-        them. A compute side of ours, which does, has ended all of an operation when it answers.
+        Calls of abandoned operations count too, because an answer without a token may belong to any
+        of them. Our own compute side sends the token, and by then has ended all calls of the operation.
         """
         creates = operation.kind is Kind.CREATE
         query = sa.select(_INTENTS).where(_INTENTS.c.snapshot == operation.snapshot)

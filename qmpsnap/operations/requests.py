@@ -49,7 +49,7 @@ class BadFileName(Refused):
 
 
 class BadFolder(BadFileName):
-    """A folder for new files that is none."""
+    """The place named for new files is not a folder."""
 
     remedy = "Give the whole path of a folder, such as {self.example!r}."
 

@@ -12,7 +12,7 @@ import re
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from importlib.metadata import version
@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from tests.bench.page import setting
 from tests.openstack.rig import pairings
-from tests.openstack.rig.guest import Guest
+from tests.openstack.rig.guest import Guest, attached
 from tests.openstack.rig.rig import Rig, down, up
 from tests.openstack.rig.waiting import read_until
 
@@ -92,7 +92,7 @@ def _started(ends: ExitStack) -> Iterator[tuple[str, Rig]]:
         folder.chmod(0o755)
         ends.callback(down, folder)
         rig = up(folder, pairing)
-        with _guest(rig) as guest:  # what is done for the first time does not count
+        with attached(rig) as guest:  # what is done for the first time does not count
             _delete(rig, _create(rig, guest)[0])
         yield pairing.name, rig
 
@@ -125,19 +125,9 @@ def _middle(all_: list[Taken]) -> Taken:
 # --- What is done
 
 
-@contextmanager
-def _guest(rig: Rig) -> Iterator[Guest]:
-    guest = Guest(rig, rig.create_volume())
-    guest.start()
-    try:
-        yield guest
-    finally:
-        guest.close()
-
-
 def _committed(rig: Rig, mib: int) -> Iterator[tuple[str, Taken]]:
     """Commit what was written between two snapshots into the volume."""
-    with _guest(rig) as guest:
+    with attached(rig) as guest:
         first, taken = _create(rig, guest)
         yield "create", taken
         guest.io(f"write -P 7 0 {mib}M")
@@ -148,7 +138,7 @@ def _committed(rig: Rig, mib: int) -> Iterator[tuple[str, Taken]]:
 
 def _pulled(rig: Rig, mib: int) -> Iterator[tuple[str, Taken]]:
     """Pull what was written between two snapshots into the active file; then all of the volume."""
-    with _guest(rig) as guest:
+    with attached(rig) as guest:
         first, taken = _create(rig, guest)
         yield "create", taken
         guest.io(f"write -P 7 0 {mib}M")
@@ -177,7 +167,7 @@ def _asked_to_delete(rig: Rig, snapshot: str) -> None:
 def _many(rig: Rig) -> Iterator[tuple[str, Taken]]:
     """The same on many volumes at once: requests one after the other, as fast as the API takes them."""
     with ExitStack() as ends:
-        guests = [ends.enter_context(_guest(rig)) for _ in range(AT_ONCE)]
+        guests = [ends.enter_context(attached(rig)) for _ in range(AT_ONCE)]
         first: list[str] = []
 
         def create(into: list[str]) -> Callable[[], None]:

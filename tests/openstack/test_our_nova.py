@@ -11,7 +11,7 @@ from dataclasses import replace
 import libvirt
 
 from tests.openstack.rig.cut import SNAPSHOT_CREATE_XML, Cut
-from tests.openstack.rig.guest import Guest
+from tests.openstack.rig.guest import Guest, attached
 from tests.openstack.rig.pairings import OUR_NOVA
 from tests.openstack.rig.rig import Rig
 from tests.openstack.rig.waiting import read_until
@@ -20,17 +20,6 @@ CREATED = ({"status": "creating", "progress": "90%"}, 202)
 DELETED = ({"status": "deleting", "progress": "90%"}, 202)
 SLOWLY = replace(OUR_NOVA, nova=(*OUR_NOVA.nova, "qmpsnap.bandwidth=1048576"))
 """A merge does not end before the test wants it to: a pull of this volume takes 17 minutes."""
-
-
-@contextmanager
-def attached(rig: Rig) -> Iterator[Guest]:
-    """A guest that runs on a volume of its own."""
-    guest = Guest(rig, rig.create_volume())
-    guest.start()
-    try:
-        yield guest
-    finally:
-        guest.close()
 
 
 def concluded(rig: Rig, snapshot: str, running: str) -> str | None:

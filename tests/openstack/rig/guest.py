@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import uuid
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -162,3 +163,14 @@ class Guest:
                 getattr(self.domain, end)()
         with suppress(libvirt.libvirtError):
             self.libvirt.close()
+
+
+@contextmanager
+def attached(rig: Rig) -> Iterator[Guest]:
+    """A guest that runs on a volume of its own."""
+    guest = Guest(rig, rig.create_volume())
+    guest.start()
+    try:
+        yield guest
+    finally:
+        guest.close()
