@@ -176,10 +176,8 @@ def news(volume: str, known: Iterable[File], said: Sequence[Statement]) -> tuple
     for one in said:
         before = there.get(one.file)
         if before is not None and one.format is not None and one.format is not before.format:
-            plain = {each: getattr(before, each) for each in Statement.__struct_fields__}
+            plain = before.statement
             found.append(
-                replace(
-                    Statement(**plain), format=one.format, witness=Witness.IMPORT, detail=one.detail
-                )
+                replace(plain, format=one.format, witness=Witness.IMPORT, detail=one.detail)
             )
     return tuple(found)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import sqlalchemy as sa
+from msgspec.structs import replace
 
 from qmpsnap.errors import Refused
 from qmpsnap.ledger import tables
@@ -216,8 +217,7 @@ def _file_of(row: dict[str, Any]) -> File:
 
 def moved(file: File, place: Place) -> Statement:
     """What is known of a file, in another place."""
-    plain = {one: getattr(file, one) for one in Statement.__struct_fields__}
-    return Statement(**plain | {"place": place})
+    return replace(file.statement, place=place)
 
 
 def _same(before: File, said: Statement) -> bool:

@@ -162,7 +162,7 @@ def recorded(
     for file in dict.fromkeys((*effect.leaves, *effect.backing, *said)):
         told = said.get(file)
         if file == effect.goes:
-            before: Statement = replace(_plain(known[file]), place=Place.LEFT)
+            before: Statement = replace(known[file].statement, place=Place.LEFT)
         else:
             before = _before(file, chain, effect, known.get(file))
         must = effect.leaves.get(file) or before.format
@@ -185,7 +185,7 @@ def recorded(
             heard = replace(after, format=told, witness=Witness.COMPUTE, detail=str(operation.kind))
             found.append((heard, False))
     if effect.goes is not None:
-        gone = replace(_plain(known[effect.goes]), place=Place.LEFT, operation=operation.token)
+        gone = replace(known[effect.goes].statement, place=Place.LEFT, operation=operation.token)
         found.append((gone, True))
     return found
 
@@ -205,14 +205,10 @@ def _before(file: str, chain: Chain[File], effect: Effect, known: File | None) -
             witness=Witness.MADE,
         )
     else:
-        plain = replace(_plain(known), place=Place.CHAIN)
+        plain = replace(known.statement, place=Place.CHAIN)
     grows = file in effect.leaves
     return replace(
         plain,
         backing=effect.backing.get(file, plain.backing),
         size=size if grows else plain.size,
     )
-
-
-def _plain(file: File) -> Statement:
-    return Statement(**{one: getattr(file, one) for one in Statement.__struct_fields__})

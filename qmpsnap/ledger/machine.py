@@ -61,6 +61,8 @@ class State(Enum):
         return _BY_WORD[word]
 
 
+COMPLETE: Final = frozenset({State.CREATING_COMPUTE_COMPLETE, State.DELETING_COMPUTE_COMPLETE})
+"""Compute has done its part, and the volume service has not."""
 _SETTLED: Final = frozenset({State.AVAILABLE, State.ERROR, State.ERROR_DELETING, State.DELETED})
 _BY_WORD: Final = {state.word: state for state in State}
 
@@ -155,6 +157,6 @@ def after_a_restart(state: State, *, is_recorded: bool = False) -> Next | None:
         return None
     if state.control is Control.COMPUTE:
         return Next.ASK_AGAIN
-    if is_recorded or state in (State.CREATING_COMPUTE_COMPLETE, State.DELETING_COMPUTE_COMPLETE):
+    if is_recorded or state in COMPLETE:
         return Next.RECORD
     return Next.ROLL_BACK

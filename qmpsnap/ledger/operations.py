@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from typing import Final
 
 from msgspec.structs import replace
 
@@ -21,7 +20,7 @@ from qmpsnap.ledger.chain import chain_of, effect
 from qmpsnap.ledger.exchange import checked_name
 from qmpsnap.ledger.files import Files, moved
 from qmpsnap.ledger.judge import recorded
-from qmpsnap.ledger.machine import TABLE, Event, State
+from qmpsnap.ledger.machine import COMPLETE, TABLE, Event, State
 from qmpsnap.ledger.snapshots import ENDED
 from qmpsnap.ledger.values import (
     Difference,
@@ -35,8 +34,6 @@ from qmpsnap.ledger.values import (
     Statement,
     Witness,
 )
-
-_COMPLETE: Final = (State.CREATING_COMPUTE_COMPLETE, State.DELETING_COMPUTE_COMPLETE)
 
 
 class OperationUnsettled(Refused):
@@ -150,7 +147,7 @@ class Operations(Files):
             How many calls may be at work then; 0 where compute has finished, and is not to be asked.
         """
         operation = self._locked(token)
-        if self._of(operation).state in _COMPLETE:
+        if self._of(operation).state in COMPLETE:
             return 0
         self.hand_over(token)
         return self.calls(operation)
@@ -233,7 +230,7 @@ class Operations(Files):
         """
         operation = self._locked(token)
         before = self._of(operation)
-        if before.state in _COMPLETE and not self._is_recorded(operation):
+        if before.state in COMPLETE and not self._is_recorded(operation):
             self._record(operation)
         if before.state in (State.CREATING, State.DELETING):
             self._not_recorded(operation, Event.FAILED)

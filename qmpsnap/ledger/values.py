@@ -93,6 +93,11 @@ class File(Statement, frozen=True, kw_only=True):
     believed: bool = True
     """False: it contradicts what the ledger knew, and is kept to be shown."""
 
+    @property
+    def statement(self) -> Statement:
+        """What was stated."""
+        return Statement(**{one: getattr(self, one) for one in Statement.__struct_fields__})
+
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
     """Somebody stated another format than the ledger knows; nobody has settled it."""

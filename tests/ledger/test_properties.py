@@ -331,10 +331,7 @@ class Sequences(RuleBasedStateMachine):
             for one in ledger.files("1"):
                 if one.place is Place.UNSURE:
                     place = Place.CHAIN if one.file in self.truth.chain else Place.LEFT
-                    plain = Statement(
-                        **{name: getattr(one, name) for name in Statement.__struct_fields__}
-                    )
-                    said = replace(plain, place=place, witness=Witness.OPERATOR)
+                    said = replace(one.statement, place=place, witness=Witness.OPERATOR)
                     ledger.state("1", [said])
 
     # Compute.

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from cinder import exception, objects
 from cinder.image import image_utils
+from msgspec.structs import replace
 
 from qmpsnap.ledger.chain import Chain
 from qmpsnap.ledger.values import File, Format, Place, Statement, Witness
@@ -83,8 +84,7 @@ class Above(Family):  # type: ignore[misc]
     def _restate_size(self: Any, volume: Any, gib: int) -> None:
         key = ledger_id(volume)
         active = self._books.chain(key).active
-        plain = {one: getattr(active, one) for one in Statement.__struct_fields__}
-        grown = Statement(**plain | {"size": gib * GIB})
+        grown = replace(active.statement, size=gib * GIB)
         self._books.run(lambda ledger: ledger.state(key, [grown]))
 
     def create_cloned_volume(self: Any, volume: Any, src_vref: Any) -> Any:
@@ -192,8 +192,7 @@ class Above(Family):  # type: ignore[misc]
     def _renamed(self: Any, new: Any, old: Any) -> None:
         source, key = ledger_id(new), str(old.id)
         known = self._books.chain(source).active
-        plain = {one: getattr(known, one) for one in Statement.__struct_fields__}
-        moved = Statement(**plain | {"file": f"volume-{key}", "detail": f"was {known.file}"})
+        moved = replace(known.statement, file=f"volume-{key}", detail=f"was {known.file}")
 
         def work(ledger: Any) -> None:
             ledger.forget(key)

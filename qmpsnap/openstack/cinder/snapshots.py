@@ -10,7 +10,7 @@ from typing import Any, Final
 from cinder.db import api as db
 
 from qmpsnap.ledger.chain import Chain
-from qmpsnap.ledger.machine import State
+from qmpsnap.ledger.machine import COMPLETE, State
 from qmpsnap.ledger.operations import OperationUnsettled
 from qmpsnap.ledger.values import File, Intent, Kind, Operation
 from qmpsnap.openstack.cinder import adopt, waiting
@@ -24,7 +24,6 @@ log = logging.getLogger(__name__)
 _CREATE_STATES: Final = ("available", "in-use", "backing-up")
 _DELETE_STATES: Final = ("available", "in-use", "backing-up", "deleting", "downloading")
 """Of the volume. Source: cinder/volume/drivers/remotefs.py, _create_snapshot, _delete_snapshot."""
-COMPLETE: Final = (State.CREATING_COMPUTE_COMPLETE, State.DELETING_COMPUTE_COMPLETE)
 
 
 class Snapshots(Family):  # type: ignore[misc]

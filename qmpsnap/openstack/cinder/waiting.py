@@ -19,7 +19,7 @@ from cinder.db import api as db
 
 from qmpsnap.ledger.judge import Accepted
 from qmpsnap.ledger.ledger import Ledger
-from qmpsnap.ledger.machine import Control, State
+from qmpsnap.ledger.machine import COMPLETE, Control, State
 from qmpsnap.ledger.values import Kind, Operation, Update
 from qmpsnap.openstack.cinder.books import Books
 
@@ -29,7 +29,6 @@ POLL_S: Final = 1.0
 SLOWEST_S: Final = 10.0
 LIMIT_S: Final = {Kind.CREATE: 600.0, Kind.COMMIT: 7200.0, Kind.PULL: 7200.0}
 """Stock's. Source: cinder/volume/drivers/remotefs.py, timeout in the two loops."""
-_COMPLETE: Final = (State.CREATING_COMPUTE_COMPLETE, State.DELETING_COMPUTE_COMPLETE)
 _AT_COMPUTE: Final = (State.CREATING_AT_COMPUTE, State.DELETING_AT_COMPUTE)
 
 
@@ -69,7 +68,7 @@ def wait(
         standing = books.standing(operation.snapshot)
         if standing is None or standing.operation != operation.token:
             raise exception.RemoteFSException(f"the operation {operation.token} is another's")
-        if standing.state in _COMPLETE or (is_done is not None and is_done()):
+        if standing.state in COMPLETE or (is_done is not None and is_done()):
             return
         if standing.state not in _AT_COMPUTE:
             raise exception.RemoteFSException(
