@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 import subprocess
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.rig import images
-from tests.rig.beside import NotHere, loop_device
+from tests.rig.beside import device_or_skip
 from tests.rig.guards import (
     read_by_another_process,
     refused,
@@ -49,26 +48,19 @@ class TestGuards:
 
     def test_a_loop_device_reads_the_base(self, make_rig: MakeRig) -> None:
         """The kernel does, and no process."""
-        with make_rig("qcow2") as rig, ExitStack() as stack:
+        with make_rig("qcow2") as rig, device_or_skip(rig.folder / BASE) as device:
             rig.grow(3)
-            try:
-                device = stack.enter_context(loop_device(rig.folder / BASE))
-            except NotHere as error:
-                pytest.skip(str(error))
             refused_then_done(rig, "shared-base", f"{BASE} is also read by {device}")
 
     def test_a_loop_device_reads_what_is_to_be_removed(self, make_rig: MakeRig) -> None:
-        with make_rig("qcow2") as rig, ExitStack() as stack:
+        with make_rig("qcow2") as rig:
             rig.grow(3)
-            try:
-                device = stack.enter_context(loop_device(rig.folder / f"{BASE}.s2"))
-            except NotHere as error:
-                pytest.skip(str(error))
-            allow = ("--allow", "shared-base")
-            said = rig.cli("delete", DISK, "s2", "--method", "commit", "--remove-file", *allow)
-            assert said.code == 0, said
-            assert f"{BASE}.s2 is read by {device}" in said.err
-            assert (rig.folder / f"{BASE}.s2").exists()
+            with device_or_skip(rig.folder / f"{BASE}.s2") as device:
+                allow = ("--allow", "shared-base")
+                said = rig.cli("delete", DISK, "s2", "--method", "commit", "--remove-file", *allow)
+                assert said.code == 0, said
+                assert f"{BASE}.s2 is read by {device}" in said.err
+                assert (rig.folder / f"{BASE}.s2").exists()
 
     def test_a_lower_layer_is_exported(self, make_rig: MakeRig) -> None:
         """The backend of an export has no name; it reads the file all the same."""

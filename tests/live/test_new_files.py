@@ -12,7 +12,7 @@ import pytest
 
 from qmpsnap.guests.files.mounts import type_of
 from tests.rig import images
-from tests.rig.beside import NotHere, loop_device
+from tests.rig.beside import device_or_skip
 from tests.rig.remedies import remedy
 from tests.rig.rig import BASE, DISK, MIB, SERIAL, SIZE, assert_sound
 from tests.rig.roads import MakeRig, Road, chain_rig, device_rig
@@ -23,11 +23,8 @@ from tests.rig.situations import situation
 def device(tmp_path: Path) -> Iterator[str]:
     """A block device."""
     images.create_raw(tmp_path / "disk", SIZE)
-    try:
-        with loop_device(tmp_path / "disk") as name:
-            yield name
-    except NotHere as error:
-        pytest.skip(str(error))
+    with device_or_skip(tmp_path / "disk") as name:
+        yield name
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from tests.layouts.layout import Image
 from tests.layouts.running import Kept
 from tests.pains.pain import Guard, Pain
 from tests.rig import images
-from tests.rig.beside import NotHere, loop_device
+from tests.rig.beside import device_or_skip
 from tests.rig.disks import DiskSpec, qcow2_chain, raw_disk
 from tests.rig.rig import BASE, DISK, MIB, SERIAL, Rig
 from tests.rig.roads import direct_rig
@@ -98,16 +98,13 @@ class TestBlockDevice(Pain[Rig]):
     @pytest.fixture
     def world(self, share: Path) -> Iterator[Rig]:
         images.create_raw(share / BASE, MIB)
-        try:
-            with loop_device(share / BASE) as device:
-                disk = raw_disk(device, DISK, SERIAL)
-                file, raw = disk.blockdevs
-                disk = replace(disk, blockdevs=({**file, "driver": "host_device"}, raw))
-                with direct_rig(share, disk) as rig:
-                    yield rig
-                Path(f"{device}.s1").unlink(missing_ok=True)
-        except NotHere as error:
-            pytest.skip(str(error))
+        with device_or_skip(share / BASE) as device:
+            disk = raw_disk(device, DISK, SERIAL)
+            file, raw = disk.blockdevs
+            disk = replace(disk, blockdevs=({**file, "driver": "host_device"}, raw))
+            with direct_rig(share, disk) as rig:
+                yield rig
+            Path(f"{device}.s1").unlink(missing_ok=True)
 
     def answered(self, world: Rig) -> None:
         said = world.cli("create", DISK, "s1")

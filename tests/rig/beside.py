@@ -5,9 +5,11 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
+
+import pytest
 
 from tests.rig.waiting import HANG_S, until
 
@@ -66,3 +68,14 @@ def loop_device(file: Path) -> Iterator[str]:
         yield device
     finally:
         run("losetup", "--detach", device)
+
+
+@contextmanager
+def device_or_skip(file: Path) -> Iterator[str]:
+    """The same for a test, which is skipped with the reason where no loop device can be had."""
+    with ExitStack() as stack:
+        try:
+            device = stack.enter_context(loop_device(file))
+        except NotHere as error:
+            pytest.skip(str(error))
+        yield device

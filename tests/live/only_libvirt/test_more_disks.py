@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import libvirt
 import pytest
 
 from tests.rig import images
-from tests.rig.beside import NotHere, loop_device
+from tests.rig.beside import device_or_skip
 from tests.rig.defined import Defined, defined
 from tests.rig.off import Off
 from tests.rig.remedies import remedy
@@ -35,19 +35,11 @@ def linked(connection: Any, tmp_path: Path) -> Linked:
         overlay, base = folder / "web1", str(below / "template")
         images.create_raw(Path(base), SIZE)
         _io(base, "raw", f"write -P 1 0 {MIB}")
-        device = loop_device(Path(base)) if kind == "device" else None
-        try:
-            base = base if device is None else device.__enter__()
-        except NotHere as error:
-            pytest.skip(str(error))
-        try:
-            images.create_qcow2(overlay, SIZE, base, "raw")
+        with device_or_skip(Path(base)) if kind == "device" else nullcontext(base) as name:
+            images.create_qcow2(overlay, SIZE, name, "raw")
             _io(str(overlay), "qcow2", f"write -P 2 {MIB} {MIB}")
             with defined(connection, overlay, "qcow2") as guest:
-                yield guest, base, overlay
-        finally:
-            if device is not None:
-                device.__exit__(None, None, None)
+                yield guest, name, overlay
 
     return make
 

@@ -6,13 +6,12 @@ import os
 import stat
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from qmpsnap.guests.files.neighbours import other_users
-from tests.rig.beside import NotHere, loop_device
+from tests.rig.beside import device_or_skip
 
 
 @pytest.fixture
@@ -20,11 +19,8 @@ def device(tmp_path: Path) -> Iterator[Path]:
     """A loop device."""
     image = tmp_path / "image"
     image.write_bytes(bytes(1024 * 1024))
-    with ExitStack() as stack:
-        try:
-            yield Path(stack.enter_context(loop_device(image)))
-        except NotHere as error:
-            pytest.skip(str(error))
+    with device_or_skip(image) as name:
+        yield Path(name)
 
 
 def test_by_what_the_node_stands_for(tmp_path: Path, device: Path) -> None:
