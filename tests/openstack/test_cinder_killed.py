@@ -27,6 +27,15 @@ def rig(our_cinder: Rig) -> Iterator[Rig]:
         yield our_cinder
 
 
+def written(rig: Rig) -> tuple[str, Guest]:
+    """A volume, and a guest that runs on it and has written its first mebibyte."""
+    volume = rig.create_volume()
+    guest = Guest(rig, volume)
+    guest.start()
+    guest.io("write -P 1 0 1M")
+    return volume, guest
+
+
 def dies_at(rig: Rig, point: str, ask: str, *arguments: object) -> None:
     """Ask for something, wait until Cinder has died of it, and start it again."""
     wanted = rig.folder / "die-at"
@@ -38,10 +47,7 @@ def dies_at(rig: Rig, point: str, ask: str, *arguments: object) -> None:
 
 @pytest.mark.parametrize("point", ["handed-over", "wake", "recorded", "info", "finished"])
 def test_a_create_that_compute_has_finished_is_taken_up(rig: Rig, point: str) -> None:
-    volume = rig.create_volume()
-    guest = Guest(rig, volume)
-    guest.start()
-    guest.io("write -P 1 0 1M")
+    volume, guest = written(rig)
     body = {"snapshot": {"volume_id": volume, "force": True}}
     dies_at(rig, point, "POST", "/snapshots", body, "3.50")
     ((snapshot,),) = rig.rows("select id from snapshots where volume_id = ?", volume)
@@ -60,10 +66,7 @@ def test_a_create_that_compute_has_finished_is_taken_up(rig: Rig, point: str) ->
     "point", ["handed-over", "wake", "recorded", "info", "finished", "unlinked", "removed"]
 )
 def test_a_delete_that_compute_has_finished_is_taken_up(rig: Rig, point: str) -> None:
-    volume = rig.create_volume()
-    guest = Guest(rig, volume)
-    guest.start()
-    guest.io("write -P 1 0 1M")
+    volume, guest = written(rig)
     snapshot, _, _ = rig.snapshot(volume)
     guest.io("write -P 2 1M 1M")
     dies_at(rig, point, "DELETE", f"/snapshots/{snapshot}")
@@ -78,10 +81,7 @@ def test_a_delete_that_compute_has_finished_is_taken_up(rig: Rig, point: str) ->
 
 def two_deep(rig: Rig) -> tuple[str, str, str]:
     """A volume that nobody has attached, and its two snapshots, the older one first."""
-    volume = rig.create_volume()
-    guest = Guest(rig, volume)
-    guest.start()
-    guest.io("write -P 1 0 1M")
+    volume, guest = written(rig)
     older, _, _ = rig.snapshot(volume)
     guest.io("write -P 2 1M 1M")
     newer, _, _ = rig.snapshot(volume)
@@ -153,10 +153,7 @@ def asked_to_delete(rig: Rig) -> None:
 
 def test_a_late_answer_of_an_abandoned_call_does_not_end_the_next(rig: Rig) -> None:
     """Of a stock compute, whose answers name no call; the headers decide."""
-    volume = rig.create_volume()
-    guest = Guest(rig, volume)
-    guest.start()
-    guest.io("write -P 1 0 1M")
+    volume, guest = written(rig)
     snapshot, _, _ = rig.snapshot(volume)
     rig.nova("GET", "log")  # what was said before
     rig.nova("POST", "delay", {"delete": 120})
@@ -184,10 +181,7 @@ def test_a_late_answer_of_an_abandoned_call_does_not_end_the_next(rig: Rig) -> N
 
 def test_what_nobody_waited_for_and_is_not_proven_ends_in_error(rig: Rig) -> None:
     """The API dies after it has stored that a merge is done, which no header shows."""
-    volume = rig.create_volume()
-    guest = Guest(rig, volume)
-    guest.start()
-    guest.io("write -P 1 0 1M")
+    volume, guest = written(rig)
     snapshot, _, _ = rig.snapshot(volume)
     guest.close()
     rig.nova("GET", "log")  # what was said before
@@ -212,10 +206,7 @@ def test_what_nobody_waited_for_and_is_not_proven_ends_in_error(rig: Rig) -> Non
 
 def test_a_deletion_that_is_of_another_kind_after_a_detach_is_done(rig: Rig) -> None:
     """Before compute was asked; a pull cannot be done offline."""
-    volume = rig.create_volume()
-    guest = Guest(rig, volume)
-    guest.start()
-    guest.io("write -P 1 0 1M")
+    volume, guest = written(rig)
     snapshot, _, _ = rig.snapshot(volume)
     guest.close()
     wanted = rig.folder / "die-at"
