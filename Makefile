@@ -49,7 +49,7 @@ simulation: setup ## operations and crashes on a simulated QEMU
 power: setup ## the power fails, with any part of what was not synced
 chaos: setup ## random sequences and faults, on both roads
 delivery: setup ## updates to a volume service with faults, and senders that are killed
-ledger: setup ## the ledger, in SQLite and in a private PostgreSQL
+ledger: setup ## the ledger, in SQLite and in a private PostgreSQL and MariaDB
 openstack: setup ## real Nova and Cinder; needs root, and installs them on its first run
 nightly-openstack: setup ## upstream's tests of Nova's libvirt driver, all, with our class
 

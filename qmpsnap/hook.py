@@ -4,9 +4,9 @@ libvirt's hook before a guest starts: refuse it while an operation on its files 
     /etc/libvirt/hooks/qemu.d/50-qmpsnap GUEST prepare begin -     the domain's XML on stdin
 
 Autostart, `virsh start`, a hard reboot or an evacuation would open the file that the definition
-names, which may be the stale one. It reads markers and the journal, asks nobody, and imports little:
-every start waits for it. What cannot be read does not keep a guest from starting, but for a marker
-beside its files.
+names, which may be the stale one. It reads markers, the journal and the definitions of storage
+pools, asks nobody, and imports little: every start waits for it. What cannot be read does not keep
+a guest from starting, but for a marker beside its files.
 
 Source: libvirt.org/hooks.html; virHookCall(), util/virhook.c.
 """
@@ -26,6 +26,8 @@ from qmpsnap.guests.files.markers import PREFIX, markers_in
 _STATE: Final = "/var/lib/qmpsnap"
 _BEGUN: Final = {"create": {"switch"}, "active-commit": {"commit"}, "pull": {"start", "commit"}}
 """Acts after which files and definition do not tell any more which file is right."""
+_POOLS: Final = ("/etc/libvirt/storage", "/run/libvirt/storage")
+"""Where libvirtd keeps the definitions of storage pools, and of those that go when they are stopped."""
 _LIMIT: Final = 16 * 1024 * 1024
 
 
@@ -54,7 +56,7 @@ def main() -> int:
 
 def files_of(text: bytes) -> frozenset[str]:
     """
-    All files and block devices that a domain's XML names as a source.
+    All files and block devices that a domain's XML names as a source, volumes of pools among them.
 
     Raises:
         expat.ExpatError: It is no XML.
@@ -62,13 +64,51 @@ def files_of(text: bytes) -> frozenset[str]:
     found: set[str] = set()
 
     def start(name: str, attributes: dict[str, str]) -> None:
-        values = (attributes.get("file"), attributes.get("dev")) if name == "source" else ()
+        if name != "source":
+            return
+        pool, volume = attributes.get("pool"), attributes.get("volume")
+        known = _volume(pool, volume) if pool and volume else None
+        values = (attributes.get("file"), attributes.get("dev"), known)
         found.update(os.path.realpath(one) for one in values if one and one.startswith("/"))
 
     parser = expat.ParserCreate()
     parser.StartElementHandler = start
     parser.Parse(text, True)
     return frozenset(found)
+
+
+def _volume(pool: str, volume: str) -> str | None:
+    """The path of a volume, by the pool's own definition: libvirt must not be called from a hook."""
+    for folder in _POOLS:
+        try:
+            with open(os.path.join(folder, f"{pool}.xml"), "rb") as file:
+                target = _target_of(file.read(_LIMIT))
+        except (OSError, ValueError, expat.ExpatError):
+            continue
+        if target:
+            return os.path.join(target, volume)
+    return None
+
+
+def _target_of(text: bytes) -> str:
+    """
+    The folder of a pool.
+
+    Source: libvirt docs/formatstorage.rst, "Target elements"; in /run a `<poolstate>` is around it.
+    """
+    inside: list[str] = []
+    words: list[str] = []
+
+    def data(text: str) -> None:
+        if inside[-2:] == ["target", "path"]:
+            words.append(text)
+
+    parser = expat.ParserCreate()
+    parser.StartElementHandler = lambda name, _attributes: inside.append(name)
+    parser.EndElementHandler = lambda _name: inside.pop()
+    parser.CharacterDataHandler = data
+    parser.Parse(text, True)
+    return "".join(words).strip()
 
 
 def _by_markers(paths: frozenset[str]) -> Iterator[tuple[str, str]]:

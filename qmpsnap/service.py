@@ -122,8 +122,8 @@ def volume_snapshot_create(
 
     def work(call: _Call) -> None:
         request, quiescence = create_request(volume_id, create_info), quiesce_as(quiesce)
-        call.request = (request,)
-        with call.opened(guest) as host, call.answering(journal, host, (request,)):
+        asked = call.request = (request,)
+        with call.opened(guest, asked) as host, call.answering(journal, host, asked):
             (call.result,) = created(
                 journal,
                 host,
@@ -182,7 +182,7 @@ def volume_snapshot_delete(
 
     def work(call: _Call) -> None:
         request = call.request = delete_asked(volume_id, snapshot_id, delete_info)
-        with call.opened(guest) as host, call.answering(journal, host, request):
+        with call.opened(guest, request) as host, call.answering(journal, host, request):
             call.result = deleted(
                 journal,
                 host,
@@ -299,9 +299,20 @@ class _Call:
         return None if done is None else done.file_format
 
     @contextmanager
-    def opened(self, guest: GuestOrOpener) -> Iterator[Guest]:
-        """Use the guest, and see to its end where it is opened here."""
-        with guest() if callable(guest) else nullcontext(guest) as opened:
+    def opened(self, guest: GuestOrOpener, request: Request) -> Iterator[Guest]:
+        """
+        Use the guest, and see to its end where it is opened here; one call of a token at a time.
+
+        Raises:
+            UnderWay: Another one is at work; what comes of it answers both.
+        """
+        with ExitStack() as stack:
+            if self.letter is not None and self.token is not None:
+                other = stack.enter_context(self.letter.alone(self.token, request))
+                if other is not None:
+                    self.began = True  # by that one
+                    raise UnderWay("the same request", f" (operation {other})")
+            opened = stack.enter_context(guest() if callable(guest) else nullcontext(guest))
             self.began = True
             yield opened
 

@@ -24,7 +24,7 @@ from qmpsnap.demo.embed import embedded_connection
 from qmpsnap.monitor import virt
 from tests.openstack.rig.rig import can_run
 from tests.power.recording import can_record
-from tests.rig import linux, postgresql, sampling
+from tests.rig import linux, mariadb, postgresql, sampling
 from tests.rig.daemon import which
 from tests.rig.embedded import embed_root
 from tests.rig.lending import lent
@@ -59,8 +59,13 @@ _NEEDS: dict[str, tuple[Callable[[], object], str]] = {
         "keystoneauth1 and tenacity (the extra openstack)",
     ),
     "ledger": (
-        lambda: find_spec("sqlalchemy") and postgresql.programs(),
-        "SQLAlchemy (the extra openstack) and Debian's postgresql",
+        lambda: (
+            find_spec("sqlalchemy")
+            and find_spec("pymysql")
+            and postgresql.programs()
+            and mariadb.program()
+        ),
+        "SQLAlchemy (the extra openstack), PyMySQL, Debian's postgresql and mariadb-server-core",
     ),
     "chaos": (
         lambda: find_spec("libvirt") and shutil.which("qemu-system-x86_64"),
@@ -71,8 +76,16 @@ _NEEDS: dict[str, tuple[Callable[[], object], str]] = {
         "what the tier qemu needs, /dev/fuse (in a container: hand it in), Debian's fuse3, mfusepy",
     ),
     "openstack": (
-        lambda: _libvirtd() and find_spec("nova") and find_spec("cinder") and can_run(),
-        "what the tier security needs, run `make openstack`, and be root (in a container: privileged)",
+        lambda: (
+            _libvirtd()
+            and find_spec("nova")
+            and find_spec("cinder")
+            and shutil.which("sudo")
+            and postgresql.programs()
+            and mariadb.program()
+            and can_run()
+        ),
+        "what the tier security needs, sudo, Debian's postgresql and mariadb-server-core, run `make openstack`, and be root (in a container: privileged)",
     ),
 }
 
@@ -130,6 +143,13 @@ def _no_libvirt(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     if tier in {"unit", "replay", "fuzz"}:
         monkeypatch.setitem(sys.modules, "libvirt", None)
         monkeypatch.setitem(sys.modules, "libvirt_qemu", None)
+
+
+@pytest.fixture(scope="session", name="postgresql")
+def _postgresql() -> Iterator[postgresql.Server]:
+    """One private server a session."""
+    with postgresql.Server() as server:
+        yield server
 
 
 @pytest.fixture(autouse=True, scope="session")

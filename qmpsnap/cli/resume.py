@@ -229,7 +229,7 @@ def _ways_out(settled: Settled, here: Screen) -> Iterator[str]:
     if plan is not None and plan.kind == "active-commit" and plan.base is not None:
         formats = f"-f {plan.top.format} -F {plan.base.format}"
         yield from fold(
-            printable(f"  compare: qemu-img compare {formats} {plan.top.path} {plan.base.path}"),
+            printable(f"  compare: qemu-img compare -U {formats} {plan.top.path} {plan.base.path}"),
             here.width,
         )
     if len(settled.active) == 2:

@@ -4,6 +4,7 @@ Cinder, over a session of keystoneauth1.
     POST …/snapshots/ID/action       the update
     GET  …/snapshots/ID              how the snapshot is
     GET  …/extensions/os-qmpsnap     whether the service knows the spec dialect
+    POST …/os-qmpsnap                that a compute service has started, and what it knows of
 
 A 401 makes the session fetch a new token and ask once more by itself. Redirects are followed.
 
@@ -72,18 +73,33 @@ class Cinder:
 
     def ask(self, letter: Letter, ask: Ask) -> Answer:
         """See `Service.ask`."""
-        snapshot = f"/snapshots/{quote(letter.due.addressee.snapshot, safe='')}"
+        to = letter.due.addressee
+        snapshot = f"/snapshots/{quote(to.snapshot, safe='')}"
         match ask.what:
             case "dialect":
-                return self._request(letter, f"/extensions/{machine.EXTENSION}")
+                return self._request(to.project, f"/extensions/{machine.EXTENSION}")
             case "row":
-                return self._request(letter, snapshot)
+                return self._request(to.project, snapshot)
             case "update":
                 body = machine.body_of(letter, ask.dialect)
-                return self._request(letter, f"{snapshot}/action", body)
+                return self._request(to.project, f"{snapshot}/action", body)
+
+    def started(self, said: Mapping[str, object], project: str) -> Answer:
+        """
+        Tell that a compute service has started.
+
+        Args:
+            said: `{"started": {"host": NAME, "volumes": [ID, …], "operations": [TOKEN, …]}}`: the
+                volumes that its guests have, and the operations that it knows of.
+            project: Of one of them, for an identity without a project.
+
+        Returns:
+            202: what it does not know of will be asked for once more. 404: a stock service.
+        """
+        return self._request(project, f"/{machine.EXTENSION}", said)
 
     def _request(
-        self, letter: Letter, path: str, body: Mapping[str, object] | None = None
+        self, project: str | None, path: str, body: Mapping[str, object] | None = None
     ) -> Answer:
         from keystoneauth1.exceptions import ClientException
 
@@ -93,7 +109,7 @@ class Cinder:
                 more["endpoint_filter"] = self._filter
                 url = path
             else:
-                url = self._url(letter) + path
+                url = self._url(project) + path
             answer = self._session.request(
                 url,
                 "GET" if body is None else "POST",
@@ -106,7 +122,7 @@ class Cinder:
             return Answer(status=None, text=_short(f"{type(error).__name__}: {error}"))
         return _answer(answer)
 
-    def _url(self, letter: Letter) -> str:
+    def _url(self, project: str | None) -> str:
         """
         The endpoint that was given, with the project of whoever asks.
 
@@ -117,8 +133,7 @@ class Cinder:
         if _PROJECT not in self._endpoint:
             return self._endpoint.rstrip("/")
         own = getattr(self._session, "get_project_id", lambda: None)()
-        project = own or letter.due.addressee.project or ""
-        return self._endpoint.replace(_PROJECT, quote(project, safe="")).rstrip("/")
+        return self._endpoint.replace(_PROJECT, quote(own or project or "", safe="")).rstrip("/")
 
 
 def _answer(answer: Any) -> Answer:

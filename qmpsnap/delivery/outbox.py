@@ -135,8 +135,10 @@ class Outbox:
         Raises:
             JournalUnusable: The journal cannot be read or written.
         """
-        if self._journal.looked_into() is None:
+        store = self._journal.looked_into()
+        if store is None:
             return Round(tried=(), left=())
+        store.close()
         answer_abandoned(self._journal)
         with self._journal.opened() as store:
             found = store.letters.find(OPEN)

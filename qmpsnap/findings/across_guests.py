@@ -48,7 +48,7 @@ def across_guests(guests: Sequence[Seen]) -> tuple[Finding, ...]:
 
 def _uses(seen: Seen, disk: Disk) -> Iterator[_Use]:
     """Yield the disk's own files, the written ones first."""
-    writable = not disk.read_only and disk.kind not in ("cdrom",)
+    writable = not disk.read_only and disk.kind != "cdrom"
     for position, layer in enumerate(disk.layers):
         if layer.path is not None:
             yield _Use(

@@ -298,19 +298,14 @@ def _outside(looked: _Looked) -> Iterator[Finding]:
     for layer in lower:
         if layer.path is None:
             if layer.protocol not in _LOCAL:
-                is_file = looked.disk.off and ":" not in layer.file.partition("/")[0]
-                how = "a header alone names it" if is_file else f"it comes by {layer.protocol}"
                 yield looked.finding(
                     rules.BACKING_OUTSIDE_FOLDER,
                     layer,
-                    f"{how}; the active file lies in {min(allowed)}",
+                    f"{_how_it_comes(looked, layer)}; the active file lies in {min(allowed)}",
                 )
             continue
         # Its own folder, and where a symbolic link leads, must both be the volume's.
-        facts = looked.seen.facts(layer.path)
-        folders = {facts.real_folder or os.path.dirname(os.path.normpath(layer.path))}
-        if facts.real_path is not None:
-            folders.add(os.path.dirname(facts.real_path))
+        folders = _folders(looked, layer)
         if not folders <= allowed:
             where = ", ".join(sorted(folders - allowed))
             yield looked.finding(
@@ -318,6 +313,15 @@ def _outside(looked: _Looked) -> Iterator[Finding]:
                 layer,
                 f"it lies in {where}; the active file lies in {min(allowed)}",
             )
+
+
+def _how_it_comes(looked: _Looked, layer: Layer) -> str:
+    """Of a layer that is no file here."""
+    if not looked.disk.off or ":" in layer.file.partition("/")[0]:
+        return f"it comes by {layer.protocol}"
+    if any(one.witness is Witness.XML for one in layer.evidence):
+        return "the definition names it, and it is no file of this host"
+    return "a header alone names it"
 
 
 _LOCAL: Final = frozenset({"file", "host_device", "host_cdrom", "unknown"})

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
@@ -220,20 +219,43 @@ def _reachable(graph: Graph, device: Device) -> frozenset[str]:
     return frozenset(name for name in found if not _is_filter(graph, name))
 
 
+_BACKUPS: Final = frozenset({"backup-top", "copy-before-write"})
+"""Filters that keep what was there for a backup, so that its target may read below them."""
+
+
 def _shared(graph: Graph) -> frozenset[str]:
     """
-    Names of nodes that more than one overlay reads, or an overlay and a device or an export.
+    Names of nodes that more than one node reads, or a node and a device or an export.
 
-    An export of an active layer is no other reader: it writes and reads as this disk.
+    A filter reads nothing for itself, only for who reads the filter. An export of an active layer
+    is no other reader: it writes and reads as this disk.
     """
-    readers: Counter[str] = Counter(
-        edge.child
-        for edge in graph.edges
-        if edge.role == "backing" and not _is_filter(graph, edge.parent)
-    )
-    readers.update(graph.exported & readers.keys())
-    readers.update(device.root for device in graph.devices if device.root and device.name)
-    return frozenset(name for name, count in readers.items() if count > 1)
+    parents: dict[str, set[str]] = {}
+    for edge in graph.edges:
+        parents.setdefault(edge.child, set()).add(edge.parent)
+    devices: dict[str, set[str]] = {}
+    for number, device in enumerate(graph.devices):
+        if device.root and device.name:
+            devices.setdefault(device.root, set()).add(f"{number} {device.name}")
+    return frozenset(name for name in graph.nodes if _readers(graph, parents, devices, name) > 1)
+
+
+def _readers(
+    graph: Graph, parents: Mapping[str, set[str]], devices: Mapping[str, set[str]], name: str
+) -> int:
+    nodes: set[str] = set()
+    used_by = set(devices.get(name, ()))
+    filters = [name]
+    exported = False
+    for one in filters:  # which grows
+        exported = exported or one in graph.exported
+        for parent in sorted(parents.get(one, ())):
+            if not _is_filter(graph, parent):
+                nodes.add(parent)
+            elif parent not in filters and graph.nodes[parent].driver not in _BACKUPS:
+                filters.append(parent)
+                used_by |= devices.get(parent, set())
+    return len(nodes) + len(used_by) + (exported and bool(nodes))
 
 
 def _is_filter(graph: Graph, name: str) -> bool:
@@ -304,9 +326,12 @@ def _layer(
         if header
         else (node.recorded.format if node.recorded else None),
         index=xml.index if xml else None,
+        secret=xml.secret if xml else None,
         top_node=layer.top.name,
         protocol_node=protocol.name if protocol else None,
         node_details=node,
+        has_subclusters=node.has_subclusters or bool(header and header.has_subclusters),
+        internal_snapshots=len(node.snapshots) or (header.snapshots if header else 0),
     )
 
 
@@ -320,6 +345,7 @@ def _flags(
     layer: ChainLink, header: Header | None, above: ChainLink | None, marks: _Marks
 ) -> tuple[str, ...]:
     node, nodes = layer.node, (*layer.filters, layer.node)
+    between = (*layer.between, *(() if layer.protocol is None else (layer.protocol,)))
     recorded = header.backing_file if header else (node.recorded and node.recorded.filename)
     names = (layer.protocol.filename if layer.protocol else "", recorded or "")
     flags = {
@@ -329,7 +355,7 @@ def _flags(
         "data-file": node.data_file is not None or (header and header.data_file is not None),
         "slice": any(_is_slice(one) for one in (node, *layer.between)),
         "probed": _probed(layer, above, marks.probed),
-        "shared-base": any(one.name in marks.shared for one in nodes),
+        "shared-base": any(one.name in marks.shared for one in (*nodes, *between)),
         "detect-zeroes": node.detect_zeroes,
         "implicit-filter": layer.filters and _implicit(layer),
         "filter": layer.filters and not _implicit(layer),

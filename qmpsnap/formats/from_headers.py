@@ -110,13 +110,14 @@ def difference(
         same: Whether two names are of one file. What a header names is compared, never opened.
     """
     for position, layer in enumerate(disk.layers):
-        header = headers.get(layer.path or "")
+        path = layer.path or ""
+        header = headers.get(path)
         is_last = position + 1 == len(disk.layers)
-        if header is None or layer.path is None or (is_last and not disk.ended):
+        if header is None or (is_last and not disk.ended):
             continue
         below = None if is_last else disk.layers[position + 1]
-        if not _is_named(layer.path, header.backing_file, below, same):
-            file = os.path.basename(layer.path)
+        if not _is_named(path, header.backing_file, below, same):
+            file = os.path.basename(path)
             named = "nothing" if header.backing_file is None else header.backing_file
             text = (
                 f"below {file} the definition has {below.name if below else 'nothing'}, "
@@ -131,6 +132,8 @@ def _is_named(
 ) -> bool:
     if name is None or below is None:
         return name is None and below is None
+    if below.volume:
+        return True  # which file it is, libvirt alone knows
     there = host_path(name)
     if there is not None and _PROTOCOL.match(there):
         there = None

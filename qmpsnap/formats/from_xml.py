@@ -21,7 +21,7 @@ def guest_from_xml(
     return Disks(
         guest=domain.name,
         open_files=frozenset(path for path in paths if path is not None),
-        disks=tuple(disk_from_xml(disk, headers or {}) for disk in domain.disks),
+        disks=tuple(disk_from_xml(disk, headers) for disk in domain.disks),
         notes=notes,
         besides=domain.besides,
     )
@@ -64,6 +64,9 @@ def disk_from_xml(disk: XmlDisk, headers: Mapping[str, Header] | None = None) ->
                 backing_name=own.backing_file if own else None,
                 backing_format=own.backing_format if own else None,
                 index=xml.index,
+                secret=xml.secret,
+                has_subclusters=own is not None and own.has_subclusters,
+                internal_snapshots=own.snapshots if own else 0,
             )
         )
         above, above_name = own, name

@@ -68,6 +68,15 @@ class Layer(msgspec.Struct, frozen=True, kw_only=True):
     """Where the folder of its name leads, links followed; None where that was not looked at."""
     identity: Identity | None = None
     """What its name leads to on this host; None where that was not looked at, or is nothing."""
+    has_subclusters: bool = False
+    """Whether parts of a cluster of this qcow2 may be allocated (`extended_l2`)."""
+    internal_snapshots: int = 0
+    """How many it holds: by its node, or by its header where it has none."""
+    is_read_twice: bool = False
+    """Whether the guest's QEMU reads this very file by a node of another disk, or of none, too."""
+    secret: str | None = None
+    """UUID of libvirt's secret that this layer is encrypted with; None where it is not, or where that
+    is not known."""
     sight: str | None = None
     """Why that is not, or not certainly, the file that QEMU has open; the flags say which."""
 

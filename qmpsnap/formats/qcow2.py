@@ -17,9 +17,11 @@ Source: QEMU docs/interop/qcow2.txt.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from qmpsnap.errors import Refused
 
@@ -35,8 +37,14 @@ _EXTENSION: Final = struct.Struct(">II")
 _BACKING_FORMAT: Final = 0xE2792ACA
 _DATA_FILE_NAME: Final = 0x44415441
 _BITMAPS: Final = 0x23852875
+_ENCRYPTION_HEADER: Final = 0x0537BE77
+_NOTHING: Final = 0x716E6F74
+"""No extension of QEMU's, which skips what it does not know."""
+_METHOD: Final = slice(32, 36)
+_FEATURE_NAMES: Final = 0x6803F857
 _INCOMPATIBLE_CORRUPT: Final = 1 << 1
 _INCOMPATIBLE_DATA_FILE: Final = 1 << 2
+_INCOMPATIBLE_EXTENDED_L2: Final = 1 << 4
 _INCOMPATIBLE_KNOWN: Final = 0b11111
 """Dirty, corrupt, data file, compression type, extended L2."""
 _AUTOCLEAR_BITMAPS: Final = 1 << 0
@@ -76,6 +84,8 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     """Number of internal snapshots."""
     is_corrupt: bool = False
     """Marked by QEMU, which then opens it for reading only."""
+    has_subclusters: bool = False
+    """Whether parts of a cluster may be allocated (`extended_l2`)."""
 
 
 def parse(data: bytes, name: str) -> Header:
@@ -145,12 +155,69 @@ def parse(data: bytes, name: str) -> Header:
         bitmaps=int.from_bytes(bitmaps[:4]) if len(bitmaps) >= 4 else 0,
         snapshots=rest[-2],
         is_corrupt=bool(incompatible & _INCOMPATIBLE_CORRUPT),
+        has_subclusters=bool(incompatible & _INCOMPATIBLE_EXTENDED_L2),
     )
+
+
+def first_cluster(data: bytes) -> int:
+    """Bytes of the first cluster, which holds the whole header; of data that `parse` takes."""
+    return 1 << int.from_bytes(data[20:24])
+
+
+def without_encryption(data: bytes) -> bytes:
+    """
+    Have a qcow2 file say that it is not encrypted, so that its tables can be read without a key.
+
+    Args:
+        data: The whole file, or its beginning.
+
+    Raises:
+        BadHeader: See `parse`.
+    """
+    parse(data[:READ_SIZE], "the header")
+    changed = bytearray(data)
+    changed[_METHOD] = bytes(4)
+    version, name_offset = int.from_bytes(data[4:8]), int.from_bytes(data[8:16])
+    start = int.from_bytes(data[100:104]) if version == 3 else _V2.size
+    for kind, at, _ in _located(data, start, name_offset or first_cluster(data), "the header"):
+        if kind == _ENCRYPTION_HEADER:
+            changed[at - _EXTENSION.size : at - 4] = _NOTHING.to_bytes(4)
+    return bytes(changed)
+
+
+def differ_in_format_alone(before: bytes, after: bytes) -> bool:
+    """
+    Whether two first clusters say the same of a file, but for the format of its backing file.
+
+    Where the backing file's name stands may differ, and the names of features, which mean nothing.
+
+    Raises:
+        BadHeader: One of the two is not a qcow2 header.
+    """
+    old, new = parse(before, "the header"), parse(after, "the new header")
+    if old.backing_file is None or replace(old, backing_format=new.backing_format) != new:
+        return False
+    fixed = [slice(20, _V2.size), *((slice(72, 80), slice(88, 100)) if old.version == 3 else ())]
+    if any(before[part] != after[part] for part in fixed):
+        return False
+    return _meaning(before) == _meaning(after)
+
+
+def _meaning(data: bytes) -> dict[int, bytes]:
+    version, name_offset = int.from_bytes(data[4:8]), int.from_bytes(data[8:16])
+    start = int.from_bytes(data[100:104]) if version == 3 else _V2.size
+    found = _extensions(data, start, name_offset, "the header")
+    return {kind: found[kind] for kind in found.keys() - {_BACKING_FORMAT, _FEATURE_NAMES}}
 
 
 def _extensions(data: bytes, start: int, end: int, name: str) -> dict[int, bytes]:
     """Collect the header extensions; the last of a kind counts, as for QEMU (block/qcow2.c)."""
-    found: dict[int, bytes] = {}
+    found = _located(data, start, end, name)
+    return {kind: data[at : at + length] for kind, at, length in found}
+
+
+def _located(data: bytes, start: int, end: int, name: str) -> Iterator[tuple[int, int, int]]:
+    """The kind of each extension, and where its data are."""
     at = start
     room = min(end, len(data))
     while at < end:
@@ -159,13 +226,12 @@ def _extensions(data: bytes, start: int, end: int, name: str) -> dict[int, bytes
             raise BadHeader(name, f"its extensions do not end within {room} bytes")
         kind, length = _EXTENSION.unpack_from(data, at)
         if kind == 0:
-            return found
+            return
         at += _EXTENSION.size
         if at + length > room:
             raise BadHeader(name, f"extension {kind:#010x} of {length} bytes runs past its room")
-        found[kind] = data[at : at + length]
+        yield kind, at, length
         at += (length + 7) // 8 * 8
-    return found
 
 
 def _text(name: bytes) -> str:

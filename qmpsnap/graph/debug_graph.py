@@ -65,7 +65,7 @@ class DebugGraph(msgspec.Struct, frozen=True, kw_only=True):
 
     def with_entries(self, devices: Iterable[Device]) -> tuple[Device, ...]:
         """Tell each device's entry."""
-        roots = dict(self.roots)
+        roots = {name: root for name, root in self.roots if name}  # jobs' own have none
         # A backend is named as its drive is, else as its device.
         return tuple(
             replace(device, entry=roots.get(device.device or device.qdev or ""))

@@ -8,7 +8,7 @@ here; a driver that is not listed is `UNKNOWN` and states no format.
 
 from __future__ import annotations
 
-from enum import StrEnum
+from enum import Enum, auto
 from typing import Final
 
 _FILTERS: Final = """
@@ -23,15 +23,15 @@ _PROTOCOLS: Final = """
 """
 
 
-class DriverKind(StrEnum):
+class DriverKind(Enum):
     """What a node of this driver is in a chain."""
 
-    FILTER = "filter"
+    FILTER = auto()
     """Passes data on; never a layer of its own."""
-    FORMAT = "format"
-    PROTOCOL = "protocol"
+    FORMAT = auto()
+    PROTOCOL = auto()
     """In the place of a format it means raw: the bytes are taken as they are."""
-    UNKNOWN = "unknown"
+    UNKNOWN = auto()
     """Neither (quorum, snapshot-access), or not known here: states nothing."""
 
 

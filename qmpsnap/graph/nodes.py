@@ -59,6 +59,8 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     """Names of dirty bitmaps, persistent or not."""
     snapshots: tuple[str, ...] = ()
     """Names of internal snapshots."""
+    has_subclusters: bool = False
+    """Whether parts of a cluster of this qcow2 may be allocated (`extended-l2`)."""
     active: bool = True
     """False while the image belongs to another QEMU: the guest was migrated away, or has not
     arrived yet."""

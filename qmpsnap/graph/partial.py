@@ -47,7 +47,7 @@ def partial_graph(
     Raises:
         MalformedReply: A reply is not as QAPI defines it.
     """
-    roots = dict(debug.roots)
+    roots = {name: root for name, root in debug.roots if name}  # jobs' own have none
     bare = {name: Node(name=name, driver="", filename="") for name in debug.names}
     graph = Graph(
         devices=(),

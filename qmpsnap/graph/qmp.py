@@ -70,6 +70,7 @@ def _node(info: BlockDeviceInfo) -> Node:
         # A mirror keeps one of its own, without a name.
         bitmaps=tuple([bitmap.name for bitmap in info.dirty_bitmaps if bitmap.name]),
         snapshots=tuple([snapshot.name for snapshot in info.image.snapshots]),
+        has_subclusters=_has_subclusters(info.image),
         active=info.active,
     )
 
@@ -87,6 +88,7 @@ def node_from_image(name: str, image: ImageInfo) -> Node:
         data_file=_data_file(image),
         extents=_extents(image),
         snapshots=tuple([snapshot.name for snapshot in image.snapshots]),
+        has_subclusters=_has_subclusters(image),
     )
 
 
@@ -102,6 +104,11 @@ def _recorded(image: ImageInfo) -> Recorded | None:
 def _data_file(image: ImageInfo) -> str | None:
     name = image.format_specific.data.get("data-file") if image.format_specific else None
     return name if isinstance(name, str) else None
+
+
+def _has_subclusters(image: ImageInfo) -> bool:
+    """Source: ImageInfoSpecificQCow2, qapi/block-core.json; other formats have no such key."""
+    return image.format_specific is not None and bool(image.format_specific.data.get("extended-l2"))
 
 
 def _extents(image: ImageInfo) -> tuple[str, ...]:

@@ -54,6 +54,10 @@ class XmlLayer(msgspec.Struct, frozen=True, kw_only=True):
     """Only a part of the file is the disk (`<slice type='storage'>`)."""
     encrypted: bool = False
     """It has an `<encryption>`, whoever decrypts it: QEMU's block layer, or the storage's library."""
+    secret: str | None = None
+    """UUID of libvirt's secret that QEMU decrypts LUKS with."""
+    volume: bool = False
+    """It is a volume of a storage pool, of which the XML does not tell the file."""
     word: str | None = None
     """libvirt's own word for the format, where QEMU has another."""
 
@@ -254,6 +258,8 @@ def _layer(source: etree._Element, stated: str | None, index: str) -> XmlLayer:
         data_store=_data_store(source),
         slice=source.find("slices/slice") is not None,
         encrypted=bool(encryptions),
+        secret=next((_secret(one) for one in encryptions if _is_luks_of_qemu(one)), None),
+        volume=path is None and source.get("volume") is not None,
         word=stated if stated in _FORMATS else None,
     )
 
@@ -271,6 +277,12 @@ def _is_luks_of_qemu(encryption: etree._Element) -> bool:
     does not know), and QEMU's node is raw.
     """
     return encryption.get("format") == "luks" and encryption.get("engine") != "librbd"
+
+
+def _secret(encryption: etree._Element) -> str | None:
+    """One that is named by its usage is not looked up."""
+    secret = encryption.find("secret")
+    return None if secret is None else secret.get("uuid")
 
 
 def _data_store(source: etree._Element) -> str | None:

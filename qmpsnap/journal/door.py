@@ -18,10 +18,10 @@ from msgspec.structs import replace
 
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.formats.layers import Disk, Disks
-from qmpsnap.guests.files.door import FileFailed, take_file
+from qmpsnap.guests.files.door import FileFailed, StillNamed, take_file
 from qmpsnap.journal.folder import JournalUnusable
 from qmpsnap.journal.identities import seen_all
-from qmpsnap.journal.kept import kept_by
+from qmpsnap.journal.kept import kept_by, left_by, left_over_among
 from qmpsnap.journal.known_again import unnumbered, unnumbered_step
 from qmpsnap.journal.markers import OperationOpen, check_unmarked, steps_for, what_of
 from qmpsnap.journal.record import (
@@ -198,6 +198,7 @@ class Recorder:
         record = self.record
         if record is None or not self._is_written:
             return
+        conclusion = replace(conclusion, left=left_by(record, conclusion.outcome))
         if conclusion.outcome == "finished":
             conclusion = replace(conclusion, kept=kept_by(record))
         try:
@@ -219,7 +220,7 @@ class Recorder:
         """
         number = self._intend(step)
         try:
-            answer = self._guest.take(step)
+            answer = self._taken(step)
         except BaseException as error:
             self._answered(number, f"{FAILED}{type(error).__name__}: {error}")
             self._is_frozen = self._is_frozen and step.does is not Does.FREEZE
@@ -231,6 +232,15 @@ class Recorder:
         tells = answer and step.does is not Does.MAKE
         self._answered(number, dumps(answer) if tells else "done")
         return answer
+
+    def _taken(self, step: Step) -> object:
+        try:
+            return self._guest.take(step)
+        except StillNamed as error:
+            if left_over_among(self._store, error.images) != error.images:
+                raise
+            arguments = {**step.arguments, "left-over": [*error.images]}
+            return self._guest.take(replace(step, arguments=arguments))
 
     def _intend(self, step: Step) -> int | None:
         """Write an intent; returns the number of the act, None where no operation has begun."""

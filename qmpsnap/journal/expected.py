@@ -8,10 +8,11 @@ operation, which `resume` settles; with it the letter gets its content.
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Final
 
 import msgspec
@@ -24,6 +25,8 @@ from qmpsnap.journal.record import Request
 ABANDONED: Final = Content(
     outcome="failed", why="its process ended, or lost the guest, before anything was touched"
 )
+LOOK_S: Final = 0.05
+"""So often a call looks whether another one of its token has written down what it is at work on."""
 
 
 class Expected(msgspec.Struct, frozen=True):
@@ -60,6 +63,43 @@ class Expected(msgspec.Struct, frozen=True):
             for one in store.open_entries():
                 if one.record.request == request:
                     store.letters.join(self.id, one.record.id, time.time())
+
+    @contextmanager
+    def alone(self, token: str, request: Request) -> Iterator[str | None]:
+        """
+        Be the only call of a caller's token at work, from the first look at the guest on.
+
+        Another one that has looked, and has written nothing down yet, is waited for: what this call
+        would see in between may be refused for what that one does, and told as its failure.
+
+        Yields:
+            The operation that another call is at work on, which this letter tells of from now on;
+            None: there is no such call.
+
+        Raises:
+            JournalUnusable: It cannot be read, or written.
+        """
+        name = f"token-{hashlib.sha256(token.encode(errors='surrogateescape')).hexdigest()[:32]}"
+        with ExitStack() as stack:
+            while True:
+                try:
+                    stack.enter_context(held(self.journal.opened_folder, name))
+                    break
+                except OperationBusy:
+                    found = self._at_work(token, request)
+                if found is not None:
+                    yield found
+                    return
+                time.sleep(LOOK_S)
+            yield None
+
+    def _at_work(self, token: str, request: Request) -> str | None:
+        with self.journal.opened() as store:
+            for one in store.by_token(token):
+                if one.conclusion is None and one.record.request == request:
+                    store.letters.join(self.id, one.record.id, time.time())
+                    return one.record.id
+        return None
 
     def give_up(self, why: str) -> None:
         """

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import os
 import stat
-import struct
 from collections.abc import Iterable
-from contextlib import suppress
-from functools import cache
-from typing import Any, Final
 
 from qmpsnap.formats.qcow2 import READ_SIZE
+from qmpsnap.guests.files.birth import born
 from qmpsnap.journal.record import Seen
-
-_AT_FDCWD: Final = -100
-_BTIME: Final = 0x800
-_SIZE: Final = 256
-_BORN_AT: Final = 80
-"""`stx_btime` in `struct statx` (linux/stat.h): seconds, and 32 bits of nanoseconds."""
 
 
 def seen(path: str, *, header: bool = False) -> Seen | None:
@@ -42,6 +32,7 @@ def seen(path: str, *, header: bool = False) -> Seen | None:
         size=status.st_size,
         device=status.st_rdev if is_device else None,
         header=_hash(path) if header else None,
+        written=status.st_mtime_ns,
     )
 
 
@@ -57,29 +48,6 @@ def is_same(before: Seen, now: Seen) -> bool:
         return before.device == now.device
     same_birth = None in (before.born, now.born) or before.born == now.born
     return before.inode == now.inode and same_birth
-
-
-def born(path: str) -> int | None:
-    """When a file was made, in nanoseconds; None where nobody tells. Python has no statx(2)."""
-    call = _statx()
-    if call is None:
-        return None
-    buffer = ctypes.create_string_buffer(_SIZE)
-    with suppress(OSError, ValueError):
-        if call(_AT_FDCWD, os.fsencode(path), 0, _BTIME, buffer) != 0:
-            return None
-        (mask,) = struct.unpack_from("=I", buffer)
-        seconds, nanoseconds = struct.unpack_from("=qI", buffer, _BORN_AT)
-        return seconds * 10**9 + nanoseconds if mask & _BTIME else None
-    return None
-
-
-@cache
-def _statx() -> Any:
-    try:
-        return ctypes.CDLL(None).statx
-    except (AttributeError, OSError):
-        return None
 
 
 def _hash(path: str) -> str | None:

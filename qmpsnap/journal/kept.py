@@ -2,21 +2,25 @@
 What reverts keep: files that no guest names, and that are worth nothing without what they lie over.
 
 So they count as readers of it, as long as they are there: a merge into it is refused as into any
-other shared base, and it is never removed.
+other shared base, and it is never removed. What merges have left is the other way round: it names
+files that it needs no more.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import partial
 from typing import Any, cast
 
 from msgspec.structs import replace
 
 from qmpsnap.formats.layers import Disk
+from qmpsnap.guests.files.census import images_resting_on
 from qmpsnap.guests.files.identity import identity
 from qmpsnap.journal.file import Journal
-from qmpsnap.journal.record import Kept, Record
+from qmpsnap.journal.identities import is_same, seen
+from qmpsnap.journal.record import Conclusion, Kept, Outcome, Record, Seen
 from qmpsnap.journal.store import Store
 from qmpsnap.operations.guards import Surroundings
 from qmpsnap.operations.guest import Guest
@@ -50,6 +54,37 @@ def keeping(store: Store) -> tuple[Kept, ...]:
     )
 
 
+def left_by(record: Record, outcome: Outcome) -> tuple[Seen, ...]:
+    """What has been left beside the chain: by a merge that is done, or a create that is not."""
+    paths = [one.overlay for one in record.creates] if outcome != "finished" else []
+    if record.merge is not None and outcome == "finished":
+        paths = [layer.path for layer in record.merge.dropped]
+    found = (seen(path) for path in paths)
+    return tuple(one for one in found if one is not None)
+
+
+def left_over_among(store: Store, paths: Collection[str]) -> tuple[str, ...]:
+    """
+    Those of files that certainly are what operations have left, and nobody has written to since.
+
+    Raises:
+        JournalUnusable: It cannot be read.
+    """
+    ends = [entry.conclusion for entry in store.entries() if entry.conclusion is not None]
+    return tuple(path for path in paths if _is_left_over(ends, path))
+
+
+def _is_left_over(ends: Collection[Conclusion], path: str) -> bool:
+    now = seen(path)
+    if now is None:
+        return False
+    try:
+        written = os.stat(path).st_mtime
+    except OSError:
+        return False
+    return any(written <= end.ended and any(is_same(one, now) for one in end.left) for end in ends)
+
+
 def readers(
     kept: Iterable[Kept], disk: Disk, left: Collection[str] | None
 ) -> dict[str, tuple[str, ...]]:
@@ -76,11 +111,15 @@ def readers(
     return found
 
 
-class _Knowing:
-    """A guest among whose neighbours is what reverts keep."""
+LeftOver = Callable[[Collection[str]], Collection[str]]
+"""Those of images that certainly are what an operation has left."""
 
-    def __init__(self, guest: Guest, kept: tuple[Kept, ...]) -> None:
-        self._guest, self._kept = guest, kept
+
+class _Knowing:
+    """A guest among whose neighbours is what reverts keep, and is not what operations have left."""
+
+    def __init__(self, guest: Guest, kept: tuple[Kept, ...], left_over: LeftOver) -> None:
+        self._guest, self._kept, self._left_over = guest, kept, left_over
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._guest, name)
@@ -91,18 +130,71 @@ class _Knowing:
         all_ = dict(found.readers)
         for path, users in readers(self._kept, disk, left).items():
             all_[path] = (*all_.get(path, ()), *users)
-        return replace(found, readers=all_)
+        beside = {
+            image: path
+            for all_beside in (found.resting, found.older)
+            for path, images in all_beside.items()
+            for image in images
+        }
+        known = self._known(beside)
+        resting = _without(found.resting, known)
+        for image, path in self._on_left_over({one: beside[one] for one in known}, disk).items():
+            resting[path] = (*resting.get(path, ()), image)
+        return replace(found, readers=all_, resting=resting, older=_without(found.older, known))
+
+    def _on_left_over(self, left: Mapping[str, str], disk: Disk) -> dict[str, str]:
+        """
+        Images that rest on a file of a disk by what operations have left, with that file.
+
+        What such an image reads was the same before and after the merge that left the file, and
+        changes with the next. When it was made tells nothing then.
+
+        Args:
+            left: What is known to rest on files of the disk, with these.
+            disk: The disk.
+        """
+        found: dict[str, str] = {}
+        own = {identity(path) for path in disk.paths if path is not None}
+        seen = {identity(path) for path in left} | own
+        while left:
+            naming, _ = images_resting_on(left)
+            above = {
+                image: left[path]
+                for path, images in naming.items()
+                for image in images
+                if identity(image) not in seen
+            }
+            seen |= {identity(image) for image in above}
+            known = self._known(above)
+            found |= {image: path for image, path in above.items() if image not in known}
+            left = {image: above[image] for image in known}
+        return found
+
+    def _known(self, images: Collection[str]) -> Collection[str]:
+        """What needs no second word: it is kept, and a reader already; or it is left over."""
+        if not images:
+            return ()
+        kept = {identity(path) for one in self._kept for path in one.files} - {None}
+        return {*self._left_over(images), *(one for one in images if identity(one) in kept)}
+
+
+def _without(
+    found: Mapping[str, tuple[str, ...]], known: Collection[str]
+) -> dict[str, tuple[str, ...]]:
+    rest = (
+        (path, tuple(one for one in those if one not in known)) for path, those in found.items()
+    )
+    return {path: those for path, those in rest if those}
 
 
 def knowing(guest: Guest, store: Store) -> Guest:
     """
-    A guest that knows what reverts keep.
+    A guest that knows what operations keep, and what they have left.
 
     Raises:
         JournalUnusable: That cannot be read.
     """
-    kept = keeping(store)
-    return cast(Guest, _Knowing(guest, kept)) if kept else guest
+    return cast(Guest, _Knowing(guest, keeping(store), partial(left_over_among, store)))
 
 
 def known_by(guest: Guest, journal: Journal | None) -> Guest:
@@ -113,7 +205,15 @@ def known_by(guest: Guest, journal: Journal | None) -> Guest:
         JournalUnusable: See `knowing`.
     """
     store = None if journal is None else journal.looked_into()
-    if store is None:
+    if journal is None or store is None:
         return guest
     with store:
-        return knowing(guest, store)
+        return cast(Guest, _Knowing(guest, keeping(store), partial(_left_over_by, journal)))
+
+
+def _left_over_by(journal: Journal, paths: Collection[str]) -> Collection[str]:
+    store = journal.looked_into()
+    if store is None:
+        return ()
+    with store:
+        return left_over_among(store, paths)

@@ -22,12 +22,14 @@ from qmpsnap.guests.files.neighbours import other_users
 from qmpsnap.journal.identities import is_same, seen
 from qmpsnap.journal.record import Act, Entry, Record, Unreadable, loads
 from qmpsnap.journal.since import (
+    gone_on_from,
     intended,
     is_empty,
     named_by,
     not_switched,
     proof_of,
     stale_written,
+    written_since,
 )
 from qmpsnap.operations.guest import Guest
 from qmpsnap.operations.job.states import JobReport, JobStatus
@@ -132,6 +134,8 @@ def _of_create(entry: Entry, now: Sequence[Disk], *, runs: bool, same: bool) -> 
         return Outlook(way=way, why="every overlay is in its chain", active=active)
     if any(there):
         return _unknown(record, "some of the overlays are in their chains, and some are not")
+    if others := gone_on_from(record, [plan.overlay for plan in record.creates]):
+        return _unknown(record, others)
     if same:
         return Outlook(way=Way.TAKE_BACK, why="no overlay is in its chain", active=active)
     written = [plan for plan in record.creates if not is_empty(plan.overlay)]
@@ -204,6 +208,15 @@ def _unmerged(entry: Entry, plan: MergePlan, disk: Disk, *, same: bool) -> Outlo
 
 def _gone(entry: Entry) -> Outlook:
     """By the headers alone."""
+    record, found = entry.record, _by_headers(entry)
+    if found.way is Way.UNKNOWN:
+        return found
+    overlays = [plan.overlay for plan in record.creates]
+    others = gone_on_from(record, [*overlays, *found.active])
+    return _unknown(record, others) if others else found
+
+
+def _by_headers(entry: Entry) -> Outlook:
     record = entry.record
     problem = _users(record) or _changed(entry)
     if problem:
@@ -260,7 +273,12 @@ def old_name(plan: MergePlan) -> str:
 
 
 def _not_to_be_named(record: Record, plan: MergePlan) -> str:
-    """Why the old name must not be written again: it has to lead to the layer of the plan."""
+    """
+    Why the old name must not be written again.
+
+    It has to lead to the layer of the plan, and nobody may have written below the active file: what
+    was pulled hides it, but for what read as zeros before.
+    """
     below, name = plan.disk.layers[1], old_name(plan)
     folder = os.path.dirname(plan.top.path)
     now = seen(below.path)
@@ -275,7 +293,8 @@ def _not_to_be_named(record: Record, plan: MergePlan) -> str:
     known = any(one.path == below.path and is_same(one, now) for one in record.files)
     if not known and tidy(os.path.dirname(below.path)) != tidy(folder):
         return f"{below.path} is in another folder, and was not looked at before"
-    return ""
+    written = written_since(record, [layer.path for layer in plan.disk.layers[1:]])
+    return f"{written} was written since: it would show through" if written else ""
 
 
 def _either(plan: MergePlan) -> str:

@@ -47,6 +47,8 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     """`st_rdev` of a block device, which counts alone."""
     header: str | None = None
     """SHA-256 of the header of a qcow2 file that nobody writes."""
+    written: int | None = None
+    """`st_mtime_ns`; None in what an earlier version wrote down."""
 
 
 class Wishes(msgspec.Struct, frozen=True, kw_only=True):
@@ -151,6 +153,11 @@ class Conclusion(msgspec.Struct, frozen=True, kw_only=True):
     """Active file of each disk afterwards."""
     removed: tuple[str, ...] = ()
     kept: tuple[Kept, ...] = ()
+    left: tuple[Seen, ...] = ()
+    """
+    Files that a merge took out of the chain, or that a create did not bring in, and that are still
+    there: their headers count no more.
+    """
     consistency: str | None = None
     frozen_s: float | None = None
     error: str | None = None

@@ -11,10 +11,7 @@ All of it may be done twice, and may be killed as well.
 from __future__ import annotations
 
 import os
-import platform
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Final, Literal, cast
 
 import msgspec
@@ -30,10 +27,9 @@ from qmpsnap.journal.kept import knowing
 from qmpsnap.journal.known_again import known_again
 from qmpsnap.journal.markers import beside
 from qmpsnap.journal.outlook import Outlook, Way, candidates, old_name, outlook
+from qmpsnap.journal.reach import Opener, lives, reached
 from qmpsnap.journal.record import Entry, Outcome, Record, conclusion_of
 from qmpsnap.journal.store import Store
-from qmpsnap.monitor.memory import qemu_process
-from qmpsnap.monitor.virt import GuestNotFound
 from qmpsnap.operations import finish, snapshot
 from qmpsnap.operations.clear import cleared_alone
 from qmpsnap.operations.guest import Guest, Overlay
@@ -43,7 +39,6 @@ from qmpsnap.operations.options import DEFAULT_OPTIONS
 from qmpsnap.operations.outcome import Result
 from qmpsnap.operations.plan_merge import MergePlan
 from qmpsnap.operations.step import Does, Step
-from qmpsnap.operations.where import Where
 
 Settlement = Literal["finished", "rolled-back", "nothing-to-do", "unknown"]
 Take = Literal["active", "base"]
@@ -99,10 +94,6 @@ class CannotTake(Refused):
 AS_IT_IS: Final = Wanted()
 
 
-Opener = Callable[[Where], AbstractContextManager[Guest]]
-"""Opens a guest, by the way to it that was written down."""
-
-
 def resume(
     journal: Journal, entry: Entry, wanted: Wanted = AS_IT_IS, *, opener: Opener | None = None
 ) -> Settled:
@@ -131,7 +122,7 @@ def resume(
             why = f"its guest cannot be reached: {told(error)}"
             settled = replace(unknown(entry.record, why), is_unread=True)
         left -= 1
-        if not settled.is_unread or _lives(entry.record) or not left:
+        if not settled.is_unread or lives(entry.record) or not left:
             return settled
         time.sleep(_AGAIN_S)  # libvirt has not noticed the end of its QEMU yet
 
@@ -378,63 +369,3 @@ class _NoGuest:
         """See `Door.take`."""
         take_file(step)
         return None
-
-
-@contextmanager
-def reached(record: Record, opener: Opener | None = None) -> Iterator[Guest | None]:
-    """
-    Reach the guest of an operation; None where its QEMU is certainly gone, and libvirt has none.
-
-    Raises:
-        Unreachable: It may still run.
-    """
-    with ExitStack() as stack:
-        try:
-            if opener is None and not record.where.at:
-                raise NoWay(record.id)
-            guest: Guest | None = stack.enter_context((opener or _opened)(record.where))
-        except Unreachable as error:
-            if not _is_gone(record, error):
-                raise
-            guest = None
-        yield guest
-
-
-def _opened(where: Where) -> AbstractContextManager[Guest]:
-    from qmpsnap.guests.connect import connect, connect_qmp
-
-    if where.road == "qmp":
-        return connect_qmp(where.at)
-    return connect(where.at, guest=where.guest or "")
-
-
-class NoWay(Unreachable):
-    """
-    An operation was written down without the way to its guest.
-
-    A program has used a monitor of its own; under libvirt the way is always known.
-    """
-
-    msg = "how the guest of operation {self.operation} was reached was not written down"
-    remedy = "Name its QMP socket: `qmpsnap --qmp SOCKET resume {self.operation}`."
-
-    operation: str
-
-
-def _lives(record: Record) -> bool:
-    """Whether the QEMU of an operation is there."""
-    process = record.where.process
-    now = None if process is None else qemu_process(process[0])
-    return now is not None and (now.pid, now.started) == process
-
-
-def _is_gone(record: Record, error: Unreachable) -> bool:
-    """Whether a guest that cannot be reached is no more; who has its files open is looked at later."""
-    if record.host != platform.node():
-        return False
-    if _lives(record):
-        return False
-    if isinstance(error, NoWay):
-        return record.where.process is not None
-    # Of a libvirt that does not answer nobody knows what its definitions say.
-    return record.where.road == "qmp" or isinstance(error, GuestNotFound)

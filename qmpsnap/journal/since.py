@@ -9,13 +9,16 @@ which of the two files is wanted. Modification times show it: two files of one s
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.formats.qcow2 import BadHeader
 from qmpsnap.guests.files import qemu_img
+from qmpsnap.guests.files.census import images_resting_on
 from qmpsnap.guests.files.header import read_header
-from qmpsnap.journal.record import Act, Entry
+from qmpsnap.guests.files.identity import identity
+from qmpsnap.guests.files.overlay import readable
+from qmpsnap.journal.record import Act, Entry, Record
 from qmpsnap.operations.names import tidy
 from qmpsnap.operations.plan_merge import MergePlan
 from qmpsnap.operations.plan_snapshot import CreatePlan
@@ -45,14 +48,18 @@ def _written_below(plans: Sequence[CreatePlan], written: Sequence[CreatePlan]) -
     """
     Which files below overlays were written after the guest was switched to these; empty: none.
 
-    It wrote to some of the overlays, so the switch of all had been by then.
+    It wrote to some of the overlays, so the switch of all had been by then. Each is compared with its
+    own overlay where that was written: somebody may have started the guest from the files of some
+    disks and the overlays of others, and written to both.
     """
-    times = [one for plan in written if (one := _modified(plan.overlay)) is not None]
-    latest = max(times, default=None)
-    below = [(plan.active.file, _modified(plan.active.path)) for plan in plans]
-    return ", ".join(
-        file for file, at in below if latest is not None and at is not None and at > latest
-    )
+    times = {plan.overlay: at for plan in written if (at := _modified(plan.overlay)) is not None}
+    latest = max(times.values(), default=None)
+    found = []
+    for plan in plans:
+        switched, at = times.get(plan.overlay, latest), _modified(plan.active.path)
+        if switched is not None and at is not None and at > switched:
+            found.append(plan.active.file)
+    return ", ".join(found)
 
 
 def stale_written(entry: Entry, plan: MergePlan) -> str:
@@ -69,6 +76,43 @@ def stale_written(entry: Entry, plan: MergePlan) -> str:
     if overlay <= max(int(proof.at * 1e9), other or 0):
         return ""
     return f"{plan.top.file} was written after the pivot to {base.file}"
+
+
+def written_since(record: Record, paths: Collection[str]) -> str:
+    """
+    Which of the files were written since the operation began, which reads them only; empty: none.
+
+    An older time says nothing: QEMU flushes by fdatasync(2), which need not keep it in a power failure.
+    """
+    before = {one.path: one.written for one in record.files}
+    return ", ".join(
+        os.path.basename(path)
+        for path in paths
+        if (was := before.get(path)) is not None and (_modified(path) or 0) > was
+    )
+
+
+def gone_on_from(record: Record, paths: Iterable[str]) -> str:
+    """
+    Whether images beside files, written since the operation began, rest on them, in words.
+
+    Somebody has taken a snapshot with another tool then, and the guest has written there. What
+    earlier merges have left names those files as well, and is older.
+    """
+    own = {tidy(one) for one in record.paths}
+    same = {identity(one) for one in own} - {None}
+    found = []
+    for path in dict.fromkeys(paths):
+        newer = [
+            os.path.basename(image)
+            for image in images_resting_on([path])[0].get(path, ())
+            if tidy(image) not in own
+            and identity(image) not in same
+            and (_modified(image) or 0) >= int(record.begun * 1e9)
+        ]
+        if newer:
+            found.append(f"{', '.join(newer)} rests on {os.path.basename(path)}")
+    return f"{'; '.join(found)}: somebody has gone on from there" if found else ""
 
 
 def proof_of(entry: Entry) -> Act | None:
@@ -109,8 +153,9 @@ def is_empty(path: str) -> bool:
     if not os.path.lexists(path):
         return True
     try:
-        return qemu_img.is_empty(path)
-    except QmpsnapError:
+        with readable(path) as file:
+            return qemu_img.is_empty(file)
+    except (OSError, QmpsnapError):
         return False
 
 

@@ -49,6 +49,12 @@ class Spare:
         self._lock = Lock()
         self._kept: list[Checked] = []
 
+    def __del__(self) -> None:
+        """Close what is kept; SQLite forbids that for what a parent has opened."""
+        for one in self._kept:
+            if one.process == os.getpid():
+                _close(one.database)
+
     def taken(self, path: str) -> Checked | None:
         """Take a connection that is still good, or None if there is none."""
         now, file = self.clock(), _file(path)

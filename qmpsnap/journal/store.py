@@ -94,19 +94,11 @@ class Store:
     def _check(self, writes: bool) -> None:
         if os.stat(self._path).st_size == 0:
             raise JournalDamaged(self._path, "it is empty")
-        ask = self._database.execute
-        application, version = (
-            ask(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
-        )
-        if application != APPLICATION:
-            raise JournalDamaged(self._path, "it is another program's database")
-        if version > schema.VERSION:
-            raise JournalNewer(
-                self._path, f"version {version}, and this one writes {schema.VERSION}"
-            )
+        version = self._checked_version()
         if not writes:
             self.version = version
             return
+        ask = self._database.execute
         if ask("PRAGMA journal_mode=WAL").fetchone()[0] != "wal":
             raise JournalUnwritable(self._path, "its file system has no write-ahead log")
         if hasattr(self._database, "setconfig"):  # Python 3.12: two syncs less at every end
@@ -119,8 +111,23 @@ class Store:
             schema.update(self._database)
         self._try_to_write()
 
+    def _checked_version(self) -> int:
+        """Not above ours: a newer program may have updated it while this one kept it open."""
+        application, version = (
+            self._database.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("application_id", "user_version")
+        )
+        if application != APPLICATION:
+            raise JournalDamaged(self._path, "it is another program's database")
+        if version > schema.VERSION:
+            raise JournalNewer(
+                self._path, f"version {version}, and this one writes {schema.VERSION}"
+            )
+        return int(version)
+
     def _check_again(self, writes: bool) -> None:
         """What may have changed since somebody else used the same connection."""
+        self._checked_version()
         self._database.execute(f"PRAGMA query_only={int(not writes)}")
         if writes:
             self._try_to_write()

@@ -12,7 +12,7 @@ from qmpsnap.errors import Refused
 from qmpsnap.ledger import tables
 from qmpsnap.ledger.chain import Chain, ChainUnknown, chain_of, contradiction, holder
 from qmpsnap.ledger.exchange import checked_name
-from qmpsnap.ledger.locking import time_now
+from qmpsnap.ledger.locking import printable, time_now
 from qmpsnap.ledger.snapshots import Snapshots
 from qmpsnap.ledger.values import Difference, File, Format, Place, Statement, Witness
 
@@ -139,9 +139,10 @@ class Files(Snapshots):
 
     def removed(self, volume: str, file: str) -> None:
         """
-        State that a file is gone, right before it is removed.
+        State that a file is gone.
 
-        A second time it does nothing: whoever died before the file was removed asks again.
+        Call it after the removal, which `holder` allows or forbids. Whoever dies in between finds
+        the file noted as one that has left, and removes it again. A second time this does nothing.
 
         Raises:
             FileHeld: The chain, or an operation that is not settled, needs it; or the ledger
@@ -188,6 +189,7 @@ class Files(Snapshots):
 
     def _write(self, volume: str, said: Statement, *, believed: bool) -> File:
         values = {one: _cell(getattr(said, one)) for one in Statement.__struct_fields__}
+        values["detail"] = printable(said.detail)
         row: dict[str, Any] = {**values, "volume": volume, "at": time_now(), "believed": believed}
         done = self.connection.execute(sa.insert(_TABLE).values(row))
         key = done.inserted_primary_key

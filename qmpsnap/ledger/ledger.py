@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from qmpsnap.ledger import tables
 from qmpsnap.ledger.judge import TOKEN, Accepted, Reason, Rejected, Standing, Verdict, judge
-from qmpsnap.ledger.locking import time_now
+from qmpsnap.ledger.locking import printable, time_now
 from qmpsnap.ledger.machine import TABLE, Event
 from qmpsnap.ledger.operations import Operations
 from qmpsnap.ledger.snapshots import ENDED
@@ -82,7 +82,7 @@ class Ledger(Operations):
                 "status": update.status,
                 "file_format": dict(update.file_format),
                 "named": update.operation is not None,
-                "sender": _printable(update.by)[:255],
+                "sender": printable(update.by, 255),
             }
             self.connection.execute(sa.insert(tables.inbox).values(row))
         after = TABLE[before.state, verdict.event]
@@ -96,8 +96,8 @@ class Ledger(Operations):
     def refuse(self, snapshot: str, reason: Reason, detail: str = "") -> None:
         """Count an update that was refused, here or before it came here (by policy)."""
         row = tables.refusals
-        key = {"snapshot": _printable(snapshot)[:255], "reason": reason.value}
-        said = {"detail": _printable(detail)[:_KEPT], "last": time_now()}
+        key = {"snapshot": printable(snapshot, 255), "reason": reason.value}
+        said = {"detail": printable(detail, _KEPT), "last": time_now()}
         again = (
             sa.update(row)
             .where(row.c.snapshot == key["snapshot"], row.c.reason == key["reason"])
@@ -125,8 +125,3 @@ class Ledger(Operations):
         row = tables.presence
         query = sa.select(row).order_by(row.c.kind, row.c.host)
         return tuple(Presence(**one._mapping) for one in self.connection.execute(query))
-
-
-def _printable(text: str) -> str:
-    """What every database takes: no NUL (PostgreSQL), no lone surrogate."""
-    return text.replace("\0", "?").encode("utf-8", "replace").decode()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from qmpsnap.ledger import tables
+
+LONGEST: Final = 4000
+"""Characters of a text that people read; TEXT of MySQL ends at 65,535 bytes."""
 
 
 class OnConnection:
@@ -56,9 +59,7 @@ def _turn(volume: str) -> sa.Update:
 
 def is_duplicate(error: Exception) -> bool:
     """Whether a row was there already; oslo.db has a class of its own for it."""
-    if type(error).__name__ == "DBDuplicateEntry":
-        return True
-    return isinstance(error, IntegrityError)
+    return isinstance(error, IntegrityError) or is_of_class(error, "DBDuplicateEntry")
 
 
 def shared(query: sa.Select[Any], now: bool) -> sa.Select[Any]:
@@ -68,9 +69,17 @@ def shared(query: sa.Select[Any], now: bool) -> sa.Select[Any]:
 
 def is_of_database(error: Exception) -> bool:
     """Whether a database, or the way to it, has failed; oslo.db has classes of its own for that."""
-    return isinstance(error, SQLAlchemyError) or any(
-        one.__name__ == "DBError" for one in type(error).__mro__
-    )
+    return isinstance(error, SQLAlchemyError) or is_of_class(error, "DBError")
+
+
+def is_of_class(error: Exception, name: str) -> bool:
+    """Whether an error is of a class of this name, or of one made of it; oslo.db is not here."""
+    return any(one.__name__ == name for one in type(error).__mro__)
+
+
+def printable(text: str, longest: int = LONGEST) -> str:
+    """What every database takes: no NUL (PostgreSQL), no lone surrogate, not too long (MySQL)."""
+    return text.replace("\0", "?").encode("utf-8", "replace").decode()[:longest]
 
 
 def time_now() -> datetime:

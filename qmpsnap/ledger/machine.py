@@ -63,6 +63,8 @@ class State(Enum):
 
 COMPLETE: Final = frozenset({State.CREATING_COMPUTE_COMPLETE, State.DELETING_COMPUTE_COMPLETE})
 """Compute has done its part, and the volume service has not."""
+WAITED_FOR: Final = frozenset({State.CREATING_AT_COMPUTE, State.DELETING_AT_COMPUTE})
+"""Compute was asked, and the volume service waits for it."""
 _SETTLED: Final = frozenset({State.AVAILABLE, State.ERROR, State.ERROR_DELETING, State.DELETED})
 _BY_WORD: Final = {state.word: state for state in State}
 

@@ -2,7 +2,7 @@
 What the volume service does with an operation, from the intent to its end.
 
     begin → (make the file) → hand_over → call compute … answer … → record
-          → (.info, connection_info) → removed → (unlink) → finish
+          → (.info, connection_info) → finish → (unlink) → removed
 
 Each is one transaction; between any two of them the process may die. `open_operations` and
 `machine.after_a_restart` then say what is left to do, and each of these may be called again.
@@ -20,8 +20,8 @@ from qmpsnap.ledger.chain import chain_of, effect
 from qmpsnap.ledger.exchange import checked_name
 from qmpsnap.ledger.files import Files, moved
 from qmpsnap.ledger.judge import recorded
-from qmpsnap.ledger.machine import COMPLETE, TABLE, Event, State
-from qmpsnap.ledger.snapshots import ENDED
+from qmpsnap.ledger.machine import COMPLETE, TABLE, WAITED_FOR, Event, State
+from qmpsnap.ledger.snapshots import ENDED, MISSED
 from qmpsnap.ledger.values import (
     Difference,
     File,
@@ -151,6 +151,24 @@ class Operations(Files):
             return 0
         self.hand_over(token)
         return self.calls(operation)
+
+    def missed(self, token: str) -> bool:
+        """
+        Note that our nova-compute on the guest's host has started, and does not know the operation.
+
+        The call has died with the process that it had reached, or is still on its way: it counts as
+        one that may be at work. Whoever waits calls again, which ours does not do twice.
+
+        Returns:
+            Whether the volume service waits for compute, so that somebody calls again.
+        """
+        operation = self._locked(token)
+        before = self.snapshot(operation.snapshot)
+        if before is None or before.operation != token or before.state not in WAITED_FOR:
+            return False
+        if before.why != MISSED:
+            self._moved(before, before.state, MISSED)
+        return True
 
     def give_up(self, token: str, why: str) -> Snapshot:
         """Wait no longer. The operation stays open: an answer may still come, and is accepted."""
@@ -283,9 +301,9 @@ class Operations(Files):
         if operation.kind is not Kind.CREATE or operation.file is None:
             return
         file = self.file(operation.volume, operation.file)
-        if file is None and not is_certain:
-            self.state(operation.volume, [_nowhere_stated(operation)])
-        elif file is not None and file.place is Place.MADE:
+        if file is None:
+            self.state(operation.volume, [_nowhere_stated(operation, is_certain=is_certain)])
+        elif file.place is Place.MADE:
             place = Place.LEFT if is_certain else Place.UNSURE
             self.state(operation.volume, [moved(file, place)])
 
@@ -341,15 +359,20 @@ class Operations(Files):
         return self._moved(before, after, ENDED + why)
 
 
-def _nowhere_stated(operation: Operation) -> Statement:
-    """The new file of a create that was handed over although nobody had stated the file."""
+def _nowhere_stated(operation: Operation, *, is_certain: bool) -> Statement:
+    """
+    The new file of a create of which nobody has stated that it was made.
+
+    Interrupted right after it was, the file is there, and is to be removed like any other; one that
+    was handed over all the same may be in use.
+    """
     return Statement(
         file=str(operation.file),
         format=Format.QCOW2,
         base=False,
         backing=operation.onto,
-        place=Place.UNSURE,
+        place=Place.LEFT if is_certain else Place.UNSURE,
         witness=Witness.RULE,
-        detail="compute was asked to use it",
+        detail="it may have been made" if is_certain else "compute was asked to use it",
         operation=operation.token,
     )

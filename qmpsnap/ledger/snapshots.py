@@ -7,14 +7,16 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from qmpsnap.ledger import tables
-from qmpsnap.ledger.locking import OnConnection, shared, time_now
-from qmpsnap.ledger.machine import State
+from qmpsnap.ledger.locking import OnConnection, printable, shared, time_now
+from qmpsnap.ledger.machine import WAITED_FOR, State
 from qmpsnap.ledger.values import Answer, Intent, Kind, Operation, Snapshot
 
 _STATES = tables.snapshots
 _INTENTS = tables.operations
 ENDED: Final = "one of several calls has ended: "
 """How the reason of a state begins that a call of compute has left unsettled."""
+MISSED: Final = "compute has started again, and does not know of it"
+"""The reason of a state in which compute is to be asked again."""
 
 
 class Snapshots(OnConnection):
@@ -131,6 +133,7 @@ class Snapshots(OnConnection):
     def _put(
         self, volume: str, snapshot: str, state: State, operation: str | None, why: str
     ) -> Snapshot:
+        why = printable(why)
         row = {
             "at": time_now(),
             "volume": volume,
@@ -159,9 +162,11 @@ class Snapshots(OnConnection):
 
 
 def _asked(token: str, states: list[Snapshot]) -> int:
-    at_compute = (State.CREATING_AT_COMPUTE, State.DELETING_AT_COMPUTE)
     return sum(
-        one.operation == token and one.state in at_compute and not one.why.startswith(ENDED)
+        one.operation == token
+        and one.state in WAITED_FOR
+        and not one.why.startswith(ENDED)
+        and one.why != MISSED
         for one in states
     )
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
+from tempfile import TemporaryDirectory
 from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
@@ -13,8 +15,8 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from qmpsnap.errors import Refused
 from qmpsnap.ledger.ledger import Ledger
-from qmpsnap.ledger.locking import is_of_database
-from qmpsnap.ledger.schema import LedgerMissing, LedgerUnreachable, check, name
+from qmpsnap.ledger.locking import is_of_class, is_of_database
+from qmpsnap.ledger.schema import LedgerMissing, LedgerUnreachable, check, name, patiently
 
 T = TypeVar("T")
 
@@ -23,14 +25,17 @@ WAIT_S: Final = 30
 _TRIES: Final = 10
 _AGAIN: Final = frozenset({"40001", "40P01"})
 """PostgreSQL's serialization_failure and deadlock_detected."""
-_AGAIN_MYSQL: Final = frozenset({1205, 1213})
-"""ER_LOCK_WAIT_TIMEOUT, ER_LOCK_DEADLOCK; the latter also a Galera node that lost a race."""
+_AGAIN_MYSQL: Final = frozenset({1020, 1205, 1213, 1305})
+"""ER_CHECKREAD (MariaDB, innodb_snapshot_isolation), ER_LOCK_WAIT_TIMEOUT, ER_LOCK_DEADLOCK, also of
+a Galera node that lost a race; ER_SP_DOES_NOT_EXIST, which hides a deadlock inside of a savepoint:
+that ends the transaction, and the savepoint with it."""
 _DRIVERS: Final = {
     "postgresql": "postgresql+pg8000",
     "postgres": "postgresql+pg8000",
 }
 """Pure Python: a driver in C stops all of an eventlet service while it waits."""
 _READS: Final = "qmpsnap_reads"
+_IN_MEMORY: Final = ":memory:"
 
 
 class LedgerUrl(Refused):
@@ -68,10 +73,11 @@ def open_engine(url: str, *, make: bool = True) -> Engine:
         raise LedgerUrl(url, str(error).splitlines()[0]) from error
     if engine.dialect.name == "sqlite":
         path = parsed.database or ""
-        is_there = os.path.exists(path)
-        if path and not is_there and not make:
-            raise LedgerMissing(name(engine))
-        _tune(engine, is_new=not is_there)
+        if path and path != _IN_MEMORY and not os.path.exists(path):
+            if not make:
+                raise LedgerMissing(name(engine))
+            _make_file(path)
+        _tune(engine)
     return engine
 
 
@@ -79,11 +85,26 @@ def _options(url: URL) -> dict[str, Any]:
     return {"connect_args": {"timeout": WAIT_S}} if url.get_backend_name() == "sqlite" else {}
 
 
-def _tune(engine: Engine, *, is_new: bool) -> None:
+def _make_file(path: str) -> None:
+    """
+    Make a database with a write-ahead log, in one step.
+
+    Made in place, it would be switched to that log while other processes use it already. SQLite
+    then answers "database is locked" at once, however long it was told to wait: 4 of 1,200 tries.
+    What fails here is told by the first connection, which finds no file either. A file that was
+    there may be another program's (Cinder's): how it keeps its log is not changed.
+    """
+    folder, base = os.path.split(os.path.abspath(path))
+    with suppress(OSError, sqlite3.Error), TemporaryDirectory(prefix=f".{base}.", dir=folder) as at:
+        made = os.path.join(at, base)
+        with closing(sqlite3.connect(made)) as database:
+            database.execute("PRAGMA journal_mode = WAL")
+        os.link(made, path)
+
+
+def _tune(engine: Engine) -> None:
     """
     Have SQLite begin by itself no transaction, and sync each.
-
-    A file that was there may be another program's (Cinder's): how it keeps its log is not changed.
 
     Source: docs.sqlalchemy.org, "SQLite", "Enabling Non-Legacy SQLite Transactional Modes".
     """
@@ -91,8 +112,6 @@ def _tune(engine: Engine, *, is_new: bool) -> None:
     @sa.event.listens_for(engine, "connect")
     def connected(connection: Any, _record: object) -> None:
         connection.isolation_level = None
-        if is_new:
-            connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
 
     @sa.event.listens_for(engine, "begin")
@@ -119,8 +138,13 @@ class Store:
         Raises:
             LedgerMissing, LedgerOlder, LedgerNewer, LedgerUnreachable: They are not.
         """
-        with self._translating(), self._reading() as connection:
-            check(connection)
+
+        def look() -> None:
+            with self._reading() as connection:
+                check(connection)
+
+        with self._translating():
+            patiently(look)
 
     @contextmanager
     def reading(self) -> Iterator[Ledger]:
@@ -173,7 +197,10 @@ class Store:
 
 def met_another(error: Exception) -> bool:
     """Whether a transaction failed because of another one, and may be tried again."""
-    if type(error).__name__ == "DBDeadlock":  # oslo.db's, in Cinder's engine
+    if is_of_class(error, "DBDeadlock"):  # oslo.db's, in Cinder's engine
+        return True
+    hidden = getattr(error, "cause", None)  # oslo.db's, of a savepoint that is gone
+    if isinstance(hidden, Exception) and is_of_class(hidden, "DBDeadlock"):
         return True
     if not isinstance(error, DBAPIError) or error.orig is None:
         return False

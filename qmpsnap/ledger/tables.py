@@ -42,6 +42,11 @@ def _name(length: int = 255) -> sa.types.TypeEngine[str]:
     return sa.String(length).with_variant(exact, "mysql", "mariadb")
 
 
+def _text() -> sa.types.TypeEngine[str]:
+    """For people. A database of MySQL may have been made with `utf8`, which lacks most of Unicode."""
+    return sa.Text().with_variant(mysql.TEXT(charset="utf8mb4"), "mysql", "mariadb")
+
+
 def _id() -> sa.Column[int]:
     # SQLite counts up in a column of type INTEGER alone.
     number = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
@@ -82,7 +87,7 @@ files = sa.Table(
     sa.Column("size", sa.BigInteger),
     sa.Column("encrypted", sa.Boolean),
     sa.Column("witness", sa.String(16), nullable=False),
-    sa.Column("detail", sa.Text, nullable=False),
+    sa.Column("detail", _text(), nullable=False),
     sa.Column("operation", _name(64)),
     sa.Column("believed", sa.Boolean, nullable=False),
     sa.Index("qmpsnap_files_of_volume", "volume", "id"),
@@ -99,7 +104,7 @@ snapshots = sa.Table(
     sa.Column("state", sa.String(32), nullable=False),
     sa.Column("control", sa.String(16), nullable=False),
     sa.Column("operation", _name(64)),
-    sa.Column("why", sa.Text, nullable=False),
+    sa.Column("why", _text(), nullable=False),
     sa.Index("qmpsnap_snapshots_of_volume", "volume", "id"),
     sa.Index("qmpsnap_snapshots_of_snapshot", "snapshot", "id"),
 )
@@ -139,7 +144,7 @@ refusals = sa.Table(
     sa.Column("snapshot", _name(), primary_key=True),
     sa.Column("reason", sa.String(32), primary_key=True),
     sa.Column("times", sa.BigInteger, nullable=False),
-    sa.Column("detail", sa.Text, nullable=False),
+    sa.Column("detail", _text(), nullable=False),
     _at("first"),
     _at("last"),
 )

@@ -7,6 +7,7 @@ Two roads lead to a QEMU: its own QMP socket (`socket.py`) and libvirt's passthr
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from queue import Empty, SimpleQueue
@@ -31,6 +32,8 @@ WATCHED_EVENTS: Final = (
 )
 """Only these are queued: qemu.qmp keeps every event that a listener accepts for ever."""
 
+NAP_S: Final = 1.0
+"""The longest sleep, in seconds, that a signal may have missed."""
 CONNECTION_LOST: Final = "QMPSNAP_CONNECTION_LOST"
 """Name of the event that a monitor itself puts into the queue when its connection ends, so that
 whoever waits for a job wakes up at once."""
@@ -204,13 +207,22 @@ def stirred(events: SimpleQueue[Event], timeout: float) -> bool:
     """
     Sleep until there is an event, or the time (seconds) is over; takes all that there are.
 
+    It sleeps in naps: a signal that comes right before a sleep begins does not end it, and Python
+    sees to it only afterwards. `watch` lost one Ctrl-C of a hundred that came as it fell asleep.
+
     Raises:
         ConnectionLost: One of them says so.
     """
+    end = time.monotonic() + timeout
     heard = False
-    try:
-        while events.get(timeout=0 if heard else timeout).name != CONNECTION_LOST:
-            heard = True
-    except Empty:
-        return heard
-    raise ConnectionLost("query-jobs", "QEMU closed the connection")
+    while True:
+        left = 0.0 if heard else max(0.0, end - time.monotonic())
+        try:
+            name = events.get(timeout=min(NAP_S, left)).name
+        except Empty:
+            if left <= NAP_S:
+                return heard
+            continue
+        if name == CONNECTION_LOST:
+            raise ConnectionLost("query-jobs", "QEMU closed the connection")
+        heard = True

@@ -81,6 +81,4 @@ def finish(
         ours=True,
     )
     ready = Prepared(plan=plan, steps=steps, around=Surroundings(), running=ended)
-    return delete(
-        guest, request_of(plan), options=options, remove=remove, begins=begins, ready=ready
-    )
+    return delete(guest, request_of(plan), remove=remove, begins=begins, ready=ready)

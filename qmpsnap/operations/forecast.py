@@ -13,7 +13,7 @@ import msgspec
 from qmpsnap.errors import Refused
 from qmpsnap.formats.layers import Layer
 from qmpsnap.operations.clear import found
-from qmpsnap.operations.guards import Guard
+from qmpsnap.operations.guards import Guard, doubts
 from qmpsnap.operations.guest import Guest
 from qmpsnap.operations.job.states import Verb
 from qmpsnap.operations.job.verbs import planned
@@ -80,7 +80,7 @@ def forecast_delete(
             for one in (
                 plan.why,
                 *on_the_same_node(plan.disk, seen.disks.disks),
-                *merge.around.notes,
+                *doubts(plan, merge.around),
             )
             if one
         ),
@@ -116,7 +116,7 @@ def forecast_create(
         Forecast(
             disk=plan.disk.disk,
             kind=plan.kind,
-            why="; ".join(on_the_same_node(plan.disk, seen.disks.disks)),
+            why="; ".join((*on_the_same_node(plan.disk, seen.disks.disks), *ready.notes)),
             steps=(
                 *(
                     (*seen.clear, *_mendings(guest, ready), *ready.steps.hold)

@@ -33,6 +33,7 @@ class Guard(StrEnum):
     GROW_BASE = "grow-base"
     SPACE = "space"
     FOREIGN_LAYER = "foreign-layer"
+    SUBCLUSTERS = "subclusters"
 
 
 class WouldHarm(Refused):
@@ -70,6 +71,10 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
 
     readers: Mapping[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
     """Who else has a layer's file open or names it as its own, by path: for people."""
+    resting: Mapping[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
+    """Images that rest on a layer by their headers alone, and may be younger than it, by its path."""
+    older: Mapping[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
+    """The same of images that were last written before it: probably left over by a merge."""
     allocated: Mapping[str, int] = msgspec.field(default_factory=dict)
     """Bytes that each layer's file takes on the host, by path; regular files only."""
     free: Mapping[str, int] = msgspec.field(default_factory=dict)
@@ -78,6 +83,8 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     """Snapshots that libvirt keeps a record of, by the path of their overlay."""
     checkpoints: frozenset[str] = frozenset()
     """Names of libvirt's checkpoints: it takes their bitmaps along in a merge."""
+    copies_into_subclusters: bool = True
+    """Whether QEMU survives it; False as well where that is not known."""
     notes: tuple[str, ...] = ()
     """What could not be looked at, and why."""
 
@@ -107,6 +114,40 @@ def check_merge(
     for refusal in refusals:
         if refusal.guard not in allowed:
             raise refusal
+
+
+def taken_for_left_over(file: str, images: Collection[str], instead: str) -> tuple[str, ...]:
+    """
+    Say which images count as left over by their times alone: nobody may be sure of it but a person.
+
+    Args:
+        file: What would be written.
+        images: Those that rest on it by their headers, and were last written before it was.
+        instead: What to do where somebody needs one.
+    """
+    if not images:
+        return ()
+    return (
+        f"images that rest on {file} by their headers count as left over by a merge, only because "
+        f"{file} was written later: {', '.join(images)}; if somebody needs one, its content changes "
+        f"with {file}: look at it after `--plan` (`qemu-img info`), and {instead}, or copy it away "
+        "first (`qemu-img convert`)",
+    )
+
+
+def doubts(plan: MergePlan, around: Surroundings) -> tuple[str, ...]:
+    """What is to be said before and after a merge: what was not looked at, or is not certain."""
+    written = () if plan.base is None else (*plan.dropped[1:], plan.base)
+    return (
+        *around.notes,
+        *(
+            note
+            for layer in written
+            for note in taken_for_left_over(
+                layer.file, around.older.get(layer.path, ()), "pull instead (`--method pull`)"
+            )
+        ),
+    )
 
 
 def check_create(migration: str | None, allowed: Collection[Guard]) -> None:
@@ -148,7 +189,7 @@ def _refusals(plan: MergePlan, around: Surroundings) -> list[WouldHarm]:
                     f"The disk was grown after the snapshot. {whole_pull(plan.disk)}.",
                 )
             )
-    found += _no_room(plan, around)
+    found += _no_room(plan, around) + _crash(plan, around)
     for layer in plan.dropped:
         found += _lost_bitmaps(plan, layer, around) + _lost_snapshots(layer)
     return found + _lost_records(plan, around)
@@ -191,13 +232,17 @@ def _lost_bitmaps(plan: MergePlan, layer: VolumeLayer, around: Surroundings) -> 
 
 
 def _lost_snapshots(layer: VolumeLayer) -> list[WouldHarm]:
-    names = layer.node_details.snapshots if layer.node_details else ()
-    if not names:
+    if not layer.internal_snapshots:
         return []
+    names = layer.node_details.snapshots if layer.node_details else ()
+    those = ", ".join(names) or (
+        f"{layer.internal_snapshots} by its header; `qemu-img info -U -f qcow2 {layer.path}` "
+        "names them"
+    )
     return [
         WouldHarm(
             Guard.INTERNAL_SNAPSHOTS,
-            f"{layer.file} leaves the chain, and holds internal snapshots ({', '.join(names)})",
+            f"{layer.file} leaves the chain, and holds internal snapshots ({those})",
             "Copy what each holds elsewhere first (`qemu-img convert -U -f qcow2 -l SNAPSHOT "
             f"-O qcow2 {layer.path} COPY`).",
         )
@@ -234,6 +279,25 @@ def _no_room(plan: MergePlan, around: Surroundings) -> list[WouldHarm]:
     ]
 
 
+def _crash(plan: MergePlan, around: Surroundings) -> list[WouldHarm]:
+    """
+    QEMU before 8.1 ends where it copies into a cluster of which a part is there.
+
+    Seen with 5.2 and 7.2 ("Assertion `skip_bytes < pnum' failed", bdrv_co_do_copy_on_readv()),
+    not with 10.0 and 11.1. A commit copies in another way.
+    """
+    if plan.kind != "pull" or around.copies_into_subclusters or not plan.written.has_subclusters:
+        return []
+    return [
+        WouldHarm(
+            Guard.SUBCLUSTERS,
+            f"{plan.written.file} has subclusters (extended_l2), and QEMU before 8.1 may end with "
+            "an assertion when it pulls into such a file; a running guest would end with it",
+            "Merge downward instead (`--method commit`).",
+        )
+    ]
+
+
 def _migrating(state: str) -> WouldHarm:
     return WouldHarm(
         Guard.MIGRATION,
@@ -248,7 +312,10 @@ def _harm_to_readers(plan: MergePlan, around: Surroundings) -> list[WouldHarm]:
     found = []
     for layer in (*plan.dropped, plan.base):
         others = list(around.readers.get(layer.path, ()))
-        if "shared-base" in layer.flags:
+        # What rests on the uppermost of them goes on reading all that is committed from there.
+        if layer is not plan.dropped[0]:
+            others += [f"{image}, by its header" for image in around.resting.get(layer.path, ())]
+        if "shared-base" in layer.flags or layer.is_read_twice:
             others.append("another overlay, disk or export of this guest")
         if others:
             found.append(

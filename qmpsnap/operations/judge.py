@@ -99,8 +99,9 @@ def _undone(
         # A cancel after READY may end with the same events as success, and without an error.
         reason = "it ended without an error, but nothing was merged (was it cancelled?)"
     else:
-        shortage = "No space left" in ended.error and room is not None
-        reason = ended.error + (f" ({room.shortage(0)})" if shortage and room else "")
+        reason = ended.error
+        if "No space left" in reason and room is not None:
+            reason += f" ({room.shortage(0)})"
     return JobFailed(plan.kind, plan.top.file, reason, chain)
 
 

@@ -22,7 +22,7 @@ from qmpsnap.monitor.base import CommandFailed
 from qmpsnap.operations.clear import Found, cleared, notes_of
 from qmpsnap.operations.flushed import Told, check_flushed, taken
 from qmpsnap.operations.fresh import fresh
-from qmpsnap.operations.guards import Guard, Surroundings, check_idle, check_merge
+from qmpsnap.operations.guards import Guard, Surroundings, check_idle, check_merge, doubts
 from qmpsnap.operations.guest import Guest, MergeSteps, State
 from qmpsnap.operations.headers import ensured, mended_active
 from qmpsnap.operations.hold import held
@@ -190,7 +190,7 @@ def delete(
         said = (
             *notes_of(found.jobs, steps.job),
             *on_the_same_node(plan.disk, found.disks.disks),
-            *merge.around.notes,
+            *doubts(plan, merge.around),
         )
         done = judged(
             plan,

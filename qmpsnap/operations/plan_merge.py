@@ -229,7 +229,7 @@ def _cheaper(disk: Volume, commit: MergePlan) -> MergePlan:
     """Choose what moves less."""
     active, base = disk.layers
     up, down = _allocated(base), _allocated(active)
-    if "shared-base" in base.flags:
+    if "shared-base" in base.flags or base.is_read_twice:
         return replace(_plan_pull(disk, None), why=f"{base.file} is read by others too")
     if up is None or down is None:
         return replace(commit, why="how much each way would move is not known")

@@ -18,7 +18,7 @@ from qmpsnap.operations.names import (
     overlay_name,
     tidy,
 )
-from qmpsnap.operations.requests import BadFileName, CreateRequest
+from qmpsnap.operations.requests import NAME_MAX, TOO_LONG, BadFileName, CreateRequest
 from qmpsnap.operations.volume import DiskUnsuitable, FormatUncertain, Volume, VolumeLayer, usable
 
 _BACKABLE: Final = frozenset({"raw", "qcow2", "qed", "vmdk", "vdi", "vhdx", "vpc", "luks"})
@@ -48,6 +48,11 @@ class CreatePlan(msgspec.Struct, frozen=True, kw_only=True):
     backing_format: str
     virtual_size: int
     """Bytes; the overlay must have just these."""
+
+    @property
+    def secret(self) -> str | None:
+        """UUID of libvirt's secret that the overlay is encrypted with; None: it is not."""
+        return self.active.secret
 
     @property
     def file(self) -> str:
@@ -128,6 +133,9 @@ def plan_create(guest: Disks, request: CreateRequest) -> CreatePlan:
     disk = usable(guest.disk(request.disk))
     active = disk.layers[0] if request.over is None else _data_of(disk, request.over)
     new_file = request.new_file or overlay_name(disk, request.snapshot)
+    if len(new_file.encode("utf-8", "surrogateescape")) > NAME_MAX:
+        example = f"{disk.layers[-1].file[:20]}.{request.snapshot[:20]}"
+        raise BadFileName("the new file", new_file, TOO_LONG, example)
     check_belongs(new_file, disk, tuple(other for other in guest.disks if other.disk != disk.disk))
     beside = os.path.dirname(disk.layers[0].path)
     path = os.path.join(beside if request.into is None else request.into, new_file)

@@ -36,6 +36,11 @@ class BadRequest(Refused):
     expected: str
 
 
+NAME_MAX: Final = 255
+"""Bytes in the name of a file; limits.h."""
+TOO_LONG: Final = f"it is longer than {NAME_MAX} bytes"
+
+
 class BadFileName(Refused):
     """A name that is not the bare name of a file of this volume."""
 
@@ -183,8 +188,8 @@ def checked_name(field: str, name: str) -> str:
         reason = "it has control characters"
     elif _UNSPEAKABLE.search(name):
         reason = "it has half a character, or one that is none"
-    elif len(name.encode()) > 255:
-        reason = "it is longer than 255 bytes"
+    elif len(name.encode()) > NAME_MAX:
+        reason = TOO_LONG
     elif ":" in name:
         # QEMU reads `json:…` and `proto:…` in a backing name as more than a file name.
         reason = "it has a colon, which QEMU would take for a protocol"

@@ -60,6 +60,7 @@ from qmpsnap.operations.swapped import (
     check_same,
     made_identity,
 )
+from qmpsnap.operations.taken import check_free
 from qmpsnap.operations.unchanged import GraphChanged, check_unchanged
 from qmpsnap.operations.volume import on_the_same_node, unseen
 from qmpsnap.operations.where import where_of
@@ -82,6 +83,8 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     overlays: tuple[Overlay, ...]
     steps: SnapshotSteps
     state: State
+    notes: tuple[str, ...] = ()
+    """What could not be looked at, or is not certain, of who uses an overlay that is there."""
 
     @property
     def disks(self) -> tuple[Disk, ...]:
@@ -114,8 +117,9 @@ def prepared(
     for plan in plans:
         check_shape(plan.disk, found.disks)
     overlays = tuple(guest.files.overlay(plan) for plan in plans)
+    notes = check_free(guest, plans, overlays)
     steps = guest.compose.snapshot(found.disks, plans, overlays, state)
-    return Prepared(plans=plans, overlays=overlays, steps=steps, state=state)
+    return Prepared(plans=plans, overlays=overlays, steps=steps, state=state, notes=notes)
 
 
 def create(
@@ -214,7 +218,7 @@ def _created(
             check_names("snapshot", plan.disk, after)
             if None not in (made, now_is := after.layers[0].identity) and now_is != made:
                 raise OpenedAnother("snapshot", plan.overlay, after.chain_text)
-        notes = (*notes_of(found.jobs, but=""), *patience.notes, *claim.notes)
+        notes = (*notes_of(found.jobs, but=""), *patience.notes, *claim.notes, *ready.notes)
         notes += remarks_of(ready.plans, requests, found.disks)
         notes += left_out(found.disks)
         shared = [on_the_same_node(disk, found.disks.disks) for disk in ready.disks]

@@ -81,8 +81,8 @@ _FLAGS: Final = {
     ),
     "encrypted": (
         "is encrypted",
-        "The overlay would hold in plain what the guest writes; use libvirt's own snapshots with "
-        "a secret for it.",
+        "A chain is worked on where libvirt runs the guest and names a secret for each layer, all "
+        "of them qcow2 with LUKS inside. Else what is encrypted would be written in plain.",
     ),
     "slice": (
         "is a part of a larger file (offset, size)",
@@ -177,7 +177,8 @@ def usable(disk: Disk) -> Volume:
                 "edit`): `<backingStore type='file'><format type='FORMAT'/><source file='FILE'/>"
                 "</backingStore>`. Or start the guest.",
             )
-    layers = tuple(_usable(layer, disk.disk) for layer in disk.layers)
+    encrypted = _is_encrypted_throughout(disk)
+    layers = tuple(_usable(layer, disk.disk, encrypted) for layer in disk.layers)
     names = [layer.file for layer in layers]
     if len(set(names)) != len(names):
         raise unsuitable(
@@ -191,13 +192,25 @@ def _leads_away(name: str | None) -> bool:
     return name is not None and ":" not in name.partition("/")[0]
 
 
-def _usable(layer: Layer, disk: str) -> VolumeLayer:
+def _is_encrypted_throughout(disk: Disk) -> bool:
+    """
+    Whether every layer is qcow2 with LUKS inside that a QEMU has open, with a secret of libvirt's.
+
+    Whatever is moved from one of them to another is encrypted there too.
+    """
+    return not disk.off and all(
+        layer.format == "qcow2" and "encrypted" in layer.flags and layer.secret is not None
+        for layer in disk.layers
+    )
+
+
+def _usable(layer: Layer, disk: str, encrypted: bool) -> VolumeLayer:
     if REPLACED in layer.flags:
         raise FileReplaced(layer.path or layer.file, layer.sight or "")
     if NOT_HERE in layer.flags:
         raise FileNotHere(layer.path or layer.file, layer.sight or "")
     for flag, (reason, advice) in _FLAGS.items():
-        if flag in layer.flags:
+        if flag in layer.flags and not (flag == "encrypted" and encrypted):
             raise DiskUnsuitable(disk, f"{layer.file} {reason}", advice)
     if layer.verdict is Verdict.UNKNOWN or layer.format is None:
         raise FormatUncertain(layer.file, "nobody states it")

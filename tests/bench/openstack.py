@@ -224,7 +224,7 @@ def _concluded(rig: Rig, what: str, snapshots: list[str]) -> None:
     """
     wanted, running = {"create": ("available", "creating"), "delete": (None, "deleting")}[what]
     marks = ", ".join("?" * len(snapshots))
-    query = f"select id, status from snapshots where deleted = 0 and id in ({marks})"
+    query = f"select id, status from snapshots where not deleted and id in ({marks})"
 
     def states() -> set[str | None]:
         found = dict(rig.rows(query, *snapshots))

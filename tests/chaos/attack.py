@@ -140,10 +140,10 @@ class Attack:
         asked_for = Asked.of(operation, overlay, before)
         world.wanted = overlay.rpartition(".")[2]
         world.struck = world.changed = False
+        self._before = self._names = world.names()  # before the swaps, which go on from here
+        self._vanished, self._made = {}, set()
         if beside and not world.destroyed:
             self._rest(World.swap_beside)
-        self._before = self._names = world.names()
-        self._vanished, self._made = {}, set()
         self.log.append(str(operation))
         said = self._operate(command, strikes, seed)
         world.join()

@@ -135,8 +135,8 @@ class TestIdentity:
                 return "own"
 
         session = Own(auth=NoAuth(endpoint="http://unused"))
-        assert Cinder(session, endpoint=service.endpoint)._url(letter()).endswith("/v3/own")
-        assert cinder(service)._url(letter()).endswith("/v3/p1")
+        assert Cinder(session, endpoint=service.endpoint)._url("p1").endswith("/v3/own")
+        assert cinder(service)._url("p1").endswith("/v3/p1")
 
 
 def test_retry_after() -> None:

@@ -23,7 +23,7 @@ from qmpsnap.errors import Refused
 from qmpsnap.ledger.chain import ChainUnknown
 from qmpsnap.ledger.files import FileHeld
 from qmpsnap.ledger.judge import Accepted
-from qmpsnap.ledger.machine import Control, State, after_a_restart
+from qmpsnap.ledger.machine import WAITED_FOR, Control, State, after_a_restart
 from qmpsnap.ledger.operations import OutOfTurn
 from qmpsnap.ledger.schema import db_sync
 from qmpsnap.ledger.store import Store, open_engine
@@ -382,6 +382,22 @@ class Sequences(RuleBasedStateMachine):
                 is_service=True,
             )
         self.mail.append(update)
+
+    @precondition(lambda self: self.state is not None and not self.stock)
+    @rule(died=st.booleans())
+    def compute_starts(self, died: bool) -> None:
+        """Calls may have died with the process before, or are on their way, which ours cannot tell."""
+        found = self.opened()
+        if found is None:
+            return
+        if died:
+            self.calls.clear()
+        operation, state = found
+        with self.store.writing() as ledger:
+            assert ledger.missed(operation.token) == (state in WAITED_FOR)
+            if state in WAITED_FOR:
+                on_their_way = [one for one in self.calls if one.token == operation.token]
+                assert ledger.calls(operation) >= len(on_their_way)
 
     @precondition(lambda self: bool(self.mail))
     @rule(data=st.data(), again=st.booleans())

@@ -1,8 +1,11 @@
-"""A ledger in a real database: the same tests on SQLite and on PostgreSQL."""
+"""A ledger in a real database: the same tests on SQLite, PostgreSQL and MariaDB."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
+import sqlalchemy as sa
 from msgspec.structs import replace
 
 from qmpsnap.ledger.chain import ChainUnknown
@@ -11,8 +14,8 @@ from qmpsnap.ledger.judge import Reason, Rejected
 from qmpsnap.ledger.ledger import Ledger
 from qmpsnap.ledger.machine import State
 from qmpsnap.ledger.operations import OperationUnsettled
-from qmpsnap.ledger.schema import LedgerUnreachable
-from qmpsnap.ledger.store import Store
+from qmpsnap.ledger.schema import LedgerUnreachable, db_sync
+from qmpsnap.ledger.store import Store, open_engine
 from qmpsnap.ledger.values import Format, Place, Witness
 from tests.ledger.acts import BASE, asked, commit, create, done, update
 from tests.rig.remedies import remedy
@@ -116,14 +119,33 @@ class DBDeadlock(DBError):
     """The same."""
 
 
-def test_the_errors_of_cinders_engine_are_known(store: Store) -> None:
+class DBConsistencyError(DBDeadlock):
+    """The same: MariaDB's 1020."""
+
+
+class DBErrorInSavepoint(DBError):
+    """The same: its savepoint is gone, since a deadlock has ended the transaction."""
+
+    cause = DBDeadlock()
+
+
+def savepoint_gone() -> Exception:
+    """What a deadlock inside of a savepoint comes to with MySQL and MariaDB."""
+    told = Exception(1305, "SAVEPOINT sa_savepoint_1 does not exist")
+    return sa.exc.OperationalError("ROLLBACK TO SAVEPOINT sa_savepoint_1", None, told)
+
+
+@pytest.mark.parametrize(
+    "met", [DBDeadlock, DBConsistencyError, DBErrorInSavepoint, savepoint_gone]
+)
+def test_the_errors_of_cinders_engine_are_known(store: Store, met: Callable[[], Exception]) -> None:
     tried: list[int] = []
 
     def meets(ledger: Ledger) -> int:
         tried.append(len(tried))
         ledger.present("volume", "h", str(len(tried)))
         if len(tried) < 3:
-            raise DBDeadlock
+            raise met()
         return len(tried)
 
     assert store.run(meets) == 3
@@ -148,3 +170,49 @@ def test_a_mistake_of_ours_is_not_the_databases(store: Store) -> None:
         store.run(fails)
     with store.reading() as ledger:
         assert ledger.presences() == ()
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("server", ["postgresql", "mariadb"])
+def test_what_was_looked_at_before_the_lock_may_have_changed(
+    request: pytest.FixtureRequest, server: str, strict: bool
+) -> None:
+    """Another transaction is committed between: the database says so, or shows it."""
+    engine = open_engine(request.getfixturevalue(server).database())
+    if strict:
+        engine = engine.execution_options(isolation_level="REPEATABLE READ")
+    db_sync(engine)
+    store, seen = Store(engine), []
+    store.run(lambda ledger: ledger.adopt("1", "a"))
+
+    def looks_first(ledger: Ledger) -> None:
+        seen.append(len(ledger.snapshots("1")))
+        if len(seen) == 1:
+            store.run(lambda other: other.adopt("1", "b"))
+        ledger.lock("1")
+        ledger.adopt("1", "c")
+
+    store.run(looks_first)
+    assert seen[-1] == (1 if len(seen) == 1 else 2)
+    assert len(seen) == (2 if strict or server == "mariadb" else 1)
+    with store.reading() as ledger:
+        assert {one.snapshot for one in ledger.snapshots("1")} == {"a", "b", "c"}
+    engine.dispose()
+
+
+@pytest.mark.parametrize("text", ["\N{GRINNING FACE}", "a\0b", "\udc80", "ä" * 100_000])
+def test_a_reason_may_be_any_text(store: Store, text: str) -> None:
+    """What a program has printed, an operator has typed, or a guest has written."""
+    with store.writing() as ledger:
+        ledger.state("1", [replace(BASE, detail=text)])
+        token = ledger.begin(create()).token
+        ledger.fail(token, text)
+        ledger.refuse(text, Reason.FORMAT, text)
+        ledger.accept(replace(update("a", "error", text), by=text))
+    with store.reading() as ledger:
+        found = ledger.snapshot("a")
+        assert found is not None
+        assert found.state is State.ERROR
+        assert found.why.isprintable()
+        assert ledger.history("1")[0].detail == found.why
+        assert len(ledger.refusals()) == 2

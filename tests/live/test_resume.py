@@ -6,15 +6,21 @@ At which of all points: `tests.rig.sampling`.
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from qmpsnap.guests.files import door
+from qmpsnap.guests.files.markers import PREFIX
 from qmpsnap.journal.file import Journal
+from qmpsnap.journal.keep import deleted
 from qmpsnap.journal.record import Entry
 from qmpsnap.journal.resume import Settled, resume
+from qmpsnap.operations.requests import CreateRequest
 from tests.rig import startable
 from tests.rig.kills import (
     KILLINGS,
@@ -23,6 +29,7 @@ from tests.rig.kills import (
     killed_and_resumed,
     killed_while_resuming,
     killed_with_the_journal,
+    open_entries,
 )
 from tests.rig.rig import DISK, assert_sound
 from tests.rig.roads import MakeRig, Road
@@ -76,6 +83,41 @@ def startables(road: Road, request: pytest.FixtureRequest, tmp_path: Path) -> St
     if road == "qmp":
         return startable.direct(tmp_path / "share")
     return startable.in_libvirt(request.getfixturevalue("connection"), tmp_path / "share")
+
+
+@pytest.fixture
+def refusing_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A share that takes root for nobody (root_squash), in a folder that is another user's."""
+
+    def refuse(path: str, _text: str) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    monkeypatch.setattr(door, "write_marker", refuse)
+
+
+@pytest.mark.usefixtures("refusing_share")
+@pytest.mark.parametrize("operation", ["create", "active commit", "pull"])
+def test_resumed_from_the_journal_alone(
+    road: Road, victims: Victims, journal: Journal, operation: str
+) -> None:
+    def settle(victim: Victim, entry: Entry) -> Settled:
+        assert not list(victim.folder.glob(f"{PREFIX}*"))
+        return resume(journal, entry)
+
+    name = f"{operation} on {road}, no markers"
+    found = killed_and_resumed(name, victims, KILLINGS[operation], journal, settle)
+    print(f"{name}: {found}")
+    assert found.count
+
+
+@pytest.mark.usefixtures("refusing_share")
+def test_the_result_says_that_no_marker_was_taken(victims: Victims, journal: Journal) -> None:
+    request = KILLINGS["active commit"].request
+    assert not isinstance(request, CreateRequest)
+    with victims() as victim, victim.connect() as guest:
+        done = deleted(journal, guest, request)
+    assert [one for one in done.notes if "no marker lies beside the images" in one]
+    assert not open_entries(journal)
 
 
 @pytest.mark.parametrize("how", HOW)

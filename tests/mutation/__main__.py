@@ -6,7 +6,8 @@ A seeded sample of mutants of the code that decides, and the tests that need not
     python -m tests.mutation --only operations/guards.py
 
 The project is copied first: nothing here is changed. How many of a module are taken goes by the
-root of how many it has. A mutant is tried with the tests that call its function; one that is
+root of how many it has. A mutant is tried with the tests that call its function, those first that
+call little else; one that is
 executed at import, with all files of tests that call anything of its module, and those of the
 pages. What survives is printed; `equivalent.toml` names those that no test can see, which do not count.
 """
@@ -23,7 +24,7 @@ import sys
 import tempfile
 import tomllib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -50,13 +51,15 @@ MODULES: Final = (
 TESTS: Final = ("tests/unit", "tests/replay")
 OF_THE_PAGES: Final = ("test_docs", "test_errors", "test_tables", "test_public", "test_help")
 """Tests that look at tables and texts as a whole."""
-FIRST: Final = 30
-"""Tests that a mutant is tried with before all others that call it."""
+NEAREST: Final = 2
+"""Files of tests that a mutant is tried with first."""
+SOME: Final = 30
+"""Tests that it is tried with before all others that call it."""
 WANTED: Final = 95.0
 """Percent that must be killed."""
 
 Calls = dict[str, dict[str, list[str]]]
-"""Tests by the line in which a function begins, by file; of no file all of them, in line 0."""
+"""Tests by file and function; of no file all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,38 +133,52 @@ def copied(folder: Path) -> None:
             os.utime(target, (UNTOUCHED, UNTOUCHED))
 
 
-def stages(one: Chosen, calls: Calls) -> list[list[str]]:
-    """The tests for a mutant, in the order in which they are tried."""
+def stages(one: Chosen, calls: Calls, breadths: Mapping[str, int]) -> list[list[str]]:
+    """
+    The tests for a mutant, in the order in which they are tried.
+
+    Most are killed by the files with tests that call little else: few files are read quickly.
+    """
     of_file = calls.get(one.file, {})
     if one.mutant.function is None:
         # A test that compares a constant calls nothing: all of its file are taken.
         files = {test.partition("::")[0] for those in of_file.values() for test in those}
         tests = {
             test
-            for test in calls.get("", {}).get("0", ())
+            for test in calls.get("", {}).get("", ())
             if test.partition("::")[0] in files
             or any(f"/{name}." in test for name in (*OF_THE_PAGES, f"test_{Path(one.file).stem}"))
         }
     else:
-        tests = set(of_file.get(str(one.mutant.function), ()))
-    stem = Path(one.file).stem
-    own = sorted(test for test in tests if f"/test_{stem}" in test)
-    others = sorted(tests - set(own))
+        tests = set(of_file.get(one.mutant.function, ()))
+    stem, ordered = Path(one.file).stem, list[str]()
+    for test in sorted(tests, key=lambda test: (f"_{stem}" not in test, breadths[test], test)):
+        file = test.partition("::")[0]
+        if file not in ordered:
+            ordered.append(file)
+    near = {test for test in tests if test.partition("::")[0] in ordered[:NEAREST]}
+    others = sorted(tests - near)
     random.Random(0).shuffle(others)
-    first = [*own, *others[: max(0, FIRST - len(own))]]
-    return [first, sorted(tests - set(first))]
+    return [sorted(near), sorted(others[:SOME]), sorted(others[SOME:])]
+
+
+def breadths_of(calls: Calls) -> Counter[str]:
+    """How many functions of the product each test calls."""
+    return Counter(
+        test for file in calls if file for those in calls[file].values() for test in those
+    )
 
 
 def survivors(sample: Sequence[Chosen], calls: Calls, copies: Sequence[Path]) -> list[Chosen]:
     """Try all of them, with one process a copy."""
-    pipes = []
+    pipes, breadths = [], breadths_of(calls)
     for number, copy in enumerate(copies):
         reader, writer = os.pipe()
         if os.fork() == 0:
             os.chdir(copy)
             for position in range(number, len(sample), len(copies)):
                 one = sample[position]
-                lives = survives(copy / one.file, one.mutant, stages(one, calls))
+                lives = survives(copy / one.file, one.mutant, stages(one, calls, breadths))
                 if lives:
                     print(f"{position + 1} of {len(sample)} survives: {one}", file=sys.stderr)
                 os.write(writer, f"{position} {int(lives)}\n".encode())
@@ -188,6 +205,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", help="one module, as `operations/guards.py`")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--calls", help="keep in this file which test calls what, for the next run")
     parser.add_argument("--list", action="store_true", help="show the sample, and try nothing")
     options = parser.parse_args()
     known = equivalents()
@@ -196,14 +214,16 @@ def main() -> int:
         print(*sample, sep="\n")
         return 0
     with tempfile.TemporaryDirectory(prefix="mutation-") as folder:
+        options.calls = options.calls and str(Path(options.calls).absolute())
         copies = [Path(folder, str(number)) for number in range(options.workers)]
         for copy in copies:
             copied(copy)
         os.chdir(copies[0])
         _forget_the_checkout()
-        file = Path(folder, "calls.json")
-        watching = ["-p", "tests.mutation.calls", "--calls", str(file), *TESTS]
-        assert passes(watching, shown=True), "the tests fail without any mutant"
+        file = Path(options.calls or Path(folder, "calls.json"))
+        if not file.exists():
+            watching = ["-p", "tests.mutation.calls", "--calls", str(file), *TESTS]
+            assert passes(watching, shown=True), "the tests fail without any mutant"
         calls: Calls = json.loads(file.read_text())
         left = survivors(sample, calls, copies)
     return report(sample, left, known)

@@ -44,16 +44,16 @@ class _Calls:
             self._now = ""
 
     def pytest_unconfigure(self) -> None:
-        """By file, and by the line in which a function begins, decorators included; and all."""
+        """By file and function; and all."""
         product = f"{Path.cwd()}/qmpsnap/"
-        found: defaultdict[str, dict[int, list[str]]] = defaultdict(dict)
+        found: defaultdict[str, dict[str, list[str]]] = defaultdict(dict)
         for code, tests in self._tests.items():
             if code.co_filename.startswith(product) and (those := tests - {""}):
                 name = Path(code.co_filename).relative_to(Path.cwd()).as_posix()
                 of_file = found[name]
-                known = of_file.get(code.co_firstlineno, [])
-                of_file[code.co_firstlineno] = sorted({*known, *those})
-        self._file.write_text(json.dumps({**found, "": {0: sorted(self._all)}}))
+                known = of_file.get(code.co_qualname, [])
+                of_file[code.co_qualname] = sorted({*known, *those})
+        self._file.write_text(json.dumps({**found, "": {"": sorted(self._all)}}))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -57,8 +57,8 @@ class Mutant:
     """Where, from 1."""
     what: str
     """The change, for people."""
-    function: int | None
-    """Where the function begins that it is in, decorators included; None: it is executed at import."""
+    function: str | None
+    """The function that it is in, as `co_qualname` names it; None: it is executed at import."""
 
 
 def mutants_of(source: bytes) -> list[Mutant]:
@@ -76,16 +76,18 @@ class _Finder:
 
     def found(self, tree: ast.Module) -> Iterator[Mutant]:
         for statement in tree.body:
-            yield from self._walk(statement, None)
+            yield from self._walk(statement, None, "")
 
-    def _walk(self, node: ast.AST, function: int | None) -> Iterator[Mutant]:
+    def _walk(self, node: ast.AST, function: str | None, within: str) -> Iterator[Mutant]:
         if _is_left_alone(node):
             return
         for start, end, new in self._changes(node):
             if self._source[start:end] != new:
                 yield self._mutant(start, end, new, function)
         if isinstance(node, ast.FunctionDef):
-            function = min([node.lineno, *(one.lineno for one in node.decorator_list)])
+            function, within = f"{within}{node.name}", f"{within}{node.name}.<locals>."
+        if isinstance(node, ast.ClassDef):
+            within = f"{within}{node.name}."
         for field, value in ast.iter_fields(node):
             if field in {"annotation", "returns", "decorator_list"} or (
                 field == "keywords" and isinstance(node, ast.ClassDef)
@@ -93,9 +95,9 @@ class _Finder:
                 continue
             for child in value if isinstance(value, list) else [value]:
                 if isinstance(child, ast.AST):
-                    yield from self._walk(child, function)
+                    yield from self._walk(child, function, within)
 
-    def _mutant(self, start: int, end: int, new: bytes, function: int | None) -> Mutant:
+    def _mutant(self, start: int, end: int, new: bytes, function: str | None) -> Mutant:
         line = next(n for n, begin in enumerate(self._lines) if begin > start)
         old = " ".join(self._source[start:end].decode().split())
         return Mutant(start, end, new, line, f"{old}  ->  {new.decode()}", function)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
-from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 import pytest
 
 from tests.openstack.rig import pairings
 from tests.openstack.rig.pairings import Pairing
-from tests.openstack.rig.rig import Rig, down, up
+from tests.openstack.rig.rig import Rig, running
 from tests.openstack.rig.told import told
 
 MakeRig = Callable[[Pairing], Rig]
@@ -28,8 +27,21 @@ def pytest_runtest_makereport(
         found: dict[str, Any] = getattr(item, "funcargs", {})
         rigs = {one.folder: one for one in found.values() if isinstance(one, Rig)}
         for folder, rig in rigs.items():
+            if not folder.exists():  # the failure is in its end
+                continue
             report.sections.append((f"the rig in {folder}", told(rig)))
     return report
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let eventlet, which some of Nova's modules import, not warn of each process that is started."""
+    config.addinivalue_line("filterwarnings", r"ignore:Using fork\(\) is a bad idea")
+
+
+@pytest.fixture(autouse=True)
+def _calls_of_this_test() -> None:
+    """A rig serves many tests, and not each asks how all its calls have ended."""
+    Rig.since = time.time()
 
 
 @pytest.fixture(scope="session")
@@ -40,11 +52,7 @@ def rig_of() -> Iterator[MakeRig]:
 
         def make(pairing: Pairing) -> Rig:
             if pairing not in rigs:
-                # The path of a libvirt socket has to stay below 108 bytes: no folder of pytest's.
-                folder = Path(mkdtemp(prefix="qmpsnap-rig-", dir="/var/tmp"))
-                folder.chmod(0o755)
-                ends.callback(down, folder)
-                rigs[pairing] = up(folder, pairing)
+                rigs[pairing] = ends.enter_context(running(pairing))
             return rigs[pairing]
 
         yield make
@@ -78,3 +86,23 @@ def our_cinder(rig_of: MakeRig) -> Rig:
 def ours(rig_of: MakeRig) -> Rig:
     """Both sides are ours."""
     return rig_of(pairings.OURS)
+
+
+@pytest.fixture(scope="session")
+def as_nova(rig_of: MakeRig) -> Rig:
+    """Our compute side as the user nova, with its helper."""
+    return rig_of(pairings.AS_NOVA)
+
+
+@pytest.fixture(
+    scope="session", params=[pairings.AS_NOVA, pairings.AS_NOVA_BY_XML], ids=["qmp", "xml"]
+)
+def each_as_nova(rig_of: MakeRig, request: pytest.FixtureRequest) -> Rig:
+    """The same, and once without passthrough."""
+    return rig_of(request.param)
+
+
+@pytest.fixture(scope="session")
+def as_nova_alone(rig_of: MakeRig) -> Rig:
+    """The same, without: sudo does not let nova start it."""
+    return rig_of(pairings.AS_NOVA_ALONE)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-import sqlalchemy as sa
-
 from qmpsnap.guests.files.header import read_header
 from qmpsnap.ledger.store import Store
 from qmpsnap.ledger.values import Operation
+from tests.openstack.rig.databases import engine_of
 from tests.openstack.rig.guest import Guest
 from tests.openstack.rig.rig import Rig
 from tests.openstack.rig.waiting import read_until
@@ -17,7 +16,7 @@ from tests.openstack.rig.waiting import read_until
 
 def ledger_of(rig: Rig) -> Store:
     """The ledger in the rig's Cinder database."""
-    return Store(sa.create_engine(f"sqlite:///{rig.folder}/cinder.sqlite"))
+    return Store(engine_of(rig.folder))
 
 
 def formats(rig: Rig, volume: str) -> dict[str, str]:

@@ -56,6 +56,7 @@ def test_a_share_of_stock_volumes_is_taken_over_and_given_back(stock: Rig) -> No
         code, found = cinder(rig, "export", "-o", "json")
         assert code == 3  # the one that nobody states
     assert rig.metadata(deep) == {"format": "qcow2", "base_format": "qcow2"}
+    cinder(rig, "import", "--again", "-o", "json")  # what other tests have done on this rig, too
     third, became, _ = rig.snapshot(deep)  # by stock
     assert became == "available"
     assert cinder(rig, "import", "--again", "-o", "json")[1]["counts"]["imported"] == 1

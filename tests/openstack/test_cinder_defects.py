@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.openstack.retried import retried_at_once
 from tests.openstack.rig.guest import Guest
 from tests.openstack.rig.rig import ApiError, Rig
 from tests.openstack.rig.waiting import read_until
@@ -45,9 +46,8 @@ def gone(guest: Guest) -> None:
     guest.domain.undefine()
 
 
-def test_a_stale_90_percent_ends_no_wait(our_cinder: Rig) -> None:
+def test_what_an_earlier_try_has_left_ends_no_wait(rig: Rig) -> None:
     """D1: on the retry a stock Cinder unlinks the base before Nova has begun."""
-    rig = our_cinder
     volume = rig.create_volume()
     guest = Guest(rig, volume)
     guest.start()
@@ -55,8 +55,9 @@ def test_a_stale_90_percent_ends_no_wait(our_cinder: Rig) -> None:
     snapshot, _, _ = rig.snapshot(volume)
     gone(guest)
     assert rig.delete(snapshot)[0] == "error_deleting"
-    assert rig.progress(snapshot)[1] == "90%"
     guest.start()
+    # As stock compute leaves it; ours sends `0%` with a failure.
+    rig.rows("update snapshots set progress = '90%' where id = ?", snapshot)
     reset(rig, volume, snapshot)
     rig.nova("POST", "delay", {"delete": 3})
     try:
@@ -67,6 +68,22 @@ def test_a_stale_90_percent_ends_no_wait(our_cinder: Rig) -> None:
     finally:
         rig.nova("POST", "delay", {"delete": 0})
     check(rig, volume, [snapshot], guest)
+    assert guest.reads(7, "0", "1M")
+    guest.close()
+
+
+def test_a_retry_does_not_end_the_wait_of_the_first_try(rig: Rig) -> None:
+    """D1b: a stock Cinder takes the row of the retry for the end of the first try."""
+    volume = rig.create_volume()
+    guest = Guest(rig, volume)
+    guest.start()
+    guest.io("write -P 7 0 1M")
+    snapshot, _, _ = rig.snapshot(volume)
+    gone(guest)
+    with retried_at_once(rig, snapshot):
+        assert rig.delete(snapshot)[0] == "error_deleting"
+    check(rig, volume, [snapshot, ""])
+    guest.start()
     assert guest.reads(7, "0", "1M")
     guest.close()
 
@@ -102,9 +119,8 @@ def test_a_job_that_was_aborted_is_not_done_whatever_compute_says(rig: Rig) -> N
     guest.close()
 
 
-def test_a_volume_without_a_format_row_is_taken_over(our_cinder: Rig) -> None:
+def test_a_volume_without_a_format_row_is_taken_over(rig: Rig) -> None:
     """D4: KeyError in a stock Cinder, after Nova has switched the guest."""
-    rig = our_cinder
     volume = rig.create_volume()
     guest = Guest(rig, volume)
     guest.start()
@@ -117,8 +133,7 @@ def test_a_volume_without_a_format_row_is_taken_over(our_cinder: Rig) -> None:
     guest.close()
 
 
-def test_a_volume_that_nobody_states_the_format_of_is_refused(our_cinder: Rig) -> None:
-    rig = our_cinder
+def test_a_volume_that_nobody_states_the_format_of_is_refused(rig: Rig) -> None:
     volume = rig.create_volume()
     rig.rows("delete from volume_admin_metadata where volume_id = ?", volume)
     rig.rows("delete from qmpsnap_files where volume = ?", volume)
@@ -127,9 +142,8 @@ def test_a_volume_that_nobody_states_the_format_of_is_refused(our_cinder: Rig) -
     assert [one.name for one in rig.share.glob(f"volume-{volume}*")] == [f"volume-{volume}"]
 
 
-def test_no_status_out_of_turn_is_taken_while_it_waits(our_cinder: Rig) -> None:
+def test_no_status_out_of_turn_is_taken_while_it_waits(rig: Rig) -> None:
     """D6: it makes a stock Cinder spin for ever."""
-    rig = our_cinder
     volume = rig.create_volume()
     guest = Guest(rig, volume)
     guest.start()

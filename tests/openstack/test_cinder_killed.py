@@ -2,47 +2,27 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 import pytest
 
+from qmpsnap.ledger.values import Place
+from tests.openstack.failed import failed, place_of
+from tests.openstack.interrupted import DYING, dies_at, written
 from tests.openstack.rig import pairings
-from tests.openstack.rig.guest import Guest
 from tests.openstack.rig.rig import Rig
 from tests.openstack.rig.waiting import read_until
 from tests.openstack.seen import check, holds, ledger_of, open_operations, settled
-
-_OURS = "qmpsnap.openstack.cinder.NfsDriver"
 
 
 @pytest.fixture(scope="module")
 def rig(our_cinder: Rig) -> Iterator[Rig]:
     """Our volume side, in which a driver can be told to die."""
-    settings = tuple(
-        one.replace(_OURS, "tests.openstack.dying.NfsDriver") for one in pairings.CINDER
-    )
-    with our_cinder.configured(replace(pairings.OUR_CINDER, cinder=settings), "cinder"):
+    with our_cinder.configured(replace(pairings.OUR_CINDER, cinder=DYING), "cinder"):
         yield our_cinder
-
-
-def written(rig: Rig) -> tuple[str, Guest]:
-    """A volume, and a guest that runs on it and has written its first mebibyte."""
-    volume = rig.create_volume()
-    guest = Guest(rig, volume)
-    guest.start()
-    guest.io("write -P 1 0 1M")
-    return volume, guest
-
-
-def dies_at(rig: Rig, point: str, ask: str, *arguments: object) -> None:
-    """Ask for something, wait until Cinder has died of it, and start it again."""
-    wanted = rig.folder / "die-at"
-    wanted.write_text(point)
-    rig.volumes(ask, *arguments)  # type: ignore[arg-type]
-    read_until(lambda: wanted.exists(), lambda it: not it)
-    rig.restart("cinder")
 
 
 @pytest.mark.parametrize("point", ["handed-over", "wake", "recorded", "info", "finished"])
@@ -102,7 +82,7 @@ def still_usable(rig: Rig, volume: str, chain: list[str]) -> None:
     check(rig, volume, chain)
 
 
-@pytest.mark.parametrize("point", ["begin", "made", "recorded", "info", "finished"])
+@pytest.mark.parametrize("point", ["begin", "overlay", "made", "recorded", "info", "finished"])
 def test_an_offline_create_is_done_or_was_never_begun(rig: Rig, point: str) -> None:
     volume, older, newer = two_deep(rig)
     body = {"snapshot": {"volume_id": volume}}
@@ -110,7 +90,7 @@ def test_an_offline_create_is_done_or_was_never_begun(rig: Rig, point: str) -> N
     query = "select id from snapshots where volume_id = ? order by created_at desc limit 1"
     ((snapshot,),) = rig.rows(query, volume)
     became = read_until(lambda: rig.status("snapshots", snapshot), lambda it: it != "creating")
-    assert became == ("error" if point in ("begin", "made") else "available")
+    assert became == ("error" if point in ("begin", "overlay", "made") else "available")
     if became == "available":
         check(rig, volume, [snapshot, newer, older, ""])
     assert rig.delete(snapshot)[0] is None
@@ -151,6 +131,17 @@ def asked_to_delete(rig: Rig) -> None:
     read_until(lambda: rig.nova("GET", "log"), lambda it: any(one[0] == "DELETE" for one in it))
 
 
+def ask_in_vain(rig: Rig, snapshot: str) -> None:
+    """Delete a snapshot, of which compute has been told, and begins two minutes later."""
+    rig.nova("GET", "log")  # what was said before
+    rig.nova("POST", "delay", {"delete": 120})
+    try:
+        rig.volumes("DELETE", f"/snapshots/{snapshot}")
+        asked_to_delete(rig)
+    finally:
+        rig.nova("POST", "delay", {"delete": 0})
+
+
 def test_a_late_answer_of_an_abandoned_call_does_not_end_the_next(rig: Rig) -> None:
     """Of a stock compute, whose answers name no call; the headers decide."""
     volume, guest = written(rig)
@@ -184,13 +175,7 @@ def test_what_nobody_waited_for_and_is_not_proven_ends_in_error(rig: Rig) -> Non
     volume, guest = written(rig)
     snapshot, _, _ = rig.snapshot(volume)
     guest.close()
-    rig.nova("GET", "log")  # what was said before
-    rig.nova("POST", "delay", {"delete": 120})
-    try:
-        rig.volumes("DELETE", f"/snapshots/{snapshot}")
-        asked_to_delete(rig)
-    finally:
-        rig.nova("POST", "delay", {"delete": 0})
+    ask_in_vain(rig, snapshot)
     untrue = {"os-update_snapshot_status": {"status": "deleting", "progress": "90%"}}
     with suppress(OSError):
         dies_at(rig, "wake", "POST", f"/snapshots/{snapshot}/action", untrue)
@@ -216,7 +201,7 @@ def test_a_deletion_that_is_of_another_kind_after_a_detach_is_done(rig: Rig) -> 
     rig.rows(
         "update volumes set status = 'available', attach_status = 'detached' where id = ?", volume
     )
-    rig.rows("update volume_attachment set deleted = 1 where volume_id = ?", volume)
+    rig.rows("update volume_attachment set deleted = true where volume_id = ?", volume)
     rig.restart("cinder")
     read_until(lambda: rig.status("snapshots", snapshot), lambda it: it is None)
     check(rig, volume, [""])
@@ -230,6 +215,67 @@ def failing(rig: Rig, point: str) -> Iterator[None]:
     wanted.write_text(point)
     yield
     read_until(lambda: wanted.exists(), lambda it: not it)
+
+
+@pytest.mark.parametrize("point", ["fail", "unlinked", "removed"])
+def test_the_file_of_a_create_that_failed_is_removed(rig: Rig, point: str) -> None:
+    """Killed after it was settled as failed, after its file was unlinked, and after that was noted."""
+    volume, guest = written(rig)
+    guest.detach()
+    (rig.folder / "fail-at").write_text("overlay")
+    dies_at(rig, point, "POST", "/snapshots", {"snapshot": {"volume_id": volume}}, "3.50")
+    ((snapshot,),) = rig.rows("select id from snapshots where volume_id = ?", volume)
+    read_until(lambda: rig.status("snapshots", snapshot), lambda it: it == "error")
+    check(rig, volume, [""])
+    with ledger_of(rig).reading() as ledger:
+        files = ledger.files(volume, gone=True)
+    (overlay,) = [one for one in files if one.file == f"volume-{volume}.{snapshot}"]
+    assert overlay.place is Place.GONE
+    assert rig.delete(snapshot)[0] is None
+
+
+@contextmanager
+def looking_away(rig: Rig) -> Iterator[None]:
+    """Have what nobody waits for stay as it is."""
+    away = rig.folder / "looks-away"
+    away.touch()
+    try:
+        yield
+    finally:
+        away.unlink()
+
+
+def test_what_was_recorded_and_not_concluded_can_be_deleted_at_once(rig: Rig) -> None:
+    """Before the driver has looked after it: `.info` does not know what the ledger has recorded."""
+    volume, older, newer = two_deep(rig)
+    with looking_away(rig):
+        with failing(rig, "info"):
+            body = {"snapshot": {"volume_id": volume}}
+            third = rig.volumes("POST", "/snapshots", body, "3.50")["snapshot"]["id"]
+        read_until(lambda: rig.status("snapshots", third), lambda it: it == "error")
+        assert len(open_operations(rig)) == 1
+        assert rig.delete(third)[0] is None
+        with failing(rig, "info"):
+            rig.volumes("DELETE", f"/snapshots/{older}")
+        reset(rig, older)
+        assert rig.delete(older)[0] is None
+    still_usable(rig, volume, [newer, ""])
+
+
+def test_an_untrue_answer_that_nobody_waits_for_ends_in_error(rig: Rig) -> None:
+    """It comes after the start of the service, and before that has taken the deletion up again."""
+    volume, guest = written(rig)
+    snapshot, _, _ = rig.snapshot(volume)
+    guest.close()
+    ask_in_vain(rig, snapshot)
+    untrue = {"os-update_snapshot_status": {"status": "deleting", "progress": "90%"}}
+    rig.stop("cinder", signal.SIGKILL)
+    with looking_away(rig):
+        rig.start("cinder")
+        rig.volumes("POST", f"/snapshots/{snapshot}/action", untrue)
+        assert rig.status("snapshots", snapshot) == "deleting"
+    read_until(lambda: rig.status("snapshots", snapshot), lambda it: it == "error_deleting")
+    check(rig, volume, [snapshot, ""])
 
 
 def test_what_follows_from_a_recorded_operation_is_tried_again(rig: Rig) -> None:
@@ -246,3 +292,18 @@ def test_what_follows_from_a_recorded_operation_is_tried_again(rig: Rig) -> None
     settled(rig, volume)
     assert rig.delete(third)[0] is None
     still_usable(rig, volume, [newer, ""])
+
+
+@pytest.mark.parametrize("point", ["state", "unlinked", "removed"])
+def test_what_is_let_go_of_a_create_that_stock_calls_failed_is_removed(
+    rig: Rig, point: str
+) -> None:
+    """Killed after that was noted, after its file was unlinked, and after that was noted as well."""
+    with failed(rig) as (guest, snapshot):
+        guest.detach()
+        body = {"snapshot": {"volume_id": guest.volume}}
+        dies_at(rig, point, "POST", "/snapshots", body, "3.50")
+        assert place_of(rig, guest.volume, snapshot) is Place.GONE
+        check(rig, guest.volume, [""])
+        assert holds(rig, guest.volume, 1, "0", "1M")
+        assert rig.snapshot(guest.volume)[1] == "available"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from qmpsnap.journal.file import Journal
+from qmpsnap.journal.folder import JournalUnusable
 
 
 @pytest.mark.parametrize(
@@ -24,5 +26,56 @@ def test_until_the_next_round(
     keepers = pytest.importorskip("qmpsnap.openstack.nova.keeper")
     at = None if in_s is None else time.time() + in_s
     outbox: Any = SimpleNamespace(send=lambda: SimpleNamespace(next_at=at))
-    keeper = keepers.Keeper(Journal(tmp_path / "none"), outbox, lambda _where: nullcontext())
+    keeper = keepers.Keeper(
+        Journal(tmp_path / "none"), outbox, lambda _where: nullcontext(), lambda: True
+    )
     assert at_least <= keeper._round() <= at_most
+
+
+@pytest.mark.parametrize(
+    ("left_open", "waits"),
+    [
+        ([True] * 5, [1.0, 2.0, 4.0, 5.0, 5.0]),
+        ([True, True, False, True, True], [1.0, 2.0, 60.0, 1.0, 2.0]),
+        ([OSError()] * 8, [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]),
+        ([OSError(), True, OSError(), False], [1.0, 2.0, 4.0, 60.0]),
+    ],
+)
+def test_after_a_round_that_leaves_something_open(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    left_open: list[bool | OSError],
+    waits: list[float],
+) -> None:
+    """Soon at first, then ever less often; whatever went wrong."""
+    keepers = pytest.importorskip("qmpsnap.openstack.nova.keeper")
+    outbox: Any = SimpleNamespace(send=lambda: SimpleNamespace(next_at=None))
+    keeper = keepers.Keeper(
+        Journal(tmp_path / "none"), outbox, lambda _where: nullcontext(), lambda: True
+    )
+    answers = iter(left_open)
+
+    def settle() -> bool:
+        if isinstance(answer := next(answers), OSError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(keeper, "settle", settle)
+    assert [keeper._round() for _ in left_open] == waits
+
+
+def test_what_is_done_once_is_tried_until_it_is_done(tmp_path: Path) -> None:
+    """Cinder, or Nova's database, may not be there yet; the rest is not held up by it."""
+    keepers = pytest.importorskip("qmpsnap.openstack.nova.keeper")
+    outbox: Any = SimpleNamespace(send=lambda: SimpleNamespace(next_at=None))
+    answers: Iterator[bool | Exception] = iter(
+        [False, OSError(), JournalUnusable("f", "full"), False, True]
+    )
+
+    def once() -> bool:
+        if isinstance(answer := next(answers), Exception):
+            raise answer
+        return answer
+
+    keeper = keepers.Keeper(Journal(tmp_path / "none"), outbox, lambda _where: nullcontext(), once)
+    assert [keeper._round() for _ in range(6)] == [1.0, 2.0, 4.0, 8.0, 60.0, 60.0]

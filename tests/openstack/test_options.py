@@ -17,6 +17,8 @@ def test_the_generator_of_oslo_knows_them() -> None:
     sample = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "[qmpsnap]" in sample
     assert "#allow_passthrough = true" in sample
+    assert "[qmpsnap_privileged]" in sample
+    assert "#helper_command = " in sample
 
 
 def test_nova_finds_the_driver_below_its_own_name() -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from typing import Any
 
 import libvirt
 
@@ -16,8 +17,9 @@ from tests.openstack.rig.pairings import OUR_NOVA
 from tests.openstack.rig.rig import Rig
 from tests.openstack.rig.waiting import read_until
 
-CREATED = ({"status": "creating", "progress": "90%"}, 202)
-DELETED = ({"status": "deleting", "progress": "90%"}, 202)
+Told = tuple[dict[str, Any], int]
+CREATED: Told = ({"status": "creating", "progress": "90%"}, 202)
+DELETED: Told = ({"status": "deleting", "progress": "90%"}, 202)
 SLOWLY = replace(OUR_NOVA, nova=(*OUR_NOVA.nova, "qmpsnap.bandwidth=1048576"))
 """A merge does not end before the test wants it to: a pull of this volume takes 17 minutes."""
 
@@ -64,7 +66,7 @@ class Story:
         snapshot, became, _ = self.rig.snapshot(self.guest.volume)
         _, error = self.rig.ended("create")
         assert (became, error) == ("available", None)
-        assert self.rig.updates(snapshot) == [CREATED]
+        self.check_told(snapshot, CREATED)
         self.files[snapshot] = f"{self.base}.{snapshot}"
         self.layers.insert(0, (self.files[snapshot], "qcow2"))
         self.check()
@@ -76,12 +78,16 @@ class Story:
         became, _ = self.rig.delete(snapshot)
         _, error = self.rig.ended("delete")
         assert (became, error) == (None, None)
-        assert self.rig.updates(snapshot) == [CREATED, DELETED]
+        self.check_told(snapshot, CREATED, DELETED)
         gone, _ = self.layers.pop(max(position, 1))  # the active file pulls the one below it
         assert not (self.rig.share / gone).exists()
         for other, file in self.files.items():
             self.files[other] = self.layers[0][0] if file == gone else file
         self.check()
+
+    def check_told(self, snapshot: str, *expected: Told) -> None:
+        """What Cinder was told of a snapshot, and what it answered."""
+        assert self.rig.updates(snapshot) == [*expected]
 
     def check(self) -> None:
         """Content, formats, headers, libvirt's chain, connection_info and Cinder's rows."""
@@ -93,7 +99,7 @@ class Story:
         for number in range(self.patterns):
             assert self.guest.reads(number + 1, f"{number}M", "1M")
         rows = self.rig.rows(
-            "select status from snapshots where volume_id = ? and deleted = 0", self.guest.volume
+            "select status from snapshots where volume_id = ? and not deleted", self.guest.volume
         )
         assert rows == [("available",)] * len(self.files)
 

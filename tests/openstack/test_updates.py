@@ -6,7 +6,8 @@ import datetime
 
 import pytest
 
-from tests.openstack.rig.rig import TOKEN, Rig
+from tests.openstack.rig.layout import TOKEN
+from tests.openstack.rig.rig import Rig
 from tests.rig.update_contract import UpdateContract, Volumes
 
 

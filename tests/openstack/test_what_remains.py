@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.openstack.guest_header import with_header
 from tests.openstack.rig.guest import Guest
 from tests.openstack.rig.rig import Rig
 from tests.openstack.rig.waiting import read_until
-
-
-def _with_header(rig: Rig, folder: Path, *backing: str) -> str:
-    """A raw volume into which its guest has written the header of a qcow2 image."""
-    volume = rig.create_volume()
-    image = folder / "header.qcow2"
-    names = [one.format(volume=volume) for one in backing]
-    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", *names, image, "1G"], check=True)
-    with (rig.share / f"volume-{volume}").open("r+b") as file:
-        file.write(image.read_bytes()[:65536])
-    return volume
 
 
 def test_d3_a_header_in_a_raw_volume_is_stated_as_raw_all_the_same(
     our_nova: Rig, tmp_path: Path
 ) -> None:
     """Cinder writes `qcow2` into the overlay's header, and our side corrects it before the switch."""
-    volume = _with_header(our_nova, tmp_path)
+    volume = with_header(our_nova, tmp_path)
     guest = Guest(our_nova, volume)
     guest.start()
     guest.io("write -P 7 512M 1M")
@@ -49,7 +38,7 @@ def test_d3_a_header_with_a_backing_file_makes_the_volume_unusable(
     our_nova: Rig, tmp_path: Path, backing: str
 ) -> None:
     """Cinder probes the base before it asks Nova, and gives up: nothing reaches the compute side."""
-    volume = _with_header(our_nova, tmp_path, "-u", "-b", backing, "-F", "raw")
+    volume = with_header(our_nova, tmp_path, "-u", "-b", backing, "-F", "raw")
     guest = Guest(our_nova, volume)
     guest.start()
     snapshot, became, _ = our_nova.snapshot(volume)

@@ -41,9 +41,10 @@ class TestFailedMergeTakenForSuccess(Pain[Rig]):
             where="qmpsnap.operations.merge.ensured", instead=lambda _guest, after, *_: (after, ())
         ),
         Guard(
-            where="qmpsnap.guests.qmp.guest.surroundings",
+            where="qmpsnap.guests.qmp.guest.around",
             instead=lambda *_, **_more: Surroundings(),
         ),
+        Guard(where="qmpsnap.guests.files.door.images_naming", instead=lambda _path: ()),
     )
 
     @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pickle
 import shutil
@@ -9,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -24,7 +25,7 @@ class Box:
 
     The journal knows files by name, inode and birth time. So a state is laid down under the same
     names out of the same inodes, which are never given back: what loses its name, also by a
-    `resume`, goes to the attic.
+    `resume`, goes to the attic. What holds what it held before has the time of its last write.
     """
 
     folder: Path
@@ -32,6 +33,8 @@ class Box:
     behind: Path
     attic: Path
     log: Path
+    times: dict[tuple[int, bytes], int] = field(default_factory=dict, init=False)
+    """When a file with some content was last written, by inode and hash of the content."""
 
     @classmethod
     def made(cls, at: Path) -> Box:
@@ -85,6 +88,7 @@ class Box:
                 folders.add(inode)
             else:
                 files[inode] = path.read_bytes()
+                self.times[_written(inode, files[inode])] = path.stat().st_mtime_ns
         return State(files=files, folders=frozenset(folders), names=names)
 
     def lay(self, state: State) -> None:
@@ -105,8 +109,15 @@ class Box:
                 os.link(laid[inode], path)
             else:
                 (self.attic / str(inode)).rename(path)
-                path.write_bytes(state.files.get(inode, b""))
+                content = state.files.get(inode, b"")
+                path.write_bytes(content)
+                if (at := self.times.get(_written(inode, content))) is not None:
+                    os.utime(path, ns=(at, at))
                 laid[inode] = path
+
+
+def _written(inode: int, content: bytes) -> tuple[int, bytes]:
+    return inode, hashlib.sha256(content).digest()
 
 
 def can_record() -> bool:

@@ -18,6 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
+from qmpsnap.demo.embed import FEATURES_UNASKED
 from qmpsnap.guests.libvirt.guest import LibvirtGuest
 from qmpsnap.monitor.passthrough import PassthroughMonitor
 from qmpsnap.monitor.virt import find_domain, libvirt_module, open_connection
@@ -28,6 +29,8 @@ from tests.rig.waiting import HANG_S, listens, until
 
 USER: Final = "libvirt-qemu"
 """Made by Debian's packages, and by .ci/setup."""
+
+_QEMU_CONF: Final = 'stdio_handler = "file"\nsecurity_driver = "none"\n'
 
 
 def which(name: str) -> str | None:
@@ -50,7 +53,7 @@ class Daemon:
         """What it and its QEMUs print."""
         config = folder / "config" / "libvirt"
         config.mkdir(parents=True)
-        (config / "qemu.conf").write_text('stdio_handler = "file"\nsecurity_driver = "none"\n')
+        (config / "qemu.conf").write_text(_QEMU_CONF + FEATURES_UNASKED)
         self._run.mkdir()
         self._environment = {
             "PATH": os.environ["PATH"],

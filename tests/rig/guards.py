@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.rig import images
 from tests.rig.beside import nbd_server
 from tests.rig.libvirt_machine import LibvirtMachine
-from tests.rig.rig import BASE, DISK, Rig, assert_sound
+from tests.rig.rig import BASE, DISK, SIZE, Rig, assert_sound
 
 
 def refused(rig: Rig, guard: str, *words: str) -> None:
@@ -29,6 +30,16 @@ def refused_then_done(rig: Rig, guard: str, *words: str) -> None:
     assert done.code == 0, done
     assert rig.guest.read_sha256(DISK) == content
     assert_sound(rig.disk())
+
+
+def beside_a_link(path: Path) -> Path:
+    """Move a qcow2 file into another folder, with a link in its place; returns a clone beside it."""
+    store = path.parent / "store"
+    store.mkdir()
+    path.rename(store / "real")
+    path.symlink_to("store/real")
+    images.create_qcow2(store / "clone", SIZE, "real", "qcow2")
+    return store / "clone"
 
 
 @contextmanager

@@ -30,6 +30,8 @@ def create_qcow2(
     size: int,
     backing: str | os.PathLike[str] | None = None,
     backing_format: str | None = None,
+    *,
+    subclusters: bool = False,
 ) -> None:
     """
     Make an empty qcow2 file.
@@ -40,12 +42,14 @@ def create_qcow2(
         backing: As it is to stand in the header; a relative name counts from the new file's
             folder.
         backing_format: Format of `backing`, written into the header.
+        subclusters: Whether parts of its clusters may be allocated.
     """
     if (backing is None) != (backing_format is None):
         raise ValueError("a backing file and its format go together")
     below = () if backing is None else ("-b", os.fspath(backing), "-F", str(backing_format))
     file = str(Path(path).absolute())
-    qemu_img.run("create", file, "-f", "qcow2", *below, file, str(size))
+    how = ("-o", "extended_l2=on,cluster_size=128k") if subclusters else ()
+    qemu_img.run("create", file, "-f", "qcow2", *how, *below, file, str(size))
 
 
 def write(path: Path, format_: str, offset: int, length: int, pattern: int) -> None:

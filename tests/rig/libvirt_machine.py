@@ -33,6 +33,12 @@ from tests.rig.waiting import HANG_S, until
 _TAINT_NOTE: Final = re.compile(r"^[-0-9]{10} [^\n]* is tainted: [^\n]*$", re.MULTILINE)
 
 
+_ENDED: Final[dict[Path, list[str]]] = {}
+"""
+By folder, the guests that have ended. libvirt may not have noticed: the next guest on the same
+files would share them with those, in its words, and so in ours.
+"""
+
 _QEMU: Final = "http://libvirt.org/schemas/domain/qemu/1.0"
 """Name space of what libvirt hands through to QEMU."""
 
@@ -173,6 +179,7 @@ def run(
     """
     libvirt = libvirt_module()
     wait_until_gone(connection, name)
+    wait_until_unused(connection, Path(directory))
     document = domain_of(disks, name, os.environ.get("QMPSNAP_QEMU"))
     if alter is not None:
         alter(document)
@@ -185,6 +192,7 @@ def run(
             yield guest
         finally:
             guest.quit()
+            _ENDED.setdefault(Path(directory), []).append(name)
 
 
 def machine_of(domain: Any, process: Process, scratch: Path, directory: Path) -> LibvirtMachine:
@@ -214,6 +222,12 @@ def wait_until_gone(connection: Any, name: str) -> None:
 
     # Where nobody reaps, libvirt gives up by itself after 15 seconds or so.
     until(is_gone, f"the guest {name} is still there")
+
+
+def wait_until_unused(connection: Any, folder: Path) -> None:
+    """Wait until libvirt knows no guest any more that has ended on files of a folder."""
+    for name in _ENDED.pop(folder, ()):
+        wait_until_gone(connection, name)
 
 
 def domain_of(disks: Sequence[LibvirtDisk], name: str, qemu: str | None) -> Any:

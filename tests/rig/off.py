@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from qmpsnap.formats.layers import Layer
 from qmpsnap.graph import xml
 from qmpsnap.guests.files import qemu_img
 from qmpsnap.guests.offline.guest import OfflineGuest
 from qmpsnap.monitor.virt import libvirt_module
 from tests.rig import images
+from tests.rig.libvirt_machine import wait_until_unused
 from tests.rig.rig import BASE, MIB, SIZE, Rig
 
 DOMAIN = """
@@ -94,7 +96,8 @@ class Off:
 
 @contextmanager
 def defined_off(connection: Any, folder: Path, format_: str) -> Iterator[Off]:
-    """Define a guest whose disk is a new file in an empty folder."""
+    """Define a guest whose disk is a new file in a folder."""
+    wait_until_unused(connection, folder)
     make = images.create_raw if format_ == "raw" else images.create_qcow2
     make(folder / BASE, SIZE)
     name = f"off{abs(hash(folder)) % 10**9}"
@@ -124,7 +127,15 @@ def sound(off: Off) -> None:
     disk = off.rig.disk()
     for layer, below in zip(disk.layers, [*disk.layers[1:], None], strict=True):
         assert (layer.verdict, layer.format is not None) == ("stated", True)
-        assert layer.backing_name == (below.file if below else None)
+        assert layer.backing_name == _name_of(below, layer)
     active = disk.layers[0]
     if active.format == "qcow2":
         qemu_img.run("check", str(active.path), "-f", "qcow2", str(active.path))
+
+
+def _name_of(below: Layer | None, above: Layer) -> str | None:
+    """As a header is to have it: a whole path where it leads to another folder."""
+    if below is None or below.path is None or above.path is None:
+        return None
+    is_beside = Path(below.path).parent == Path(above.path).parent
+    return below.file if is_beside else below.path

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from html import escape
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,9 +21,14 @@ WAYS: Final = (
     "a header without a format",
     "a name with dots behind a link",
     "a data file",
+    "a tree of options",
+    "a filter before the name",
     "an argument for QEMU",
+    "options for QEMU",
     "a snapshot's record",
+    "a saved memory",
 )
+"""The last two name it in no definition."""
 _DOMAIN: Final = """
 <domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
   <name>{name}</name><uuid>{uuid}</uuid><memory unit='MiB'>32</memory>
@@ -53,7 +60,7 @@ def another_guest(connection: Any, path: Path, format_: str, way: str) -> Iterat
     match way:
         case "the file itself":
             top = path, format_
-        case "a snapshot's record":
+        case "a snapshot's record" | "a saved memory":
             images.create_qcow2(top[0], SIZE, str(path), format_)
         case "two overlays":
             images.create_qcow2(folder / "middle", SIZE, str(path), format_)
@@ -71,6 +78,19 @@ def another_guest(connection: Any, path: Path, format_: str, way: str) -> Iterat
             write_qcow2(top[0], f"link/../{path.name}", format_)
         case "a data file":
             write_qcow2(top[0], data_file=str(path))
+        case "a tree of options":
+            file = {"driver": "file", "filename": str(path)}
+            child = {"driver": format_, "file": file}
+            tree = {"driver": "quorum", "vote-threshold": 1, "children": [child]}
+            write_qcow2(top[0], f"json:{json.dumps(tree)}", "quorum")
+        case "a filter before the name":
+            write_qcow2(top[0], f"blkdebug::{path}", format_)
+        case "options for QEMU":
+            images.create_qcow2(folder / "an overlay", SIZE, str(path), format_)
+            file = {"driver": "file", "filename": str(folder / "an overlay")}
+            options = json.dumps({"driver": "qcow2", "node-name": "more", "file": file})
+            argument = f"<qemu:arg value='{escape(options)}'/>"
+            more = f"<qemu:commandline><qemu:arg value='-blockdev'/>{argument}</qemu:commandline>"
         case "an argument for QEMU":
             argument = f"<qemu:arg value='file={path},format={format_},if=virtio'/>"
             more = f"<qemu:commandline><qemu:arg value='-drive'/>{argument}</qemu:commandline>"
@@ -90,6 +110,14 @@ def another_guest(connection: Any, path: Path, format_: str, way: str) -> Iterat
             domain.snapshotCreateXML(record, libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY)
             connection.defineXML(_DOMAIN.format(name=name, uuid=_UUID, disk="", more=""))
             who = f"snapshot s1 of guest {name}"
+        if way == "a saved memory":
+            domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
+            domain.managedSave()
+            connection.defineXML(_DOMAIN.format(name=name, uuid=_UUID, disk="", more=""))
+            who = f"the saved memory of guest {name}"
         yield who
     finally:
-        domain.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA)
+        domain.undefineFlags(
+            libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+            | libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+        )

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import pwd
-import shutil
 import subprocess
-import tempfile
 import uuid
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import ClassVar, Final
+
+from tests.rig.private_server import PrivateServer
 
 _OWNER: Final = "postgres"
 
@@ -24,44 +24,42 @@ def programs() -> Path | None:
     return found[-1].parent if found else None
 
 
-class Server:
-    """
-    A server with its socket and data in a folder of its own.
+class Server(PrivateServer):
+    """PostgreSQL's server, as its own user."""
 
-    In /var/tmp, since its user must be able to enter it, and a socket's path has 107 bytes.
-    """
+    prefix = "qmpsnap-pg-"
+    of_cinder: ClassVar = "psycopg2"
+    """The driver that Cinder is installed with."""
 
-    def __enter__(self) -> Self:
+    def _prepare(self) -> None:
         found = programs()
         assert found is not None, "PostgreSQL is not installed"
         self._programs = found
-        with ExitStack() as undo:
-            self.folder = Path(tempfile.mkdtemp(prefix="qmpsnap-pg-", dir="/var/tmp"))
-            undo.callback(shutil.rmtree, self.folder, ignore_errors=True)
-            if os.geteuid() == 0:
-                owner = pwd.getpwnam(_OWNER)
-                os.chown(self.folder, owner.pw_uid, owner.pw_gid)
-            data = str(self.folder / "data")
-            self._run("initdb", "-D", data, "-U", _OWNER, "-A", "trust", "--no-sync")
-            options = f"-k {self.folder} -c listen_addresses='' -c fsync=off -c max_connections=200"
-            self._run(
-                "pg_ctl", "-D", data, "-w", "-t", "300", "-l", f"{self.folder}/log",
-                "-o", options, "start",
-            )  # fmt: skip
-            undo.callback(self._run, "pg_ctl", "-D", data, "-m", "immediate", "-w", "stop")
-            self._undo = undo.pop_all()
-        return self
+        if os.geteuid() == 0:
+            owner = pwd.getpwnam(_OWNER)
+            os.chown(self.folder, owner.pw_uid, owner.pw_gid)
+        data = str(self.folder / "data")
+        self._run("initdb", "-D", data, "-U", _OWNER, "-A", "trust", "--no-sync")
 
-    def __exit__(
-        self,
-        _type: type[BaseException] | None,
-        _value: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
-        self._undo.close()
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """End every connection, and take new ones after the block."""
+        self._stop()
+        yield
+        self._start()
 
-    def database(self) -> str:
-        """Make an empty database; its URL."""
+    def _start(self) -> None:
+        options = f"-k {self.folder} -c listen_addresses='' -c fsync=off -c max_connections=200"
+        self._run(
+            "pg_ctl", "-D", f"{self.folder}/data", "-w", "-t", "300", "-l", f"{self.folder}/log",
+            "-o", options, "start",
+        )  # fmt: skip
+
+    def _stop(self) -> None:
+        self._run("pg_ctl", "-D", f"{self.folder}/data", "-m", "immediate", "-w", "stop")
+
+    def database(self, driver: str = "pg8000") -> str:
+        """Make an empty database; its URL, for this driver (`pg8000`, `psycopg2`)."""
         from qmpsnap.ledger.store import open_engine  # every tier's conftest imports this module
 
         name = f"t{uuid.uuid4().hex}"
@@ -70,10 +68,11 @@ class Server:
             outside = connection.execution_options(isolation_level="AUTOCOMMIT")
             outside.exec_driver_sql(f"CREATE DATABASE {name}")
         engine.dispose()
-        return self._url(name)
+        return self._url(name, driver)
 
-    def _url(self, database: str) -> str:
-        return f"postgresql+pg8000://{_OWNER}@/{database}?unix_sock={self.folder}/.s.PGSQL.5432"
+    def _url(self, database: str, driver: str = "pg8000") -> str:
+        socket = {"pg8000": "unix_sock={}/.s.PGSQL.5432", "psycopg2": "host={}"}[driver]
+        return f"postgresql+{driver}://{_OWNER}@/{database}?{socket.format(self.folder)}"
 
     def _run(self, program: str, *arguments: str) -> None:
         words = [str(self._programs / program), *arguments]

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import pytest
 
+from qmpsnap.demo.embed import FEATURES_UNASKED
 from qmpsnap.monitor.virt import libvirt_module
 from tests.rig.daemon import which
 from tests.rig.unprivileged import GROUP
@@ -67,7 +68,7 @@ def running() -> Iterator[str]:
         for own in _OWN:
             Path(f"{folder}{own}").mkdir(parents=True)
         (folder / "sock").mkdir()
-        Path(f"{folder}/etc/libvirt/qemu.conf").write_text(_QEMU)
+        Path(f"{folder}/etc/libvirt/qemu.conf").write_text(_QEMU + FEATURES_UNASKED)
         (folder / "libvirtd.conf").write_text(_LIBVIRTD.format(folder=folder, group=GROUP))
         script = _SCRIPT.format(folders=" ".join(_OWN))
         process = subprocess.Popen(

@@ -7,18 +7,19 @@ import random
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from msgspec.structs import replace
 
 from qmpsnap.formats.qcow2 import Header
 from qmpsnap.guests.files import door
-from qmpsnap.journal import outlook, resume, since
+from qmpsnap.journal import identities, outlook, resume, since
 from qmpsnap.journal.file import Journal
-from qmpsnap.journal.record import Record
+from qmpsnap.journal.record import Record, Seen
 from qmpsnap.journal.store import Store
 from qmpsnap.operations.names import snapshots
 from qmpsnap.operations.requests import CreateRequest, DeleteRequest
@@ -95,6 +96,9 @@ def on_the_model(patch: pytest.MonkeyPatch, model: BlockLayer) -> None:
     def modified(path: str) -> int | None:
         return model.files[path].written if path in model.files else None
 
+    def seen_all(paths: Iterable[tuple[str, bool]]) -> tuple[Seen, ...]:
+        return tuple(replace(one, written=modified(one.path)) for one in identities.seen_all(paths))
+
     real = door.take_file
 
     def take(step: Step) -> object:
@@ -103,9 +107,11 @@ def on_the_model(patch: pytest.MonkeyPatch, model: BlockLayer) -> None:
     patch.setattr("qmpsnap.journal.folder.file_system", lambda _path: "tmpfs")
     patch.setattr(outlook, "read_header", read_header)
     patch.setattr(since, "read_header", read_header)
+    patch.setattr("qmpsnap.guests.files.overlay.read_header", read_header)
     patch.setattr("qmpsnap.journal.since.qemu_img.is_empty", is_empty)
     patch.setattr(outlook, "other_users", other_users)
     patch.setattr(since, "_modified", modified)
+    patch.setattr("qmpsnap.journal.door.seen_all", seen_all)
     patch.setattr(resume, "take_file", take)
     conclude = Store.conclude
 

@@ -46,6 +46,7 @@ class Settling:
 
     def __post_init__(self) -> None:
         self._ended = {one.record.id for one in self._entries() if one.conclusion}
+        self._own: set[str] = set()
 
     def settle_all(self, call: Call) -> None:
         """Until nothing is open and the guest runs, or is off as it was."""
@@ -60,7 +61,7 @@ class Settling:
             for entry in entries:
                 self._settle(entry)
         if not self.model.is_running and not call.back:
-            self.start(self.before | self._known() | self.model.foreign)
+            self.start(self.before | self._known() | self._by_others())
 
     def unsettled(self) -> list[Entry]:
         """By the journal, and where that is gone by the markers."""
@@ -70,6 +71,7 @@ class Settling:
         return found + [entry_of(one) for one in markers if one.id not in known]
 
     def _settle(self, entry: Entry) -> None:
+        self._own = self._own.union(*could_be_right(entry.record).values())
         fate = self.later.pop() if self.later else Fate()
         guest = self._guest(fate)
         try:
@@ -109,6 +111,9 @@ class Settling:
         seen["decided by a person"] += 1
         right, takes = dict(self.before), dict[Take, bool](active=True, base=True)
         assert entry.record.kind not in ("commit", "pull"), settled
+        overlays = [one.overlay for one in entry.record.creates]
+        hold = [one for one in overlays if one in self.model.files and self.model.files[one].disk]
+        assert hold or not overlays, settled
         for disk, (old, new) in could_be_right(entry.record).items():
             whole = [path for path in (old, new) if not self.model.lost(disk, path)]
             assert whole, f"nothing has all data of {disk}"
@@ -127,7 +132,11 @@ class Settling:
         """The guest is gone; it is started from what `resume` says."""
         if not self.model.definition:
             active = dict(zip(entry.record.disks, settled.active, strict=True))
-            self.start(self.before | active | self.model.foreign)
+            self.start(self.before | active | self._by_others())
+
+    def _by_others(self) -> dict[str, str]:
+        """What somebody else has put on top; not where this call was about that very file."""
+        return {disk: path for disk, path in self.model.foreign.items() if path not in self._own}
 
     def start(self, active: dict[str, str]) -> None:
         """Start the guest from files that have all data."""

@@ -53,8 +53,10 @@ NUMBERS: Final = {
     "ERR_OPERATION_INVALID": 55,
     "ERR_RPC": 39,
     "ERR_SYSTEM_ERROR": 38,
+    "STORAGE_VOL_BLOCK": 1,
+    "STORAGE_VOL_FILE": 0,
 }
-"""libvirt-domain.h and virterror.h, without `VIR_`; a test compares them with the real ones."""
+"""libvirt-domain.h, libvirt-storage.h and virterror.h, without `VIR_`; a test compares them with the real ones."""
 
 
 class Error(Exception):
@@ -120,5 +122,6 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
         "guests.libvirt.named",
         "guests.libvirt.neighbours",
         "guests.offline.guest",
+        "guests.offline.volumes",
     ):
         monkeypatch.setattr(f"qmpsnap.{module}.libvirt_module", lambda name="libvirt": LIBVIRT)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from qmpsnap.operations.forecast import forecast_create, forecast_delete
 from qmpsnap.operations.merge import delete
@@ -27,6 +28,7 @@ from qmpsnap.operations.planned import (
 )
 from qmpsnap.operations.requests import BadFileName, BadRequest, CreateRequest, DeleteRequest
 from qmpsnap.operations.snapshot import create_all
+from qmpsnap.operations.step import Does, Step
 from tests.rig.rig import run_cli
 from tests.unit import samples
 from tests.unit.fake_guest import FakeGuest
@@ -148,6 +150,27 @@ class TestAsked:
     def test_nothing(self) -> None:
         with pytest.raises(BadRequest):
             check_asked(Asked())
+
+
+def test_what_is_shown_of_a_step() -> None:
+    """What JSON makes of its arguments: a plan that was read again is equal to the one that was made."""
+    made = forecast_delete(
+        FakeGuest(samples.guest(samples.disk(3))),
+        DeleteRequest(disk="vda", file_to_merge="volume-1.s1", merge_target_file="volume-1"),
+    )
+    arguments = {"path": Path("/a"), "does": Does.CLOSE, "names": ("a", "b"), "size": 1}
+    one = Step(does=Does.CLOSE, by="file", what="x", arguments=arguments)
+    told = shown(replace(made, steps=(one, *made.steps)))
+    words = {"path": "/a", "does": "close", "names": ["a", "b"], "size": 1}
+    assert told.steps[0] == ShownStep(by="file", what="x", arguments=words)
+    assert [(step.by, step.what) for step in told.steps[1:]] == [
+        (step.by, step.what) for step in made.steps
+    ]
+    assert (told.disk, told.kind) == ("vda", "commit")
+    assert [(layer.file, layer.path, layer.node, layer.format) for layer in told.before] == [
+        (layer.file, layer.path, layer.node, layer.format) for layer in made.before
+    ]
+    assert [(layer.file, layer.format) for layer in told.after] == list(made.after)
 
 
 class TestWhatIsAboutToBeDone:

@@ -101,10 +101,10 @@ def test_where_it_may_not_write_it_asks_for_root(
     ran: list[tuple[str, ...]] = []
     real = os.open
 
-    def as_others(name: str, flags: int, mode: int = 0o777) -> int:
+    def as_others(name: str, flags: int, mode: int = 0o777, **more: int) -> int:
         if flags & os.O_EXCL:
             raise PermissionError
-        return real(name, flags, mode)
+        return real(name, flags, mode, **more)
 
     def as_root(*command: str, run_as_root: bool) -> None:
         assert run_as_root

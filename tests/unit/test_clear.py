@@ -8,7 +8,8 @@ from msgspec.structs import replace
 from qmpsnap.graph.nodes import Edge, Graph, Node
 from qmpsnap.guests.files.locks import DiskLocked
 from qmpsnap.monitor.base import CommandFailed
-from qmpsnap.operations.clear import cleared, found
+from qmpsnap.operations.clear import cleared, found, notes_of
+from qmpsnap.operations.job.states import JobReport, JobStatus, JobView
 from qmpsnap.operations.step import Does, NotNow, Step
 from tests.unit import samples
 from tests.unit.fake_guest import FakeClaim, FakeGuest, step
@@ -78,6 +79,21 @@ def test_disks_are_locked_before(fake: FakeGuest) -> None:
     assert claim.taken == ["/share/volume-1.s1"]
     with pytest.raises(DiskLocked):
         cleared(fake, FakeClaim(others=claim.taken), ["vda"])
+
+
+def test_what_ended_jobs_of_earlier_calls_came_to() -> None:
+    def job(id_: str, status: JobStatus, *, ours: bool = True, error: str = "") -> JobReport:
+        view = JobView(status=status, error=error or None)
+        return JobReport(id=id_, type="commit", disk="vda", view=view, bandwidth=0, ours=ours)
+
+    ended = JobStatus.CONCLUDED
+    jobs = [job("a", ended), job("b", ended, error="No space"), job("c", ended, ours=False)]
+    jobs += [job(one, JobStatus(one)) for one in JobStatus if one is not ended]
+    assert notes_of(tuple(jobs), "none") == (
+        "job a of an earlier call had ended: without an error",
+        "job b of an earlier call had ended: No space",
+    )
+    assert len(notes_of(tuple(jobs), "a")) == 1
 
 
 @pytest.mark.parametrize("missing", ["path", "identity", "layers"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import struct
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -228,6 +230,127 @@ def test_argument_for_qemu_itself(chain: Chain) -> None:
     argument = f"<arg value='file={chain.base},format=raw,if=virtio'/>"
     off = of_xml("db1", f"<domain><name>db1</name><commandline>{argument}</commandline></domain>")
     assert chain.users(off) == {"base": ("guest db1, which is off",)}
+
+
+def _tree(base: Path, **options: object) -> str:
+    leaf = {"driver": "file", "filename": str(base)}
+    return "json:" + json.dumps(options or {"driver": "raw", "file": leaf}).replace(
+        '"LEAF"', json.dumps(leaf)
+    )
+
+
+def _address(base: Path, form: str) -> str:
+    leaf = {"driver": "raw", "file": "LEAF"}
+    match form:
+        case "file":
+            return f"file:{base}"
+        case "tree":
+            return _tree(base)
+        case "flat tree":
+            return _tree(
+                base, **{"driver": "raw", "file.driver": "file", "file.filename": str(base)}
+            )
+        case "part":
+            return _tree(base, driver="raw", offset=512, size=512, file="LEAF")
+        case "quorum":
+            return _tree(base, driver="quorum", children=[{"driver": "null-co"}, leaf])
+        case "flat quorum":
+            flat = {"children.0.file.filename": str(base), "children.0.driver": "raw"}
+            return _tree(base, driver="quorum", **flat)
+        case "blkverify":
+            return _tree(base, driver="blkverify", raw={"driver": "null-co"}, test=leaf)
+        case "blkverify:":
+            return f"blkverify:/nowhere:{base}"
+        case "blkdebug:":
+            return f"blkdebug::{base}"
+        case "blkdebug: over a tree":
+            return f"blkdebug::{_tree(base)}"
+        case "below another file":
+            return _tree(base, driver="qcow2", file={"filename": "/nowhere"}, backing=leaf)
+        case "data file":
+            return _tree(
+                base, **{"driver": "qcow2", "file.filename": "/nowhere", "data-file": "LEAF"}
+            )
+        case _:
+            raise AssertionError(form)
+
+
+FORMS = [
+    "file",
+    "tree",
+    "flat tree",
+    "part",
+    "quorum",
+    "flat quorum",
+    "blkverify",
+    "blkverify:",
+    "blkdebug:",
+    "blkdebug: over a tree",
+    "below another file",
+    "data file",
+]
+"""Names of QEMU's that are no paths, and lead to one."""
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_by_a_name_that_is_no_path(chain: Chain, tmp_path: Path, form: str) -> None:
+    top = overlay(tmp_path / "other", _address(chain.base, form))
+    assert chain.users(guest("db1", ("vda", top, "qcow2"))) == {
+        "base": ("guest db1, which is off",)
+    }
+
+
+@pytest.mark.parametrize("form", ["file", "tree", "quorum"])
+def test_below_what_such_a_name_leads_to(chain: Chain, tmp_path: Path, form: str) -> None:
+    between = overlay(tmp_path / "between", str(chain.base))
+    name = _address(between, form).replace('"raw"', '"qcow2"')
+    top = overlay(tmp_path / "other", name, "qcow2")
+    found = chain.users(guest("db1", ("vda", top, "qcow2")))
+    assert found == {"base": ("guest db1, which is off",)}
+
+
+def test_a_raw_file_in_a_tree_is_not_followed(chain: Chain, tmp_path: Path) -> None:
+    """What a guest wrote into it names nothing, and is no gap either."""
+    between = overlay(tmp_path / "between", str(chain.base))
+    top = overlay(tmp_path / "other", _tree(between))
+    assert chain.told(guest("db1", ("vda", top, "qcow2"))) == ({}.items(), ())
+
+
+ARGUMENTS = {
+    "-drive": "file={0},format=raw,if=virtio",
+    "file:": "if=none,file=file:{0}",
+    "-hda": "{0}",
+    "-blockdev": '{{"driver":"raw","file":{{"driver":"file","filename":"{0}"}}}}',
+    "with blanks": '{{ "driver": "raw", "file": {{ "driver": "file", "filename": "{0}" }} }}',
+    "options": "driver=raw,file.driver=file,file.filename={0}",
+    "a tree": 'if=none,file=json:{{"driver":"raw",,"file":{{"filename":"{0}"}}}}',
+    "from the root": "file={1},if=none",
+}
+
+
+@pytest.mark.parametrize("below", [False, True])
+@pytest.mark.parametrize("form", ARGUMENTS)
+def test_any_argument_for_qemu_itself(chain: Chain, tmp_path: Path, form: str, below: bool) -> None:
+    named = overlay(tmp_path / "an overlay", str(chain.base)) if below else chain.base
+    value = ARGUMENTS[form].format(named, str(named).lstrip("/")).replace('"', "&quot;")
+    text = f"<domain><name>db1</name><x:commandline xmlns:x='u'><x:arg value=\"{value}\"/>"
+    off = of_xml("db1", f"{text}</x:commandline></domain>")
+    assert chain.users(off) == {"base": ("guest db1, which is off",)}
+
+
+@pytest.mark.parametrize("format_", ["qed", "qcow", "vmdk"])
+def test_in_an_image_of_another_format(chain: Chain, tmp_path: Path, format_: str) -> None:
+    top = tmp_path / "other"
+    name = str(chain.base).encode()
+    top.write_bytes(
+        {
+            "qed": b"QED\0" + bytes(60) + name + bytes(8),
+            "qcow": struct.pack(">8sQI", b"QFI\xfb\0\0\0\1", 48, len(name)).ljust(48, b"P") + name,
+            "vmdk": b'# Disk DescriptorFile\nRW 8192 FLAT "' + name + b'" 0\n',
+        }[format_]
+    )
+    found = chain.users(guest("db1", ("vda", top, format_)))
+    assert found == {"base": ("guest db1, which is off",)}
 
 
 @pytest.mark.parametrize("record", ["saved memory", "snapshot"])

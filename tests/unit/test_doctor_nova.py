@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from qmpsnap.cli.doctor import State
+from qmpsnap.guests.files.opened import Held, Hidden
 from qmpsnap.openstack.nova import doctor
 
 
@@ -27,25 +28,29 @@ def processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_what_qemu_has_open_is_seen(processes: Path) -> None:
+def _see(monkeypatch: pytest.MonkeyPatch, seen: Held | Hidden) -> None:
+    monkeypatch.setattr(doctor, "held_by", lambda _pid, _unknown: seen)
+
+
+def test_what_qemu_has_open_is_seen(processes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _see(monkeypatch, Held(pid=7, files={}, elsewhere=False))
     assert doctor._processes().state is State.OK
 
 
 def test_what_qemu_has_open_may_not_be_seen(
     processes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refused(path: Path) -> list[str]:
-        raise PermissionError(13, "Permission denied", str(path))
-
-    monkeypatch.setattr(os, "listdir", refused)
+    _see(monkeypatch, Hidden(why="process 7 is another user's", here=True))
     found = doctor._processes()
     assert found.state is State.NOTE
-    assert "may not see what process 7 has open: `not-seen`" in found.found
-    assert "CAP_SYS_PTRACE" in found.remedy
+    assert "has open: `not-seen` (process 7 is another user's)" in found.found
+    assert "helper" in found.remedy
 
 
-def test_a_qemu_that_has_just_ended(processes: Path) -> None:
-    (processes / "7/root").rmdir()
+def test_a_qemu_that_has_just_ended(processes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _see(monkeypatch, Hidden(why="it has ended", here=True))
+    for folder in ("7/root", "7/fd", "7"):
+        (processes / folder).rmdir()
     assert doctor._processes().found == "no QEMU runs to try it on"
 
 
@@ -80,5 +85,28 @@ def test_shares_of_a_family_that_is_not_used(tmp_path: Path) -> None:
     (tmp_path / "mnt/share").mkdir(parents=True)
     bases = {f"{name}_mount_point_base": str(tmp_path / name) for name in ("quobyte", "vzstorage")}
     section: dict[str, Any] = {**bases, "nfs_mount_point_base": str(tmp_path / "mnt")}
-    (found,) = doctor._shares(SimpleNamespace(libvirt=section))
+    (found,) = doctor._shares(SimpleNamespace(libvirt=section), None)
     assert (found.state, found.found) == (State.OK, f"{tmp_path}/mnt/share can be written")
+
+
+@pytest.mark.parametrize("sees", [True, False])
+def test_a_share_that_only_the_helper_may_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sees: bool
+) -> None:
+    share = tmp_path / "mnt/share"
+    share.mkdir(parents=True)
+
+    def markers(folder: str) -> list[object]:
+        assert folder == str(share)
+        if not sees:
+            raise PermissionError(13, "Permission denied")
+        return []
+
+    helper: Any = SimpleNamespace(markers=markers)
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    monkeypatch.setattr(
+        "qmpsnap.openstack.nova.doctor.mount_bases_of", lambda _conf: [share.parent]
+    )
+    (found,) = doctor._shares(None, helper)
+    assert found.state is (State.OK if sees else State.NOTE)
+    assert ("[qmpsnap_privileged] user" in found.remedy) is not sees

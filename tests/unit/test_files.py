@@ -71,6 +71,48 @@ def test_data_file_is_listed_where_no_edge_leads_to_it(data_file: str | None, mo
     assert files(graph, "q") == [("/s/a", "file", 0), *more]
 
 
+def test_child_that_is_missing_from_the_nodes() -> None:
+    """It was closed between two replies; what stands beside it is listed all the same."""
+    nodes = {
+        "q": Node(name="q", driver="qcow2", filename="/s/a"),
+        "f": Node(name="f", driver="file", filename="/s/a"),
+        "x": Node(name="x", driver="file", filename="/s/x"),
+    }
+    edges = tuple(
+        Edge(parent="q", child=child, role=role)
+        for child, role in (("f", "file"), ("gone", "data-file"), ("x", "extents.0"))
+    )
+    graph = Graph(devices=(), nodes=nodes, edges=edges)
+    assert files(graph, "q") == [("/s/a", "file", 0), ("/s/x", "extents.0", 0)]
+
+
+@pytest.mark.parametrize(
+    ("driver", "role", "expected"),
+    [
+        ("raw", "file", "data-file"),
+        ("raw", "image", "data-file"),
+        ("throttle", "backing", "data-file"),
+        ("qcow2", "backing", "backing"),
+        ("throttle", "children.0", "children.0"),
+    ],
+)
+def test_role_of_what_lies_below_a_data_file(driver: str, role: str, expected: str) -> None:
+    """A filter's child is the same data, whatever it is called."""
+    nodes = {
+        "q": Node(name="q", driver="qcow2", filename="/s/a"),
+        "f": Node(name="f", driver="file", filename="/s/a"),
+        "d": Node(name="d", driver=driver, filename=""),
+        "p": Node(name="p", driver="file", filename="/s/d"),
+    }
+    edges = (
+        Edge(parent="q", child="f", role="file"),
+        Edge(parent="q", child="d", role="data-file"),
+        Edge(parent="d", child="p", role=role),
+    )
+    graph = Graph(devices=(), nodes=nodes, edges=edges)
+    assert files(graph, "q") == [("/s/a", "file", 0), ("/s/d", expected, 0)]
+
+
 def test_circle_ends() -> None:
     nodes = {name: Node(name=name, driver="quorum", filename="") for name in "ab"}
     edges = (Edge(parent="a", child="b", role="children.0"), Edge(parent="b", child="a", role="x"))

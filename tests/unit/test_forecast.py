@@ -12,6 +12,7 @@ from qmpsnap.operations.forecast import (
     forecast_delete,
 )
 from qmpsnap.operations.guards import Surroundings
+from qmpsnap.operations.guest import Overlay
 from qmpsnap.operations.job.states import JobStatus, JobView, Verb
 from qmpsnap.operations.quiesce import CannotFreeze, Policy, Quiesce
 from qmpsnap.operations.requests import CreateRequest, DeleteRequest
@@ -111,6 +112,22 @@ class TestDelete:
         fake = FakeGuest(samples.guest(samples.disk(3)))
         fake.around = Surroundings(notes=("some could not be looked at",))
         assert forecast_delete(fake, DELETE).why == "some could not be looked at"
+
+    def test_what_is_taken_for_left_over_by_its_time_is_named(self) -> None:
+        """Before a merge, and before a create whose overlay is there."""
+        images = {f"/share/{name}": (f"/share/on-{name}",) for name in samples.names(3)}
+        fake = FakeGuest(samples.guest(samples.disk(3)))
+        fake.around = Surroundings(older=images)
+        why = forecast_delete(fake, DELETE).why
+        assert "only because volume-1.s1 was written later: /share/on-volume-1.s1; if" in why
+        assert "on-volume-1.s2" not in why  # what rests on the merged layer reads the same
+        fake.around = Surroundings(older={"/share/volume-1.new": ("/share/leaf",)}, notes=("seen",))
+        (forecast,) = forecast_create(fake, [CREATE])
+        assert forecast.why == ""
+        fake.found = Overlay(is_there=True)
+        (forecast,) = forecast_create(fake, [CREATE])
+        assert forecast.why.startswith("seen; images that rest on volume-1.new by their headers")
+        assert "choose another name" in forecast.why
 
     def test_chains_before_and_after(self) -> None:
         forecast = forecast_delete(FakeGuest(samples.guest(samples.disk(3))), DELETE)

@@ -161,7 +161,12 @@ class TestReadByOthers:
 
     @pytest.mark.parametrize(
         ("exported", "flagged"),
-        [((), []), (("mid",), ["mid"]), (("mid", "base"), ["mid", "base"]), (("base-file",), [])],
+        [
+            ((), []),
+            (("mid",), ["mid"]),
+            (("mid", "base"), ["mid", "base"]),
+            (("base-file",), ["base"]),
+        ],
     )
     def test_layer_that_is_exported(self, exported: tuple[str, ...], flagged: list[str]) -> None:
         assert self.flagged(exported) == flagged
@@ -303,6 +308,15 @@ class TestFlags:
         changed = replace(plain, **changes)
         assert reported("qcow2-chain", top=changed).layers[0].flags == (flag,)
 
+    @pytest.mark.parametrize(("by_node", "by_header", "number"), [(2, 1, 2), (0, 1, 1), (0, 0, 0)])
+    def test_internal_snapshots(self, by_node: int, by_header: int, number: int) -> None:
+        made = recordings.graph("qcow2-chain")
+        node = replace(made.nodes["top"], snapshots=("one", "two")[:by_node])
+        graph = replace(made, nodes={**made.nodes, "top": node})
+        headers = {"/share/top": replace(header("mid", "qcow2"), snapshots=by_header)}
+        found = guest_from_graph(graph, headers=headers).disks[0].layers[0]
+        assert found.internal_snapshots == number
+
     def test_json_name_by_the_protocol_node(self) -> None:
         made = recordings.graph("raw-without-node")
         name = 'json:{"driver": "file", "filename": "/share/base", "locking": "off"}'
@@ -371,7 +385,13 @@ class TestLibvirt:
         assert [layer.verdict for layer in vda.layers] == [Verdict.AGREED] * 3
         assert [layer.format for layer in vda.layers] == ["qcow2", "qcow2", "raw"]
         assert [layer.index for layer in vda.layers] == [3, 4, 5]
+        assert [layer.secret for layer in vda.layers] == [None] * 3
         assert said(vda.layers[2]) == {"qmp": "raw", "xml": "raw", "header": "raw"}
+
+    def test_secrets_are_told_by_the_xml(self) -> None:
+        domain = with_layers(replace(S2, encrypted=True, secret="5e"), S1, RAW)
+        vda, *_ = guest_from_graph(recordings.graph("libvirt-running"), domain=domain).disks
+        assert [layer.secret for layer in vda.layers] == ["5e", None, None]
 
     @pytest.mark.parametrize("number", ["9" * 10, "9" * 5000, "\u0663", ""])
     def test_node_with_a_number_that_libvirt_does_not_give(self, number: str) -> None:
@@ -391,6 +411,21 @@ class TestLibvirt:
         vda, *_ = guest_from_graph(made, domain=domain).disks
         assert [layer.index for layer in vda.layers] == [None, 4, 5]
         assert vda.xml_differs is not None
+
+    @pytest.mark.parametrize("word", ["transient", "shareable", "read_only"])
+    def test_what_the_xml_alone_says_of_a_disk(self, word: str) -> None:
+        domain = parse(recordings.xml("libvirt-running"))
+        nothing = {"transient": False, "shareable": False, "read_only": False}
+        plain = replace(domain.disks[0], **nothing)
+        said_so = replace(plain, **{word: True})
+        for xml, expected in ((plain, False), (said_so, True)):
+            guest = replace(domain, disks=(xml, *domain.disks[1:]))
+            for disk in (libvirt(xml=guest)[0], from_xml.guest_from_xml(guest).disks[0]):
+                assert {one: getattr(disk, one) for one in nothing} == {**nothing, word: expected}
+
+    def test_chains_that_were_asked_for_already(self) -> None:
+        made = recordings.graph("qcow2-chain")
+        assert guest_from_graph(made, chains=()).disks == ()
 
     def test_network_disk_and_empty_cdrom(self) -> None:
         _, vdd, sda = libvirt()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os.path
 
 import pytest
+from msgspec.structs import replace
 
 from qmpsnap.formats.from_headers import (
     Difference,
@@ -42,6 +43,10 @@ def header(name: str | None) -> Header:
         ("/share/a", 'json:{"driver": "file", "filename": "/share/b"}', None),
         ("/share/a", "b\0c", None),
         ("/share/a", "b/..", None),
+        ("/share/a", "..", None),
+        ("/share/a", ".", None),
+        ("/share/a", "/share/", None),
+        ("/share/a", "", None),
         ("/share/a", "b/.", None),
         ("/share/x/../a", "b", "/share/x/../b"),
         ("/share/x/../a", "/share/b", "/share/x/../b"),
@@ -165,6 +170,18 @@ def test_difference(
         assert found.above == 0
         assert found.text.startswith("below a the definition has ")
         assert found.text.endswith(f"names {written or 'nothing'}")
+
+
+def test_volume_of_a_pool_is_compared_with_nothing() -> None:
+    """Its file is known to libvirt alone; a network's source is no volume, and differs."""
+    network = defined(None, ended=True, name="p/b")
+    upper, lower = network.layers
+    volume = replace(network, layers=(upper, replace(lower, volume=True)))
+    headers = {"/share/a": header("b")}
+    assert difference(volume, headers, lambda *_: False) is None
+    assert difference(network, headers, lambda *_: False) is not None
+    without = {"/share/a": header(None)}
+    assert difference(volume, without, lambda *_: False) is not None, "the header ends the chain"
 
 
 def test_difference_further_down() -> None:

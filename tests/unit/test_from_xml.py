@@ -68,10 +68,12 @@ def test_header_against_xml(written: str, verdict: Verdict) -> None:
     assert (below.format, below.verdict) == ("raw", verdict)
 
 
-def test_size_and_backing_name_come_from_the_header() -> None:
-    found = Header(version=3, virtual_size=7, backing_file="b")
+def test_what_comes_from_the_header() -> None:
+    found = Header(version=3, virtual_size=7, backing_file="b", snapshots=2)
     (layer,) = layers(xml_layer("/share/a", "qcow2"), a=found)
-    assert (layer.virtual_size, layer.backing_name) == (7, "b")
+    assert (layer.virtual_size, layer.backing_name, layer.internal_snapshots) == (7, "b", 2)
+    (layer,) = layers(xml_layer("/share/a", "qcow2"))
+    assert (layer.virtual_size, layer.backing_name, layer.internal_snapshots) == (None, None, 0)
 
 
 @pytest.mark.parametrize("format_", ["raw", None])
@@ -124,8 +126,9 @@ def test_luks_is_flagged() -> None:
 def test_what_the_xml_says_is_encrypted_is_flagged() -> None:
     """An encrypted qcow2 whose header cannot be read, and what the storage's library decrypts."""
     for format_ in ("qcow2", "raw"):
-        (layer,) = layers(replace(xml_layer("/share/a", format_), encrypted=True))
-        assert (layer.format, layer.flags) == (format_, ("encrypted",))
+        one = replace(xml_layer("/share/a", format_), encrypted=True, secret="5e")
+        (layer,) = layers(one)
+        assert (layer.format, layer.flags, layer.secret) == (format_, ("encrypted",), "5e")
 
 
 def test_libvirts_own_word_is_told() -> None:

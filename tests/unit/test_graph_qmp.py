@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from qmpsnap.errors import Failed
-from qmpsnap.graph.blockstats import edges_from_blockstats
-from qmpsnap.graph.debug_graph import debug_graph_from
+from qmpsnap.graph.blockstats import drivers_from_blockstats, edges_from_blockstats
+from qmpsnap.graph.debug_graph import DebugGraph, debug_graph_from
 from qmpsnap.graph.drivers import DriverKind
 from qmpsnap.graph.nodes import Cache, Device, Edge, Job, Node, Recorded
 from qmpsnap.graph.qmp import (
@@ -56,6 +56,35 @@ def test_extents_of_a_vmdk() -> None:
     image = {"format": "vmdk", "format-specific": data}
     ((node,), *_) = nodes_from([{"node-name": "n", "drv": "vmdk", "image": image}])
     assert node.extents == ("/share/a-s001.vmdk",)
+
+
+@pytest.mark.parametrize(
+    ("device", "qdev", "root", "entry"),
+    [
+        ("drive0", "/machine/peripheral/vda", "top", "filter-of-the-drive"),
+        ("", "/machine/peripheral/vda", "top", "filter-of-the-device"),
+        ("drive1", "/machine/peripheral/vda", "top", None),
+        ("", None, "top", None),
+        ("drive0", "/machine/peripheral/vda", None, None),
+    ],
+)
+def test_entry_of_a_device(
+    device: str, qdev: str | None, root: str | None, entry: str | None
+) -> None:
+    """Its backend is named as its drive is, where it has one; an empty drive has none."""
+    graph = DebugGraph(
+        names=(),
+        edges=(),
+        roots=(
+            ("", "filter-of-a-job"),
+            ("drive0", "filter-of-the-drive"),
+            ("/machine/peripheral/vda", "filter-of-the-device"),
+        ),
+        inactive_roots=frozenset(),
+        job_edges=(),
+    )
+    (found,) = graph.with_entries([Device(device=device, qdev=qdev, root=root)])
+    assert found == Device(device=device, qdev=qdev, root=root, entry=entry)
 
 
 class TestInactive:
@@ -294,8 +323,27 @@ class TestEdges:
         (edge,) = edges_from_blockstats(recordings.replies("data-file")["query-blockstats"])
         assert edge == Edge(parent="disk", child="data", role="file")
 
-    def test_blockstats_without_node_names_lead_nowhere(self) -> None:
-        assert edges_from_blockstats([{"device": "a", "parent": {"stats": {}}}]) == ()
+    @pytest.mark.parametrize("way", ["backing", "parent"])
+    @pytest.mark.parametrize("above", [{}, {"node-name": "a"}, {"node-name": ""}])
+    @pytest.mark.parametrize("below", [None, {}, {"node-name": "b"}, {"node-name": ""}])
+    def test_blockstats_lead_from_name_to_name(
+        self, way: str, above: dict[str, str], below: dict[str, str] | None
+    ) -> None:
+        told = {**above, "stats": {}, **({} if below is None else {way: {**below, "stats": {}}})}
+        role = "backing" if way == "backing" else "file"
+        named = above.get("node-name") and below and below.get("node-name")
+        found = edges_from_blockstats([told])
+        assert found == ((Edge(parent="a", child="b", role=role),) if named else ())
+
+    @pytest.mark.parametrize("named", [True, False])
+    @pytest.mark.parametrize("specific", [None, {}, {"driver": "file"}, {"driver": ""}])
+    def test_blockstats_tell_drivers_of_nodes_with_names(
+        self, named: bool, specific: dict[str, str] | None
+    ) -> None:
+        told = {**({"node-name": "f"} if named else {}), "stats": {}}
+        told |= {} if specific is None else {"driver-specific": specific}
+        known = named and specific and specific.get("driver")
+        assert drivers_from_blockstats([told]) == ({"f": "file"} if known else {})
 
     def test_blockstats_repeat_what_lies_below_a_filter_once(self) -> None:
         below = {"node-name": "b", "parent": {"node-name": "c"}}
@@ -305,6 +353,12 @@ class TestEdges:
 
 
 class TestJobs:
+    def test_what_is_not_told(self) -> None:
+        told = {"id": "a", "type": "stream", "status": "running"}
+        assert jobs_from([told]) == (
+            Job(id="a", type="stream", status="running", current=0, total=0, error=None),
+        )
+
     def test_running_commit(self) -> None:
         assert jobs_from(recordings.replies("commit-running")["query-jobs"]) == (
             Job(id="job0", type="commit", status="running", current=524288, total=8388608),

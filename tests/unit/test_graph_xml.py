@@ -216,6 +216,31 @@ class TestLayers:
         assert not only_layer(f"<driver type='{driver}'/><source file='/a'/>").encrypted
 
     @pytest.mark.parametrize(
+        ("body", "secret"),
+        [
+            ("<source file='/a'>{}</source>", "5e"),
+            ("<source file='/a'/>{}", "5e"),
+            ("<source file='/a'/>", None),
+        ],
+    )
+    def test_secret(self, body: str, secret: str | None) -> None:
+        named = "<encryption format='luks'><secret type='passphrase' uuid='5e'/></encryption>"
+        assert only_layer("<driver type='qcow2'/>" + body.format(named)).secret == secret
+
+    @pytest.mark.parametrize(
+        "encryption",
+        [
+            "<encryption format='luks'><secret type='passphrase' usage='a'/></encryption>",
+            "<encryption format='luks'/>",
+            "<encryption format='qcow'><secret type='passphrase' uuid='5e'/></encryption>",
+            "<encryption format='luks2' engine='librbd'><secret uuid='5e'/></encryption>",
+        ],
+    )
+    def test_encryption_whose_secret_is_not_told(self, encryption: str) -> None:
+        layer = only_layer(f"<driver type='qcow2'/><source file='/a'/>{encryption}")
+        assert (layer.encrypted, layer.secret) == (True, None)
+
+    @pytest.mark.parametrize(
         ("word", "driver"), [("fat", "raw"), ("ploop", "parallels"), ("vhd", "vhdx")]
     )
     def test_words_that_qemu_has_others_for(self, word: str, driver: str) -> None:

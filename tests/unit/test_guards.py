@@ -140,8 +140,15 @@ class TestLost:
     def test_internal_snapshots_of_layers_that_leave(self, merge: Any, lost: set[int]) -> None:
         for position in range(3):
             disk = details(samples.disk(3), position, snapshots=("before",))
+            disk = samples.changed_layer(disk, position, internal_snapshots=1)
             expected = [Guard.INTERNAL_SNAPSHOTS] if position in lost else []
             assert guards(plan(disk, merge)) == expected
+
+    def test_internal_snapshots_that_only_the_header_tells_of(self) -> None:
+        disk = samples.changed_layer(samples.disk(3), 1, internal_snapshots=2, node_details=None)
+        words = r"volume-1\.s1 leaves .*\(2 by its header; `qemu-img info -U -f qcow2 /share/volume"
+        with pytest.raises(WouldHarm, match=words):
+            check_merge(plan(disk, COMMIT), Surroundings(), ())
 
     def test_bitmaps_that_only_the_header_tells_of(self) -> None:
         disk = samples.changed_layer(samples.disk(3), 1, flags=("bitmaps",), node_details=None)
@@ -207,6 +214,24 @@ def test_size_that_is_not_known_is_no_smaller_one(position: int) -> None:
     else:
         base = replace(base, virtual_size=None)
     assert guards(replace(made, top=top, base=base)) == []
+
+
+@pytest.mark.parametrize(
+    ("merge", "position", "copies", "expected"),
+    [
+        (PULL, 0, False, [Guard.SUBCLUSTERS]),
+        (PULL, 0, True, []),
+        (PULL, 1, False, []),
+        (ACTIVE, 1, False, []),
+        (COMMIT, 2, False, []),
+    ],
+)
+def test_a_pull_into_subclusters(
+    merge: Any, position: int, copies: bool, expected: list[Guard]
+) -> None:
+    disk = samples.changed_layer(samples.disk(3), position, has_subclusters=True)
+    around = Surroundings(copies_into_subclusters=copies)
+    assert guards(plan(disk, merge), around) == expected
 
 
 class TestMigration:

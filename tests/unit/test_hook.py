@@ -88,6 +88,46 @@ def test_a_layer_below_counts(journal: Journal, monkeypatch: pytest.MonkeyPatch)
     assert asked(monkeypatch, "/share/other", "/share/volume-1") == 1
 
 
+POOL = "<pool type='dir'><name>p</name><source><dir path='/no'/></source><target><path>{}</path></target></pool>"
+IN_A_POOL = """
+<domain type='kvm'><name>web1</name><devices>
+  <disk type='volume'><source pool='{path}' volume='volume-1'/></disk></devices></domain>
+"""
+
+
+@pytest.mark.parametrize("state", ["etc", "run"])
+@pytest.mark.parametrize(
+    ("kept", "asks", "code"),
+    [
+        (POOL.format("/share"), "p", 1),
+        (f"<!-- do not edit --><poolstate>{POOL.format('/share')}</poolstate>", "p", 1),
+        (POOL.format(" /share/ "), "p", 1),
+        (POOL.format("/elsewhere"), "p", 0),
+        (POOL.format(""), "p", 0),
+        ("<pool><path>/share</path></pool>", "p", 0),
+        ("no XML", "p", 0),
+        (POOL.format("/share"), "q", 0),
+    ],
+)
+def test_volume_of_a_pool(
+    journal: Journal,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    state: str,
+    kept: str,
+    asks: str,
+    code: int,
+) -> None:
+    """libvirt hands it over by its own name, also below a snapshot of the running guest."""
+    monkeypatch.setattr(hook, "_POOLS", (f"{tmp_path}/etc", f"{tmp_path}/run"))
+    (tmp_path / state).mkdir()
+    (tmp_path / state / "p.xml").write_text(kept)
+    begun(journal, creating(), "switch")
+    assert asked(monkeypatch, asks, text=IN_A_POOL) == code
+    other = IN_A_POOL.replace("volume-1", "volume-2")
+    assert asked(monkeypatch, asks, text=other) == 0
+
+
 def test_settled(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     begun(journal, creating(), "switch")
     with journal.opened() as store:
@@ -149,6 +189,7 @@ def test_it_imports_little() -> None:
         "qmpsnap.guests",
         "qmpsnap.guests.files",
         "qmpsnap.guests.files.folders",
+        "qmpsnap.guests.files.helper",
         "qmpsnap.guests.files.markers",
         "qmpsnap.hook",
     }

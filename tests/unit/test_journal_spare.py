@@ -5,15 +5,17 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from qmpsnap.journal import folder as folders
+from qmpsnap.journal import schema
 from qmpsnap.journal.file import Journal
 from qmpsnap.journal.folder import JournalUnusable, StateOnNetwork
 from qmpsnap.journal.record import Conclusion
-from qmpsnap.journal.schema import JournalDamaged, JournalUnwritable
+from qmpsnap.journal.schema import JournalDamaged, JournalNewer, JournalUnwritable
 from qmpsnap.journal.spare import Spare
 from tests.unit.journal_samples import act, merging
 
@@ -172,6 +174,17 @@ def test_a_process_that_is_killed_loses_nothing(folder: Path) -> None:
     done = subprocess.run([sys.executable, "-c", work, folder], cwd=root, check=False)
     assert done.returncode == -9
     assert ids(Journal(folder)) == ["one", "two"]
+
+
+def test_a_newer_program_has_updated_it_meanwhile(journal: Journal, folder: Path) -> None:
+    with journal.opened():
+        pass
+    with closing(sqlite3.connect(folder / "journal.db")) as database:
+        database.execute(f"PRAGMA user_version={schema.VERSION + 1}")
+    with pytest.raises(JournalNewer):
+        journal.opened()
+    with pytest.raises(JournalNewer):
+        journal.looked_into()
 
 
 def test_the_mounts_are_read_once_for_a_folder(

@@ -18,13 +18,13 @@ from qmpsnap.guests.libvirt.steps import (
 )
 from qmpsnap.guests.qmp.flush_steps import heard_flushes
 from qmpsnap.operations.guest import Overlay, State
-from qmpsnap.operations.job.states import Verb
+from qmpsnap.operations.job.states import JobReport, JobStatus, JobView, Verb
 from qmpsnap.operations.options import DEFAULT_OPTIONS, MergeOptions, OnError, PauseUnsupported
 from qmpsnap.operations.plan_header import rewrite
 from qmpsnap.operations.plan_merge import MergePlan, plan_delete
 from qmpsnap.operations.plan_snapshot import plan_creates
 from qmpsnap.operations.requests import CreateRequest, DeleteRequest
-from qmpsnap.operations.step import Step
+from qmpsnap.operations.step import Does, Step
 from tests.unit import samples
 from tests.unit.fake_libvirt import LIBVIRT, NUMBERS
 
@@ -201,6 +201,20 @@ class TestSnapshot:
         assert arguments == {"xmlDesc": text, "flags": 4 | 16 | 32 | 128}
         assert files == ["/share/vda.<&", "/share/vdc.<&"]
 
+    def test_an_encrypted_overlay_is_opened_with_the_secret_of_the_disk(self) -> None:
+        (layer,) = samples.disk(base="qcow2").layers
+        disk = samples.disk(layers=(replace(layer, flags=("encrypted",), secret="5e"),))
+        guest = samples.guest(disk, samples.disk(disk="vdb", serial="2"))
+        request = CreateRequest(disk="vda", new_file="volume-1.n", snapshot="n")
+        made = COMPOSER.snapshot(
+            guest, plan_creates(guest, [request]), [Overlay(is_there=True)], STATE
+        )
+        assert made.make == ((),)
+        assert (
+            '<source file="/share/volume-1.n"><encryption format="luks">'
+            '<secret type="passphrase" uuid="5e"/></encryption></source>'
+        ) in str(made.switch.arguments["xmlDesc"])
+
     def test_guest_that_sleeps(self) -> None:
         with pytest.raises(GuestSleeps, match="web1"):
             self.steps("suspended")
@@ -244,8 +258,26 @@ class TestVerbs:
 
 
 def test_libvirt_clears_away_by_itself() -> None:
-    assert COMPOSER.unsafe(()) == COMPOSER.leftovers(samples.guest(), ()) == ()
+    view = JobView(status=JobStatus.CONCLUDED)
+    job = JobReport(id="vda", type="stream", disk="vda", view=view, bandwidth=0, ours=True)
+    assert COMPOSER.unsafe([job]) == COMPOSER.leftovers(samples.guest(), [job]) == ()
+    assert COMPOSER.dismiss(job) is None
+
+
+@pytest.mark.parametrize("composer", [COMPOSER, THROUGH])
+def test_flush_of_a_disk(composer: LibvirtComposer) -> None:
+    """A resize in bytes to the size that it has: without the flag libvirt takes it for KiB."""
+    layer = ACTIVE.disk.layers[0]
+    step = composer.flush(layer, "vda")
+    assert sent(step) == [
+        ("virDomainBlockResize", {"disk": "vda", "size": layer.virtual_size, "flags": 1})
+    ]
+    assert step is not None
+    assert (step.does, step.by, step.again) == (Does.FLUSH, "libvirt", True)
 
 
 def test_freeze_and_thaw() -> None:
-    assert [step.what for step in COMPOSER.freeze(1)] == ["virDomainFSFreeze", "virDomainFSThaw"]
+    steps = COMPOSER.freeze(1)
+    limit = {"limit_s": 1}
+    assert sent(*steps) == [("virDomainFSFreeze", limit), ("virDomainFSThaw", limit)]
+    assert [step.does for step in steps] == [Does.FREEZE, Does.THAW]

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from qmpsnap.findings import look as look_module
 from qmpsnap.findings.facts import FileFacts
+from qmpsnap.findings.finding import OPERATION_OPEN, Finding
 from qmpsnap.findings.look import look
 from qmpsnap.formats.layers import Disks
 from qmpsnap.graph.chain import ChainLoop
@@ -94,6 +95,18 @@ def test_files_of_this_host_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(look_module, "file_facts", lambda _: facts)
     read, _ = reading(CLEAN)
     assert look(read, name=None)[0].files == facts
+
+
+@pytest.mark.parametrize(
+    ("live", "host", "asked"), [(True, "", True), (False, "", False), (True, "elsewhere", False)]
+)
+def test_markers_lie_beside_the_files_of_this_host(
+    live: bool, host: str, asked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marker = Finding(rule=OPERATION_OPEN, guest="web1", message="m", remedy="r")
+    monkeypatch.setattr(look_module, "interrupted", lambda _: (marker,))
+    read, _ = reading(CLEAN, CLEAN)
+    assert look(read, name=None, live=live, host=host)[1] == ((marker,) if asked else ())
 
 
 @pytest.mark.parametrize("name", ["qcow2-chain", "commit-running", "two-disks"])

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from msgspec.structs import replace
 
 from qmpsnap.errors import QmpsnapError, Unknown
 from qmpsnap.monitor.base import CommandFailed, ConnectionLost, LostInMidCommand
 from qmpsnap.operations import merge
+from qmpsnap.operations.job import loop
+from qmpsnap.operations.job.loop import JobSteps
 from qmpsnap.operations.job.machine import Limits
 from qmpsnap.operations.job.notices import Notice, Reconnected, StoppedByError, TimeIsUp
-from qmpsnap.operations.job.states import IoStatus, JobFailed, JobStatus, JobView
+from qmpsnap.operations.job.states import Heard, IoStatus, JobFailed, JobStatus, JobView
 from qmpsnap.operations.options import MergeOptions, OnError
 from qmpsnap.operations.outcome import (
     LeftRunning,
@@ -22,7 +26,7 @@ from qmpsnap.operations.outcome import (
 from qmpsnap.operations.requests import DeleteRequest
 from qmpsnap.operations.step import Does, Step
 from tests.unit import samples
-from tests.unit.fake_guest import CONCLUDED, FakeGuest, report
+from tests.unit.fake_guest import CONCLUDED, JOB, FakeGuest, report, step
 
 COMMIT = DeleteRequest(disk="1", file_to_merge="volume-1.s1", merge_target_file="volume-1")
 ACTIVE = DeleteRequest(disk="1", file_to_merge="volume-1.s2", merge_target_file="volume-1")
@@ -176,6 +180,29 @@ class TestCommit:
             deleted(fake, COMMIT)
         assert "cancel" not in fake.calls
 
+    @pytest.mark.parametrize(("request_", "status"), [(COMMIT, "pending"), (ACTIVE, "ready")])
+    def test_that_cannot_be_flushed_cancels_ours(
+        self, request_: DeleteRequest, status: str
+    ) -> None:
+        """Nothing is told to change the chain; what the job itself says when it ends is no reason."""
+        fake = guest(view(status))
+        fake.flushes, fake.said = True, NOT_FLUSHED
+        with pytest.raises(JobFailed, match="could not be flushed: Error flushing drive") as caught:
+            deleted(fake, request_)
+        assert (caught.value.exit_code, "canceled" in str(caught.value)) == (5, False)
+        assert [one for one in fake.calls if one in ("flush", "commit", "cancel", "dismiss")] == [
+            "flush",
+            "cancel",
+            "dismiss",
+        ]
+
+    def test_that_cannot_be_flushed_waits_for_no_more_than_its_grace(self) -> None:
+        fake = guest(view("pending"))
+        fake.flushes, fake.said, fake.cancelled = True, NOT_FLUSHED, []
+        with pytest.raises(StillRunning):
+            deleted(fake)
+        assert fake.calls.count("flush") == 1, "it was told to end"
+
     def test_has_a_bound_that_leaves_the_chain_as_it_was(self) -> None:
         fake = guest(view("ready"))
         fake.pivots = [False]
@@ -208,6 +235,65 @@ class TestNoSpace:
     def test_another_failure_does_not(self) -> None:
         with pytest.raises(JobFailed, match=r"failed: Input/output error\. The chain"):
             deleted(guest(view("concluded", "Input/output error")))
+
+
+class Timed(FakeGuest):
+    """Notes how long an event was waited for."""
+
+    waited: list[float]
+
+    def wait(self, job: str, timeout: float) -> Heard:
+        self.waited.append(timeout)
+        return super().wait(job, timeout)
+
+
+@pytest.mark.parametrize(
+    ("status", "heard", "limit", "poll", "waits"),
+    [
+        ("running", Heard(), None, 5.0, [5.0, 5.0]),
+        ("running", Heard(ended=True), None, 5.0, [5.0, loop.SOON_S]),
+        ("null", Heard(), None, 5.0, [loop.SOON_S, loop.SOON_S]),
+        ("null", Heard(), None, 0.01, [0.01, 0.01]),
+        ("null", Heard(), 60.0, 5.0, [loop.SOON_S, loop.SOON_S]),
+        ("running", Heard(), 60.0, 5.0, [5.0, 5.0]),
+        ("running", Heard(), 3.0, 5.0, [3.0, 3.0]),
+        ("running", Heard(), 0.0, 5.0, [5.0]),
+    ],
+    ids=[
+        "runs",
+        "has ended",
+        "is gone",
+        "polled fast",
+        "gone, limited",
+        "limited",
+        "soon up",
+        "up",
+    ],
+)
+def test_how_long_an_event_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+    status: str,
+    heard: Heard,
+    limit: float | None,
+    poll: float,
+    waits: list[float],
+) -> None:
+    """Not past the time limit; and a job that is gone, or was said to have ended, is asked for soon."""
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: 1000.0))
+    fake = Timed(samples.guest(samples.disk(3)), view(status), view(status), CONCLUDED)
+    fake.waited, fake.heard = [], heard
+    steps = JobSteps(cancel=step(Does.CANCEL), commit=step(Does.COMMIT))
+    seen = loop.Loop(
+        guest=fake,
+        kind="commit",
+        file="f",
+        job=JOB,
+        steps=steps,
+        changed=lambda: (),
+        poll_s=poll,
+    ).to_the_end(limit)
+    assert seen.status is JobStatus.CONCLUDED
+    assert fake.waited == waits
 
 
 LOST: list[QmpsnapError] = [

@@ -56,6 +56,8 @@ def test_the_wheel_installs_them() -> None:
         "completions",
         "site-functions",
         "vendor_completions.d",
+        "rootwrap.d",
+        "nova",
     }
     for source in shared:
         assert (ROOT / source).is_file()

@@ -638,6 +638,17 @@ class TestRemoval:
         result = self.removed(fake)
         assert "7 processes of other users could not be looked at" in result.notes
 
+    def test_what_was_taken_for_left_over_by_its_time_is_told(self) -> None:
+        """Of every file that may have been written, but the active one; a pull writes no other."""
+        fake = guest()
+        images = {f"/share/{name}": (f"/share/on-{name}",) for name in samples.names(3)}
+        fake.around = Surroundings(older=images)
+        (note,) = deleted(fake, COMMIT).notes
+        assert "only because volume-1 was written later: /share/on-volume-1; if" in note
+        fake = guest()
+        fake.around = Surroundings(older=images)
+        assert deleted(fake, PULL).notes == ()
+
     def test_not_what_lies_in_another_folder(self) -> None:
         """A template, on which many volumes may rest."""
         disk = samples.changed_layer(samples.disk(3), 2, path="/template/volume-1")

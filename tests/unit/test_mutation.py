@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.mutation.__main__ import Chosen, chosen, equivalents, stages
+from tests.mutation.__main__ import Chosen, breadths_of, chosen, equivalents, stages
 from tests.mutation.mutants import Mutant, mutants_of
 
 
@@ -66,9 +66,17 @@ def test_is_left_alone(source: str) -> None:
 
 
 def test_function_of_a_mutant() -> None:
-    """By the line in which the interpreter says that it begins: its decorators'."""
-    source = b"x = 1\n@one\n@two\ndef f():\n    return a < b\n"
-    assert [mutant.function for mutant in mutants_of(source)] == [None, 2, 2]
+    """By the name that the interpreter has for it."""
+    source = b"""x = 1
+class A:
+    y = 2
+    @one
+    def f(self):
+        def g(): return a < b
+        return [i for i in c if i == 3]
+"""
+    names = [mutant.function for mutant in mutants_of(source)]
+    assert list(dict.fromkeys(names)) == [None, "A.f.<locals>.g", "A.f"]
 
 
 def test_same_seed_takes_the_same() -> None:
@@ -78,23 +86,32 @@ def test_same_seed_takes_the_same() -> None:
     assert len(sample) == 20
 
 
-def test_own_tests_come_first() -> None:
+def test_files_whose_tests_call_little_else_come_first() -> None:
+    tests = [f"tests/unit/test_{name}.py::t" for name in ("b", "wide", "narrow", "wider")]
+    own, wide, narrow, wider = tests
     calls = {
-        "qmpsnap/a/b.py": {"3": ["tests/unit/test_x.py::t", "tests/unit/test_b.py::t"], "9": ["z"]}
+        "qmpsnap/a/b.py": {"f": tests},
+        "qmpsnap/c.py": {"f": [own, wide, wider], "g": [own, wide, wider], "h": [own, wider]},
     }
-    one = Chosen("qmpsnap/a/b.py", Mutant(0, 1, b"", 4, "", 3), "")
-    assert stages(one, calls) == [["tests/unit/test_b.py::t", "tests/unit/test_x.py::t"], []]
+    one = Chosen("qmpsnap/a/b.py", Mutant(0, 1, b"", 4, "", "f"), "")
+    breadths = breadths_of(calls)
+    assert breadths == {own: 4, wide: 3, narrow: 1, wider: 4}
+    assert stages(one, calls, breadths) == [[own, narrow], [wide, wider], []]
 
 
 def test_what_is_executed_at_import_is_tried_with_all_of_the_module() -> None:
     every = [f"tests/unit/test_{name}.py::t" for name in ("b", "docs", "w", "x", "y", "z")]
     calls = {
-        "qmpsnap/a/b.py": {"3": ["tests/unit/test_x.py::u"], "9": ["tests/unit/test_y.py::t"]},
-        "qmpsnap/c.py": {"1": ["tests/unit/test_docs.py::t", "tests/unit/test_z.py::t"]},
-        "": {"0": every},
+        "qmpsnap/a/b.py": {"f": ["tests/unit/test_x.py::u"], "g": ["tests/unit/test_y.py::t"]},
+        "qmpsnap/c.py": {"f": ["tests/unit/test_docs.py::t", "tests/unit/test_z.py::t"]},
+        "": {"": every},
     }
     one = Chosen("qmpsnap/a/b.py", Mutant(0, 1, b"", 4, "", None), "")
-    names = [test.split("test_")[1][:1] for stage in stages(one, calls) for test in stage]
+    names = [
+        test.split("test_")[1][:1]
+        for stage in stages(one, calls, breadths_of(calls))
+        for test in stage
+    ]
     assert sorted(names) == ["b", "d", "x", "y"], "its own test calls nothing"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from qmpsnap.errors import Refused
 from qmpsnap.operations.names import (
@@ -15,6 +16,7 @@ from qmpsnap.operations.names import (
     name_of_base,
     overlay_name,
     snapshots,
+    spellings,
     tidy,
 )
 from qmpsnap.operations.requests import BadFileName
@@ -211,3 +213,41 @@ def test_tidy(path: str, expected: str) -> None:
 )
 def test_what_a_header_may_say(relative: str, expected: str) -> None:
     assert backing_name(relative) == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "folder", "names"),
+    [
+        ("/share/a", None, {"/share/a"}),
+        ("/share//./a", None, {"/share/a"}),
+        ("/link/a", "/share/deep", {"/link/a", "/share/deep/a"}),
+        (None, "/share", {"", "/share/volume-1"}),
+    ],
+)
+def test_spellings(path: str | None, folder: str | None, names: set[str]) -> None:
+    layer = samples.disk(1).layers[0]
+    file = layer.file if path is None else path.rpartition("/")[2]
+    assert spellings(replace(layer, path=path, folder=folder, file=file)) == names
+
+
+@pytest.mark.parametrize(
+    ("present", "base", "folders", "name"),
+    [
+        ("volume-1", "/share/b", ("/share", "/share"), "b"),
+        ("./volume-1", "/share/a:b", ("/share", "/share"), "./a:b"),
+        ("../x/volume-1", "/share/b", ("/other", "/share"), "../share/b"),
+        ("/share/volume-1", "/share/b", ("/share", "/share"), "/share/b"),
+        ("json:{}", "/share/b", ("/share", "/share"), "/share/b"),
+        (None, "/share/b", ("/share", "/share"), "/share/b"),
+    ],
+)
+def test_name_of_a_base(
+    present: str | None, base: str, folders: tuple[str, str], name: str
+) -> None:
+    """As the present one is: relative stays relative, which keeps a volume that is mounted elsewhere."""
+    upper, lower = samples.disk(2).layers
+    above = replace(upper, backing_name=present, folder=folders[0])
+    below = replace(lower, path=base, file=base.rpartition("/")[2], folder=folders[1])
+    assert name_of_base(above, below) == name
+    assert name_of_base(replace(above, path=None), below) == base
+    assert name_of_base(replace(above, path=None), replace(below, path=None)) == below.file

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from qmpsnap.guests.files import neighbours
+from qmpsnap.guests.files.around import around
 from qmpsnap.guests.files.neighbours import other_users
 from tests.unit import samples
 
@@ -233,7 +234,7 @@ class TestLocksOfQemu:
         layers = tuple(samples.layer(path.name, path=str(path)) for path in files)
         paths = [str(path) for path in files] if left else None
         disk = samples.disk(layers=layers, root=None)
-        return dict(neighbours.surroundings(disk, paths, runs=runs).readers)
+        return dict(around(disk, paths, runs=runs).readers)
 
     @pytest.mark.parametrize("byte", [100, 263])
     @pytest.mark.parametrize(

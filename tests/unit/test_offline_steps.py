@@ -18,7 +18,8 @@ from qmpsnap.guests.offline.definition import (
     edited,
     names_below,
 )
-from qmpsnap.guests.offline.steps import MemorySaved, OfflineComposer, with_nodes
+from qmpsnap.guests.offline.steps import BaseElsewhere, MemorySaved, OfflineComposer, with_nodes
+from qmpsnap.guests.offline.volumes import with_files
 from qmpsnap.operations.guest import HeaderSteps, MergeSteps, Overlay, SnapshotSteps, State
 from qmpsnap.operations.options import DEFAULT_OPTIONS, MergeOptions, OnError, PauseUnsupported
 from qmpsnap.operations.plan_header import rewrite
@@ -207,6 +208,24 @@ class TestDefinition:
             done = str(step.arguments["xml"])
             assert self.disks(step.again_from(done, same)) == self.disks(step)
 
+    def test_volume_of_a_pool(self) -> None:
+        """It is known by its file, and keeps its own name below the new overlay."""
+        source = '<source file="/share/volume-1.s2" index="3"/>'
+        volume = '<source pool="p" volume="volume-1.s2"/>'
+        text = DEFINITION.replace(source, volume)
+        old = ("/share/volume-1.s2", "/share/volume-1.s1")
+        step = Redefine.of(Does.SWITCH, text, {"vda": over("/share/new", old)})
+        known, _ = with_files(text, lambda _pool, name: f"/share/{name}")
+        again = str(step.again_from(text, same, known).arguments["xml"])
+        assert (
+            f'<source file="/share/new"/><backingStore type="file"><format type="qcow2"/>{volume}'
+            in again
+        )
+        with pytest.raises(PointsElsewhere, match="None"):
+            step.again_from(text, same)
+        with pytest.raises(PointsElsewhere, match="with /else/volume-1"):
+            step.again_from(text, same, with_files(text, lambda *_: "/else/volume-1.s2")[0])
+
     def test_other_name_of_the_same_file(self) -> None:
         step = merged(ACTIVE).redefine
         assert isinstance(step, Redefine)
@@ -250,8 +269,8 @@ def places(*was: int | None, device: bool = False) -> tuple[Place, ...]:
 class TestEdit:
     """The chain that a definition names, and whether it says where that ends."""
 
-    def chain(self, text: str, *new: int | None, names: int | None = None) -> str:
-        edit = Edit(old=(A, B, C), new=places(*new), names=names)
+    def chain(self, text: str, *new: int | None, names: int | None = None, least: int = 1) -> str:
+        edit = Edit(old=(A, B, C), new=places(*new), names=names, least=least)
         (disk,) = xml.parse(edited(text, {"vda": edit})).disks
         end = ["."] if disk.ended else []
         return " ".join([str(layer.path).rpartition("/")[2] for layer in disk.layers] + end)
@@ -280,6 +299,12 @@ class TestEdit:
         text = named(B, C, end=end)
         assert self.chain(text, 0, 1, 2, names=1) == "a"
         assert self.chain(text, 0, 1, 2, names=2) == "a b"
+
+    def test_two_are_named_where_the_header_of_the_first_leads_elsewhere(self) -> None:
+        """The active file only, as before; and not that the chain ends there."""
+        assert self.chain(named(), None, 0, 1, 2, least=2) == "new a"
+        assert self.chain(named(B), None, 0, 1, 2, least=2) == "new a b"
+        assert self.chain(named(end="<backingStore/>"), None, 0, least=2) == "new a ."
 
     def test_what_was_shortened_is_named_again(self) -> None:
         text = named(B, C, end="<backingStore/>")
@@ -330,6 +355,31 @@ class TestEdit:
         assert names_below(named(B, end="<backingStore/>"), "vda", 1)
         assert not names_below(named(B), "vda", 2)
         assert not names_below(named(B), "vdz", 0)
+
+
+@pytest.mark.parametrize(
+    ("into", "least"),
+    [(None, 1), ("/share", 1), ("/share/./", 1), ("/elsewhere", 2), ("/share/deeper", 2)],
+)
+def test_overlay_in_another_folder(into: str | None, least: int) -> None:
+    """Its header leads out of its folder, so the definition says what lies below it."""
+    request = CreateRequest(disk="vda", new_file="volume-1.new", snapshot="new", into=into)
+    guest = samples.guest(DISK)
+    plans = plan_creates(guest, [request])
+    steps = COMPOSER.snapshot(guest, plans, [Overlay(is_there=False)], OFF)
+    assert isinstance(steps.switch, Redefine)
+    assert steps.switch.edits["vda"].least == least
+    ((overlay, active, *_),) = [xml.parse(str(steps.switch.arguments["xml"])).disks[0].layers]
+    assert (overlay.path, active.path) == (plans[0].overlay, "/share/volume-1.s2")
+
+
+def test_base_in_another_folder_is_not_gone_back_to() -> None:
+    elsewhere = samples.changed_layer(DISK, 2, path="/elsewhere/volume-1")
+    request = CreateRequest(disk="vda", new_file="volume-1.new", snapshot="new", over="s1")
+    guest = samples.guest(elsewhere)
+    plans = plan_creates(guest, [request])
+    with pytest.raises(BaseElsewhere, match="/elsewhere/volume-1 does not lie in the folder"):
+        COMPOSER.snapshot(guest, plans, [Overlay(is_there=False)], OFF)
 
 
 class TestRefused:

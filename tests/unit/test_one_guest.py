@@ -330,8 +330,21 @@ class TestFolders:
             words
         ]
 
-    def test_a_passed_descriptor_has_no_folder(self) -> None:
-        disk = samples.changed_layer(chain("/dev/fdset/1"), 1, path=None, file="/dev/fdset/1")
+    @pytest.mark.parametrize("witness", [Witness.XML, Witness.HEADER])
+    def test_what_the_definition_names_and_is_no_file_here(self, witness: Witness) -> None:
+        """A volume of a pool that is not started, or a network's image."""
+        said = (Evidence(witness=witness, format="raw", detail=""),)
+        disk = samples.changed_layer(
+            samples.disk(2, off=True), 1, path=None, file="p/v", protocol="network", evidence=said
+        )
+        (one,) = (one for one in looked(disk) if one.id == "backing-outside-folder")
+        assert one.message.startswith("the definition names it") is (witness is Witness.XML)
+
+    @pytest.mark.parametrize("protocol", ["file", "host_device", "host_cdrom", "unknown"])
+    def test_a_passed_descriptor_has_no_folder(self, protocol: str) -> None:
+        disk = samples.changed_layer(
+            chain("/dev/fdset/1"), 1, path=None, file="/dev/fdset/1", protocol=protocol
+        )
         assert looked(disk) == ()
 
     def test_a_network_disk(self) -> None:

@@ -13,7 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from qmpsnap.formats.layers import NOT_HERE, NOT_SEEN, REPLACED, TEMPORARY, Disk, Layer
-from qmpsnap.graph.nodes import Graph, Node
+from qmpsnap.graph.nodes import Edge, Graph, Node
 from qmpsnap.guests.files import opened
 from qmpsnap.guests.files.identity import identity
 from qmpsnap.guests.files.opened import Held, Hidden, compared, held_by, identified, unseen
@@ -79,6 +79,39 @@ def looked(
 
 def flags(layers: list[Layer]) -> list[tuple[str, ...]]:
     return [layer.flags for layer in layers]
+
+
+class TestReadByAnotherNode:
+    """Every disk may have nodes of its own down to a file that they share."""
+
+    def shared(self, files: list[Path], *others: Layer, graph: Graph = GRAPH) -> list[list[bool]]:
+        first = disk(*files)
+        disks = [first, replace(first, disk="vdb", layers=others)] if others else [first]
+        report = compared(replace(samples.guest(*disks), graph=graph), PROXY)
+        return [[layer.is_read_twice for layer in one.layers] for one in report.disks]
+
+    def test_another_disk(self, files: list[Path], tmp_path: Path) -> None:
+        (tmp_path / "link").hardlink_to(files[1])
+        path = str(tmp_path / "link")
+        other = samples.layer("link", path=path, protocol_node="other-file")
+        assert self.shared(files, other) == [[False, True], [True]]
+
+    def test_another_disk_on_the_same_node(self, files: list[Path]) -> None:
+        same = disk(*files).layers[1]
+        assert self.shared(files, same) == [[False, False], [False]]
+
+    @pytest.mark.parametrize("is_read", [False, True])
+    def test_a_node_on_no_disk(self, files: list[Path], is_read: bool) -> None:
+        """One that nobody reads does no more than have the file open."""
+        node = Node(name="other", driver="file", filename=str(files[1]))
+        edges = (Edge(parent="format", child="other", role="file"),) if is_read else ()
+        graph = replace(GRAPH, nodes={"other": node}, edges=edges)
+        assert self.shared(files, graph=graph) == [[False, is_read]]
+
+    def test_a_node_that_is_exported(self, files: list[Path]) -> None:
+        node = Node(name="other", driver="file", filename=str(files[1]))
+        graph = replace(GRAPH, nodes={"other": node}, exported=frozenset({"other"}))
+        assert self.shared(files, graph=graph) == [[False, True]]
 
 
 class TestVisible:
@@ -265,5 +298,5 @@ class TestInAnotherRoot:
             ("loop", "/loop"),
         ):
             (tmp_path / link).symlink_to(target)
-        found = opened._in_root(str(tmp_path), name)
+        found = opened.in_root(str(tmp_path), name)
         assert found == (identity(str(base)) if leads else None)

@@ -44,6 +44,7 @@ NEITHER = Opening(passed_on=False)
         ("-blockdev driver=raw,node-name=other,discard=unmap", None),
         ("-drive if=none,id=d,file=/a,discard=unmap", BOTH),
         ("--drive if=none,id=d,file=/x,discard=on,aio=native", ("native", BOTH)),
+        ("--drive if=none,id=d,file=/x,discard=on,aio=magic", BOTH),
         ("-drive if=none,id=d,file=/a,discard=off", BELOW),
         ("-drive if=none,id=d,file=/a,discard=unmap,file.discard=ignore", FORMAT),
         ("-drive if=none,id=e,file=/a,discard=unmap", None),

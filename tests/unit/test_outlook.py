@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -290,6 +291,20 @@ class TestGone:
         record = replace(broken_off.record, files=seen_all([(below, False)]))
         assert outlook(replace(broken_off, record=record), None).way is Way.NAME_AGAIN
 
+    @pytest.mark.parametrize("file", ["volume-1", "volume-1.s1"])
+    def test_a_layer_that_was_written_since_is_not_named(self, share: Path, file: str) -> None:
+        """What reads as zeros now would read what was written there."""
+        broken_off = self.pulled(share, "volume-1.s1")
+        files = seen_all([(f"{share}/volume-1", False), (f"{share}/volume-1.s1", False)])
+        broken_off = replace(broken_off, record=replace(broken_off.record, files=files))
+        assert outlook(broken_off, None).way is Way.NAME_AGAIN
+        written(f"{share}/{file}", 1000)  # as a power failure may leave it
+        assert outlook(broken_off, None).way is Way.NAME_AGAIN
+        written(f"{share}/{file}", time.time() + 1)
+        found = outlook(broken_off, None)
+        assert found.way is Way.UNKNOWN
+        assert f"and {file} was written since" in found.why
+
     def test_a_file_that_is_gone_is_not_named(self, share: Path) -> None:
         broken_off = self.pulled(share, "volume-1.s1")
         Path(f"{share}/volume-1.s1").unlink()
@@ -345,6 +360,28 @@ class TestCreate:
         found = outlook(entry(record, "make", "switch"), None)
         assert (found.way, found.active) == (Way.TAKE_BACK, (record.creates[0].active.path,))
 
+    @pytest.mark.parametrize("rests_on", ["the overlay", "the old file"])
+    @pytest.mark.parametrize(("hour", "way"), [(-1, Way.TAKE_BACK), (0, Way.UNKNOWN)])
+    def test_somebody_has_gone_on(
+        self, record: Record, tmp_path: Path, rests_on: str, hour: int, way: Way
+    ) -> None:
+        """With another tool, which left an image that was written after the operation began."""
+        (plan,) = record.creates
+        other = f"{tmp_path}/volume-1.other"
+        below = plan.file if rests_on == "the overlay" else plan.active.file
+        Path(plan.active.path).touch()
+        for path, name in ((plan.overlay, plan.active.file), (other, below)):
+            qemu_img.create_overlay(
+                path, backing_name=name, backing_format="qcow2", size=samples.MIB
+            )
+        written(other, record.begun + 3600 * hour)
+        found = outlook(entry(record, "make", "switch"), None)
+        assert found.way is way
+        assert way is Way.TAKE_BACK or f"volume-1.other rests on {below}: somebody" in found.why
+        off = guest("volume-1.s1", "volume-1", where=OFF)
+        expected = way if rests_on == "the overlay" else Way.TAKE_BACK  # the definition tells
+        assert outlook(entry(record, "make", "switch"), off).way is expected
+
 
 class TestCreateThatWasWritten:
     """The overlay of `vda` holds data, and the guest is gone."""
@@ -397,6 +434,19 @@ class TestCreateThatWasWritten:
         found = outlook(entry(record, "make", "switch"), None)
         assert found.way is Way.UNKNOWN
         assert f"{below.file} was written after {plan.file}" in found.why
+
+    def test_the_file_below_one_was_written_and_the_overlay_of_another_later(
+        self, record: Record
+    ) -> None:
+        """Somebody has started the guest from a mixture."""
+        first, other = record.creates
+        write(other.overlay)
+        at = Path(first.overlay).stat().st_mtime
+        written(first.active.path, at + 1)
+        written(other.overlay, at + 2)
+        found = outlook(entry(record, "make", "switch"), None)
+        assert found.way is Way.UNKNOWN
+        assert f"{first.active.file} was written after" in found.why
 
     def test_a_person_decides_of_all_disks(self, record: Record, tmp_path: Path) -> None:
         (tmp_path / "state").mkdir(mode=0o700)

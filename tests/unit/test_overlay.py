@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from qmpsnap.errors import Refused
-from qmpsnap.guests.files import qemu_img
+from qmpsnap.guests.files import door, qemu_img
 from qmpsnap.guests.files.door import AnotherFile, FileFailed, take_file
 from qmpsnap.guests.files.overlay import CannotMake, OverlayUnsuitable, look_at_overlay
 from qmpsnap.guests.files.qemu_img import QemuImgFailed
@@ -61,6 +61,49 @@ def test_header_that_does_not_fit(plan: CreatePlan, content: dict[str, Any], rea
     assert isinstance(caught.value, Refused)
     assert caught.value.way_out
     assert Path(plan.overlay).read_bytes() == data
+
+
+@pytest.fixture
+def encrypted(plan: CreatePlan) -> CreatePlan:
+    """The same of a disk with LUKS inside."""
+    secret: dict[str, Any] = {"format": "qcow2", "flags": ("encrypted",), "secret": "5e"}
+    return replace(plan, active=replace(plan.active, **secret), backing_format="qcow2")
+
+
+def test_no_encrypted_overlay_is_made(encrypted: CreatePlan) -> None:
+    """Made as any other, it would hold in plain what the guest writes."""
+    with pytest.raises(OverlayUnsuitable, match="an encrypted one is not made here") as caught:
+        look_at_overlay(encrypted)
+    assert "encrypt.format=luks" in caught.value.way_out
+
+
+@pytest.mark.parametrize(
+    ("method", "format_", "reason"),
+    [
+        (0, b"qcow2", "it has no LUKS inside"),
+        (1, b"qcow2", "it has no LUKS inside"),
+        (2, b"raw", "its header calls its backing file raw"),
+    ],
+)
+def test_overlay_that_does_not_fit_an_encrypted_disk(
+    encrypted: CreatePlan, method: int, format_: bytes, reason: str
+) -> None:
+    names = [(0xE2792ACA, format_)]
+    data = header(size=MIB, method=method, backing=b"volume-1", extensions=names)
+    Path(encrypted.overlay).write_bytes(data)
+    with pytest.raises(OverlayUnsuitable, match=reason):
+        look_at_overlay(encrypted)
+    assert Path(encrypted.overlay).read_bytes() == data
+
+
+def test_encrypted_overlay_that_is_larger_than_one_without_data(encrypted: CreatePlan) -> None:
+    """It is not read into memory."""
+    names = [(0xE2792ACA, b"qcow2")]
+    data = header(size=MIB, method=2, backing=b"volume-1", extensions=names)
+    Path(encrypted.overlay).write_bytes(data)
+    os.truncate(encrypted.overlay, 8 * MIB + 1)
+    with pytest.raises(OverlayUnsuitable, match="larger than 8388608 bytes"):
+        look_at_overlay(encrypted)
 
 
 def test_name_that_qemu_would_take_for_a_protocol(plan: CreatePlan, tmp_path: Path) -> None:
@@ -250,3 +293,21 @@ class TestDoor:
     def test_nothing_else(self) -> None:
         with pytest.raises(AssertionError):
             take_file(Step(does=Does.MAKE, by="file", what="x", arguments={"path": "/x"}))
+
+    def test_it_is_the_file_that_was_meant_after_the_last_other_look(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = tmp_path / "file"
+        path.touch()
+        status = path.stat()
+
+        def replaced(_path: str) -> tuple[str, ...]:
+            path.rename(tmp_path / "moved")
+            path.write_text("somebody else's")
+            return ()
+
+        monkeypatch.setattr(door, "images_naming", replaced)
+        meant = {"path": str(path), "identity": ["file", status.st_dev, status.st_ino]}
+        with pytest.raises(AnotherFile):
+            take_file(Step(does=Does.REMOVE, by="file", what="unlink", arguments=meant))
+        assert path.read_text() == "somebody else's"

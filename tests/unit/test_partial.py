@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -114,6 +115,20 @@ def test_base_without_a_raw_node_keeps_its_file() -> None:
     assert (lower.path, lower.format) == ("/share/b.raw", "raw")
 
 
+@pytest.mark.parametrize("role", ["file", "backing", "image", "extents.0"])
+def test_filter_on_top(role: str) -> None:
+    """Its child is called `file`, `backing` (mirror_top, commit_top) or `image`, and is the data."""
+    base = image("b.raw", "raw")
+    overlay = image("b.qcow2", "qcow2", **{"backing-image": base})
+    slow = image("b.qcow2", "throttle", **{"backing-image": overlay})
+    inserted = {"node-name": "slow", "drv": "throttle", "image": slow}
+    blocks = [BLOCKS[0], {"device": "", "qdev": "vdb", "inserted": inserted}]
+    told = debug({**EDGES, "slow": [(role, "vdb-0")]}, {**ROOTS, "vdb": "slow"})
+    made = partial_graph(blocks, debug_graph_from(told), STATS, jobs=(), why=WHY)
+    formats = [(one.node, one.format) for one in disks(made)["vdb"].layers if one.format]
+    assert formats == ([] if role == "extents.0" else [("vdb-0", "qcow2"), ("vdb-1", "raw")])
+
+
 def test_corrupt_disk_is_shown_with_its_nodes_and_without_formats() -> None:
     found = disks(graph())["vda"]
     assert [(one.node, one.format, one.verdict) for one in found.layers] == [
@@ -121,6 +136,15 @@ def test_corrupt_disk_is_shown_with_its_nodes_and_without_formats() -> None:
         ("vda-1", None, Verdict.UNKNOWN),
     ]
     assert all(one.path is None and "unreadable" in one.flags for one in found.layers)
+
+
+def test_corrupt_drive_is_found_by_its_id() -> None:
+    """Its backend is named as the drive is, and not as its device."""
+    corrupt = {"device": "drive0", "qdev": "vda", "removable": False}
+    blocks = [corrupt, BLOCKS[1]]
+    told = debug(EDGES, {"drive0": "vda-0", "vdb": "vdb-0", "vda": "vdb-1"})
+    made = partial_graph(blocks, debug_graph_from(told), STATS, jobs=(), why=WHY)
+    assert [one.root for one in made.devices] == ["vda-0", "vdb-0"]
 
 
 def test_it_is_said_why() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from qmpsnap.errors import Refused
 from qmpsnap.formats.layers import DiskNotFound
@@ -118,6 +119,16 @@ class TestRefuses:
     def test_file_of_another_volume(self) -> None:
         with pytest.raises(BadFileName, match="another volume"):
             plan_create(samples.guest(), request("volume-2.new"))
+
+    @pytest.mark.parametrize(("letter", "number"), [("a", 250), ("ä", 125)])
+    def test_name_that_is_too_long_for_a_file(self, letter: str, number: int) -> None:
+        """A volume's own name may be long, and the snapshot's is put behind it."""
+        (layer,) = samples.disk(1).layers
+        long = replace(layer, file=letter * number, path=f"/share/{letter * number}")
+        guest = samples.guest(samples.disk(1, layers=(long,)))
+        assert plan_create(guest, request(None, "1234")).file.endswith(".1234")
+        with pytest.raises(BadFileName, match="longer than 255 bytes"):
+            plan_create(guest, request(None, "12345"))
 
     @pytest.mark.parametrize("snapshot", ["", "a.b", "../a", "a/b"])
     def test_bad_snapshot_name(self, snapshot: str) -> None:

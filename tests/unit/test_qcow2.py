@@ -8,9 +8,10 @@ from typing import Final
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from qmpsnap.errors import Refused
-from qmpsnap.formats.qcow2 import READ_SIZE, BadHeader, Header, parse
+from qmpsnap.formats.qcow2 import READ_SIZE, BadHeader, Header, parse, without_encryption
 from tests.unit.qcow2_header import MIB, extension, header
 
 BACKING_FORMAT: Final = 0xE2792ACA
@@ -34,6 +35,36 @@ FULL: Final = header(
     incompatible=4,
     autoclear=1,
 )
+
+
+V2, V3, NAME = 72, 104, 1023
+"""Bytes of the two headers; the longest backing name (BDRV_SECTOR_SIZE * 2 - 1, block/qcow2.c)."""
+
+
+class TestBounds:
+    """What is just within them is read; one more or less is refused (`TestRefuses`)."""
+
+    @pytest.mark.parametrize(("version", "size"), [(2, V2), (3, V3)])
+    def test_file_that_ends_with_its_header(self, version: int, size: int) -> None:
+        whole = header(version=version)
+        with pytest.raises(BadHeader, match=f"its extensions do not end within {size} bytes"):
+            parse(whole[:size], "a")
+        with pytest.raises(BadHeader, match=f"it ends after {size - 1} bytes"):
+            parse(whole[: size - 1], "a")
+
+    @pytest.mark.parametrize("bits", [9, 21])
+    def test_size_of_clusters(self, bits: int) -> None:
+        made = bytearray(header())
+        made[20:24] = bits.to_bytes(4, "big")
+        assert parse(bytes(made), "a").virtual_size == 64 * MIB
+        made[20:24] = (8 if bits == 9 else 22).to_bytes(4, "big")
+        with pytest.raises(BadHeader, match="cluster bits"):
+            parse(bytes(made), "a")
+
+    def test_length_of_the_backing_name(self) -> None:
+        assert parse(padded(header(backing=b"n" * NAME)), "a").backing_file == "n" * NAME
+        with pytest.raises(BadHeader, match="is longer than 1023"):
+            parse(padded(header(backing=b"n" * (NAME + 1))), "a")
 
 
 class TestReads:
@@ -291,3 +322,20 @@ def survives(data: bytes) -> bool:
     except BadHeader:
         return True
     return found.version in (2, 3) and found.backing_file != "" and found.backing_format != ""
+
+
+def test_without_encryption_all_else_is_as_it_was() -> None:
+    names = [(0xE2792ACA, b"qcow2"), (0x0537BE77, b"\0" * 16), (0x6803F857, b"\0" * 48)]
+    data = header(method=2, backing=b"volume-1", extensions=names) + b"tables"
+    changed = without_encryption(data)
+    before, after = parse(data, "a"), parse(changed, "a")
+    assert before.encryption == "luks"
+    assert after == replace(before, encryption=None)
+    assert len(changed) == len(data)
+    assert (0x0537BE77).to_bytes(4) not in changed
+    assert sum(one != other for one, other in zip(data, changed, strict=True)) == 1 + 4
+
+
+def test_without_encryption_of_what_is_no_header() -> None:
+    with pytest.raises(BadHeader):
+        without_encryption(b"\0" * 4096)

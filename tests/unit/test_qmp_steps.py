@@ -483,6 +483,13 @@ class TestEndedJobs:
         jobs = [self.job(status), self.job(status, "stream")]
         assert MASKS.unsafe(jobs) + MASKS.leftovers(samples.guest(), jobs) == ()
 
+    def test_one_of_somebody_else_is_left_to_them(self) -> None:
+        (ours, theirs) = (self.job("concluded", ours=one) for one in (True, False))
+        assert MASKS.dismiss(theirs) is None
+        assert sent(*filter(None, [MASKS.dismiss(ours)])) == [
+            ("job-dismiss", {"id": "commit-concluded"})
+        ]
+
     def test_others_are_dismissed_after_it(self) -> None:
         jobs = [
             self.job("concluded", "stream"),

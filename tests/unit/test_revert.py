@@ -24,6 +24,19 @@ def guest() -> Disks:
     return samples.guest(samples.disk(3))
 
 
+@pytest.mark.parametrize(
+    ("request_", "kind", "kept"),
+    [(NEW, "create", 0), (BACK, "revert", 2), (replace(BACK, over="s2"), "revert", 1)],
+)
+def test_word_for_the_journal(guest: Disks, request_: CreateRequest, kind: str, kept: int) -> None:
+    (plan,) = plans(guest, request_)
+    assert plan.kind == kind
+    assert plan.kept == plan.disk.layers[:kept]
+    assert plan.below == plan.disk.layers[kept:]
+    assert plan.chain == (plan.overlay, *plan.disk.paths[kept:])
+    assert plan.below_text == " <- ".join(reversed([one.file for one in plan.below]))
+
+
 class TestOff:
     def test_a_guest_that_is_off(self, guest: Disks) -> None:
         check_off(plans(guest), guest, "off", "libvirt")
@@ -88,3 +101,9 @@ class TestRemarks:
         said = remarks_of(plan_creates(guest, requests), requests, guest)
         told = "vdb has a snapshot s1 as well, and stays as it is"
         assert (told in said) == (named == "vda")
+
+    def test_another_disk_without_it(self, guest: Disks) -> None:
+        layers = (samples.layer("volume-2", "raw"),)
+        other = samples.disk(disk="vdb", serial="2", layers=layers, root="volume-2-node")
+        guest = replace(guest, disks=(*guest.disks, other))
+        assert not any("vdb" in one for one in remarks_of(plans(guest), [BACK], guest))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from qmpsnap.operations.quiesce import NotThawed
 from qmpsnap.operations.where import Where
 from qmpsnap.service import Update, volume_snapshot_create, volume_snapshot_delete
 from qmpsnap.status import ACTION
+from tests.rig.waiting import HANG_S, until
 from tests.unit import samples
 from tests.unit.fake_guest import FakeGuest
 
@@ -169,6 +171,63 @@ def test_a_disk_that_is_locked(journal: Journal, socket: str, folder: str, is_sa
     one, other = letters(journal)
     assert (one.operation == other.operation) is is_same
     assert status(update) == ("creating" if is_same else "error")
+
+
+class Second:
+    """A second call of the same token, in a thread of its own, while another is at work."""
+
+    def __init__(self, journal: Journal) -> None:
+        self.guest = guest()
+        self.guest.claimed_by_others = {"/share/volume-1.new"}  # the first one has locked the disk
+        self._journal = journal
+        self._calls: list[Update] = []
+        self._thread = Thread(target=self._run)
+
+    def _run(self) -> None:
+        self._calls.append(create(self.guest, self._journal))
+
+    def begin(self) -> None:
+        """Return once its letter is due."""
+        self._thread.start()
+        until(lambda: len(letters(self._journal)) == 2)
+
+    def ended(self) -> Update:
+        """Wait for it."""
+        self._thread.join(HANG_S)
+        (update,) = self._calls
+        return update
+
+
+def test_a_second_call_of_a_token_looks_at_nothing_before_the_first_is_written_down(
+    journal: Journal,
+) -> None:
+    """The disk is locked by then, and a reading would be of a chain that is just being changed."""
+    first, second = guest(), Second(journal)
+    told: list[Update] = []
+    first.before["read"] = second.begin
+    first.before["switch"] = lambda: told.append(second.ended())
+    assert status(create(first, journal)) == "creating_compute_complete"
+    assert isinstance(told[0].error, UnderWay)
+    assert status(told[0]) == "creating"
+    assert [one.content for one in letters(journal)] == [CREATED, CREATED]
+    assert len({one.operation for one in letters(journal)}) == 1
+
+
+def test_a_second_call_of_a_token_goes_on_where_the_first_does_not(journal: Journal) -> None:
+    second = Second(journal)
+    second.guest.claimed_by_others = set()
+
+    @contextmanager
+    def opener() -> Iterator[Guest]:
+        second.begin()
+        raise Unreachable
+        yield
+
+    assert status(create(opener, journal)) == "error"
+    assert status(second.ended()) == "creating_compute_complete"
+    one, other = letters(journal)
+    assert one.content is not None
+    assert (one.content.outcome, other.content) == ("failed", CREATED)
 
 
 def test_it_is_due_before_the_guest_is_looked_for(journal: Journal) -> None:

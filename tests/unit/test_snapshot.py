@@ -14,6 +14,7 @@ from qmpsnap.monitor.base import (
     ConnectionLost,
     LostInMidCommand,
 )
+from qmpsnap.operations.guards import Surroundings
 from qmpsnap.operations.guest import Overlay, Thawed
 from qmpsnap.operations.outcome import (
     ChainUnexpected,
@@ -50,6 +51,8 @@ INTERRUPTIONS = [
     CommandTimedOut("transaction", 30),
     KeyboardInterrupt(),
 ]
+
+INTERRUPTED = r"^the snapshot of volume-1\.new could not be followed to its end: it was interrupted"
 
 
 class TestLocks:
@@ -187,6 +190,17 @@ class TestCreate:
         assert "discard" not in fake.calls
         assert fake.existing == {"/share/volume-1.new"}
 
+    def test_what_was_not_looked_at_beside_an_overlay_that_was_there(self) -> None:
+        fake = guest()
+        fake.around = Surroundings(
+            older={"/share/volume-1.new": ("/share/leaf",)}, notes=("more than 1000 files",)
+        )
+        assert create(fake, CREATE).notes == ()
+        fake.found, fake.guest = Overlay(is_there=True), guest().guest
+        seen, older = create(fake, CREATE).notes
+        assert seen == "more than 1000 files"
+        assert older.startswith("images that rest on volume-1.new by their headers count as left")
+
     @pytest.mark.parametrize("error", INTERRUPTIONS[1:])
     def test_reply_that_was_lost_and_would_have_been_a_yes(self, error: BaseException) -> None:
         fake = guest()
@@ -214,8 +228,20 @@ class TestCreate:
                 self.fails["read"] = KeyboardInterrupt()
 
         fake = Interrupted(samples.guest(samples.disk(3)))
-        with pytest.raises(OutcomeUnknown, match=r"volume-1\.new .* it was interrupted"):
+        with pytest.raises(OutcomeUnknown, match=INTERRUPTED) as caught:
             create(fake, CREATE)
+        assert "start it from volume-1.new where that is there" in caught.value.way_out
+        assert fake.existing == {"/share/volume-1.new"}
+
+    def test_ctrl_c_while_its_header_is_looked_at(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def interrupted(*_arguments: object) -> None:
+            raise KeyboardInterrupt
+
+        fake = FakeGuest(samples.guest(samples.disk(3)))
+        monkeypatch.setattr("qmpsnap.operations.snapshot.ensured", interrupted)
+        with pytest.raises(OutcomeUnknown, match=INTERRUPTED) as caught:
+            create(fake, CREATE)
+        assert "start it from volume-1.new where that is there" in caught.value.way_out
         assert fake.existing == {"/share/volume-1.new"}
 
     def test_guest_that_is_gone_before_changes_nothing(self) -> None:

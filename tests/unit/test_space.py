@@ -11,7 +11,7 @@ from qmpsnap.formats.layers import Disk
 from qmpsnap.operations.guards import Guard, Surroundings, WouldHarm, check_merge
 from qmpsnap.operations.plan_merge import WORTH_A_PULL, MergePlan, plan_delete
 from qmpsnap.operations.requests import DeleteRequest, NamedDeleteRequest
-from qmpsnap.operations.space import Growth, growth
+from qmpsnap.operations.space import Growth, bytes_text, growth
 from tests.unit import samples
 
 MIB = samples.MIB
@@ -161,3 +161,20 @@ class TestChoice:
     def test_method_that_was_asked_for(self) -> None:
         assert self.chosen(self.disk(WORTH_A_PULL * 2, 5), "commit").kind == "active-commit"
         assert self.chosen(self.disk(5, 10), "pull").kind == "pull"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1 KiB"),
+        (1536, "1.5 KiB"),
+        (1 << 20, "1 MiB"),
+        (1 << 30, "1 GiB"),
+        (1 << 40, "1 TiB"),
+        (5000 << 40, "5000 TiB"),
+    ],
+)
+def test_bytes_in_words(value: int, text: str) -> None:
+    assert bytes_text(value) == text

@@ -139,6 +139,12 @@ class TestOutline:
         assert "the chain of vdb was" in said
         assert guest.calls == ["outlines", "read"]
 
+    def test_layer_without_a_node(self) -> None:
+        """Its place is not known, and no difference."""
+        known = samples.changed_layer(self.KNOWN, 1, node=None)
+        now = Outline(nodes=self.NODES, order=(self.ORDER[0], self.ORDER[2]))
+        assert self.changes(known, now) == ((), ["outlines"])
+
     def test_reading_where_there_is_none(self) -> None:
         assert self.changes(self.KNOWN, None) == ((), ["outlines", "read"])
 
@@ -163,6 +169,13 @@ class TestNames:
 
     def test_no_file(self) -> None:
         assert self.changes(None) == ("/share/volume-1 leads to no file now",)
+
+    @pytest.mark.parametrize("unknown", ["path", "identity"])
+    def test_what_was_not_known_is_no_difference(self, unknown: str) -> None:
+        disk = samples.changed_layer(DISK, 2, **{"identity": ("file", 1, 2), unknown: None})
+        fake = FakeGuest(samples.guest(disk))
+        fake.identities = {"/share/volume-1": ("file", 1, 3)}
+        assert changes(fake, [disk]) == ()
 
     def changes(self, now: tuple[str, int, int] | None) -> tuple[str, ...]:
         disk = samples.changed_layer(DISK, 2, identity=("file", 1, 2))

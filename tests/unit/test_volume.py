@@ -31,6 +31,12 @@ VDB = samples.disk(
 )
 
 
+def encrypted(disk: Disk) -> Disk:
+    """The same, each layer with LUKS inside, and a secret that libvirt opens it with."""
+    layers = (replace(one, flags=("encrypted",), secret="5e") for one in disk.layers)
+    return replace(disk, layers=tuple(layers))
+
+
 class TestFind:
     @pytest.mark.parametrize(
         "wanted",
@@ -123,6 +129,24 @@ class TestUsable:
     ) -> None:
         with pytest.raises(DiskUnsuitable, match=reason):
             usable(samples.changed_layer(samples.disk(3), position, **changes))
+
+    def test_chain_that_is_encrypted_throughout(self) -> None:
+        disk = encrypted(samples.disk(3, base="qcow2"))
+        assert to_builtins(usable(disk)) == to_builtins(disk)
+
+    @pytest.mark.parametrize("position", [0, 1, 2])
+    @pytest.mark.parametrize(
+        "changes", [{"secret": None}, {"flags": ()}, {"format": "luks"}, {"format": "raw"}]
+    )
+    def test_chain_that_is_encrypted_in_part(self, position: int, changes: dict[str, Any]) -> None:
+        """What is moved into the layer that is not encrypted would be there in plain."""
+        disk = encrypted(samples.disk(3, base="qcow2"))
+        with pytest.raises(DiskUnsuitable, match="is encrypted"):
+            usable(samples.changed_layer(disk, position, **changes))
+
+    def test_encrypted_chain_of_a_guest_that_is_off(self) -> None:
+        with pytest.raises(DiskUnsuitable, match="is encrypted"):
+            usable(replace(encrypted(samples.disk(2, base="qcow2")), off=True))
 
     @pytest.mark.parametrize("position", [0, 1, 2])
     @pytest.mark.parametrize(

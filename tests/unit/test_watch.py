@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
+import threading
 from collections.abc import Iterator
 from queue import SimpleQueue
+from types import FrameType
 from typing import cast
 
 import pytest
@@ -136,3 +139,33 @@ def test_events_that_came_together_are_one() -> None:
     events.put(Event("QMPSNAP_CONNECTION_LOST"))
     with pytest.raises(ConnectionLost):
         stirred(events, 0)
+
+
+def test_a_signal_that_ends_no_sleep_is_seen_to_soon() -> None:
+    """As one is that comes right before the sleep: here another thread takes it from the kernel."""
+    main, begins = threading.get_ident(), threading.Event()
+
+    def take() -> None:
+        begins.wait()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR1])
+        signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
+
+    def sleep() -> None:
+        begins.set()
+        stirred(SimpleQueue(), 1_000_000)
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        assert threading.get_ident() == main
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGUSR1, handle)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+    taker = threading.Thread(target=take)
+    taker.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            sleep()
+    finally:
+        taker.join()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR1])
+        signal.signal(signal.SIGUSR1, before)

@@ -22,14 +22,18 @@ import msgspec
 
 from qmpsnap.formats.layers import Identity
 from qmpsnap.formats.qcow2 import MAGIC, READ_SIZE, BadHeader, parse
-from qmpsnap.graph.chain import host_path
-from qmpsnap.guests.files.identity import identity
+from qmpsnap.graph.mentions import Mention, mentions
+from qmpsnap.guests.files.folders import is_incomplete
+from qmpsnap.guests.files.helper import instead_of
+from qmpsnap.guests.files.identity import identity, names_to
 from qmpsnap.guests.files.markers import markers_in
 from qmpsnap.guests.files.mounts import file_system
 from qmpsnap.guests.files.neighbours import loop_devices, processes_with
 
 _WORDS: Final = (re.compile(rb"[\0/\"'=\n]"), re.compile(rb"[\0/\"'=\s,;:]"))
 """What may stand around a name: the first of these leaves names with blanks whole."""
+_IMAGES: Final = (MAGIC, b"QED\0", b"KDMV", b"# Disk DescriptorFile")
+"""How images begin that can name others: qcow2 and qcow, qed, vmdk."""
 _LOCAL: Final = frozenset(
     {"btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "tmpfs", "xfs", "zfs"}
 )
@@ -163,10 +167,103 @@ def ask_headers(
     )
 
 
+def images_naming(path: str) -> tuple[str, ...]:
+    """The images beside a file whose headers name it; what may not be read may name it too."""
+    found, closed = images_resting_on([path])
+    return (*found.get(path, ()), *(f"perhaps {one}, which may not be read" for one in closed))
+
+
+def images_resting_on(paths: Iterable[str]) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
+    """
+    The images beside files whose headers name them.
+
+    Returns:
+        Them by the path of what they name; and what this user may not read.
+    """
+    paths = tuple(paths)
+    found: dict[str, tuple[str, ...]] = {}
+    closed: list[str] = []
+    for folder, names in folders_of(paths).items():
+        naming, unread = images_in(folder, names, paths)
+        for path, images in naming.items():
+            found[path] = (*found.get(path, ()), *images)
+        closed += unread
+    return found, tuple(closed)
+
+
+def folders_of(paths: Iterable[str]) -> dict[str, list[str]]:
+    """
+    The folders in which files have a name, with these names.
+
+    A symbolic link gives a file a name in the folder of the link, in that of its target, and in that
+    of each link in between. An image that rests on the file may be in any of them.
+    """
+    found: dict[str, list[str]] = {}
+    spelled: dict[str, str] = {}
+    for path in paths:
+        for name in names_to(path):
+            folder = os.path.dirname(name) or "/"
+            folder = spelled.setdefault(os.path.realpath(folder), folder)
+            found.setdefault(folder, []).append(name)
+    return found
+
+
+def images_in(
+    folder: str, names: Collection[str], paths: Iterable[str]
+) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
+    """
+    The images of one folder whose headers name files.
+
+    Only what begins as an image does: another file may have a name in it for any reason.
+
+    Args:
+        folder: The folder.
+        names: What lies in it, of the files.
+        paths: The files.
+
+    Returns:
+        As `images_resting_on`.
+    """
+    wanted = {key: path for path in paths if (key := identity(path)) is not None}
+    by_name = _by_name(names)
+    found: dict[str, tuple[str, ...]] = {}
+    closed = []
+    try:
+        others = {**beside(folder), **links_beside(os.path.realpath(folder))}
+    except PermissionError:
+        return {}, (folder,)
+    except OSError:
+        return {}, ()
+    for other in others:
+        if is_incomplete(os.path.basename(other)):
+            continue  # a second name of an overlay that is in use now, or that nobody will use
+        try:
+            data = _beginning(other)
+        except PermissionError:
+            closed.append(other)
+            continue
+        except OSError:
+            continue
+        if not data.startswith(_IMAGES):
+            continue
+        try:
+            named = [*_names(data, other, by_name)]
+        except BadHeader:  # of another version
+            named = [*_mentioned(data, by_name)]
+        own = identity(other)
+        for key in dict.fromkeys(identity(one) for one in named):
+            if key is not None and key != own and (path := wanted.get(key)) is not None:
+                found[path] = (*found.get(path, ()), other)
+    return found, tuple(closed)
+
+
 def _beginning(path: str) -> bytes:
     # O_NOFOLLOW: it may have become a link, to a file that is not to be opened.
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
-    descriptor = os.open(os.path.realpath(path) if os.path.islink(path) else path, flags)
+    try:
+        descriptor = os.open(os.path.realpath(path) if os.path.islink(path) else path, flags)
+    except PermissionError as error:
+        return instead_of(error).header(path)  # of a qcow2 file; nothing of any other
     try:
         return os.pread(descriptor, READ_SIZE, 0)
     finally:
@@ -191,10 +288,27 @@ def _names(data: bytes, path: str, by_name: Mapping[bytes, str]) -> Iterator[str
 
 
 def named_by(path: str, name: str) -> Iterator[str]:
-    """The path of a name that stands in the header of a file; nothing for what is no local file."""
-    local = host_path(name)
-    if local and "\0" not in local:
-        yield os.path.join(os.path.dirname(path), local)
+    """Where a name leads that stands in the header of a file; nothing for what is no local file."""
+    for one in mentions(name):
+        yield from places(os.path.dirname(path), one)
+
+
+def places(folder: str, one: Mention) -> Iterator[str]:
+    """
+    Where a file may lie that is named in a file of a folder.
+
+    What stands behind a colon or in a tree is not looked for from there, but from where QEMU was
+    started: `/` under libvirt (path_has_protocol() in bdrv_get_full_backing_filename(), block.c).
+    """
+    if not one.name or "\0" in one.name:
+        return
+    path = os.path.join(folder, one.name)
+    if one.is_plain:
+        yield path
+        return
+    for there in dict.fromkeys((path, os.path.join("/", one.name))):
+        if os.path.lexists(there):
+            yield there
 
 
 def _mentioned(data: bytes, by_name: Mapping[bytes, str]) -> Iterator[str]:

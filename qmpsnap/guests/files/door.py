@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from typing import cast
+from typing import NamedTuple, cast
 
 from qmpsnap.errors import Failed, Refused
 from qmpsnap.formats.layers import Identity
+from qmpsnap.guests.files.census import images_naming
 from qmpsnap.guests.files.folders import sync_folder
 from qmpsnap.guests.files.header import open_to_sync
+from qmpsnap.guests.files.helper import Helper, instead_of
 from qmpsnap.guests.files.identity import identity_of
 from qmpsnap.guests.files.locks import Claim
 from qmpsnap.guests.files.markers import remove_marker, write_marker
@@ -71,6 +73,34 @@ class OthersUnseen(Refused):
     system: str
 
 
+class StillNamed(Refused):
+    """
+    A file that left a chain is named in the header of an image beside it.
+
+    That may be the clone of a guest that is off and that no libvirt knows of, or what `revert` has
+    kept: neither has a process, nor a definition.
+    """
+
+    msg = "{self.path} is the backing file of {self.by}, by its header"
+    remedy = "Remove it when nobody needs {self.by} any more."
+
+    path: str
+    images: tuple[str, ...]
+
+    @property
+    def by(self) -> str:
+        """The images, for people."""
+        return ", ".join(self.images)
+
+
+def _check_unnamed(path: str, left_over: object) -> None:
+    """What earlier merges have left beside the chain still names files that it needs no more."""
+    known = left_over if isinstance(left_over, list) else []
+    by = tuple(one for one in images_naming(path) if one not in known)
+    if by:
+        raise StillNamed(path, by)
+
+
 def _check_alone(path: str) -> None:
     system = hides_other_hosts(path)
     if system is not None:
@@ -81,7 +111,7 @@ class FileDoor:
     """Changes files of this host, and keeps those open that are watched."""
 
     def __init__(self) -> None:
-        self._watched: dict[str, int] = {}
+        self._watched: dict[str, int | _ByHelper] = {}
 
     def take(self, step: Step, claim: Claim | None = None) -> object:
         """
@@ -111,32 +141,57 @@ class FileDoor:
     def _watch(self, path: str) -> None:
         if path not in self._watched:
             with suppress(OSError):  # `fsync` will say so
-                self._watched[path] = open_to_sync(path)
+                self._watched[path] = _opened_to_sync(path)
 
     def _sync(self, path: str) -> str | None:
-        descriptor = self._watched.get(path)
-        if descriptor is not None:
-            _fsync(descriptor, path)
+        watched = self._watched.get(path)
+        if watched is not None:
+            _fsync(watched, path)
             return None
         try:
-            descriptor = open_to_sync(path)
+            watched = _opened_to_sync(path)
         except OSError as error:
             return f"this process cannot open {path}: {error.strerror or error}"
         try:
-            _fsync(descriptor, path)
+            _fsync(watched, path)
         finally:
-            os.close(descriptor)
+            _close(watched)
         return None
 
     def close(self) -> None:
         """Watch no file any more."""
         while self._watched:
-            os.close(self._watched.popitem()[1])
+            _close(self._watched.popitem()[1])
 
 
-def _fsync(descriptor: int, path: str) -> None:
+class _ByHelper(NamedTuple):
+    """A file that the helper has open for this process."""
+
+    helper: Helper
+    number: int
+
+
+def _opened_to_sync(path: str) -> int | _ByHelper:
     try:
-        os.fsync(descriptor)
+        return open_to_sync(path)
+    except PermissionError as error:
+        helper = instead_of(error)
+        return _ByHelper(helper, helper.watch(path))
+
+
+def _close(watched: int | _ByHelper) -> None:
+    if isinstance(watched, int):
+        os.close(watched)
+    else:
+        watched.helper.release(watched.number)
+
+
+def _fsync(watched: int | _ByHelper, path: str) -> None:
+    try:
+        if isinstance(watched, int):
+            os.fsync(watched)
+        else:
+            watched.helper.sync(watched.number)
     except OSError as error:
         raise FileFailed("sync", path, error.strerror or str(error)) from error
 
@@ -165,6 +220,7 @@ def take_file(step: Step, claim: Claim | None = None) -> Identity | None:
         AnotherFile: Its name leads to another one than was meant.
         NotOurs: It was to be taken back, and may be somebody else's by now.
         OthersUnseen: It was to be removed, and guests of other hosts cannot be seen.
+        StillNamed: It was to be removed, and an image beside it rests on it.
     """
     given = step.arguments
     path = str(given["path"])
@@ -201,9 +257,12 @@ def take_file(step: Step, claim: Claim | None = None) -> Identity | None:
                     _stays_away(path)
                     return None
                 with suppress(FileNotFoundError):
+                    if step.does is Does.REMOVE:
+                        if not given.get("force"):
+                            _check_alone(path)
+                        _check_unnamed(path, given.get("left-over"))
+                    # Right before, as far as it can be: the headers beside it take a while.
                     _check_same(path, given.get("identity"))
-                    if step.does is Does.REMOVE and not given.get("force"):
-                        _check_alone(path)
                     os.unlink(path)
                     _stays_away(path)
             except OSError as error:

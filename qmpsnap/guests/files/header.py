@@ -8,6 +8,7 @@ import stat
 from collections.abc import Mapping
 
 from qmpsnap.formats.qcow2 import READ_SIZE, BadHeader, Header, parse
+from qmpsnap.guests.files.helper import instead_of
 
 log = logging.getLogger(__name__)
 
@@ -24,14 +25,37 @@ def read_header(path: str, *, follow: bool = True) -> Header:
         BadHeader: It is not what was stated, or not a file with a header at all.
         OSError: It cannot be opened or read.
     """
+    return parse(_beginning(path, follow), path)
+
+
+def beginning(path: str) -> bytes:
+    """
+    The first bytes of an image, where headers of all formats are.
+
+    Raises:
+        OSError: It cannot be opened or read, or is no image.
+    """
+    try:
+        return _beginning(path, follow=True)
+    except BadHeader as error:
+        raise OSError(str(error)) from error
+
+
+def _beginning(path: str, follow: bool) -> bytes:
     # O_NONBLOCK: opening a FIFO must not hang.
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
-    descriptor = os.open(path, flags)
+    try:
+        descriptor = os.open(path, flags)
+    except PermissionError as error:
+        data = instead_of(error).header(path)
+        if not data:  # the helper gives no other file's
+            raise BadHeader(path, "it does not begin as a qcow2 file") from error
+        return data
     try:
         mode = os.fstat(descriptor).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
             raise BadHeader(path, "it is neither a file nor a block device")
-        return parse(os.pread(descriptor, READ_SIZE, 0), path)
+        return os.pread(descriptor, READ_SIZE, 0)
     finally:
         os.close(descriptor)
 

@@ -9,8 +9,24 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
+from typing import Final
 
 from qmpsnap.formats.layers import Identity as Identity
+
+_MOST_LINKS: Final = 40
+"""The kernel follows no more (MAXSYMLINKS, linux/namei.h)."""
+
+
+def names_to(path: str) -> tuple[str, ...]:
+    """A path, and what its symbolic links lead to, one after the other."""
+    names = [path]
+    with suppress(OSError, ValueError):  # it is no link, or nothing is there
+        while len(names) <= _MOST_LINKS:
+            there = os.path.join(os.path.dirname(names[-1]), os.readlink(names[-1]))
+            folder = os.path.realpath(os.path.dirname(there))
+            names.append(os.path.join(folder, os.path.basename(there)))
+    return tuple(names)
 
 
 def identity_of(status: os.stat_result) -> Identity:

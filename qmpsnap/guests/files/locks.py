@@ -24,6 +24,7 @@ from typing import Final
 from qmpsnap.errors import Failed, Refused
 from qmpsnap.formats.layers import Identity
 from qmpsnap.guests.files.bytes import BYTE, has_lock, lock_byte, qemu_has
+from qmpsnap.guests.files.helper import instead_of
 from qmpsnap.guests.files.identity import identity, image_identity
 from qmpsnap.guests.files.neighbours import holders, processes_with
 from qmpsnap.monitor.memory import own_folder
@@ -89,7 +90,7 @@ class Claim:
             if has_lock(path, BYTE, 1):
                 raise DiskLocked(path, _who(key))
             try:
-                self._lock(os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))
+                self._lock_file(path)
             except OSError as error:
                 if error.errno == errno.EAGAIN:
                     raise DiskLocked(path, _who(key)) from error
@@ -115,6 +116,21 @@ class Claim:
                 f"the lock on {path} is in {folder} ({why}): only this user's calls are kept away"
             )
             self.notes = (*self.notes, note)
+
+    def _lock_file(self, path: str) -> None:
+        """
+        Lock our byte of a file, by the helper where this user may not write the file.
+
+        Raises:
+            OSError: As `_lock`.
+        """
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        except PermissionError as error:
+            helper = instead_of(error)
+            self._open.callback(helper.release, helper.lock(path))
+        else:
+            self._lock(descriptor)
 
     def _lock(self, descriptor: int) -> None:
         """

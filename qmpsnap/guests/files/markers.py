@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Final, NamedTuple
 
 from qmpsnap.guests.files.folders import sync_folder
+from qmpsnap.guests.files.helper import instead_of, lent
 
 PREFIX: Final = ".qmpsnap-"
 _UNFINISHED: Final = ".tmp"
@@ -40,10 +41,26 @@ def markers_in(folder: str) -> tuple[MarkerFile, ...]:
     try:
         with os.scandir(folder) as entries:
             names = sorted(entry.name for entry in entries if entry.name.startswith(PREFIX))
+    except PermissionError:
+        return _by_helper(folder)
     except OSError:
         return ()
     return tuple(
         read_marker(os.path.join(folder, name)) for name in names if not name.endswith(_UNFINISHED)
+    )
+
+
+def _by_helper(folder: str) -> tuple[MarkerFile, ...]:
+    helper = lent()
+    if helper is None:
+        return ()
+    try:
+        found = helper.markers(folder)
+    except OSError:
+        return ()
+    return tuple(
+        MarkerFile(os.path.join(folder, name), owner, text, problem)
+        for name, owner, text, problem in found
     )
 
 
@@ -78,7 +95,11 @@ def write_marker(path: str, text: str) -> None:
     import tempfile  # which libvirt's hook, at every start of a guest, does without
 
     folder = os.path.dirname(path)
-    descriptor, name = tempfile.mkstemp(dir=folder, prefix=PREFIX, suffix=_UNFINISHED)
+    try:
+        descriptor, name = tempfile.mkstemp(dir=folder, prefix=PREFIX, suffix=_UNFINISHED)
+    except PermissionError as error:
+        instead_of(error).write_marker(path, text)
+        return
     try:
         with open(descriptor, "w", encoding="ascii") as file:
             os.fchmod(descriptor, 0o644)  # another host's root may be nobody here
@@ -102,6 +123,9 @@ def remove_marker(path: str) -> None:
     Raises:
         OSError: It is still there, or may come back.
     """
-    with suppress(FileNotFoundError):
-        os.unlink(path)
-        sync_folder(os.path.dirname(path))
+    try:
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+            sync_folder(os.path.dirname(path))
+    except PermissionError as error:
+        instead_of(error).remove_marker(path)

@@ -16,17 +16,17 @@ from typing import Final
 
 from qmpsnap.formats.layers import Disk, Identity
 from qmpsnap.guests.files.bytes import in_use_by_qemu
+from qmpsnap.guests.files.helper import lent
 from qmpsnap.guests.files.identity import identity, identity_of
 from qmpsnap.guests.files.lease import is_open_elsewhere
 from qmpsnap.guests.files.opened import descriptors
-from qmpsnap.operations.guards import Surroundings
 from qmpsnap.operations.space import Room
 
 _PROC: Final = "/proc"
 _LOOP: Final = "/sys/block"
 _SOMEBODY: Final = "somebody who cannot be seen: another container, or the kernel"
 _PERHAPS: Final = "perhaps a process of another user, which cannot be looked at"
-_BY_LOCKS: Final = "a QEMU of this or another host, by its locks"
+BY_LOCKS: Final = "a QEMU of this or another host, by its locks"
 
 
 def other_users(
@@ -67,7 +67,7 @@ def other_users(
     for path in wanted.values() if left else ():
         # It is removed next.
         if path not in found and in_use_by_qemu(path):
-            found[path] = (_BY_LOCKS,)
+            found[path] = (BY_LOCKS,)
         elif path not in found and (opened[path] or hidden):
             found[path] = (_SOMEBODY if opened[path] else _PERHAPS,)
     return found, notes
@@ -84,7 +84,11 @@ def loop_devices() -> dict[Identity, str]:
 
 
 def processes_with(
-    wanted: Collection[Identity], own: Identity | None = None, qemu: int | None = None
+    wanted: Collection[Identity],
+    own: Identity | None = None,
+    qemu: int | None = None,
+    *,
+    but: Collection[int] = (),
 ) -> tuple[dict[Identity, list[str]], int, int]:
     """
     Find processes that have files open; this one does not count.
@@ -93,6 +97,7 @@ def processes_with(
         wanted: The files.
         own: Whoever has this one open does not count either.
         qemu: Nor does this process.
+        but: Nor do these.
 
     Returns:
         Descriptions of processes by file; how many were looked at; how many could not be.
@@ -111,36 +116,15 @@ def processes_with(
         except OSError:
             continue  # it has ended
         seen += 1
-        if own in opened or int(pid) in (qemu, os.getpid()):
+        if own in opened or int(pid) in (qemu, os.getpid(), *but):
             continue
         for key in opened & wanted:
             found.setdefault(key, []).append(_description(pid))
+    helper = lent()
+    if hidden and helper is not None:
+        with suppress(OSError):
+            return helper.opened_by(wanted, own, [os.getpid(), *([] if qemu is None else [qemu])])
     return found, seen, hidden
-
-
-def surroundings(
-    disk: Disk, left: Collection[str] | None, *, runs: bool, qemu: int | None = None
-) -> Surroundings:
-    """
-    What can be seen on this host around a disk.
-
-    Args:
-        disk: As it was planned with.
-        left: See `Guest.neighbours`. What has left the chain its own QEMU has open no more, so
-            whoever has it open is somebody else.
-        runs: Whether the guest does.
-        qemu: Its process, where that is known.
-    """
-    paths = layer_paths(disk, left)
-    active = disk.layers[0].path if runs and left is None else None
-    own = qemu if left is None else None
-    readers, notes = other_users(paths, active, qemu=own, left=left is not None)
-    if not runs:  # else its own QEMU has locks on them; those that have left were looked at
-        readers |= {
-            path: (_BY_LOCKS,) for path in paths if path not in readers and in_use_by_qemu(path)
-        }
-    allocated, free = space_of(paths)
-    return Surroundings(readers=readers, allocated=allocated, free=free, notes=notes)
 
 
 def layer_paths(disk: Disk, left: Collection[str] | None) -> tuple[str, ...]:

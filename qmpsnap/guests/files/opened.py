@@ -30,8 +30,11 @@ from qmpsnap.formats.layers import (
     Identity,
     Layer,
 )
-from qmpsnap.graph.nodes import Graph
-from qmpsnap.guests.files.identity import identity, identity_of
+from qmpsnap.graph.chain import node_path
+from qmpsnap.graph.nodes import Graph, Node
+from qmpsnap.guests.files.helper import instead_of, lent
+from qmpsnap.guests.files.identity import identity, identity_of, image_identity
+from qmpsnap.monitor.memory import qemu_process
 
 _PROC: Final = "/proc"
 _LOCAL: Final = frozenset({"file", "host_device"})
@@ -52,10 +55,29 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
     """By the numbers of its descriptors."""
     elsewhere: bool
     """Whether names may mean something else to it than here: another root or mount namespace."""
+    started: int = 0
+    """As in `Process`, where a helper has looked."""
+    writable: frozenset[str] | None = None
+    """Descriptors by which it may write; None: they can be asked for."""
 
     def writes(self, file: Identity) -> bool:
         """Whether it has a file open for writing."""
-        return any(_may_write(self.pid, number) for number in self.files.get(file, ()))
+        numbers = self.files.get(file, ())
+        if self.writable is not None:
+            return not self.writable.isdisjoint(numbers)
+        return any(may_write(f"{_PROC}/{self.pid}", number) for number in numbers)
+
+    def there(self, path: str) -> Identity | None:
+        """
+        What a name means to it; None: nothing.
+
+        Raises:
+            OSError: That cannot be seen.
+        """
+        try:
+            return in_root(f"{_PROC}/{self.pid}/root", path)
+        except PermissionError as error:
+            return instead_of(error).in_root(self.pid, self.started, path)
 
 
 class Hidden(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,16 +123,44 @@ def held_by(pid: int | None, unknown: Hidden) -> Held | Hidden:
     """
     if pid is None:
         return unknown
-    files: dict[Identity, tuple[str, ...]] = {}
+    process = f"{_PROC}/{pid}"
     try:
-        folder = f"{_PROC}/{pid}/fd"
-        for number, key in descriptors(folder, os.listdir(folder)):
-            files[key] = (*files.get(key, ()), number)
-        return Held(pid=pid, files=files, elsewhere=_is_elsewhere(pid))
+        return Held(pid=pid, files=files_of(process), elsewhere=is_elsewhere(process))
     except PermissionError:
-        return Hidden(why=f"process {pid} is another user's: run as root", here=True)
+        return _held_by_helper(pid)
     except OSError as error:
         return Hidden(why=f"process {pid} cannot be looked at: {error.strerror}", here=True)
+
+
+def _held_by_helper(pid: int) -> Held | Hidden:
+    helper, process = lent(), qemu_process(pid)
+    why = f"process {pid} is another user's"
+    if helper is None or process is None:
+        return Hidden(why=f"{why}: run as root", here=True)
+    try:
+        files, writable, elsewhere = helper.held(pid, process.started)
+    except OSError as error:
+        return Hidden(why=f"{why}, and {error.strerror}", here=True)
+    return Held(
+        pid=pid, files=files, elsewhere=elsewhere, started=process.started, writable=writable
+    )
+
+
+def files_of(process: str) -> dict[Identity, tuple[str, ...]]:
+    """
+    The files that a process has open, each with the numbers of its descriptors.
+
+    Args:
+        process: Its folder below `/proc`.
+
+    Raises:
+        OSError: It may not be looked at, or has ended.
+    """
+    files: dict[Identity, tuple[str, ...]] = {}
+    folder = f"{process}/fd"
+    for number, key in descriptors(folder, os.listdir(folder)):
+        files[key] = (*files.get(key, ()), number)
+    return files
 
 
 def compared(report: Disks, seen: Held | Hidden) -> Disks:
@@ -118,7 +168,43 @@ def compared(report: Disks, seen: Held | Hidden) -> Disks:
     report = replace(
         report, disks=tuple(_compared(disk, report.graph, seen) for disk in report.disks)
     )
-    return _placed(report)
+    return _placed(_read_twice(report))
+
+
+def _read_twice(report: Disks) -> Disks:
+    """
+    Mark layers whose files the guest's QEMU has open by another node as well.
+
+    So has libvirt two disks that rest on one template: each has its own nodes, down to the file.
+    """
+    users: dict[Identity, set[str]] = {}
+    named = {layer.protocol_node for disk in report.disks for layer in disk.layers}
+    for layer in (one for disk in report.disks for one in disk.layers):
+        if layer.identity is not None and layer.protocol_node is not None:
+            users.setdefault(layer.identity, set()).add(layer.protocol_node)
+    for node in () if report.graph is None else _read(report.graph):
+        path = None if node.name in named else node_path(node)
+        if path is not None and (key := identity(path)) is not None:
+            users.setdefault(key, set()).add(node.name)
+    return replace(report, disks=tuple(_shared(disk, users) for disk in report.disks))
+
+
+def _read(graph: Graph) -> Iterator[Node]:
+    """The nodes that anything reads; one that nobody does only keeps its file from being removed."""
+    read = {edge.child for edge in graph.edges} | graph.exported
+    read |= {device.root for device in graph.devices if device.root is not None}
+    yield from (node for name, node in graph.nodes.items() if name in read)
+
+
+def _shared(disk: Disk, users: Mapping[Identity, set[str]]) -> Disk:
+    own = {layer.protocol_node for layer in disk.layers}
+    layers = tuple(
+        replace(layer, is_read_twice=True)
+        if layer.identity is not None and users.get(layer.identity, set()) - own
+        else layer
+        for layer in disk.layers
+    )
+    return replace(disk, layers=layers)
 
 
 def identified(report: Disks) -> Disks:
@@ -164,19 +250,20 @@ def _with_layers(report: Disks, change: Callable[[Layer], Layer]) -> Disks:
     )
 
 
-def _may_write(pid: int, number: str) -> bool:
-    """By `flags` in proc(5), octal; False for what was closed in between."""
+def may_write(process: str, number: str) -> bool:
+    """Whether a process may write by a descriptor: by `flags` in proc(5), octal; False for what was closed in between."""
     try:
-        with open(f"{_PROC}/{pid}/fdinfo/{number}", encoding="ascii") as file:
+        with open(f"{process}/fdinfo/{number}", encoding="ascii") as file:
             flags = next(line for line in file if line.startswith("flags:"))
     except (OSError, StopIteration):
         return False
     return int(flags.split()[1], 8) & os.O_ACCMODE != os.O_RDONLY
 
 
-def _is_elsewhere(pid: int) -> bool:
+def is_elsewhere(process: str) -> bool:
+    """Whether names may mean something else to a process than here."""
     return not all(
-        os.path.samestat(os.stat(f"{_PROC}/{pid}/{what}"), os.stat(f"{_PROC}/self/{what}"))
+        os.path.samestat(os.stat(f"{process}/{what}"), os.stat(f"{_PROC}/self/{what}"))
         for what in ("ns/mnt", "root")
     )
 
@@ -226,7 +313,11 @@ def _layer(layer: Layer, graph: Graph | None, seen: Held | Hidden) -> Layer:
     if here not in seen.files:
         return _marked(layer, REPLACED, "its name leads to another file now")
     if seen.elsewhere and not _is_passed(layer, graph):
-        there = _in_root(f"{_PROC}/{seen.pid}/root", path)
+        try:
+            there = seen.there(path)
+        except OSError as error:
+            why = f"what its name leads to where QEMU runs cannot be seen: {error.strerror}"
+            return _marked(layer, NOT_SEEN, why)
         if there != here and (there is not None or graph is not None):
             what = "another file" if there is not None else "no file"
             return _marked(layer, REPLACED, f"its name leads to {what} where QEMU runs")
@@ -255,8 +346,13 @@ def _marked(layer: Layer, flag: str, why: str) -> Layer:
     return replace(layer, flags=flags, sight=why)
 
 
-def _in_root(root: str, name: str) -> Identity | None:
-    """What a name means below another root: there its symbolic links lead, too."""
+def in_root(root: str, name: str) -> Identity | None:
+    """
+    What a name means below another root: there its symbolic links lead, too.
+
+    Raises:
+        PermissionError: This user may not look there.
+    """
     left = deque(name.split("/"))
     found: list[str] = []
     links = 0
@@ -269,6 +365,8 @@ def _in_root(root: str, name: str) -> Identity | None:
             continue
         try:
             target = os.readlink("/".join((root, *found, part)))
+        except PermissionError:
+            raise
         except OSError as error:
             if error.errno != errno.EINVAL:
                 return None
@@ -280,4 +378,9 @@ def _in_root(root: str, name: str) -> Identity | None:
         if target.startswith("/"):
             found.clear()
         left.extendleft(reversed(target.split("/")))
-    return identity("/".join((root, *found)))
+    try:
+        return image_identity(os.stat("/".join((root, *found))))
+    except PermissionError:
+        raise
+    except OSError:
+        return None

@@ -7,19 +7,22 @@ The volume service that made it may have guessed the backing format (a stock Cin
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from qmpsnap.errors import Failed, Refused
 from qmpsnap.formats.layers import Identity
-from qmpsnap.formats.qcow2 import BadHeader
+from qmpsnap.formats.qcow2 import BadHeader, first_cluster, without_encryption
 from qmpsnap.guests.files import qemu_img
 from qmpsnap.guests.files.bytes import lock_byte
-from qmpsnap.guests.files.folders import sync_folder
+from qmpsnap.guests.files.folders import PREFIX, SUFFIX, is_incomplete, sync_folder
 from qmpsnap.guests.files.header import read_header
+from qmpsnap.guests.files.helper import Helper, lent
 from qmpsnap.guests.files.identity import identity, identity_of
 from qmpsnap.guests.files.lease import is_open_nowhere
 from qmpsnap.guests.files.locks import Claim
@@ -28,9 +31,13 @@ from qmpsnap.operations.guest import Overlay
 from qmpsnap.operations.names import spellings, tidy
 from qmpsnap.operations.plan_snapshot import CreatePlan
 
-_PREFIX: Final = ".qmpsnap-"
-_SUFFIX: Final = ".tmp"
-"""How the names of overlays begin and end that are not complete yet."""
+_EMPTY_LIMIT: Final = 8 * 1024 * 1024
+"""Bytes. An encrypted overlay without data has 2.3 MiB: two of them are LUKS's."""
+_ENCRYPTED_BY_HAND: Final = (
+    "Make it, as Cinder does, with the passphrase of the disk: `qemu-img create -f qcow2 -u "
+    "-b {plan.backing_name} -F {plan.backing_format} -o encrypt.format=luks,encrypt.key-secret=s0 "
+    "--object secret,id=s0,file=FILE {plan.overlay} {plan.virtual_size}`."
+)
 
 
 class OverlayUnsuitable(Refused):
@@ -77,7 +84,12 @@ def look_at_overlay(plan: CreatePlan) -> Overlay:
         QemuImgMissing: It cannot be looked into.
     """
     _check_folder(plan)
-    return _taken(plan) if os.path.lexists(plan.overlay) else Overlay(is_there=False)
+    if os.path.lexists(plan.overlay):
+        return _taken(plan)
+    if plan.secret is not None:
+        reason = "it is not there, and an encrypted one is not made here"
+        raise OverlayUnsuitable(plan.overlay, reason, _ENCRYPTED_BY_HAND.format(plan=plan))
+    return Overlay(is_there=False)
 
 
 def _check_folder(plan: CreatePlan) -> None:
@@ -126,7 +138,7 @@ def make_overlay(
     """
     folder = os.path.dirname(path)
     try:
-        descriptor, temporary = tempfile.mkstemp(_SUFFIX, _PREFIX, folder)
+        descriptor, temporary = tempfile.mkstemp(SUFFIX, PREFIX, folder)
     except OSError as error:
         raise CannotMake(path, str(error)) from error
     try:
@@ -200,8 +212,11 @@ def _taken(plan: CreatePlan) -> Overlay:
         raise unsuitable(f"it cannot be read ({error})", "Mend its permissions.") from error
     if header.data_file is not None:
         raise unsuitable("its header names a data file")
-    if header.encryption is not None:
+    if header.encryption is not None and plan.secret is None:
         raise unsuitable("it is encrypted")
+    if header.encryption != "luks" and plan.secret is not None:
+        reason = "it has no LUKS inside, and would hold in plain what the guest writes"
+        raise unsuitable(reason, _ENCRYPTED_BY_HAND.format(plan=plan))
     if header.virtual_size != plan.virtual_size:
         raise unsuitable(
             f"it has {header.virtual_size} bytes, the disk has {plan.virtual_size}",
@@ -215,11 +230,16 @@ def _taken(plan: CreatePlan) -> Overlay:
         raise unsuitable(
             f"it is backed by {header.backing_file!r}, not by {plan.backing_name!r}", remake
         )
+    if plan.secret is not None and header.backing_format != plan.backing_format:
+        # To rewrite it, qemu-img would need the key.
+        raise unsuitable(f"its header calls its backing file {header.backing_format}", remake)
     try:
-        empty = qemu_img.is_empty(plan.overlay)
-        consistent = qemu_img.is_consistent(plan.overlay)
+        with readable(plan.overlay) as file:
+            empty, consistent = qemu_img.is_empty(file), qemu_img.is_consistent(file)
     except qemu_img.QemuImgFailed as error:
         raise unsuitable(f"it cannot be looked into ({error.reason})") from error
+    except OSError as error:
+        raise unsuitable(f"it cannot be looked into ({error.strerror})") from error
     if header.is_corrupt:
         raise unsuitable("it is marked as corrupt")
     if not consistent:
@@ -246,17 +266,82 @@ def correct_overlay(path: str, *, backing_name: str, backing_format: str) -> Non
     Raises:
         QemuImgMissing, QemuImgFailed: It is not recorded.
     """
-    qemu_img.record_backing(path, backing_name=backing_name, backing_format=backing_format)
+    helper = lent()
+    if helper is None or os.access(path, os.W_OK, effective_ids=True):
+        qemu_img.record_backing(path, backing_name=backing_name, backing_format=backing_format)
+    else:
+        try:
+            _correct_by(helper, path, backing_name, backing_format)
+        except OSError as error:
+            raise qemu_img.QemuImgFailed("rebase", path, error.strerror or str(error)) from error
     header = read_header(path)
     if (header.backing_file, header.backing_format) != (backing_name, backing_format):
         raise qemu_img.QemuImgFailed("rebase", path, "the header is still wrong afterwards")
+
+
+@contextmanager
+def readable(path: str) -> Iterator[str]:
+    """
+    A qcow2 file whose tables qemu-img is to look at; a copy where it could not open the file.
+
+    That is where this user may not, and where the file is encrypted. Tables never are.
+
+    Raises:
+        OSError: It cannot be read, or is to be copied and larger than an overlay without data.
+        BadHeader: It is no qcow2 file.
+    """
+    helper = lent()
+    if helper is not None and not os.access(path, os.R_OK, effective_ids=True):
+        data = helper.whole(path)
+    elif read_header(path).encryption is None:
+        yield path
+        return
+    else:
+        data = _small(path)
+    with _copy_of(without_encryption(data)) as copy:
+        yield copy
+
+
+def _small(path: str) -> bytes:
+    with open(path, "rb") as file:
+        data = file.read(_EMPTY_LIMIT + 1)
+    if len(data) > _EMPTY_LIMIT:
+        raise OSError(errno.EFBIG, f"it is larger than {_EMPTY_LIMIT} bytes, and not empty")
+    return data
+
+
+@contextmanager
+def _copy_of(data: bytes) -> Iterator[str]:
+    with tempfile.NamedTemporaryFile(prefix="qmpsnap-") as copy:
+        copy.write(data)
+        copy.flush()
+        yield copy.name
+
+
+def _correct_by(helper: Helper, path: str, backing_name: str, backing_format: str) -> None:
+    """
+    Let qemu-img change a copy, and the helper write the cluster that differs.
+
+    Raises:
+        OSError: The helper refuses it, or cannot.
+        QemuImgMissing, QemuImgFailed: qemu-img does, or more than the first cluster would change.
+    """
+    before = helper.whole(path)
+    with _copy_of(before) as copy:
+        qemu_img.record_backing(copy, backing_name=backing_name, backing_format=backing_format)
+        with open(copy, "rb") as file:
+            after = file.read()
+    first = first_cluster(before)
+    if before[first:] != after[first:]:
+        raise qemu_img.QemuImgFailed("rebase", path, "it would change more than the header")
+    helper.mend(path, before[:first], after[:first])
 
 
 def _own_link(overlay: str) -> str | None:
     """The temporary name that `make_overlay` leaves beside the overlay when it is killed."""
     folder = os.path.dirname(overlay)
     for name in os.listdir(folder):
-        if name.startswith(_PREFIX) and name.endswith(_SUFFIX):
+        if is_incomplete(name):
             path = os.path.join(folder, name)
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.lstat(path), os.lstat(overlay)):

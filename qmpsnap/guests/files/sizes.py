@@ -31,13 +31,15 @@ def raw_size(path: str) -> int | None:
     """
     The bytes of a raw file or block device, in full sectors as QEMU counts them.
 
-    None for anything else, and for what cannot be opened.
+    None for anything else, and for a device that cannot be opened.
 
     Source: bdrv_refresh_total_sectors(), block.c.
     """
     try:
         # O_NONBLOCK: opening a FIFO must not hang.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except PermissionError:
+        return _length(path)
     except OSError:
         return None
     try:
@@ -49,4 +51,17 @@ def raw_size(path: str) -> int | None:
         return None
     finally:
         os.close(descriptor)
+    return _in_sectors(size)
+
+
+def _length(path: str) -> int | None:
+    """Of a regular file that may not be opened."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return _in_sectors(status.st_size) if stat.S_ISREG(status.st_mode) else None
+
+
+def _in_sectors(size: int) -> int:
     return -(-size // _SECTOR) * _SECTOR

@@ -36,6 +36,7 @@ from qmpsnap.guests.libvirt.neighbours import surroundings_of
 from qmpsnap.guests.libvirt.process import pid_of
 from qmpsnap.guests.libvirt.steps import LibvirtComposer
 from qmpsnap.guests.qmp.outline import outlines
+from qmpsnap.guests.qmp.subclusters import copies_into_subclusters
 from qmpsnap.guests.reader import MAX_STALL_S, GuestWouldStall, Reader, StreamLingers
 from qmpsnap.guests.reconnect import connect_again
 from qmpsnap.guests.settled import settled
@@ -58,6 +59,10 @@ from qmpsnap.operations.where import Where
 
 log = logging.getLogger(__name__)
 
+_NODES_UNSEEN: Final = (
+    "whether the guest's own QEMU reads these files by other nodes as well, as for an export, could "
+    "not be seen: only the XML was read"
+)
 _UNKNOWN: Final = Hidden(why="which process is its QEMU could not be found out", here=True)
 SAFE_DEPTH: Final = 16
 """Layers up to which a nested reply is asked for: libvirt 11.3 loses the monitor at 26."""
@@ -263,7 +268,13 @@ class LibvirtGuest(Closable):
         self._check_here()
         with reading():
             qemu = pid_of(self._domain)
-            return surroundings_of(self._domain, disk, left, runs=True, qemu=qemu)
+            around = surroundings_of(self._domain, disk, left, runs=True, qemu=qemu)
+            is_blind = left is None and all(layer.node is None for layer in disk.layers)
+            return replace(
+                around,
+                notes=(*around.notes, *(_NODES_UNSEEN,) * is_blind),
+                copies_into_subclusters=copies_into_subclusters(disk, self._reader),
+            )
 
     def _check_here(self) -> None:
         if self._remote:

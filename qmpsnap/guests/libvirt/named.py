@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+import struct
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -20,13 +21,20 @@ from lxml import etree
 from qmpsnap.formats.layers import Identity
 from qmpsnap.formats.qcow2 import BadHeader, Header
 from qmpsnap.graph import xml
-from qmpsnap.guests.files.census import Use, named_by
-from qmpsnap.guests.files.header import read_header
+from qmpsnap.graph.mentions import NOBODY, mentioned_in, mentions
+from qmpsnap.guests.files.census import Use, places
+from qmpsnap.guests.files.header import beginning, read_header
 from qmpsnap.guests.files.identity import image_identity
 from qmpsnap.monitor.virt import libvirt_module
 
 _WORDS: Final = re.compile(r"[=,\s]")
 _KEPT_IN_RECORDS: Final = ("domain", "inactiveDomain")
+_AROUND: Final = re.compile(rb"[\0-\x1f\"'=\x7f-\xff]")
+"""What may stand around a name in a file; of a vmdk's descriptor, and of binary headers."""
+_MOST_WORDS: Final = 1000
+_LONGEST: Final = 4096
+_OLD_QCOW: Final = b"QFI\xfb\0\0\0\1"
+_NAME_AT: Final = struct.Struct(">8sQI")
 _NAMES_NOTHING: Final = ("raw", "luks")
 """Formats of which a file names no other one."""
 
@@ -87,6 +95,8 @@ class Names:
             found = self._volume(pool, volume, use)
             if found is not None:
                 self.follow(found, stated, use)
+        for path in _argued(root):
+            self._follow(path, NOBODY, use, known=False)
         kept = [one for name in _KEPT_IN_RECORDS for one in root.findall(name)]
         for disk in (one for element in (root, *kept) for one in xml.disks_of(element)):
             self.take_disk(disk, use)
@@ -133,28 +143,40 @@ class Names:
 
     def follow(self, top: str, format_: str | None, use: Use) -> None:
         """Take a file and all below it; libvirt takes one without a format for raw."""
-        path: str | None = top
-        stated = format_ or "raw"
-        seen: set[str] = set()
-        while path is not None and path not in seen:
-            seen.add(path)
+        self._follow(top, format_ or "raw", use)
+
+    def _follow(self, top: str, format_: str, use: Use, *, known: bool = True) -> None:
+        """
+        Take a file and all that is named in it, and so on.
+
+        Args:
+            top: The file.
+            format_: What is stated of it.
+            use: Who names it.
+            known: Whether it certainly is an image: then what it may name besides is a gap.
+        """
+        left = [(top, format_)]
+        seen: set[tuple[str, str]] = set()
+        while left:
+            path, stated = one = left.pop(0)
+            if one in seen:
+                continue
+            seen.add(one)
             self.note(path, use)
             if stated in _NAMES_NOTHING:
-                return
-            if stated != "qcow2":
-                known = stated or "stated by nobody"
+                continue
+            if stated != "qcow2" and known:
+                told = stated or "stated by nobody"
                 self.gaps.append(
-                    (use, f"{path}, of {use.who}, may name more: its format is {known}")
+                    (use, f"{path}, of {use.who}, may name more: its format is {told}")
                 )
-            header = self._header(path, stated, use)
-            if header is None:
-                return
-            for below in (one for name in _in(header) for one in named_by(path, name)):
-                self.note(below, use)
-            stated = header.backing_format or ""
-            path = next(named_by(path, header.backing_file or ""), None)
+            header = self._header(path, stated, use, known=known)
+            if header is not None:
+                left += _below(path, header)
+            elif stated not in ("qcow2", NOBODY):
+                left += _mentioned(path)
 
-    def _header(self, path: str, stated: str, use: Use) -> Header | None:
+    def _header(self, path: str, stated: str, use: Use, *, known: bool) -> Header | None:
         if path not in self._headers:
             try:
                 self._headers[path] = read_header(path)
@@ -164,15 +186,49 @@ class Names:
         if isinstance(found, Header):
             return found
         if isinstance(found, FileNotFoundError):
-            self.gone.append((use, path))
+            if known:
+                self.gone.append((use, path))
         elif stated == "qcow2":
             self.gaps.append((use, f"the chain of {use.who} cannot be followed: {found}"))
         return None
 
 
-def _in(header: Header) -> Iterator[str]:
-    """The names in a header."""
-    yield from (name for name in (header.data_file, header.backing_file) if name)
+def _below(path: str, header: Header) -> Iterator[tuple[str, str]]:
+    """The files that a header names, with what is stated of each."""
+    folder = os.path.dirname(path)
+    if header.data_file:
+        for one in mentions(header.data_file):
+            yield from ((there, "raw") for there in places(folder, one))
+    if header.backing_file:
+        for one in mentions(header.backing_file, header.backing_format):
+            yield from ((there, one.format) for there in places(folder, one))
+
+
+def _mentioned(path: str) -> Iterator[tuple[str, str]]:
+    """
+    Files whose names stand at the beginning of one that is neither raw nor qcow2.
+
+    There the backing file of a qed or an old qcow is named, and the extents and the parent of a
+    vmdk.
+    """
+    try:
+        data = beginning(path)
+    except OSError:
+        return
+    words = dict.fromkeys((*_backing_of_qcow(data), *_AROUND.split(data)))
+    folder = os.path.dirname(path)
+    for word in list(words)[:_MOST_WORDS]:
+        if 0 < len(word) <= _LONGEST and (b"/" in word or b"." in word):
+            there = os.path.join(folder, os.fsdecode(word))
+            if os.path.isfile(there) and not os.path.samefile(there, path):
+                yield there, NOBODY
+
+
+def _backing_of_qcow(data: bytes) -> Iterator[bytes]:
+    """The name in a header of the old qcow, which stands right behind a number (block/qcow.c)."""
+    if data.startswith(_OLD_QCOW) and len(data) >= _NAME_AT.size:
+        start, length = _NAME_AT.unpack_from(data)[1:]
+        yield data[start : start + length]
 
 
 def _paths(root: etree._Element) -> Iterator[str]:
@@ -183,3 +239,12 @@ def _paths(root: etree._Element) -> Iterator[str]:
             for word in {text, *_WORDS.split(text)} if "/" in text else ():
                 if word.startswith("/") and "\0" not in word:
                     yield word
+
+
+def _argued(root: etree._Element) -> Iterator[str]:
+    """Files named in arguments for QEMU itself, wherever the XML has any."""
+    for element in root.iter():
+        if not isinstance(element.tag, str) or etree.QName(element).localname not in ("arg", "env"):
+            continue
+        for one in mentioned_in(element.get("value") or ""):
+            yield from (path for path in places("/", one) if os.path.isfile(path))

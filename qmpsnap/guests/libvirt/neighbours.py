@@ -14,9 +14,10 @@ from msgspec.structs import replace
 
 from qmpsnap.formats.layers import Disk
 from qmpsnap.graph import xml
+from qmpsnap.guests.files.around import around
 from qmpsnap.guests.files.census import Use
 from qmpsnap.guests.files.identity import identity
-from qmpsnap.guests.files.neighbours import layer_paths, surroundings
+from qmpsnap.guests.files.neighbours import layer_paths
 from qmpsnap.guests.libvirt.door import call
 from qmpsnap.guests.libvirt.named import Names
 from qmpsnap.guests.libvirt.snapshots import recorded_snapshots
@@ -39,13 +40,13 @@ def surroundings_of(
     qemu: int | None = None,
 ) -> Surroundings:
     """
-    What is around a disk of a guest of libvirt; arguments as `surroundings` takes them.
+    What is around a disk of a guest of libvirt; arguments as `around` takes them.
 
     Raises:
         CommandFailed, LostInMidCommand: libvirt does not tell.
         MalformedXml: What it tells of its snapshots cannot be read.
     """
-    seen = surroundings(disk, left, runs=runs, qemu=qemu)
+    seen = around(disk, left, runs=runs, qemu=qemu)
     readers, notes = dict(seen.readers), seen.notes
     try:
         listed = in_time(lambda: _listed(domain), LIST_TIMEOUT_S)

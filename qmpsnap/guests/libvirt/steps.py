@@ -314,7 +314,7 @@ def snapshot_xml(disks: Disks, plans: Sequence[CreatePlan]) -> str:
             *(
                 E.disk(
                     E.driver(type="qcow2"),
-                    E.source(file=plan.overlay),
+                    E.source(*_encryption(plan), file=plan.overlay),
                     name=plan.disk.disk,
                     snapshot="external",
                     type="file",
@@ -329,6 +329,17 @@ def snapshot_xml(disks: Disks, plans: Sequence[CreatePlan]) -> str:
         )
     )
     return etree.tostring(document, encoding="unicode")
+
+
+def _encryption(plan: CreatePlan) -> list[Any]:
+    """
+    The overlay is opened with the secret of the file below it, as both are encrypted.
+
+    Without it QEMU refuses the overlay: `Parameter 'encrypt.key-secret' is required for cipher`.
+    """
+    if plan.secret is None:
+        return []
+    return [E.encryption(E.secret(type="passphrase", uuid=plan.secret), format="luks")]
 
 
 def _call(does: Does, what: str, arguments: Mapping[str, object], *, again: bool = True) -> Step:

@@ -4,7 +4,8 @@ Keep the definition of a guest that is off in step with the files of its disks. 
 libvirt believes a definition that names the chain (`<backingStore>`, which snapshots of the running
 guest leave there) rather than the headers. So whoever changes a chain changes it there as well:
 
-    create          nest what the definition named below the new overlay
+    create          nest what the definition named below the new overlay; what was active too where
+                    the overlay lies in another folder, out of which no header is followed
     revert          nest what it named from the layer on that is gone back to
     active commit   lift what it named for the base
     commit, pull    first let it end above the layers that the job takes out: from there on the
@@ -61,6 +62,8 @@ class Edit(msgspec.Struct, frozen=True, kw_only=True):
     new: tuple[Place, ...]
     names: int | None = None
     """How many layers the definition may name at most; None: as many as it names now."""
+    least: int = 1
+    """How many it names in any case: 2 where the header of a new overlay leads to another folder."""
 
 
 class Redefine(Step, frozen=True, kw_only=True):
@@ -77,21 +80,23 @@ class Redefine(Step, frozen=True, kw_only=True):
             does=does, by="libvirt", what="virDomainDefineXML", arguments=arguments, edits=edits
         )
 
-    def again_from(self, definition: str, same: Same) -> Redefine:
+    def again_from(self, definition: str, same: Same, with_files: str | None = None) -> Redefine:
         """
         The same change to the definition that there is by now; it may have been made already.
 
         Args:
             definition: As it is now. An earlier act of the same operation may have shortened it.
             same: Tells whether it still names the same files.
+            with_files: As it is now, with the files of volumes of storage pools (`volumes.py`).
 
         Raises:
             PointsElsewhere: A disk names another file.
         """
         now, planned = _parsed(definition), _parsed(str(self.arguments["xml"]))
+        known = now if with_files is None else _parsed(with_files)
         for target, edit in self.edits.items():
             disk, made = _disk(now, target), _disk(planned, target)
-            named = [host_file(source) for source in _sources(disk)]
+            named = [host_file(source) for source in _sources(_disk(known, target))]
             chains = (edit.old, tuple(place.path for place in edit.new))
             if made is None or disk is None or not any(_fits(named, one, same) for one in chains):
                 raise PointsElsewhere(target, edit.old[0], " over ".join(map(str, named)) or "None")
@@ -133,7 +138,7 @@ def _edit(disk: etree._Element, edit: Edit) -> None:
     is_ended = _is_ended(disk)
     limit = len(edit.new) if edit.names is None else edit.names
     if disk.find("backingStore") is None:
-        limit = 1
+        limit = edit.least
     chain: list[etree._Element] = []
     for place in edit.new[:limit]:
         known = stores[place.was] if place.was is not None and place.was < len(stores) else None

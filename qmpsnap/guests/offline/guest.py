@@ -7,9 +7,11 @@ QEMU, and in the definition.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any, cast
+
+from msgspec.structs import replace
 
 from qmpsnap.errors import Failed, QmpsnapError, Refused
 from qmpsnap.formats.layers import Disk, Disks
@@ -26,7 +28,9 @@ from qmpsnap.guests.offline.definition import Redefine
 from qmpsnap.guests.offline.lost import check_not_lost
 from qmpsnap.guests.offline.reading import NoSize, read_disk
 from qmpsnap.guests.offline.steps import OfflineComposer, with_nodes
+from qmpsnap.guests.offline.volumes import file_of, with_files
 from qmpsnap.guests.qmp.guest import QmpGuest
+from qmpsnap.guests.qmp.subclusters import copies_into_subclusters
 from qmpsnap.monitor.base import CommandFailed
 from qmpsnap.monitor.passthrough import MonitorBusy, in_time
 from qmpsnap.monitor.virt import host_of, libvirt_module
@@ -119,7 +123,8 @@ class OfflineGuest(Closable):
             return self._engine.take(step)
         if isinstance(step, Redefine):
             # A merge of hours may have gone by, and somebody may have edited the definition.
-            step = step.again_from(self._definition(), same_file)
+            definition = self._definition()
+            step = step.again_from(definition, same_file, self._with_files(definition)[0])
         try:
             return door.take(self._domain, step)
         except CommandFailed as error:
@@ -148,8 +153,11 @@ class OfflineGuest(Closable):
         """
         if self._call("virDomainIsActive", self._domain.isActive):
             raise GuestStarted(self._domain.name())
-        domain = xml.parse(self._definition())
-        disks = tuple(with_nodes(read_disk(disk, self._size)) for disk in domain.disks)
+        text, missing = self._with_files(self._definition())
+        domain = xml.parse(text)
+        disks = tuple(
+            with_nodes(_noted(read_disk(disk, self._size), missing)) for disk in domain.disks
+        )
         paths = (layer.path for disk in disks for layer in disk.layers)
         report = Disks(
             guest=domain.name,
@@ -163,6 +171,10 @@ class OfflineGuest(Closable):
     def _definition(self) -> str:
         flags = self._libvirt.VIR_DOMAIN_XML_INACTIVE | self._libvirt.VIR_DOMAIN_XML_SECURE
         return str(self._call("virDomainGetXMLDesc", lambda: self._domain.XMLDesc(flags)))
+
+    def _with_files(self, definition: str) -> tuple[str, Mapping[str, str]]:
+        connection = self._domain.connect()
+        return with_files(definition, lambda pool, volume: file_of(connection, pool, volume))
 
     def _call(self, name: str, function: Callable[[], Any]) -> Any:
         return door.call(self._domain, name, function)
@@ -181,7 +193,11 @@ class OfflineGuest(Closable):
 
     def neighbours(self, disk: Disk, left: Collection[str] | None = None) -> Surroundings:
         """See `Guest.neighbours`: every process that has a layer open is somebody else."""
-        return surroundings_of(self._domain, disk, left, runs=False)
+        return replace(
+            surroundings_of(self._domain, disk, left, runs=False),
+            # Which QEMU would do it is known only when it runs, and a plan starts none.
+            copies_into_subclusters=copies_into_subclusters(disk, None),
+        )
 
     def state(self) -> State:
         """
@@ -210,3 +226,9 @@ class OfflineGuest(Closable):
     def wait(self, job: str, timeout: float) -> Heard:
         """See `Jobs.wait`."""
         return self._engine.wait(job, timeout)
+
+
+def _noted(disk: Disk, missing: Mapping[str, str]) -> Disk:
+    """With what is not known of the volumes that it stands on."""
+    notes = (missing[layer.file] for layer in disk.layers if layer.file in missing)
+    return replace(disk, notes=(*disk.notes, *notes))

@@ -60,27 +60,12 @@ class MemorySaved(Refused):
     guest: str
 
 
-class ElsewhereWhileOff(Refused):
-    """
-    The overlay would lie in another folder than the file below it.
-
-    Of a guest that is off, no header is followed out of its folder: it may have come with an image
-    that somebody uploaded. So the new chain could not be read again.
-    """
-
-    msg = "{self.overlay} would not lie beside {self.active}, and {self.guest} is off"
-    remedy = "Put it into the same folder, or take the snapshot while the guest runs."
-
-    overlay: str
-    active: str
-    guest: str
-
-
 class BaseElsewhere(Refused):
     """
     What a disk would go back to lies in another folder than its active file.
 
-    See `ElsewhereWhileOff`.
+    Of a guest that is off, no header is followed out of its folder: it may have come with an image
+    that somebody uploaded. So the new chain could not be read again.
     """
 
     msg = "{self.base} does not lie in the folder of the active file"
@@ -138,15 +123,12 @@ class OfflineComposer:
 
         Raises:
             MemorySaved: The guest is to go on with the chain as it is.
-            ElsewhereWhileOff: The overlay is to lie in another folder.
-            BaseElsewhere: What the disk is to go back to does.
+            BaseElsewhere: What the disk is to go back to lies in another folder.
         """
         self._check_memory(state)
         for plan in plans:
-            if tidy(os.path.dirname(plan.overlay)) != tidy(os.path.dirname(plan.active.path)):
-                if plan.kept:
-                    raise BaseElsewhere(plan.active.path, plan.overlay, plan.active.format)
-                raise ElsewhereWhileOff(plan.overlay, plan.active.path, self._guest)
+            if plan.kept and not _beside(plan):
+                raise BaseElsewhere(plan.active.path, plan.overlay, plan.active.format)
         edits = {plan.disk.disk: _with_overlay(plan) for plan in plans}
         return SnapshotSteps(
             hold=tuple(_hold(plan.disk) for plan in plans),
@@ -303,7 +285,12 @@ def _paths(disk: Volume) -> tuple[str, ...]:
 def _with_overlay(plan: CreatePlan) -> Edit:
     overlay = Place(path=plan.overlay, format="qcow2", was=None)
     new = (overlay, *_places(plan.disk, plan.below))
-    return Edit(old=_paths(plan.disk), new=new)
+    return Edit(old=_paths(plan.disk), new=new, least=1 if _beside(plan) else 2)
+
+
+def _beside(plan: CreatePlan) -> bool:
+    """Whether the overlay lies in the folder of what it lies over."""
+    return tidy(os.path.dirname(plan.overlay)) == tidy(os.path.dirname(plan.active.path))
 
 
 def _places(before: Volume, layers: Sequence[VolumeLayer]) -> tuple[Place, ...]:

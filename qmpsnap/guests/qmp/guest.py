@@ -9,6 +9,8 @@ from pathlib import Path
 from queue import Empty
 from typing import Final
 
+from msgspec.structs import replace
+
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.formats.from_graph import disk_chains, guest_from_graph, headers_to_read
 from qmpsnap.formats.layers import Disk, Disks
@@ -18,14 +20,15 @@ from qmpsnap.graph.qmp import block_jobs_from, jobs_from
 from qmpsnap.guests.agent.quiescer import SocketQuiescer
 from qmpsnap.guests.backing_names import plain_by_process
 from qmpsnap.guests.closable import Closable
+from qmpsnap.guests.files.around import around
 from qmpsnap.guests.files.door import FileDoor
 from qmpsnap.guests.files.header import read_headers
 from qmpsnap.guests.files.looks import LocalFiles
-from qmpsnap.guests.files.neighbours import surroundings
 from qmpsnap.guests.files.opened import Hidden, compared, held_by
 from qmpsnap.guests.qmp.jobs import io_status_of, job_reports
 from qmpsnap.guests.qmp.outline import outlines
 from qmpsnap.guests.qmp.steps import QmpComposer
+from qmpsnap.guests.qmp.subclusters import copies_into_subclusters
 from qmpsnap.guests.reader import MAX_STALL_S, Reader
 from qmpsnap.guests.reconnect import connect_again
 from qmpsnap.guests.settled import settled
@@ -202,7 +205,10 @@ class QmpGuest(Closable):
 
     def neighbours(self, disk: Disk, left: Collection[str] | None = None) -> Surroundings:
         """See `Guest.neighbours`: other processes by `/proc`."""
-        return surroundings(disk, left, runs=True, qemu=self._qemu())
+        return replace(
+            around(disk, left, runs=True, qemu=self._qemu()),
+            copies_into_subclusters=copies_into_subclusters(disk, self._reader),
+        )
 
     def state(self) -> State:
         """See `Guest.state`; source: RunState, qapi/run-state.json; MigrationStatus, qapi/migration.json."""

@@ -8,6 +8,7 @@ parent's. So this comes before the family's class, and `Below` behind it.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any, Final
 
 from cinder import exception, objects
@@ -17,13 +18,21 @@ from msgspec.structs import replace
 from qmpsnap.ledger.chain import Chain
 from qmpsnap.ledger.values import File, Format, Place, Statement, Witness
 from qmpsnap.openstack.cinder import adopt
-from qmpsnap.openstack.cinder.family import Family
+from qmpsnap.openstack.cinder.backups import Backups, copied_as
+from qmpsnap.openstack.cinder.encrypted import (
+    Keyed,
+    Layer,
+    is_encrypted,
+    layers_of,
+    making,
+    opening,
+)
 from qmpsnap.openstack.cinder.names import ledger_id
 
 GIB: Final = 1 << 30
 
 
-class Above(Family):  # type: ignore[misc]
+class Above(Backups):
     """Has the ledger asked before each of a family's own methods, and told after it."""
 
     _books: Any
@@ -43,21 +52,38 @@ class Above(Family):  # type: ignore[misc]
 
     def _own_format(self: Any, volume: Any) -> str:
         """The format that the driver makes new volumes with."""
-        if getattr(volume, "encryption_key_id", None) is not None:
+        if is_encrypted(volume):
             return "qcow2"  # Cinder's encrypted files are qcow2 with LUKS in it
+        if (copied := copied_as()) is not None:
+            return str(copied)
         qcow2 = getattr(self.configuration, f"{self.driver_prefix}_qcow2_volumes", False)
         return "qcow2" if qcow2 else "raw"
 
-    def _made(self: Any, volume: Any, format_: str) -> None:
-        """State that `volume-<id>` has been made, alone and with this format."""
+    def _made(
+        self: Any,
+        volume: Any,
+        format_: str,
+        *,
+        gib: int | None = None,
+        encrypted: bool | None = None,
+    ) -> None:
+        """
+        State that `volume-<id>` has been made, alone and with this format.
+
+        Args:
+            volume: Cinder's.
+            format_: Of its file.
+            gib: Its size; None: the volume's.
+            encrypted: Whether it is; None: as the volume is.
+        """
         statement = Statement(
             file=volume.name,
             format=Format(format_),
             base=True,
             backing=None,
             place=Place.CHAIN,
-            size=volume.size * GIB,
-            encrypted=getattr(volume, "encryption_key_id", None) is not None,
+            size=(volume.size if gib is None else gib) * GIB,
+            encrypted=is_encrypted(volume) if encrypted is None else encrypted,
             witness=Witness.MADE,
             detail="created",
         )
@@ -78,8 +104,21 @@ class Above(Family):  # type: ignore[misc]
             return
         self._mend_headers(volume, self._adopted(volume))
         self._follow_metadata(volume)
-        super().extend_volume(volume, new_size)
+        if is_encrypted(volume):
+            self._extend_encrypted(volume, int(new_size))
+        else:
+            super().extend_volume(volume, new_size)
         self._restate_size(volume, int(new_size))
+
+    def _extend_encrypted(self: Any, volume: Any, gib: int) -> None:
+        """As upstream's, which gives `qemu-img` no key and so always fails."""
+        if self._is_volume_attached(volume):
+            raise exception.ExtendVolumeError(reason="it is attached")
+        if not self._is_share_eligible(volume.provider_location, gib - volume.size):
+            raise exception.ExtendVolumeError(reason="there is no room for it on the share")
+        chain: Chain[File] = self._books.chain(ledger_id(volume))
+        layers = layers_of(self._local_volume_dir(volume), chain.layers)
+        self._resize_encrypted(volume, layers, gib)
 
     def _restate_size(self: Any, volume: Any, gib: int) -> None:
         key = ledger_id(volume)
@@ -136,24 +175,48 @@ class Above(Family):  # type: ignore[misc]
         """
         Copy what a snapshot holds to a new volume, each file by its format.
 
-        Of an encrypted volume (there are keys) upstream's commands are taken: its guest cannot
-        write a header.
+        Upstream's copy of an encrypted snapshot is LUKS without qcow2, over which it makes no
+        overlay; here it is made as new volumes are. Of a clone `volume` is but a tuple, without a
+        key and with its source's size.
         """
-        encrypted = any((*keys, *named.values()))
-        if self._books is None or encrypted:
+        if self._books is None:
             super()._copy_volume_from_snapshot(snapshot, volume, volume_size, *keys, **named)
-            if self._books is not None:
-                self._made(volume, "qcow2")
             return
-        source, target = self._snapshot_path(snapshot), self.local_path(volume)
-        stated = self._own_format(volume)
-        self._convert(snapshot.volume, source, target, stated)
-        if volume_size > snapshot.volume_size:
-            image_utils.resize_image(
-                target, volume_size, run_as_root=self._execute_as_root, file_format=stated
+        new = Keyed(volume.id, volume.obj_context, _new_key(*keys, **named))
+        if is_encrypted(new) != is_encrypted(snapshot.volume):
+            reason = (
+                f"volume {volume.id} or snapshot {snapshot.id} is encrypted, and the other is not"
             )
-        self._made(volume, stated)
+            raise exception.InvalidVolume(reason=reason)
+        source, target = self._snapshot_path(snapshot), self.local_path(volume)
+        stated = self._own_format(new)
+        is_longer = volume_size > snapshot.volume_size
+        if is_encrypted(new):
+            self._convert_encrypted(snapshot.volume, source, new, target)
+            if is_longer:
+                self._resize_encrypted(new, [(target, stated)], volume_size)
+        else:
+            self._convert(snapshot.volume, source, target, stated)
+            if is_longer:
+                image_utils.resize_image(
+                    target, volume_size, run_as_root=self._execute_as_root, file_format=stated
+                )
+        self._made(volume, stated, gib=volume_size, encrypted=is_encrypted(new))
         self._set_rw_permissions_for_all(target)
+
+    def _convert_encrypted(self: Any, volume: Any, source: str, new: Any, target: str) -> None:
+        """Copy a file of a volume's chain, and all below it, into one with the new volume's key."""
+        chain: Chain[File] = self._adopted(volume)
+        folder, name = os.path.split(source)
+        layers = chain.layers[[one.file for one in chain.layers].index(name) :]
+        with opening(volume, layers_of(folder, layers)) as files, making(new) as made:
+            command = ["qemu-img", "convert", "-q", *files, "-O", "qcow2", *made, target]
+            self._execute(*command, run_as_root=self._execute_as_root)
+
+    def _resize_encrypted(self: Any, volume: Any, layers: Sequence[Layer], gib: int) -> None:
+        with opening(volume, layers) as files:
+            command = ["qemu-img", "resize", "-q", *files, f"{gib}G"]
+            self._execute(*command, run_as_root=self._execute_as_root)
 
     def _snapshot_path(self: Any, snapshot: Any) -> str:
         """The file that holds a snapshot: what backs the one that was written to after it."""
@@ -200,3 +263,10 @@ class Above(Family):  # type: ignore[misc]
             ledger.forget(source)
 
         self._books.run(work)
+
+
+def _new_key(
+    src_encryption_key_id: str | None = None, new_encryption_key_id: str | None = None
+) -> str | None:
+    """The key of the copy, as upstream's callers give it: by place, by name, or not at all."""
+    return new_encryption_key_id

@@ -32,6 +32,7 @@ from qmpsnap.ledger.store import met_another
 from qmpsnap.ledger.values import REPORTED, Update
 from qmpsnap.openstack.cinder import bus, policy
 from qmpsnap.openstack.cinder.books import Books, own_version
+from qmpsnap.openstack.cinder.missed import StartedController
 from qmpsnap.openstack.cinder.names import ledger_id
 from qmpsnap.status import ACTION
 
@@ -64,9 +65,9 @@ SCHEMA: Final = _widened()
 class SnapshotActionsController(snapshot_actions.SnapshotActionsController):  # type: ignore[misc]
     """Takes status updates from compute, in the specification's dialect and in stock's."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, books: Books | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._books = Books()
+        self._books = books or Books()
 
     def announce(self) -> None:
         """Leave a note in the ledger that the extension is here."""
@@ -196,10 +197,15 @@ class Extension(extensions.ExtensionDescriptor):  # type: ignore[misc]
 
     def __init__(self, ext_mgr: Any) -> None:
         policy.register()
+        self._books = Books()
         super().__init__(ext_mgr)
+
+    def get_resources(self) -> list[Any]:
+        """Where a compute service says that it has started."""
+        return [extensions.ResourceExtension(ALIAS, StartedController(self._books))]
 
     def get_controller_extensions(self) -> list[Any]:
         """The handler, and a note in the ledger that it is here."""
-        controller = SnapshotActionsController()
+        controller = SnapshotActionsController(books=self._books)
         controller.announce()
         return [extensions.ControllerExtension(self, "snapshots", controller)]

@@ -6,22 +6,28 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final
 
 from cinder import exception
+from msgspec.structs import replace
 from oslo_utils import imageutils
 
 from qmpsnap.formats.qcow2 import Header
 from qmpsnap.guests.files.header import read_header
 from qmpsnap.ledger.chain import Chain
-from qmpsnap.ledger.values import File, Format, Place, Statement, Witness
+from qmpsnap.ledger.files import moved
+from qmpsnap.ledger.values import File, Format, Place, Statement
 from qmpsnap.openstack.cinder import adopt, info
+from qmpsnap.openstack.cinder.backups import is_overwritten
 from qmpsnap.openstack.cinder.books import Books
+from qmpsnap.openstack.cinder.encrypted import is_encrypted, layers_of, making, opening
 from qmpsnap.openstack.cinder.family import Family
 from qmpsnap.openstack.cinder.names import id_in, ledger_id
 from qmpsnap.openstack.cinder.reading import FileUnusable, describe
+from qmpsnap.openstack.cinder.unsure import shows_what_lies_below
 
 log = logging.getLogger(__name__)
 GIB: Final = 1 << 30
@@ -61,7 +67,10 @@ class Files(Family):  # type: ignore[misc]
             )
         stated = self._stated(path, volume_name)
         as_root = run_as_root or self._execute_as_root
-        found = describe(path, stated, run=self._execute, as_root=as_root)
+        if is_overwritten():
+            found: dict[str, Any] = {"filename": path, "format": stated, "virtual-size": 0}
+        else:
+            found = describe(path, stated, run=self._execute, as_root=as_root)
         backing = found.get("backing-filename")
         if backing is not None:
             extensions = "|".join(self._VALID_IMAGE_EXTENSIONS)
@@ -107,12 +116,30 @@ class Files(Family):  # type: ignore[misc]
             log.info("took volume %s over into the ledger: %s", key, _told(found))
             for one in doubted:
                 log.warning("not believed: %s of volume %s", one, key)
+        elif not self._is_volume_attached(volume):
+            self._let_go_of_unsure(volume)
         chain: Chain[File] = self._books.chain(key)
         active = self.get_active_image_from_info(volume)
         if active != chain.active.file:
             reason = f".info says that {active} is active, the ledger {chain.active.file}"
             raise adopt.ChainBroken(volume.name, reason)
         return chain
+
+    def _let_go_of_unsure(self: Any, volume: Any) -> None:
+        """Remove files, of a volume that nobody has attached, of which it makes no difference."""
+        key, folder = ledger_id(volume), self._local_volume_dir(volume)
+        for one in self._books.look(lambda ledger: ledger.files(key)):
+            if one.place is not Place.UNSURE or one.backing is None:
+                continue
+            stated = self._books.stated(key, one.backing)
+            below = describe(
+                os.path.join(folder, one.backing), stated,
+                run=self._execute, as_root=self._execute_as_root,
+            )  # fmt: skip
+            if shows_what_lies_below(folder, one, below["virtual-size"]):
+                log.info("%s holds nothing, and nobody has the volume: it is let go", one.file)
+                self._books.run(partial(_leaves, key, one))
+                self._remove(volume, one.file)
 
     def _known(self: Any, volume: Any) -> adopt.Known:
         """Gather what there is to go by of a volume that the ledger does not know."""
@@ -134,7 +161,7 @@ class Files(Family):  # type: ignore[misc]
             headers=headers,
             metadata=self._admin_metadata(volume),
             attached=tuple(one["format"] for one in attached if "format" in one),
-            encrypted=volume.encryption_key_id is not None,
+            encrypted=is_encrypted(volume),
         )
 
     def _header(self: Any, path: str) -> Header:
@@ -153,22 +180,6 @@ class Files(Family):  # type: ignore[misc]
     def _admin_metadata(self: Any, volume: Any) -> dict[str, str]:
         with volume.obj_as_admin():
             return dict(volume.admin_metadata or {})
-
-    def _made(self: Any, volume: Any, format_: str) -> None:
-        """State that `volume-<id>` has been made, alone and with this format, and tell Cinder."""
-        statement = Statement(
-            file=volume.name,
-            format=Format(format_),
-            base=True,
-            backing=None,
-            place=Place.CHAIN,
-            size=volume.size * GIB,
-            encrypted=getattr(volume, "encryption_key_id", None) is not None,
-            witness=Witness.MADE,
-            detail="created",
-        )
-        key = ledger_id(volume)
-        self._books.run(lambda ledger: ledger.state(key, [statement]))
 
     def _follow_metadata(self: Any, volume: Any) -> None:
         """Have Cinder's own rows say what the ledger says: for Nova, and for the way back."""
@@ -200,18 +211,22 @@ class Files(Family):  # type: ignore[misc]
         self: Any, snapshot: Any, backing_filename: str, new_snap_path: str
     ) -> None:
         """Make an overlay whose header has the format of the ledger; nothing else is opened."""
-        if self._books is None or snapshot.volume.encryption_key_id is not None:
+        if self._books is None:
             super()._do_create_snapshot(snapshot, backing_filename, new_snap_path)
             return
         volume = snapshot.volume
         folder = self._local_volume_dir(volume)
         backing = os.path.join(folder, backing_filename)
         stated = self._stated(backing, volume.name)
+        if stated != "qcow2" and is_encrypted(volume):
+            reason = "no overlay can say that it is LUKS: Cinder knows no such format"
+            raise FileUnusable(backing, stated, reason)
         seen = describe(backing, stated, run=self._execute, as_root=self._execute_as_root)
-        self._run_qemu_img(
-            "create", "-q", "-f", "qcow2", "-u", "-b", backing_filename, "-F", stated,
-            new_snap_path, str(seen["virtual-size"]), folder=folder,
-        )  # fmt: skip
+        with making(volume) as encrypted:
+            self._run_qemu_img(
+                "create", "-q", "-f", "qcow2", "-u", "-b", backing_filename, "-F", stated,
+                *encrypted, new_snap_path, str(seen["virtual-size"]), folder=folder,
+            )  # fmt: skip
         self._set_permissions(new_snap_path)
         if self.secure_file_operations_enabled():
             command = ["chown", f"--reference={backing}", new_snap_path]
@@ -234,42 +249,17 @@ class Files(Family):  # type: ignore[misc]
         else:
             self._set_rw_permissions(path)
 
-    def _img_commit(
-        self: Any,
-        path: str,
-        passphrase_file: str | None = None,
-        backing_file: str | None = None,
-    ) -> None:
-        """Commit a qcow2 file into its backing file. It is not removed here: it is held still."""
-        if self._books is None:
-            super()._img_commit(path, passphrase_file, backing_file)
-            return
-        if passphrase_file is None:
-            command = ["qemu-img", "commit", "-q", "-f", "qcow2", "-d", path]
-        else:
-            command = [
-                "qemu-img", "commit", "--object",
-                f"secret,id=s0,format=raw,file={passphrase_file}", "--image-opts", "-d",
-                f"driver=qcow2,file.filename={path},encrypt.format=luks,encrypt.key-secret=s0,"
-                f"backing.driver=qcow2,backing.file.filename={backing_file},"
-                "backing.encrypt.key-secret=s0",
-            ]  # fmt: skip
-        self._execute(*command, run_as_root=self._execute_as_root)
+    def _commit_into(self: Any, volume: Any, layers: Sequence[File]) -> None:
+        """Commit the first file of a chain into the next. It is not removed here: it is held still."""
+        with opening(volume, layers_of(self._local_volume_dir(volume), layers)) as files:
+            command = ["qemu-img", "commit", "-q", "-d", *files]
+            self._execute(*command, run_as_root=self._execute_as_root)
 
-    def _rebase_img(
-        self: Any,
-        image: str,
-        backing_file: str,
-        volume_format: str,
-        passphrase_file: str | None = None,
-    ) -> None:
-        if self._books is None or passphrase_file is not None:
-            super()._rebase_img(image, backing_file, volume_format, passphrase_file)
-            return
-        self._execute(
-            "qemu-img", "rebase", "-q", "-u", "-f", "qcow2", "-b", backing_file,
-            "-F", volume_format, image, run_as_root=self._execute_as_root,
-        )  # fmt: skip
+    def _name_below(self: Any, volume: Any, layer: File, backing: str, format_: str) -> None:
+        """Have the header of a file name its backing file, and with which format."""
+        with opening(volume, layers_of(self._local_volume_dir(volume), [layer])) as file:
+            command = ["qemu-img", "rebase", "-q", "-u", "-b", backing, "-F", format_, *file]
+            self._execute(*command, run_as_root=self._execute_as_root)
 
     def _mend_headers(self: Any, volume: Any, chain: Chain[File]) -> None:
         """
@@ -301,7 +291,7 @@ class Files(Family):  # type: ignore[misc]
                     "%s says that %s is %s; it is %s: mended",
                     layer.file, layer.backing, header.backing_format, below.format,
                 )  # fmt: skip
-                self._rebase_img(path, header.backing_file, str(below.format))
+                self._name_below(volume, layer, header.backing_file, str(below.format))
 
     @contextmanager
     def _convertible(self: Any, volume: Any) -> Iterator[Chain[File]]:
@@ -310,6 +300,13 @@ class Files(Family):  # type: ignore[misc]
         if not self._is_volume_attached(volume):
             self._mend_headers(volume, chain)
         yield chain
+
+
+def _leaves(key: str, file: File, ledger: Any) -> None:
+    """Unless it has been settled in this very moment."""
+    if ledger.file(key, file.file) == file:
+        detail = "nobody has the volume attached, and nothing was written to it"
+        ledger.state(key, [replace(moved(file, Place.LEFT), detail=detail)])
 
 
 def _told(found: list[Statement]) -> str:

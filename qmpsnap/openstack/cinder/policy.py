@@ -18,12 +18,14 @@ UPDATE: Final = "volume_extension:qmpsnap:update_snapshot_status"
 RULE: Final = policy.DocumentedRuleDefault(
     name=UPDATE,
     check_str="role:service or rule:admin_api",
-    description="Report what compute has done for a snapshot, and the formats of its files.",
+    description="Report what compute has done for a snapshot, and the formats of its files; or "
+    "that compute has started, and what it knows of.",
     operations=[
         {
             "method": "POST",
             "path": "/snapshots/{snapshot_id}/action (os-update_snapshot_status)",
-        }
+        },
+        {"method": "POST", "path": "/os-qmpsnap"},
     ],
 )
 

@@ -114,7 +114,7 @@ class Snapshots(Family):  # type: ignore[misc]
         is_done: Callable[[], bool] | None = None,
     ) -> None:
         """
-        Hand an operation over to compute, and wait until it is done.
+        Hand an operation over to compute, and wait until it is done; again where compute lost it.
 
         An earlier call for it may be answered at any moment, and nothing of that is overwritten.
         """
@@ -124,22 +124,29 @@ class Snapshots(Family):  # type: ignore[misc]
         try:
             # What an earlier try has left there is nobody's answer to this one.
             db.snapshot_update(context, operation.snapshot, {"status": status, "progress": "0%"})
-            calls = self._books.run(lambda ledger: ledger.before_call(operation.token))
-            if not calls:
-                return
-            try:
-                call()
-            except Exception as error:
-                log.warning("snapshot %s: the call to Nova: %s", operation.snapshot, error)
-                if was_refused(error):
-                    why = f"the call to Nova: {error}"
-                    self._books.run(lambda ledger: ledger.refused(operation.token, why))
-                    raise
-                # It may have come through: waited for as if it had.
-            is_done = is_done if calls > 1 else None
-            waiting.wait(self._books, context, operation, event, is_done=is_done)
+            while calls := self._call(operation, call):
+                looks = is_done if calls > 1 else None
+                if waiting.wait(self._books, context, operation, event, is_done=looks):
+                    return
+                log.info("snapshot %s: compute has lost the call", operation.snapshot)
         finally:
             self._alarm.forget(operation.snapshot)
+
+    def _call(self: Any, operation: Operation, call: Callable[[], object]) -> int:
+        """Call compute; returns how many calls may be at work, 0 where it has answered by now."""
+        calls: int = self._books.run(lambda ledger: ledger.before_call(operation.token))
+        if not calls:
+            return 0
+        try:
+            call()
+        except Exception as error:
+            log.warning("snapshot %s: the call to Nova: %s", operation.snapshot, error)
+            if was_refused(error):
+                why = f"the call to Nova: {error}"
+                self._books.run(lambda ledger: ledger.refused(operation.token, why))
+                raise
+            # It may have come through: waited for as if it had.
+        return calls
 
     def _fail(self: Any, volume: Any, operation: Operation, error: Exception) -> None:
         """Settle what did not come about; what may still be at compute stays open."""
@@ -147,8 +154,6 @@ class Snapshots(Family):  # type: ignore[misc]
         settled = (State.CREATING, State.DELETING, State.ERROR, State.ERROR_DELETING)
         if standing is None or standing.operation != operation.token:
             return
-        if self._is_recorded(operation):
-            return  # it is done: what follows from it is tried again (`_settle`)
         if standing.state in settled:
             self._books.run(lambda ledger: ledger.fail(operation.token, str(error)))
             if operation.kind is Kind.CREATE:
@@ -268,15 +273,11 @@ class Snapshots(Family):  # type: ignore[misc]
             log.info("%s is backed by %s already", above, named)
             return
         self._mend_headers(volume, chain)
-        folder = self._local_volume_dir(volume)
-        path, base = os.path.join(folder, str(operation.file)), str(operation.onto)
-        if volume.encryption_key_id is not None:
-            self._commit_encrypted(volume, path, os.path.join(folder, base))
-        else:
-            self._img_commit(path)
+        merged = next(at for at, one in enumerate(chain.layers) if one.file == operation.file)
+        self._commit_into(volume, chain.layers[merged:])
         if above is not None:
-            stated = self._stated(os.path.join(folder, base), volume.name)
-            self._rebase_img(os.path.join(folder, above), base, stated)
+            base = chain.layers[merged + 1]
+            self._name_below(volume, chain.layers[merged - 1], base.file, str(base.format))
 
     def _delete_snapshot_online(
         self: Any, context: Any, snapshot: Any, info: dict[str, Any]

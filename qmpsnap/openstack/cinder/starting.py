@@ -19,6 +19,7 @@ from cinder import coordination, exception, objects
 from cinder.volume import rpcapi
 
 from qmpsnap.ledger.machine import Next, State, after_a_restart
+from qmpsnap.ledger.snapshots import MISSED
 from qmpsnap.ledger.values import Kind, Operation, Place
 from qmpsnap.openstack.cinder.books import Books, own_version
 from qmpsnap.openstack.cinder.bus import Alarm
@@ -189,7 +190,7 @@ class Starting(Family):  # type: ignore[misc]
             elif what is Next.ROLL_BACK and operation.kind is Kind.CREATE:
                 self._roll_back(snapshot, operation)
             elif what is Next.ASK_AGAIN and operation.kind is Kind.CREATE:
-                self._ask_for_creation(snapshot, operation)
+                self._ask_for_creation(snapshot, operation, is_missed=standing.why == MISSED)
                 self._give_up_in_time(snapshot, operation, standing.state)
 
         settle()
@@ -217,15 +218,18 @@ class Starting(Family):  # type: ignore[misc]
         self._remove(snapshot.volume, str(operation.file))
         _follow(snapshot, "creating", "error")
 
-    def _ask_for_creation(self: Any, snapshot: Any, operation: Operation) -> None:
+    def _ask_for_creation(
+        self: Any, snapshot: Any, operation: Operation, *, is_missed: bool
+    ) -> None:
         """
-        Ask compute once more for what a crash has interrupted, with the same token.
+        Ask compute once more for what a crash of either side has interrupted, with the same token.
 
         Whether it was asked is not known. Ours answers by the token what it has done; a stock one
         that has done it already fails, and the file is `unsure` then.
         """
         before = operation.begun.timestamp() < self._since
-        if not before or operation.token in self._asked or not self.initialized:
+        is_due = is_missed or (before and operation.token not in self._asked)
+        if not is_due or not self.initialized:
             return
         self._asked[operation.token] = time.monotonic()
         log.info("asking for snapshot %s again", snapshot.id)

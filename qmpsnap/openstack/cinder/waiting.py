@@ -19,7 +19,10 @@ from cinder.db import api as db
 
 from qmpsnap.ledger.judge import Accepted
 from qmpsnap.ledger.ledger import Ledger
-from qmpsnap.ledger.machine import COMPLETE, Control, State
+from qmpsnap.ledger.locking import is_of_database
+from qmpsnap.ledger.machine import COMPLETE, WAITED_FOR, Control
+from qmpsnap.ledger.schema import LedgerUnreachable
+from qmpsnap.ledger.snapshots import MISSED
 from qmpsnap.ledger.values import Kind, Operation, Update
 from qmpsnap.openstack.cinder.books import Books
 
@@ -29,7 +32,6 @@ POLL_S: Final = 1.0
 SLOWEST_S: Final = 10.0
 LIMIT_S: Final = {Kind.CREATE: 600.0, Kind.COMMIT: 7200.0, Kind.PULL: 7200.0}
 """Stock's. Source: cinder/volume/drivers/remotefs.py, timeout in the two loops."""
-_AT_COMPUTE: Final = (State.CREATING_AT_COMPUTE, State.DELETING_AT_COMPUTE)
 
 
 def wait(
@@ -40,12 +42,13 @@ def wait(
     *,
     limit_s: float | None = None,
     is_done: Callable[[], bool] | None = None,
-) -> None:
+) -> bool:
     """
     Wait until compute has done it.
 
     An answer that may be about an earlier call (`Accepted.is_doubted`) ends nothing: then
-    `is_done` decides, which looks at the headers.
+    `is_done` decides, which looks at the headers. While the database cannot be asked (it starts
+    again, or another node takes over), it is waited on.
 
     Args:
         books: The ledger.
@@ -56,6 +59,10 @@ def wait(
         is_done: Whether the headers show that it is done, which then stands in the ledger; asked
             where several calls may be at work. None: they cannot show it.
 
+    Returns:
+        Whether it is done. False: a compute side of ours has started again and does not know of it,
+        so it has to be asked once more.
+
     Raises:
         RemoteFSException: Compute could not do it, does not answer in time, or somebody else has
             set the snapshot's status.
@@ -65,17 +72,19 @@ def wait(
     deadline, pause = time.monotonic() + limit, POLL_S
     while True:
         event.clear()
-        standing = books.standing(operation.snapshot)
-        if standing is None or standing.operation != operation.token:
-            raise exception.RemoteFSException(f"the operation {operation.token} is another's")
-        if standing.state in COMPLETE or (is_done is not None and is_done()):
-            return
-        if standing.state not in _AT_COMPUTE:
-            raise exception.RemoteFSException(
-                f"compute could not {operation.kind} for snapshot {operation.snapshot}: "
-                f"{standing.why or standing.state.word}"
+        try:
+            ended = _ended(books, operation, is_done)
+            if ended is not None:
+                return ended
+            has_news = _look_at_row(books, context, operation)
+        except Exception as error:
+            if not isinstance(error, LedgerUnreachable) and not is_of_database(error):
+                raise
+            log.warning(
+                "snapshot %s is waited for, without the database: %s", operation.snapshot, error
             )
-        if _look_at_row(books, context, operation) or event.is_set():
+            has_news = False
+        if has_news or event.is_set():
             continue
         if time.monotonic() > deadline:
             books.run(lambda ledger: ledger.give_up(operation.token, f"no answer in {limit:g} s"))
@@ -85,6 +94,21 @@ def wait(
             )
         event.wait(pause)
         pause = min(pause * 1.5, SLOWEST_S)
+
+
+def _ended(books: Books, operation: Operation, is_done: Callable[[], bool] | None) -> bool | None:
+    """What `wait` returns, by the ledger; None: compute is at work."""
+    standing = books.standing(operation.snapshot)
+    if standing is None or standing.operation != operation.token:
+        raise exception.RemoteFSException(f"the operation {operation.token} is another's")
+    if standing.state in COMPLETE or (is_done is not None and is_done()):
+        return True
+    if standing.state not in WAITED_FOR:
+        raise exception.RemoteFSException(
+            f"compute could not {operation.kind} for snapshot {operation.snapshot}: "
+            f"{standing.why or standing.state.word}"
+        )
+    return False if standing.why == MISSED else None
 
 
 def _look_at_row(books: Books, context: Any, operation: Operation) -> bool:

@@ -5,7 +5,12 @@ The compute side for an unmodified Nova 34: `compute_driver = qmpsnap.LibvirtDri
     calls       what is known of one call, for the functions whose arguments Nova has fixed
     engine      a guest of Nova's, as the engine takes it
     options     the section [qmpsnap] of nova.conf
+    helper      what this service may not do itself, done by another process
+    privileged  that process: what it can be asked for
+    confined    where it may look and change
     reports     what is told to Cinder
+    missed      what is told to it at the start: calls that have died
+    parts       that, in requests that it takes
     doctor      what `qmpsnap doctor --nova` looks at
 
 Names are loaded when they are used: Nova is not everywhere.

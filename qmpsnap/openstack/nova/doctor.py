@@ -1,16 +1,19 @@
 """
 What `qmpsnap doctor --nova` looks at: whether the nova-compute of this host uses the driver, and can.
 
-It reads nova.conf as nova-compute does, asks Cinder one harmless question, and starts nothing. What
-may be seen and changed is that of whoever runs it, so it is to be run as nova-compute's user.
+It reads nova.conf as nova-compute does, asks Cinder one harmless question, and starts nothing but a
+helper of its own, which ends with it. It sees and may change what its own user may, so run it as
+nova-compute's user.
 """
 
 from __future__ import annotations
 
 import os
 import pwd
+import shlex
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,13 +21,17 @@ from typing import Any, Final
 
 from qmpsnap.cli.doctor import Check, State
 from qmpsnap.delivery.machine import EXTENSION
+from qmpsnap.guests.files.helper import Helper, lend
+from qmpsnap.guests.files.opened import Held, Hidden, held_by
 from qmpsnap.journal.file import Journal
+from qmpsnap.openstack.nova.confined import mount_bases_of
 
 DRIVER: Final = "qmpsnap.LibvirtDriver"
 _MODULE: Final = "nova.virt.qmpsnap"
 _MADE_FOR: Final = "34."
-_BASES: Final = ("nfs", "quobyte", "vzstorage")
-"""Shares are mounted below `[libvirt] …_mount_point_base`, each in a folder of its own."""
+_SQUASHED: Final = (
+    "Where the server takes root for nobody, name who may: `[qmpsnap_privileged] user` and `group`."
+)
 _AS: Final = (
     "Run this as the user that nova-compute runs as: `sudo -u {user} qmpsnap doctor --nova`."
 )
@@ -78,8 +85,11 @@ def _checks(conf: Any) -> Iterator[Check]:
     yield _backend(conf)
     yield from _identity()
     yield _user()
-    yield _processes()
-    yield from _shares(conf)
+    helper, check = _helper()
+    yield check
+    with _lent(helper):
+        yield _processes()
+        yield from _shares(conf, helper)
 
 
 def _driver(conf: Any) -> Check:
@@ -135,29 +145,54 @@ def _user() -> Check:
     return _good("user", f"{_name(mine)}, as nova-compute (process {process.name})")
 
 
+def _helper() -> tuple[Helper | None, Check]:
+    """Start the helper as nova-compute does (nova/cmd/compute.py), where it is needed."""
+    name = "helper"
+    if os.geteuid() == 0:
+        return None, _good(name, "root needs none")
+    from nova import utils
+    from oslo_privsep import priv_context
+
+    from qmpsnap.openstack.nova.helper import WITHOUT, NovasHelper
+
+    priv_context.init(root_helper=shlex.split(utils.get_root_helper()))
+    helper = NovasHelper()
+    try:
+        return helper, _good(name, f"it starts, and works below {', '.join(helper.folders())}")
+    except PermissionError as error:
+        remedy = "Let sudo start it: docs/howto/openstack-compute.md, `Without root`."
+        return None, _note(name, f"{error.strerror}: {WITHOUT}", remedy)
+
+
+@contextmanager
+def _lent(helper: Helper | None) -> Iterator[None]:
+    lend(helper)
+    try:
+        yield
+    finally:
+        lend(None)
+
+
 def _processes() -> Check:
-    """What QEMU has open is seen in its `/proc`: by root, with CAP_SYS_PTRACE, and by its own user."""
+    """What QEMU has open is seen in its `/proc`: by root, by its own user, and by the helper."""
     name = "QEMU's files"
     for process in _by_command("qemu-"):
-        try:
-            os.listdir(process / "fd")
-            os.stat(process / "root")
-        except PermissionError:
-            return _note(
-                name,
-                f"{_name(os.geteuid())} may not see what process {process.name} has open: `not-seen`",
-                "Nothing is mended or removed on its account. With CAP_SYS_PTRACE (systemd: "
-                "AmbientCapabilities) nova-compute sees it.",
-            )
-        except OSError:
+        seen = held_by(int(process.name), Hidden(why="", here=True))
+        if isinstance(seen, Held):
+            return _good(name, f"seen, of process {process.name} for one")
+        if not process.exists():
             continue  # it has just ended
-        return _good(name, f"seen, of process {process.name} for one")
+        return _note(
+            name,
+            f"{_name(os.geteuid())} may not see what it has open: `not-seen` ({seen.why})",
+            "Nothing is mended or removed on its account. The helper of nova-compute sees it.",
+        )
     return _note(name, "no QEMU runs to try it on")
 
 
-def _shares(conf: Any) -> Iterator[Check]:
+def _shares(conf: Any, helper: Helper | None) -> Iterator[Check]:
     """Markers are written beside the images; and headers of overlays are corrected there."""
-    for base in dict.fromkeys(conf.libvirt[f"{name}_mount_point_base"] for name in _BASES):
+    for base in mount_bases_of(conf):
         try:
             shares = sorted(one for one in Path(base).iterdir() if one.is_dir())
         except OSError:
@@ -166,11 +201,22 @@ def _shares(conf: Any) -> Iterator[Check]:
             if os.access(share, os.W_OK | os.X_OK, effective_ids=True):
                 yield _good("share", f"{share} can be written")
                 continue
+            if helper is not None:
+                yield _by_helper(helper, share)
+                continue
             yield _note(
                 "share",
                 f"{_name(os.geteuid())} may not write into {share}",
                 "Markers have no place there: a journal that is lost with its disk is not made up for.",
             )
+
+
+def _by_helper(helper: Helper, share: Path) -> Check:
+    try:
+        helper.markers(str(share))
+    except OSError as error:
+        return _note("share", f"not even the helper sees {share}: {error.strerror}", _SQUASHED)
+    return _good("share", f"{share} can be written by the helper")
 
 
 def _journal(conf: Any) -> tuple[Journal | None, Check | None]:

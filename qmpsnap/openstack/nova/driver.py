@@ -15,6 +15,7 @@ Source: nova/virt/libvirt/driver.py, nova 34.0.0.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -28,12 +29,16 @@ from oslo_log import log as logging
 from qmpsnap import service
 from qmpsnap.delivery.outbox import Outbox
 from qmpsnap.errors import QmpsnapError
+from qmpsnap.guests.files.helper import lend
 from qmpsnap.journal.file import Journal
 from qmpsnap.journal.letter import Letter
 from qmpsnap.openstack.nova import options
 from qmpsnap.openstack.nova.calls import Call, begun, current
+from qmpsnap.openstack.nova.encrypted import EncryptedDisk, NotNamed, files_below
 from qmpsnap.openstack.nova.engine import opened, quiesce_of
+from qmpsnap.openstack.nova.helper import WITHOUT, NovasHelper
 from qmpsnap.openstack.nova.keeper import Keeper
+from qmpsnap.openstack.nova.missed import tell_started
 from qmpsnap.openstack.nova.reports import NO_IDENTITY, NovasCinder, has_identity
 from qmpsnap.openstack.nova.start import NotKnown, active_file
 from qmpsnap.operations.guest import Guest
@@ -85,14 +90,26 @@ class LibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
         self._journal = Journal(self._qmpsnap.state_folder, keeps_open=True)
         self._cinder = NovasCinder()
         self._outbox = Outbox(self._journal, self._cinder.services, after=self._follow)
-        self._keeper = Keeper(self._journal, self._outbox, self._reopened)
+        self._keeper = Keeper(self._journal, self._outbox, self._reopened, self._tell_started)
 
     def init_host(self, host: str) -> None:
         """As Nova's; and begin what goes on beside the calls, once the service listens."""
         super().init_host(host)
+        self._lend_helper()
         if not has_identity():
             LOG.warning("%s.", NO_IDENTITY)
         _once_it_listens(self.virtapi, self._keeper.start)
+
+    def _lend_helper(self) -> None:
+        """Have done by the helper what this service may not do itself; say what is missing without."""
+        if os.geteuid() == 0:
+            return
+        helper = NovasHelper()
+        lend(helper)
+        try:
+            LOG.info("The helper works below %s.", ", ".join(helper.folders()))
+        except PermissionError as error:
+            LOG.warning("%s: %s.", error.strerror, WITHOUT)
 
     # --- Nova's two calls
 
@@ -290,6 +307,9 @@ class LibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
 
     # --- After an interruption
 
+    def _tell_started(self) -> bool:
+        return tell_started(self._journal, self._cinder, libvirt_driver.CONF.host)
+
     @contextmanager
     def _reopened(self, where: Where) -> Iterator[Guest]:
         """Open the guest of an operation that broke off."""
@@ -320,7 +340,19 @@ class LibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
                 *(conf.serial, found.path, found.format, conf.source_path),
             )
             conf.source_path, conf.driver_format = found.path, found.format
+        return _with_chain(conf)
+
+
+def _with_chain(conf: Any) -> Any:
+    """The same disk; of an encrypted one with all files of its chain, which libvirt has to be told."""
+    if conf.volume_encryption is None or conf.driver_format != "qcow2":
         return conf
+    try:
+        below = files_below(conf.source_path)
+    except NotNamed as error:
+        LOG.warning("The chain of the volume %s is left to libvirt: %s.", conf.serial, error)
+        return conf
+    return EncryptedDisk(conf, below) if below else conf
 
 
 def _once_it_listens(virtapi: Any, start: Callable[[], None]) -> None:

@@ -1,7 +1,8 @@
 """
 What goes on beside Nova's calls: operations that broke off are settled, updates are sent.
 
-    open operations of this host ─► resume ─► the outbox ─► sleep until something is due, or woken
+    once: tell Cinder that we have started ─► open operations of this host ─► resume ─► the outbox
+    ─► sleep until something is due, or woken
 
 It begins when the service listens: a start is not held up by what a merge still has to copy.
 """
@@ -9,6 +10,7 @@ It begins when the service listens: a start is not held up by what a merge still
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from threading import Event, Thread
 from typing import Any, Final
 
@@ -18,27 +20,42 @@ from qmpsnap.delivery.outbox import Outbox
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.journal.file import Journal
 from qmpsnap.journal.hold import OperationBusy
+from qmpsnap.journal.reach import Opener
 from qmpsnap.journal.record import Entry
-from qmpsnap.journal.resume import Opener, Settled, resume
+from qmpsnap.journal.resume import Settled, resume
 
 LOG = logging.getLogger(__name__)
 LOOK_S: Final = 60.0
 """So often it looks by itself."""
 SOON_S: Final = 5.0
-"""Until an operation is tried again that could not be settled."""
+"""At most so long until an operation is tried again that could not be settled."""
 AGAIN_S: Final = 1.0
 """At least so long between two rounds: an update that is left although its time has come is in the hands
-of another thread, which may wait for Cinder."""
+of another thread, which may wait for Cinder. Of rounds that leave something open, each waits twice as
+long as the one before: libvirtd is back within a second, or takes its time."""
 
 
 class Keeper:
     """One thread a service."""
 
-    def __init__(self, journal: Journal, outbox: Outbox, opener: Opener) -> None:
-        """Start nothing yet."""
+    def __init__(
+        self, journal: Journal, outbox: Outbox, opener: Opener, once: Callable[[], bool]
+    ) -> None:
+        """
+        Start nothing yet.
+
+        Args:
+            journal: Of this service.
+            outbox: Of the same.
+            opener: Opens the guest of an operation.
+            once: Called first of all, and again each round until it returns True.
+        """
         self._journal, self._outbox, self._opener = journal, outbox, opener
+        self._once: Callable[[], bool] | None = once
         self._woken = Event()
         self._thread: Thread | None = None
+        self._failed = 0
+        """How many rounds have left something open since one that has not."""
 
     def start(self) -> None:
         """Begin, with what an earlier process has left; again: nothing."""
@@ -57,17 +74,39 @@ class Keeper:
 
     def _round(self) -> float:
         """Do what is due, and return the seconds until the next round."""
+        is_done = self._is_done_once()
         try:
             are_open = self.settle()
             next_at = self._outbox.send().next_at
         except QmpsnapError as error:
             LOG.error("The journal cannot be used: %s %s", error, error.way_out)
-            return LOOK_S
+            return self._again(LOOK_S)
         except Exception:  # the thread must live as long as the service
             LOG.exception("Unforeseen, beside Nova's calls.")
-            return LOOK_S
+            return self._again(LOOK_S)
         wait = LOOK_S if next_at is None else min(max(next_at - time.time(), AGAIN_S), LOOK_S)
-        return min(wait, SOON_S) if are_open else wait
+        if are_open:
+            return min(wait, self._again(SOON_S))
+        if not is_done:
+            return min(wait, self._again(LOOK_S))
+        self._failed = 0
+        return wait
+
+    def _is_done_once(self) -> bool:
+        """Before the rest: what there is to settle may take hours, and must not wait for this either."""
+        try:
+            if self._once is not None and self._once():
+                self._once = None
+        except QmpsnapError as error:
+            LOG.error("Cinder is not told that the service has started: %s", error)
+        except Exception:
+            LOG.exception("Unforeseen, at the start of the service.")
+        return self._once is None
+
+    def _again(self, at_most: float) -> float:
+        """Seconds until the next round after one that has left something open."""
+        self._failed = min(self._failed + 1, 16)
+        return min(AGAIN_S * 2.0 ** (self._failed - 1), at_most)
 
     def settle(self, volume: str | None = None) -> bool:
         """

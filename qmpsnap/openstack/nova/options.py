@@ -9,6 +9,8 @@ from oslo_config import cfg
 from qmpsnap.operations.options import MergeOptions, OnError
 
 GROUP: Final = "qmpsnap"
+PRIVILEGED: Final = "qmpsnap_privileged"
+"""The section of the helper; its options are oslo.privsep's."""
 OPTIONS: Final = (
     cfg.BoolOpt(
         "allow_passthrough",
@@ -78,4 +80,6 @@ def merge_options(section: Any) -> MergeOptions:
 
 def listed() -> list[tuple[str, tuple[Any, ...]]]:
     """The options for oslo-config-generator (entry point `oslo.config.opts`)."""
-    return [(GROUP, OPTIONS)]
+    from oslo_privsep import priv_context
+
+    return [(GROUP, OPTIONS), (PRIVILEGED, tuple(priv_context.OPTS))]

@@ -8,7 +8,7 @@ process, and what has to be sent again waits for an operator.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -68,16 +68,13 @@ class NovasCinder:
         user = None if has_identity() else self.user_of(to.snapshot)
         if user is None and not has_identity():
             return Answer(status=401, text=NO_IDENTITY)
-        auth = nova_cinder._get_auth(user or context.get_admin_context())
-        section = nova.conf.CONF.cinder
-        group = nova.conf.cinder.cinder_group.name
-        session = Adapter(session=service_auth.get_service_auth_session(group), auth=auth)
-        return Cinder(
-            session,
-            endpoint=section.endpoint_template,
-            interface=section.catalog_info.split(":")[2],
-            region=section.os_region_name,
-        ).ask(letter, ask)
+        return _cinder(user or context.get_admin_context()).ask(letter, ask)
+
+    def started(self, said: Mapping[str, object], project: str) -> Answer:
+        """Tell by the service's identity that this compute service has started: see `Cinder`."""
+        if not has_identity():
+            return Answer(status=401, text=NO_IDENTITY)
+        return _cinder(context.get_admin_context()).started(said, project)
 
     def knows_us(self) -> Answer:
         """Ask Cinder by the service's identity whether it has the extension: 200, or 404."""
@@ -88,3 +85,15 @@ class NovasCinder:
     def services(self, to: str) -> NovasCinder | None:
         """See `delivery.outbox.Services`."""
         return self if to == CINDER else None
+
+
+def _cinder(who: Any) -> Cinder:
+    section = nova.conf.CONF.cinder
+    group = nova.conf.cinder.cinder_group.name
+    auth = nova_cinder._get_auth(who)
+    return Cinder(
+        Adapter(session=service_auth.get_service_auth_session(group), auth=auth),
+        endpoint=section.endpoint_template,
+        interface=section.catalog_info.split(":")[2],
+        region=section.os_region_name,
+    )

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import libvirt
 import pytest
 
-from tests.rig.guards import refused, refused_then_done
+from tests.rig import images
+from tests.rig.guards import beside_a_link, refused, refused_then_done
 from tests.rig.libvirt_machine import LibvirtMachine
+from tests.rig.off import defined_off
 from tests.rig.others import WAYS, another_guest
+from tests.rig.refusing import by_name, refused_alike
 from tests.rig.remedies import remedy
-from tests.rig.rig import BASE, DISK
+from tests.rig.rig import BASE, DISK, SIZE
 from tests.rig.roads import MakeRig
 from tests.rig.situations import situation
 
@@ -41,7 +46,8 @@ def test_migration(
 
 @situation(
     "Another guest of this libvirt, running or off, rests on the file that a merge would write: "
-    "by its definition, however far down, its saved memory, a snapshot's record, a pool's volume",
+    "by its definition, however far down and however named (`json:`, `blkdebug:`, an argument for "
+    "QEMU), its saved memory, a snapshot's record, a pool's volume",
     happens="refused",
     code=4,
     then="Pull instead.",
@@ -54,6 +60,57 @@ def test_guest_that_is_off(make_rig: MakeRig, connection: Any, way: str) -> None
         rig.grow(3)
         with another_guest(connection, rig.folder / BASE, "raw", way) as who:
             refused_then_done(rig, "shared-base", f"{BASE} is also read by {who}")
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def test_images_that_rest_on_the_base_of_a_guest_that_is_off(
+    connection: Any, tmp_path: Path
+) -> None:
+    """A clone beside the file that a link leads to; and one that was last written before the base."""
+    with defined_off(connection, _made(tmp_path / "off"), "qcow2") as off:
+        clone = beside_a_link(off.folder / BASE)
+        assert off.rig.cli("create", DISK, "s1").code == 0
+        delete, content = by_name("delete", "s1"), images.sha256_of(clone, "qcow2")
+        refused_alike(off.rig, delete, f"{clone}, by its header")
+        assert images.sha256_of(clone, "qcow2") == content
+        os.utime(off.folder / BASE)
+        words = f"only because {BASE} was written later: {clone}; if somebody needs one"
+        planned, said = off.rig.cli(*delete, "--plan"), off.rig.cli(*delete)
+        assert (planned.code, said.code) == (0, 0), (planned, said)
+        assert words in planned.out
+        assert words in said.err
+
+
+@situation(
+    "The file that is to become the overlay is there, empty and over the active file, and is the "
+    "fresh disk of another guest, or what an image beside it rests on",
+    happens="refused (`OverlayInUse`), by `--plan` as well",
+    code=4,
+    then="Choose another name.",
+    pain=4,
+    kind=2,
+)
+@remedy("OverlayInUse")
+def test_overlay_that_is_the_fresh_disk_of_another_guest(
+    make_rig: MakeRig, connection: Any
+) -> None:
+    with make_rig("raw") as rig:
+        overlay = rig.folder / f"{BASE}.web2"
+        images.create_qcow2(overlay, SIZE, BASE, "raw")
+        with another_guest(connection, overlay, "qcow2", "the file itself") as who:
+            said = refused_alike(rig, by_name("create", "web2"), f"it is used by {who}")
+            assert "Choose another name" in said
+            assert rig.cli("create", DISK, "web3").code == 0
+    with defined_off(connection, _made(rig.folder.parent / "off"), "raw") as off:
+        overlay = off.folder / f"{BASE}.web2"
+        images.create_qcow2(overlay, SIZE, BASE, "raw")
+        with another_guest(connection, overlay, "qcow2", "the file itself") as who:
+            refused_alike(off.rig, by_name("create", "web2"), f"it is used by {who}")
+        assert off.rig.cli("create", DISK, "web2").code == 0
 
 
 @remedy("WouldHarm/libvirt-snapshots")

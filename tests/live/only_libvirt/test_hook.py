@@ -62,14 +62,26 @@ def daemon() -> Iterator[Daemon]:
             daemon.kill_guests()
 
 
-def test_a_start_is_refused_until_it_is_settled(daemon: Daemon) -> None:
+@pytest.mark.parametrize("way", ["file", "volume of a pool"])
+def test_a_start_is_refused_until_it_is_settled(daemon: Daemon, way: str) -> None:
     volume = daemon.folder / BASE
     (step, *_) = steps_for(creating("abc"))[0]
     text = str(step.arguments["text"]).replace("/share/volume-1", str(volume))
     marker = daemon.folder / ".qmpsnap-abc"
     take_file(replace(step, arguments={"path": str(marker), "text": text}))
     with closing(open_connection(daemon.uri)) as connection:
-        domain = connection.defineXML(DOMAIN.format(name="web1", format="raw", path=volume))
+        text = DOMAIN.format(name="web1", format="raw", path=volume)
+        if way != "file":
+            source, named = f"<source file='{volume}'/>", f"<source pool='p' volume='{BASE}'/>"
+            text = text.replace(source, named).replace("type='file' device='disk'", "type='volume'")
+            made = f"<target><path>{daemon.folder}</path></target>"
+            pool = connection.storagePoolDefineXML(f"<pool type='dir'><name>p</name>{made}</pool>")
+            pool.create()
+            # Where libvirtd of the system keeps it; this one is a user's.
+            kept = daemon.folder / "etc" / "storage" / "p.xml"
+            kept.parent.mkdir()
+            kept.write_text(pool.XMLDesc(0))
+        domain = connection.defineXML(text)
         with pytest.raises(libvirt.libvirtError, match="Hook script execution failed") as caught:
             domain.create()
         assert "run `qmpsnap resume abc` before it is started" in str(caught.value)

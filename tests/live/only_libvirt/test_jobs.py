@@ -210,6 +210,7 @@ class TestOneConnection:
                 merge.delete(second, NamedDeleteRequest(disk=DISK, snapshot="s1", method="commit"))
                 # Without the event of the job's end it would be a job that has vanished.
                 until(lambda: _has_ended(first))
+            rig.guest.write(DISK, 0, 65536, 7)  # so that what was left is older, without a journal
             rig.create("s2")
             with rig.host() as third:
                 third.follow(DISK)  # all that was registered is not any more

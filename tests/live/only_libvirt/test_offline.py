@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import signal
@@ -14,6 +15,7 @@ from typing import Any
 
 import libvirt
 import pytest
+from msgspec.structs import replace
 
 from qmpsnap.guests.files import qemu_img
 from qmpsnap.guests.offline.block_layer import CannotOpen, opened
@@ -22,14 +24,14 @@ from qmpsnap.journal.file import Journal
 from qmpsnap.journal.record import Entry
 from qmpsnap.journal.resume import Settled, settle
 from qmpsnap.operations import merge
-from qmpsnap.operations.requests import DeleteRequest
+from qmpsnap.operations.requests import CreateRequest, DeleteRequest
 from qmpsnap.operations.step import Does, Step
 from tests.live.test_doors import assert_shown_is_sent, by_novas_names
 from tests.live.test_signals import CREATE, DELETES
 from tests.rig import images
 from tests.rig.doors import at, patch
 from tests.rig.headers import recorded, with_format
-from tests.rig.kills import KILLINGS, Victim, killed_and_given_again, killed_and_resumed
+from tests.rig.kills import KILLINGS, Killing, Victim, killed_and_given_again, killed_and_resumed
 from tests.rig.off import Off, defined_off, sound
 from tests.rig.others import WAYS, another_guest
 from tests.rig.remedies import remedy
@@ -53,25 +55,91 @@ def test_chain_says_that_the_guest_is_off(off: Off) -> None:
     ]
 
 
-@remedy("ElsewhereWhileOff")
-@pytest.mark.parametrize("way", ["same folder", "while it runs"])
-def test_new_file_elsewhere_is_refused(off: Off, tmp_path: Path, way: str) -> None:
-    for folder in (str(tmp_path), "/proc/self"):
-        said = off.rig.cli("create", DISK, "s1", "--into", folder, "-o", "json")
-        assert said.code == 4, said
+def test_pull_into_subclusters(off: Off) -> None:
+    """QEMU 7.2 would end in the middle: `OutcomeUnknown`, and nothing lost (tried)."""
+    off.write(0, SIZE, 7)
+    overlay, format_ = off.rig.folder / f"{BASE}.s1", off.active()[1]
+    images.create_qcow2(overlay, SIZE, BASE, format_, subclusters=True)
+    off.rig.create("s1")
+    off.write(0, 512, 9)
+    content = off.content()
+    said = off.rig.cli("delete", DISK, "s1", "--method", "pull", "-o", "json")
+    assert (said.code, "--allow subclusters" in said.err) == (4, True), said
+    assert off.rig.cli("delete", DISK, "s1", "--method", "commit").code == 0
+    assert off.content() == content
+    sound(off)
+
+
+def test_internal_snapshot_that_would_be_lost(off: Off) -> None:
+    off.grow(2)
+    (layer, *_), copy = off.rig.disk().layers, off.rig.folder / "copy"
+    assert layer.path is not None
+    content = off.content()
+    subprocess.run(["qemu-img", "snapshot", "-c", "before", layer.path], check=True)
+    off.write(0, 65536, 99)
+    said = off.rig.cli("delete", DISK, "s1", "--remove-file")
+    assert (said.code, "(1 by its header" in said.err) == (4, True), said
+    names, copies = re.findall(r"`(qemu-img [^`]+)`", said.err)
     assert (
-        '"ElsewhereWhileOff"'
-        in off.rig.cli("create", DISK, "s1", "--into", str(tmp_path), "-o", "json").err
+        " before "
+        in subprocess.run(names.split(), check=True, capture_output=True, text=True).stdout
     )
-    assert sorted(path.name for path in off.folder.iterdir()) == [BASE]
-    assert off.active()[0] == BASE
-    folder = str(off.folder)
-    if way == "while it runs":
-        off.domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
-        folder = str(tmp_path)
-    said = off.rig.cli("create", DISK, "s1", "--into", folder)
+    words = {"SNAPSHOT": "before", "COPY": str(copy)}
+    subprocess.run([words.get(one, one) for one in copies.split()], check=True)
+    assert images.sha256_of(copy, "qcow2") == content
+    content = off.content()
+    assert off.rig.cli("delete", DISK, "s1", "--allow", "internal-snapshots").code == 0
+    assert off.content() == content
+    sound(off)
+
+
+@situation(
+    "`create --into DIR` while the guest is off",
+    happens="done: the definition names the new file and the one below it, which no header alone "
+    "may lead to; a folder that does not keep files is refused",
+    code=0,
+    then="Nothing; later operations work on the chain as it is.",
+    pain=4,
+)
+@pytest.mark.parametrize("chain", ["one file", "by headers", "named"])
+def test_new_file_elsewhere(off: Off, tmp_path: Path, chain: str) -> None:
+    into = tmp_path / "into"
+    into.mkdir()
+    off.grow(1 if chain == "one file" else 3)
+    if chain == "named":
+        off.name_chain()
+    lower, content = off.rig.files(), off.content()
+    said = off.rig.cli("create", DISK, "no", "--into", "/proc/self", "-o", "json")
+    assert (said.code, '"FolderUnsuitable"' in said.err) == (4, True), said
+    assert off.active()[0] == lower[0]
+    said = off.rig.cli("create", DISK, "s8", "--into", str(into))
     assert said.code == 0, said
-    assert Path(folder, f"{BASE}.s1").is_file()
+    assert off.rig.files() == [f"{BASE}.s8", *lower]
+    assert off.content() == content
+    assert (off.named()[:2], len(off.named())) == (
+        [f"{BASE}.s8", lower[0]],
+        2 if chain == "by headers" else len(lower) + 1,
+    )
+    sound(off)
+    (outside,) = {one["id"] for one in off.rig.cli("verify", "-o", "json").json["findings"]}
+    assert outside == "backing-outside-folder", "that the folders differ, and nothing else"
+    off.domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
+    assert off.rig.cli("chain", "-o", "json").json["disks"][0]["xml_differs"] is None
+    off.domain.destroy()
+    until(lambda: not off.domain.isActive())
+    off.write(0, 65536, 9)
+    content = off.content()
+    assert off.rig.cli("create", DISK, "s9").code == 0
+    assert Path(str(off.rig.disk().layers[0].path)).parent == into, "beside the active file"
+    assert off.content() == content
+    for name in ("s9", "s8"):
+        options = ("--method", "commit", "--allow", "other-folder", "--allow", "foreign-layer")
+        said = off.rig.cli("delete", DISK, name, "--remove-file", *options)
+        assert said.code == 0, said
+        assert off.content() == content
+    assert off.rig.files() == lower
+    assert off.active()[0] == lower[0]
+    sound(off)
 
 
 def test_create(off: Off) -> None:
@@ -195,7 +263,7 @@ def test_chain_that_is_in_use_is_refused(off: Off) -> None:
     assert off.rig.files() == [f"{BASE}.s1", BASE]
 
 
-@pytest.mark.parametrize("way", WAYS[-3:])
+@pytest.mark.parametrize("way", WAYS[-7:])
 def test_chain_that_another_guest_rests_on(off: Off, connection: Any, way: str) -> None:
     off.grow(3)
     base = off.rig.disk().layers[2]
@@ -398,15 +466,29 @@ def test_plan_is_applied_while_the_guest_is_off(
     sound(off)
 
 
-@pytest.mark.parametrize("operation", [one for one in KILLINGS if "header" not in one])
+ELSEWHERE = "create in another folder"
+
+
+def killing(operation: str, elsewhere: Path) -> Killing:
+    if operation != ELSEWHERE:
+        return KILLINGS[operation]
+    known = KILLINGS["create"]
+    assert isinstance(known.request, CreateRequest)
+    return dataclasses.replace(known, request=replace(known.request, into=str(elsewhere)))
+
+
+@pytest.mark.parametrize(
+    "operation", [ELSEWHERE, *(one for one in KILLINGS if "header" not in one)]
+)
 def test_killed(connection: Any, tmp_path: Path, operation: str) -> None:
     """With the tool the QEMU ends that held the chain; the same command goes on. A header is all that tells a lower format here, so a wrong one is refused."""
-    folder = tmp_path / "share"
+    folder, elsewhere = tmp_path / "share", tmp_path / "elsewhere"
     folder.mkdir()
+    elsewhere.mkdir()
 
     @contextmanager
     def victims() -> Iterator[Victim]:
-        for path in folder.glob("*"):
+        for path in (*folder.glob("*"), *elsewhere.iterdir()):
             path.unlink()
         with defined_off(connection, folder, "raw") as off:
             off.grow(3)
@@ -418,24 +500,28 @@ def test_killed(connection: Any, tmp_path: Path, operation: str) -> None:
             )
 
     name = f"{operation} of a guest that is off, again"
-    found = killed_and_given_again(name, victims, KILLINGS[operation])
+    found = killed_and_given_again(name, victims, killing(operation, elsewhere))
     print(f"{name}: {found}")
     assert found.count
 
 
-@pytest.mark.parametrize("operation", [one for one in KILLINGS if "header" not in one])
+@pytest.mark.parametrize(
+    "operation", [ELSEWHERE, *(one for one in KILLINGS if "header" not in one)]
+)
 def test_killed_and_resumed(
     connection: Any, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, operation: str
 ) -> None:
     """The journal tells what was under way; no marker is needed, for nobody writes."""
     folder, state = tmp_path / "share", tmp_path_factory.mktemp("journal")
+    elsewhere = tmp_path / "elsewhere"
     folder.mkdir()
+    elsewhere.mkdir()
     state.chmod(0o700)
     journal = Journal(state)
 
     @contextmanager
     def victims() -> Iterator[Victim]:
-        for path in folder.glob("*"):
+        for path in (*folder.glob("*"), *elsewhere.iterdir()):
             path.unlink()
         with defined_off(connection, folder, "raw") as off:
             off.grow(3)
@@ -451,7 +537,7 @@ def test_killed_and_resumed(
             return settle(journal, entry, guest)
 
     name = f"{operation} of a guest that is off, resumed"
-    found = killed_and_resumed(name, victims, KILLINGS[operation], journal, settled)
+    found = killed_and_resumed(name, victims, killing(operation, elsewhere), journal, settled)
     print(f"{name}: {found}")
     assert found.count
 

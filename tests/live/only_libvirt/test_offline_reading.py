@@ -28,7 +28,7 @@ def attach(domain: Any, type_: str, source: str) -> None:
 
 
 @situation(
-    "The guest is off, and the image of one disk is missing, in a pool or on the network",
+    "The guest is off, and the image of one disk is missing, in a pool that is not there, or on the network",
     happens="the disk gets a note; the other disks work",
     code=0,
     then="Bring the image back, or take the disk out of the definition.",
@@ -110,7 +110,7 @@ WORDS = {
 
 
 @situation(
-    "A disk is no file (NVMe, NBD, a volume of a pool), or the storage's own library decrypts it",
+    "A disk is no file (NVMe, NBD, a volume that libvirt does not find), or the storage's own library decrypts it",
     happens="it has a name, and libvirt's words mean what QEMU makes of them; operations on it are "
     "refused",
     code=4,

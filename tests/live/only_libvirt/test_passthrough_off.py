@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 
 from qmpsnap.monitor.virt import libvirt_module
-from tests.rig.rig import Rig, Said
+from tests.rig.rig import DISK, Rig, Said
 from tests.rig.roads import MakeRig
 
 
-def _chain(rig: Rig, monkeypatch: pytest.MonkeyPatch, code: int, text: str) -> Said:
+def _without_it(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, code: int, text: str, *command: str
+) -> Said:
     libvirt = libvirt_module()
     error = libvirt.libvirtError(text)
     error.err = (code, libvirt.VIR_FROM_QEMU, text, libvirt.VIR_ERR_ERROR, "", "", "", -1, -1)
@@ -21,7 +23,11 @@ def _chain(rig: Rig, monkeypatch: pytest.MonkeyPatch, code: int, text: str) -> S
 
     with monkeypatch.context() as patch:
         patch.setattr("libvirt_qemu.qemuMonitorCommand", refuse)
-        return rig.cli("chain", "-o", "json")
+        return rig.cli(*command)
+
+
+def _chain(rig: Rig, monkeypatch: pytest.MonkeyPatch, code: int, text: str) -> Said:
+    return _without_it(rig, monkeypatch, code, text, "chain", "-o", "json")
 
 
 @pytest.mark.parametrize(
@@ -55,3 +61,31 @@ def test_an_error_that_says_nothing_about_passthrough_is_one(
         said = _chain(rig, monkeypatch, code, "End of file from qemu monitor")
         assert said.code == 7, said
         assert said.out == ""
+
+
+def test_internal_snapshot_that_would_be_lost(
+    make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with make_rig("raw") as rig:
+        rig.grow(2)
+        device = rig.disk().layers[0].node
+        rig.guest.qmp("blockdev-snapshot-internal-sync", {"device": device, "name": "before"})
+        files, code = rig.files(), libvirt_module().VIR_ERR_OPERATION_DENIED
+        words = "read only access prevents it"
+        said = _without_it(rig, monkeypatch, code, words, "delete", DISK, "s1")
+        assert (said.code, "internal snapshots (1 by its header" in said.err) == (4, True), said
+        assert rig.files() == files
+
+
+def test_what_else_its_qemu_reads_is_not_known(
+    make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with make_rig("raw") as rig:
+        rig.grow(2)
+        code, words = libvirt_module().VIR_ERR_OPERATION_DENIED, "read only access prevents it"
+        said = _without_it(rig, monkeypatch, code, words, "delete", DISK, "s1")
+        assert said.code == 0, said
+        assert "note: whether the guest's own QEMU reads these files by other nodes" in said.err
+        rig.create("s2")
+        said = rig.cli("delete", DISK, "s2")
+        assert (said.code, "by other nodes" in said.err) == (0, False), said

@@ -158,6 +158,10 @@ class TestWhatIsKeptStaysWhole:
         assert off.rig.cli("revert", DISK, "s1", "--as", "again").code == 0
         off.domain.connect().defineXML(definition)
         assert off.content() == content
+        left = off.folder / f"{BASE}.again"
+        said = off.rig.cli("delete", DISK, "s1", "--method", "commit")
+        assert (said.code, f"{left}, by its header" in said.err) == (4, True), said
+        left.unlink()
         assert off.rig.cli("delete", DISK, "s1", "--method", "commit").code == 0
         assert off.content() == content
 

@@ -6,10 +6,17 @@ Real Cinder and Nova's own libvirt driver on a real libvirtd, on one machine, in
     pairings.py     which of the two sides is ours
     layout.py       the folder of a rig: configuration, shims, ports
     settings.py     changes of an oslo.config file
-    services.py     start and restart the three services; inside
+    services.py     start and restart the services; inside
     inside.py       process 1 of a rig's namespaces
     cinder_all.py   Cinder's API, scheduler and volume service, in one process
+    bus.py          a message bus, for when each of them is a process of its own
+    databases.py    Cinder's database, whichever it is
+    api.py          a second API, in a process of its own
+    cinder_begun.py what both begin with
+    backups.py      backups of volumes: made, read, restored
+    images.py       as much of Glance as an upload needs
     compute.py      nova-compute's part in volume snapshots
+    unprivileged.py  what it takes to run compute as the user `nova`, with sudo and rootwrap
     cut.py          a connection to libvirtd that is cut in the middle of a call
     records.py      what a boot leaves in Nova's database
 

@@ -1,7 +1,7 @@
 """
 A rig by hand, until Ctrl-C: `python -m tests.openstack.rig [PAIRING] [SETTING …]`.
 
-PAIRING is stock, our-nova, our-cinder or ours; a SETTING is `nova:SECTION.KEY=VALUE` or `cinder:…`.
+PAIRING is the name of one in pairings.py; a SETTING is `nova:SECTION.KEY=VALUE` or `cinder:…`.
 Its folder is printed; `rig_at(Path(FOLDER))` is the rig for a Python beside it.
 """
 
@@ -20,7 +20,7 @@ from tests.openstack.rig.rig import down, up
 
 def main(name: str = "stock", *settings: str) -> None:
     """See above."""
-    known = (pairings.STOCK, pairings.OUR_NOVA, pairings.OUR_CINDER, pairings.OURS)
+    known = [one for one in vars(pairings).values() if isinstance(one, pairings.Pairing)]
     pairing = next(one for one in known if one.name == name)
     pairing = replace(
         pairing,
@@ -28,6 +28,7 @@ def main(name: str = "stock", *settings: str) -> None:
         cinder=(*pairing.cinder, *_of("cinder:", settings)),
     )
     folder = Path(mkdtemp(prefix="qmpsnap-rig-", dir="/var/tmp"))
+    folder.chmod(0o755)
     try:
         up(folder, pairing)
         print(folder, flush=True)

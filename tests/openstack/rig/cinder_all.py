@@ -1,37 +1,21 @@
 """
 Cinder's API, scheduler and volume service in one process: in one process `fake:/` is a bus.
 
-The order of the calls is that of cinder.cmd.api, .scheduler and .volume. No file of Cinder's is
-changed, and no class replaced.
+Its backup service as well, where a driver for it is configured that needs nothing else: see
+`pairings.with_backups`. No file of Cinder's is changed, and no class replaced.
 """
 
-# ruff: noqa: E402
-from cinder import monkey_patch
+# ruff: noqa: I001
+from tests.openstack.rig.cinder_begun import begun
 
-monkey_patch.patch()
-
-import shlex
-import sys
+import importlib
 import time
 
-import os_brick
-from cinder import coordination, objects, rpc, service, utils, version
-from cinder.common import config, constants
-from oslo_config import cfg
-from oslo_log import log
-from oslo_privsep import priv_context
+from cinder import service
+from cinder.common import constants
 
-CONF = cfg.CONF
-objects.register_all()
-log.register_options(CONF)
-CONF(sys.argv[1:], project="cinder", version=version.version_string())
-config.set_middleware_defaults()
-log.setup(CONF, "cinder")
-priv_context.init(root_helper=shlex.split(utils.get_root_helper()))
-os_brick.setup(CONF)
-utils.monkey_patch()
-coordination.COORDINATOR.start()
-rpc.init(CONF)
+CONF = begun()
+importlib.import_module("cinder.backup.manager")  # registers backup_driver, and needs `begun`
 backend = CONF.enabled_backends[0]
 volume = service.Service.create(
     host=f"{CONF.host}@{backend}",
@@ -42,6 +26,10 @@ volume = service.Service.create(
 )
 volume.start()
 service.Service.create(binary=constants.SCHEDULER_BINARY).start()
+if CONF.backup_driver.startswith("cinder.backup.drivers.posix."):
+    service.Service.create(
+        binary=constants.BACKUP_BINARY, service_name="backup", coordination=True
+    ).start()
 while not volume.manager.driver.initialized:
     time.sleep(0.02)
 # Last: whoever gets an answer from the API finds the others ready.

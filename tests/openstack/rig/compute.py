@@ -8,10 +8,12 @@ refreshed by Nova's own code.
     POST   /v2.1/…/os-assisted-volume-snapshots            as Nova's API: answered before it is done
     DELETE /v2.1/…/os-assisted-volume-snapshots/ID
     POST   /rig/register                                   see records.py
+    POST   /rig/unregister {"volume": ID}                  it is detached
     POST   /rig/delay {"create": S, "delete": S}           compute begins late
     GET    /rig/log                                        what came in, and how each call ended
     GET    /rig/connection_info/VOLUME                     what Nova's database holds
-    GET    /rig/start/VOLUME                               file and format that a start would take
+    GET    /rig/start/VOLUME                               file and format that a start would take,
+                                                           and what of an encrypted disk is besides
 """
 
 # ruff: noqa: E402
@@ -19,8 +21,11 @@ from nova import monkey_patch
 
 monkey_patch.patch(backend="threading")
 
+import faulthandler
 import json
 import os
+import shlex
+import signal
 import sys
 import threading
 import time
@@ -33,17 +38,21 @@ from urllib.parse import parse_qs, urlsplit
 
 import jsonschema
 import libvirt
-from nova import config, exception, objects
+from lxml import etree
+from nova import config, exception, objects, utils
 from nova.api.openstack.compute.schemas import assisted_volume_snapshots as schemas
 from nova.db.main import api as db
 from nova.db.main import models
 from nova.virt import driver, fake
+from oslo_privsep import priv_context
 
 from tests.openstack.rig.layout import layout_of
-from tests.openstack.rig.records import admin, instance_of, mapping, register
+from tests.openstack.rig.records import admin, instance_of, mapping, register, unregister
 
+faulthandler.register(signal.SIGUSR1)  # for told.py
 LAYOUT = layout_of(Path(os.environ["RIG"]))
 config.parse_args(["compute", *sys.argv[1:]])
+priv_context.init(root_helper=shlex.split(utils.get_root_helper()))  # as nova.cmd.compute
 objects.register_all()
 models.BASE.metadata.create_all(db.get_engine())
 compute = driver.load_compute_driver(fake.FakeVirtAPI())
@@ -51,6 +60,16 @@ compute.init_host("rig")
 libvirt.registerErrorHandler(lambda *_: None, None)
 said: list[object] = []
 delay = {"create": 0.0, "delete": 0.0}
+
+
+def keep_secret(volume: str) -> None:
+    """
+    Have Nova's own code fetch the key of an encrypted volume, and keep it as a secret of libvirt.
+
+    Without a device path, of which Nova would see with cryptsetup whether it is LUKS. (It is qcow2,
+    and would be formatted.)
+    """
+    compute._attach_encryptor(admin(), json.loads(mapping(volume).connection_info), None)
 
 
 def started_from(volume: str) -> dict[str, object]:
@@ -62,7 +81,12 @@ def started_from(volume: str) -> dict[str, object]:
         config = compute._get_volume_config(info, device)
     except exception.NovaException as error:
         return {"error": str(error)}
-    return {"path": config.source_path, "format": config.driver_format}
+    inside = [one for one in config.format_dom() if one.tag in ("encryption", "backingStore")]
+    return {
+        "path": config.source_path,
+        "format": config.driver_format,
+        "inside": "".join(etree.tostring(one, encoding="unicode") for one in inside),
+    }
 
 
 def work(what: str, late_s: float, call: Callable[..., object], *arguments: object) -> None:
@@ -101,6 +125,9 @@ class Handler(BaseHTTPRequestHandler):
         body: Any = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"{}")
         if self.path == "/rig/register":
             register(body)
+            keep_secret(body["volume"])
+        elif self.path == "/rig/unregister":
+            unregister(body["volume"])
         elif self.path == "/rig/delay":
             delay.update(body)
         elif self.path.endswith("/os-assisted-volume-snapshots"):

@@ -24,7 +24,7 @@ _DOMAIN: Final = """
   <devices>
     <disk type='file' device='disk'>
       <driver name='qemu' type='{format}' cache='none'/><source file='{path}'/>
-      <target dev='vda' bus='virtio'/><serial>{volume}</serial><alias name='ua-vda'/>
+      <target dev='vda' bus='virtio'/><serial>{volume}</serial><alias name='ua-vda'/>{inside}
     </disk>
     <controller type='usb' model='none'/><memballoon model='none'/>
   </devices>
@@ -101,6 +101,7 @@ class Guest:
                 volume=self.volume,
                 format=begins["format"],
                 path=begins["path"],
+                inside=begins["inside"],
             )
         )
         self.domain.create()
@@ -125,10 +126,14 @@ class Guest:
         if self.domain.isActive():
             self.io("flush")
         begins = self.rig.nova("GET", f"start/{self.volume}")
-        command = f"read -P {pattern} {offset} {length}"
-        qemu_io = ["qemu-io", "-r", "-U", "-f", begins["format"], "-c", command]
         file = self.rig.share / Path(begins["path"]).name
-        return subprocess.run([*qemu_io, file], capture_output=True, check=False).returncode == 0
+        opened = self._opened(begins["format"], file)
+        command = ["qemu-io", "-r", "-U", "-c", f"read -P {pattern} {offset} {length}", *opened]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+    def _opened(self, format_: str, file: Path) -> list[str]:
+        """How qemu-io is to open a file."""
+        return ["-f", format_, str(file)]
 
     def chain(self) -> list[tuple[str, str]]:
         """Bare name and format of each layer, active first, as the next start would open them."""
@@ -166,9 +171,9 @@ class Guest:
 
 
 @contextmanager
-def attached(rig: Rig) -> Iterator[Guest]:
-    """A guest that runs on a volume of its own."""
-    guest = Guest(rig, rig.create_volume())
+def attached(rig: Rig, volume: str | None = None) -> Iterator[Guest]:
+    """A guest that runs on a volume, by default a new one."""
+    guest = Guest(rig, volume or rig.create_volume())
     guest.start()
     try:
         yield guest

@@ -2,22 +2,22 @@
 Process 1 of a rig's namespaces, and what is done inside by others.
 
     python -m tests.openstack.rig.inside init FOLDER
-    python -m tests.openstack.rig.inside start|stop FOLDER SERVICE [SIGNAL]
+    python -m tests.openstack.rig.inside start|stop|tell FOLDER SERVICE [SIGNAL]
 """
 
 from __future__ import annotations
 
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
 from pathlib import Path
 
+from tests.openstack.rig import unprivileged
+from tests.openstack.rig.databases import rows
 from tests.openstack.rig.layout import LIBVIRT, Layout, layout_of
-from tests.openstack.rig.services import SERVICES, start, stop, wait_for
+from tests.openstack.rig.services import start, stop, tell, wait_for
 
 
 def _begin(layout: Layout) -> None:
@@ -29,14 +29,20 @@ def _begin(layout: Layout) -> None:
         subprocess.run(["mount", "--bind", folder / "libvirt" / name, path], check=True)
     # os-brick takes what is mounted there already for the share: no NFS server is needed.
     subprocess.run(["mount", "--bind", layout.share, layout.mount], check=True)
+    if layout.user:
+        unprivileged.mount(folder)
     start(layout, "libvirtd")
+    if layout.user:
+        wait_for(layout, "libvirtd")  # its socket gets its group some time after it is there
     start(layout, "compute")  # it creates its own tables
     manage = [sys.executable, f"{layout.prefix}/bin/cinder-manage"]
     subprocess.run([*manage, "--config-file", folder / "cinder.conf", "db", "sync"], check=True)
-    with closing(sqlite3.connect(folder / "cinder.sqlite")) as database, database:
-        database.execute("update quota_classes set hard_limit = -1")  # options come too late
-    start(layout, "cinder")
-    for name in SERVICES:
+    rows(folder, "update quota_classes set hard_limit = -1")  # options come too late
+    running = ("libvirtd", "compute")
+    for name in layout.services:
+        if name not in running:
+            start(layout, name)
+    for name in layout.services:
         wait_for(layout, name)
     (folder / "ready").touch()
 
@@ -68,6 +74,8 @@ def main(what: str, folder: str, service: str = "", how: str = "TERM") -> None:
         _init(layout)
     elif what == "stop":
         stop(layout, service, signal.Signals[f"SIG{how}"])
+    elif what == "tell":
+        tell(layout, service, signal.Signals[f"SIG{how}"])
     else:
         start(layout, service)
         wait_for(layout, service)

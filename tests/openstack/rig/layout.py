@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import socket
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
+from qmpsnap.demo.embed import FEATURES_UNASKED
+from tests.openstack.rig import unprivileged
 from tests.openstack.rig.pairings import Pairing
 from tests.openstack.rig.settings import with_settings
 
 HERE: Final = Path(__file__).resolve().parent
 PROJECT: Final = "1" * 32
+TOKEN: Final = f"admin:{PROJECT}"
 EXPORT: Final = "127.0.0.1:/export"
 LIBVIRT: Final = {
     "etc": "/etc/libvirt",
@@ -32,6 +36,17 @@ group = "root"
 dynamic_ownership = 0
 """
 _SHIMS: Final = {"sudo": 'exec "$@"', "mount.nfs": "exit 0"}
+_QUICK_KEYS: Final = """\
+[[ "$*" == create*encrypt.format=luks,* ]] || exec {real} "$@"
+for try in 1 2 3 4 5; do
+    said=$({real} "${{@/#encrypt.format=luks,/encrypt.format=luks,encrypt.iter-time=10,}}" 2>&1) && exit
+    [[ "$said" == *"accurate CPU usage"* ]] || break
+done
+echo "$said" >&2
+exit 1"""
+"""LUKS is to take two seconds to make a key out of a passphrase, whenever a file is opened: here less.
+qemu-img measures first how fast the processor is, and sometimes fails at that on one that is busy."""
+_ENCRYPTING: Final = {"qemu-img": _QUICK_KEYS.format(real=shutil.which("qemu-img"))}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +58,19 @@ class Layout:
     """Where Cinder and Nova see the share; outside it is `share`."""
     cinder_port: int
     compute_port: int
+    api_port: int
+    """Of the second API (api.py), where there is one."""
+    user: str = ""
+    """Whom compute runs as; see unprivileged.py."""
+    has_processes: bool = False
+    """Whether each service of Cinder is a process of its own, as it is installed."""
     prefix: str = sys.prefix
+
+    @property
+    def services(self) -> tuple[str, ...]:
+        """What runs in it, in the order in which they can be waited for; see services.py."""
+        cinder = ("cinder-api", "cinder-scheduler", "cinder-volume")
+        return ("libvirtd", *(cinder if self.has_processes else ("cinder",)), "compute")
 
     @property
     def path(self) -> Path:
@@ -83,14 +110,23 @@ def prepare(folder: Path, pairing: Pairing) -> Layout:
     mount = folder / "mnt" / hashlib.md5(EXPORT.encode(), usedforsecurity=False).hexdigest()
     mount.mkdir(parents=True)
     (folder / "shares").write_text(f"{EXPORT}\n")
-    (folder / "libvirt/etc/qemu.conf").write_text(_QEMU_CONF)
-    for name, line in _SHIMS.items():
+    (folder / "libvirt/etc/qemu.conf").write_text(_QEMU_CONF + FEATURES_UNASKED)
+    encrypts = any(one.startswith("key_manager.") for one in pairing.cinder)
+    for name, line in (_SHIMS | (_ENCRYPTING if encrypts else {})).items():
         shim = folder / "bin" / name
-        shim.write_text(f"#!/bin/sh\n{line}\n")
+        shim.write_text(f"#!/bin/bash\n{line}\n")
         shim.chmod(0o755)
     layout = Layout(
-        folder=str(folder), mount=str(mount), cinder_port=_free_port(), compute_port=_free_port()
+        folder=str(folder),
+        mount=str(mount),
+        cinder_port=_free_port(),
+        compute_port=_free_port(),
+        api_port=_free_port(),
+        user=pairing.user,
+        has_processes=pairing.has_processes,
     )
+    if layout.user:
+        unprivileged.prepare(folder, layout.prefix, sudo=pairing.sudo)
     (folder / "rig.json").write_text(json.dumps(asdict(layout), indent=1))
     configure(layout, pairing)
     return layout
@@ -99,9 +135,12 @@ def prepare(folder: Path, pairing: Pairing) -> Layout:
 def configure(layout: Layout, pairing: Pairing) -> None:
     """Write the configuration of both sides; a service reads it when it starts."""
     values = asdict(layout) | {"cinder": layout.cinder, "compute": layout.compute}
-    for name, settings in (("cinder", pairing.cinder), ("nova", pairing.nova), ("rootwrap", ())):
+    wanted = {"cinder": pairing.cinder, "nova": pairing.nova, "rootwrap": (), "api": ()}
+    for name, settings in wanted.items():
         text = (HERE / f"{name}.conf.in").read_text().format(**values)
         (layout.path / f"{name}.conf").write_text(with_settings(text, settings))
+    if layout.user:
+        unprivileged.configure(layout.path)
 
 
 def _free_port() -> int:

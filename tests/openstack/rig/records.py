@@ -87,6 +87,11 @@ def mapping(volume: str) -> Any:
     return objects.BlockDeviceMapping.get_by_volume_id(admin(), volume)
 
 
+def unregister(volume: str) -> None:
+    """Forget that a volume is attached, as Nova does when it has detached it."""
+    mapping(volume).destroy()
+
+
 def instance_of(volume: str) -> Any:
     """The instance that a volume is attached to."""
     return objects.Instance.get_by_uuid(admin(), mapping(volume).instance_uuid)

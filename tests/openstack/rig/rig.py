@@ -7,24 +7,25 @@ import json
 import os
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from tempfile import mkdtemp
+from typing import Any, ClassVar, Final
 
-from tests.openstack.rig.layout import PROJECT, Layout, configure, layout_of, prepare
+from tests.openstack.rig import databases, unprivileged
+from tests.openstack.rig.layout import TOKEN, Layout, configure, layout_of, prepare
 from tests.openstack.rig.pairings import Pairing
 from tests.openstack.rig.services import ROOT
 from tests.openstack.rig.updates import updates_in
 from tests.openstack.rig.waiting import read_until
+from tests.rig.waiting import until
 
-TOKEN: Final = f"admin:{PROJECT}"
 _PR_SET_PDEATHSIG: Final = 1
 _UNSHARE: Final = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 _INSIDE: Final = (sys.executable, "-Wignore", "-m", "tests.openstack.rig.inside")
@@ -48,6 +49,9 @@ def can_run() -> bool:
 
 class Rig:
     """The services of one rig, by HTTP, and what they keep on disk."""
+
+    since: ClassVar = 0.0
+    """Calls of Nova's that began before belong to an earlier test; seconds after 1970."""
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
@@ -127,7 +131,7 @@ class Rig:
         return got, time.perf_counter() - begun
 
     def ended(self, what: str) -> tuple[float, str | None]:
-        """Wait until a call of Nova's has ended; returns its seconds and its error."""
+        """Wait until a call of Nova's in this test has ended; returns its seconds and its error."""
         _, seconds, error = self.call_ended(what)
         return seconds, error
 
@@ -136,7 +140,7 @@ class Rig:
 
         def said() -> list[list[Any]]:
             self._said += self.nova("GET", "log")
-            return [one for one in self._said if one[0] == what]
+            return [one for one in self._said if one[0] == what and one[3] >= Rig.since]
 
         found = read_until(said, bool)[0]
         self._said.remove(found)
@@ -150,14 +154,17 @@ class Rig:
             return found
         return None
 
-    def rows(self, query: str, *values: object, database: str = "cinder") -> list[tuple[Any, ...]]:
-        """Read or change a database."""
-        with closing(sqlite3.connect(self.folder / f"{database}.sqlite", timeout=30)) as one, one:
-            return one.execute(query, values).fetchall()
+    def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        """Read or change Cinder's database; `?` in the query stands for a value."""
+        return databases.rows(self.folder, query, *values)
 
     def metadata(self, volume: str) -> dict[str, str]:
         """The volume's admin metadata."""
-        query = "select key, value from volume_admin_metadata where volume_id = ? and deleted = 0"
+        # MySQL takes a bare `key` for its own.
+        query = (
+            "select one.key, one.value from volume_admin_metadata as one "
+            "where one.volume_id = ? and not one.deleted"
+        )
         return dict(self.rows(query, volume))
 
     def progress(self, snapshot: str) -> tuple[str, str]:
@@ -192,8 +199,16 @@ class Rig:
                 yield path
 
     def stop(self, service: str, how: signal.Signals = signal.SIGTERM) -> None:
-        """End `libvirtd`, `cinder` or `compute`; guests go on."""
+        """End one of its services, or `api`; guests go on."""
         self._inside("stop", service, how.name.removeprefix("SIG"))
+
+    def tell_threads(self) -> str:
+        """Where each thread of compute is, as it prints it by itself."""
+        log = self.folder / "log/compute.out"
+        before = log.stat().st_size
+        self._inside("tell", "compute", "USR1")
+        until(lambda: b"in serve_forever" in log.read_bytes()[before:])  # the main one is the last
+        return log.read_bytes()[before:].decode(errors="replace")
 
     def start(self, service: str) -> None:
         """Start a service again, and wait until it answers."""
@@ -229,6 +244,21 @@ def run_inside(layout: Layout, command: list[str], *, check: bool = False) -> in
     pid = (layout.path / "init.pid").read_text()
     enter = ["nsenter", f"--target={pid}", "--mount", "--pid", "--"]
     return subprocess.run([*enter, *command], env=_environment(), check=check).returncode
+
+
+def as_user(layout: Layout, words: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run a command in the namespaces of a rig as the user that its compute runs as."""
+    pid = (layout.path / "init.pid").read_text()
+    enter = ["nsenter", f"--target={pid}", "--mount", "--pid", "--"]
+    path = {"PATH": os.pathsep.join([f"{layout.prefix}/bin", os.environ["PATH"]])}
+    return subprocess.run(
+        [*enter, *unprivileged.as_user(layout.user), *words],
+        env=_environment() | path,
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def up(folder: Path, pairing: Pairing) -> Rig:
@@ -278,6 +308,18 @@ def down(folder: Path) -> None:
             os.kill(pid, signal.SIGKILL)
             time.sleep(0.02)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def running(pairing: Pairing) -> Iterator[Rig]:
+    """A rig while the block lasts."""
+    # The path of a libvirt socket has to stay below 108 bytes: no folder of pytest's.
+    folder = Path(mkdtemp(prefix="qmpsnap-rig-", dir="/var/tmp"))
+    folder.chmod(0o755)
+    try:
+        yield up(folder, pairing)
+    finally:
+        down(folder)
 
 
 def rig_at(folder: Path) -> Rig:

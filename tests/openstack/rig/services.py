@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -13,27 +14,39 @@ import urllib.request
 from pathlib import Path
 from typing import Final
 
-from tests.openstack.rig.layout import HERE, Layout
+from tests.openstack.rig import unprivileged
+from tests.openstack.rig.layout import HERE, TOKEN, Layout
 from tests.rig.daemon import which
 from tests.rig.waiting import HANG_S
 
 ROOT: Final = HERE.parents[2]
-SERVICES: Final = ("libvirtd", "cinder", "compute")
+PLUGINS: Final = HERE / "plugins"
+_CINDER: Final = ("cinder-api", "cinder-scheduler", "cinder-volume")
+"""As they are installed: each has a child that does the work (the API two), and starts it again."""
 
 
 def start(layout: Layout, name: str) -> None:
-    """Start a service; its output is in `log/NAME.out`, its process id in `NAME.pid`."""
+    """
+    Start a service; its output is in `log/NAME.out`, its process id in `NAME.pid`.
+
+    Beside those of the layout there is `api`, which a test may start: see api.py.
+    """
     folder = layout.path
     python = [sys.executable, "-Wignore", "-m"]
     command = {
         "libvirtd": [which("libvirtd") or "libvirtd", "--pid-file", f"{folder}/libvirt/pid"],
         "cinder": [*python, "tests.openstack.rig.cinder_all", "--config-file", f"{folder}/cinder.conf"],
+        "api": [*python, "tests.openstack.rig.api", *(f"--config-file={folder}/{one}.conf" for one in ("cinder", "api"))],
         "compute": [*python, "tests.openstack.rig.compute", "--config-file", f"{folder}/nova.conf"],
+        **{one: [sys.executable, "-Wignore", f"{layout.prefix}/bin/{one}", "--config-file", f"{folder}/cinder.conf"] for one in _CINDER},
     }[name]  # fmt: skip
+    shims = [f"{folder}/bin"]
+    if name == "compute" and layout.user:
+        command, shims = unprivileged.command(layout.user, command), []
     environment = os.environ | {
         "RIG": str(folder),
-        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
-        "PATH": os.pathsep.join([f"{folder}/bin", f"{layout.prefix}/bin", os.environ["PATH"]]),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(PLUGINS), os.environ.get("PYTHONPATH", "")]),
+        "PATH": os.pathsep.join([*shims, f"{layout.prefix}/bin", os.environ["PATH"]]),
     }
     with (folder / f"log/{name}.out").open("ab") as log:
         process = subprocess.Popen(
@@ -68,9 +81,16 @@ def stop(layout: Layout, name: str, how: int = signal.SIGTERM) -> None:
     """End a service, and wait until it has."""
     pid = _pid(layout, name)
     if _lives(pid):
-        os.kill(pid, how)
+        # What a service manager kills is the whole service.
+        end = os.killpg if name in _CINDER and how == signal.SIGKILL else os.kill
+        end(pid, how)
     while _lives(pid):
         time.sleep(0.02)
+
+
+def tell(layout: Layout, name: str, how: int) -> None:
+    """Send a service a signal that does not end it."""
+    os.kill(_pid(layout, name), how)
 
 
 def _pid(layout: Layout, name: str) -> int:
@@ -89,11 +109,26 @@ def _answers(layout: Layout, name: str) -> bool:
     if name == "libvirtd":
         with socket.socket(socket.AF_UNIX) as one:
             return one.connect_ex("/run/libvirt/libvirt-sock") == 0
-    port = layout.cinder_port if name == "cinder" else layout.compute_port
+    if name in ("cinder-scheduler", "cinder-volume"):
+        return _has_pools(layout)
+    ports = {"cinder": layout.cinder_port, "api": layout.api_port, "compute": layout.compute_port}
     try:
+        port = ports[name.removesuffix("-api")]
         urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5).close()
     except urllib.error.HTTPError:
         return True
     except OSError:
         return False
     return True
+
+
+def _has_pools(layout: Layout) -> bool:
+    """Whether the scheduler has heard of the volume service's back end: then both are ready."""
+    request = urllib.request.Request(
+        f"{layout.cinder}/scheduler-stats/get_pools", headers={"X-Auth-Token": TOKEN}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return bool(json.load(answer)["pools"])
+    except OSError:
+        return False

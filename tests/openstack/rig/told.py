@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-import sqlite3
 from collections.abc import Iterator
 from typing import Final
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from tests.openstack.rig.rig import Rig
 
 _LINES: Final = 60
 _LOUD: Final = re.compile(r" (WARNING|ERROR|CRITICAL) | INFO qmpsnap|^\S*Error|^\S*Exception")
 _QUERIES: Final = (
-    "select id, status, progress, updated_at from snapshots where deleted = 0",
+    "select id, status, progress, updated_at from snapshots where not deleted",
     "select at, snapshot, state, operation, why from qmpsnap_snapshots order by id desc limit 20",
     "select at, operation, status, named from qmpsnap_inbox order by id desc limit 8",
     "select snapshot, reason, times, detail from qmpsnap_refusals order by last desc limit 8",
@@ -33,5 +34,5 @@ def _told(rig: Rig) -> Iterator[str]:
         yield f"--- {query}"
         try:
             yield from (" | ".join(map(str, row)) for row in rig.rows(query))
-        except sqlite3.Error as error:  # a stock Cinder has no ledger
+        except SQLAlchemyError as error:  # a stock Cinder has no ledger
             yield str(error)

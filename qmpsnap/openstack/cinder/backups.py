@@ -1,0 +1,197 @@
+"""
+The part of a driver that Cinder's backup service asks: what it reads, and where a restore may write.
+
+The service opens one file, by its name in connection_info, and copies bytes: it calls no qemu-img.
+A restore truncates the file first. Source: cinder/backup/manager.py, continue_backup, _run_restore.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Final
+
+from cinder import objects
+from cinder.db import api as db
+from cinder.image import image_utils
+from cinder.objects import fields
+from cinder.volume import volume_utils
+from oslo_utils import excutils
+
+from qmpsnap.errors import Refused
+from qmpsnap.ledger.chain import Chain
+from qmpsnap.ledger.values import File, Format
+from qmpsnap.openstack.cinder.books import Books
+from qmpsnap.openstack.cinder.family import Family
+from qmpsnap.openstack.cinder.names import ledger_id
+from qmpsnap.openstack.cinder.reading import FileUnusable, describe
+
+GIB: Final = 1 << 30
+_RESTORED: Final = ("restoring-backup", "creating")
+"""What a volume is while a backup is written into it; `creating` if it was made for that."""
+
+
+_copied_as: ContextVar[Format | None] = ContextVar("copied_as", default=None)
+
+
+@contextmanager
+def copies_as(format_: Format | None) -> Iterator[None]:
+    """A copy for a backup has the format of its volume's first file: a restore has to fit again."""
+    token = _copied_as.set(format_)
+    try:
+        yield
+    finally:
+        _copied_as.reset(token)
+
+
+def copied_as() -> Format | None:
+    """The format for a volume that is made now, where it is such a copy."""
+    return _copied_as.get()
+
+
+_overwritten: ContextVar[bool] = ContextVar("overwritten", default=False)
+
+
+def is_overwritten() -> bool:
+    """Whether a restore is about to begin, and what the volume's file holds is of no interest."""
+    return _overwritten.get()
+
+
+class BackupRefused(Refused):
+    """An encrypted volume would have to be copied, and the copy would have another key."""
+
+    msg = (
+        "volume {self.volume} is encrypted: it is backed up only while it is not attached and has "
+        "no snapshots"
+    )
+    remedy = "Nothing was read. Detach it, and delete its snapshots, then take the backup again."
+
+    volume: str
+
+
+class RestoreRefused(Refused):
+    """A backup would be written into a file that others lie on, or that lies on others."""
+
+    msg = "no backup is restored over volume {self.volume}: it has snapshots, and {self.file} is a part"
+    remedy = (
+        "Nothing was written. Restore into a new volume, or delete the snapshots of this one first. "
+        "`cinder reset-state --state available {self.volume}` makes it usable again."
+    )
+
+    volume: str
+    file: str
+
+
+class Backups(Family):  # type: ignore[misc]
+    """Has all that the guest sees backed up, and nothing restored into an overlay."""
+
+    _books: Books | None
+
+    def get_backup_device(self: Any, context: Any, backup: Any) -> Any:
+        """
+        The volume that the service is to read.
+
+        Of a volume with snapshots that nobody has attached, upstream has the active file copied, an
+        overlay alone. Here it is a copy of the whole, as upstream has it of one that is attached.
+
+        Cinder calls this without waiting for a result, so it would not learn of an error: backup
+        and volume would stay `creating` and `backing-up` until cinder-backup is restarted.
+
+        Raises:
+            BackupRefused: It is encrypted, and would have to be copied.
+        """
+        if self._books is None:
+            return super().get_backup_device(context, backup)
+        volume = objects.Volume.get_by_id(context, backup.volume_id)
+        try:
+            return self._backup_device(context, backup, volume)
+        except Exception as error:
+            with excutils.save_and_reraise_exception():
+                _tell_failed(context, backup, volume, error)
+
+    def _backup_device(self: Any, context: Any, backup: Any, volume: Any) -> Any:
+        chain: Chain[File] = self._adopted(volume)
+        is_copied = backup.snapshot_id is not None or volume.previous_status == "in-use"
+        if volume.encryption_key_id is not None and (is_copied or len(chain.layers) > 1):
+            raise BackupRefused(volume.id)
+        with copies_as(chain.layers[-1].format):
+            if is_copied or len(chain.layers) == 1:
+                return super().get_backup_device(context, backup)
+            status = fields.VolumeStatus.BACKING_UP
+            copy = self._create_temp_cloned_volume(context, volume, status=status)
+        backup.temp_volume_id = copy.id
+        backup.save()
+        return copy, False
+
+    def initialize_connection(self: Any, volume: Any, connector: Any) -> Any:
+        """
+        Tell the file and its format; for a restore whatever it holds, for that is truncated.
+
+        So one that went wrong can be done again.
+
+        Raises:
+            RestoreRefused: It is an overlay.
+        """
+        if self._books is None or volume.status not in _RESTORED:
+            return super().initialize_connection(volume, connector)
+        chain: Chain[File] = self._adopted(volume)
+        if len(chain.layers) > 1:
+            raise RestoreRefused(volume.id, chain.active.file)
+        token = _overwritten.set(True)
+        try:
+            return super().initialize_connection(volume, connector)
+        finally:
+            _overwritten.reset(token)
+
+    def terminate_connection(self: Any, volume: Any, connector: Any, **named: Any) -> None:
+        """Let go of a volume; after a restore, see that its file is what it is said to be."""
+        super().terminate_connection(volume, connector, **named)
+        if self._books is not None and volume.status in _RESTORED:
+            self._check_restored(volume)
+
+    def _check_restored(self: Any, volume: Any) -> None:
+        """
+        The bytes of a backup are the file's, whose format stays what it was.
+
+        The service leaves out the zeros at the end of a new volume, and all that lies behind the
+        end of a smaller backup.
+
+        Raises:
+            FileUnusable: They are nothing that such a file may hold.
+        """
+        chain: Chain[File] = self._books.chain(ledger_id(volume))
+        if len(chain.layers) > 1:
+            return  # refused; nothing was written
+        stated = chain.active.format
+        path = os.path.join(self._local_volume_dir(volume), chain.active.file)
+        size = volume.size * GIB
+        if stated not in (Format.RAW, Format.QCOW2):
+            return
+        seen = describe(path, stated, run=self._execute, as_root=self._execute_as_root)
+        encrypted = volume.encryption_key_id is not None
+        if seen.get("backing-filename") is not None:
+            raise FileUnusable(path, stated, "its header names a backing file")
+        if stated is Format.QCOW2 and seen["encrypted"] != encrypted:
+            raise FileUnusable(
+                path, stated, "one of backup and volume is encrypted, and one is not"
+            )
+        if seen["virtual-size"] > size:
+            raise FileUnusable(
+                path, stated, f"it is larger than the {volume.size} GiB of its volume"
+            )
+        if seen["virtual-size"] < size and not encrypted:
+            image_utils.resize_image(
+                path, volume.size, run_as_root=self._execute_as_root, file_format=str(stated)
+            )
+
+
+def _tell_failed(context: Any, backup: Any, volume: Any, error: Exception) -> None:
+    """As the backup service tells its own failures: cinder/backup/manager.py, create_backup."""
+    if backup.snapshot_id is None:
+        before = {"status": volume.previous_status, "previous_status": "error_backing-up"}
+        db.volume_update(context, volume.id, before)
+    else:
+        db.snapshot_update(context, backup.snapshot_id, {"status": fields.SnapshotStatus.AVAILABLE})
+    volume_utils.update_backup_error(backup, str(error))

@@ -1,0 +1,93 @@
+"""What becomes of the new file of a create that a stock Nova calls failed."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import libvirt
+import msgspec
+import pytest
+
+from qmpsnap.ledger.values import File, Place, Witness
+from tests.openstack.failed import failed, place_of
+from tests.openstack.rig.rig import Rig
+from tests.openstack.seen import check, holds
+
+
+def refused(rig: Rig, volume: str) -> bool:
+    """Whether no snapshot can be taken of a volume."""
+    return rig.snapshot(volume)[1] == "error"
+
+
+def test_it_is_let_go_once_nobody_has_the_volume(our_cinder: Rig) -> None:
+    rig = our_cinder
+    with failed(rig) as (guest, snapshot):
+        assert refused(rig, guest.volume)
+        assert place_of(rig, guest.volume, snapshot) is Place.UNSURE
+        guest.detach()
+        newer, became, _ = rig.snapshot(guest.volume)
+        assert became == "available"
+        assert place_of(rig, guest.volume, snapshot) is Place.GONE
+        check(rig, guest.volume, [newer, ""])
+        assert holds(rig, guest.volume, 1, "0", "1M")
+
+
+def test_it_stays_where_the_guest_has_been_on_it(our_cinder: Rig) -> None:
+    """Switched all the same, by a libvirt that stock Nova had lost."""
+    rig = our_cinder
+    with failed(rig) as (guest, snapshot):
+        overlay = f"volume-{guest.volume}.{snapshot}"
+        disk = f"<disk name='vda'><source file='{rig.mount / overlay}'/></disk>"
+        xml = f"<domainsnapshot><disks>{disk}</disks></domainsnapshot>"
+        guest.domain.snapshotCreateXML(
+            xml,
+            libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY
+            | libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA
+            | libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_REUSE_EXT,
+        )
+        guest.io("write -P 2 1M 1M")
+        guest.detach()
+        assert refused(rig, guest.volume)
+        assert place_of(rig, guest.volume, snapshot) is Place.UNSURE
+        assert (rig.share / overlay).exists()
+
+
+def test_it_stays_while_a_qemu_has_it(our_cinder: Rig) -> None:
+    """Somebody has reset the state of the attachment, and the guest runs on."""
+    rig = our_cinder
+    with failed(rig) as (guest, snapshot):
+        reset = {"os-reset_status": {"status": "available", "attach_status": "detached"}}
+        rig.volumes("POST", f"/volumes/{guest.volume}/action", reset)
+        assert refused(rig, guest.volume)
+        assert place_of(rig, guest.volume, snapshot) is Place.UNSURE
+        guest.close()
+
+
+@pytest.mark.parametrize(
+    ("commands", "shows"),
+    [
+        ((), True),
+        (("resize -f qcow2 --shrink top 1M",), False),
+        (("resize -f qcow2 top 4M",), False),
+        (("rebase -u -f qcow2 -b other -F raw top",), False),
+        (("snapshot -c one top",), False),
+        (("create -f qcow2 -b base -F raw -o data_file=data top",), False),
+        (("create -f raw top 2M",), False),
+    ],
+    ids=["as made", "shorter", "longer", "another base", "internal", "data file", "raw"],
+)
+def test_an_overlay_shows_what_lies_below(
+    tmp_path: Path, commands: tuple[str, ...], shows: bool
+) -> None:
+    unsure = pytest.importorskip("qmpsnap.openstack.cinder.unsure")
+    for one in ("create -f raw base 2M", "create -f qcow2 -b base -F raw top", *commands):
+        subprocess.run(["qemu-img", *one.split()], cwd=tmp_path, check=True, capture_output=True)
+    file = msgspec.convert(
+        {
+            "id": 1, "volume": "v", "at": "2026-11-26T20:00:00Z", "file": "top", "format": "qcow2",
+            "base": False, "backing": "base", "place": Place.UNSURE, "witness": Witness.RULE,
+        },
+        File,
+    )  # fmt: skip
+    assert unsure.shows_what_lies_below(str(tmp_path), file, 2 << 20) is shows
