@@ -7,6 +7,9 @@ import subprocess
 import sys
 from typing import Any
 
+import pytest
+
+from qmpsnap.ledger.chain import ChainUnknown
 from tests.openstack.rig import pairings
 from tests.openstack.rig.guest import Guest
 from tests.openstack.rig.rig import Rig
@@ -62,3 +65,17 @@ def test_a_share_of_stock_volumes_is_taken_over_and_given_back(stock: Rig) -> No
     assert cinder(rig, "import", "--again", "-o", "json")[1]["counts"]["imported"] == 1
     assert list(formats(rig, deep)) == [third, second, snapshot]
     guest.close()
+
+
+def test_volumes_of_another_back_end_are_left_alone(stock: Rig) -> None:
+    """SQL's LIKE takes `_` for any character, and SQLite and MySQL capitals for small letters."""
+    volume = stock.create_volume()
+    ((host,),) = stock.rows("select host from volumes where id = ?", volume)
+    assert cinder(stock, "db-sync")[0] == 0
+    stock.rows("update volumes set host = ? where id = ?", host.swapcase(), volume)
+    cinder(stock, "import", "--again", "-o", "json")
+    with pytest.raises(ChainUnknown):
+        formats(stock, volume)
+    stock.rows("update volumes set host = ? where id = ?", host, volume)
+    cinder(stock, "import", "--again", "-o", "json")
+    assert formats(stock, volume) == {"": "raw"}

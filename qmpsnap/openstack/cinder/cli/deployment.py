@@ -70,6 +70,10 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True):
         """Whether its driver keeps the ledger."""
         return self.driver.startswith("qmpsnap.")
 
+    def has(self, host: str) -> bool:
+        """Whether a volume of this host, with its pool, is one of its own."""
+        return host.partition("#")[0] == self.host
+
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     """A volume, as Cinder's database has it."""
@@ -170,8 +174,9 @@ class Deployment:
         from cinder.db import models
 
         volume, table = models.Volume, models.Volume.__table__.c
+        # The database may take capitals for small letters, so `has` tells.
         of_backend = sa.or_(
-            table.host == backend.host, table.host.like(f"{backend.host}#%", escape="\\")
+            table.host == backend.host, table.host.startswith(f"{backend.host}#", autoescape=True)
         )
         last = ""
         while True:
@@ -186,7 +191,7 @@ class Deployment:
                 ids = [row["id"] for row in rows]
                 metadata = self._metadata(connection, ids)
                 attached = self._attached(connection, ids)
-            for row in rows:
+            for row in filter(lambda one: backend.has(one["host"]), rows):
                 key = row["_name_id"] or row["id"]
                 yield Row(
                     id=row["id"],
