@@ -31,6 +31,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from qmpsnap.errors import QmpsnapError
 from tests.chaos import steps
 from tests.chaos.asked import Asked, Operation
 from tests.chaos.model import (
@@ -48,6 +49,7 @@ from tests.chaos.stage import Stage
 from tests.chaos.world import Act, World
 from tests.rig.headers import without_format
 from tests.rig.rig import Said
+from tests.rig.waiting import until
 from tests.rig.writer import WriteFailed
 
 AT_REST: Final[dict[Act, int]] = {
@@ -297,9 +299,11 @@ class Attack:
                 with struck(strikes):
                     said = self.stage.cli(*command)
                 writer.wait_for(3)
-        except WriteFailed:
+        except (WriteFailed, QmpsnapError) as error:
             if said is None or not self.world.struck:
                 raise
+            if isinstance(error, QmpsnapError):  # QEMU has ended, and took the export with it
+                until(lambda: self.stage.has_ended)
         return said
 
     def _named(self, name: str) -> str:

@@ -77,7 +77,13 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
         return
     if event == "open" and os.fsdecode(arguments[0]).endswith((".py", ".pyc")):
         return  # an import, of which there are more in the first operation than in the next
+    if event in ("open", "os.listdir") and _is_of_a_process(arguments[0]):
+        return  # of which there are as many as run just now
     _watched.moment("audit")
+
+
+def _is_of_a_process(path: object) -> bool:
+    return isinstance(path, (str, bytes)) and os.fsdecode(path).startswith("/proc")
 
 
 @contextmanager

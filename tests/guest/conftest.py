@@ -34,7 +34,7 @@ SERIALS = {"vda": "1", "vdb": "2"}
 
 Ask = Callable[[str, Mapping[str, object], int], Any]
 SOON_S = 5
-"""Within which an agent that is there says whether it is frozen; until then it is asked again."""
+"""For an agent that is asked again where it does not answer: it may not be there yet."""
 
 
 @dataclass
@@ -59,9 +59,9 @@ class Linux:
         """Send a command to an agent that is there and not frozen."""
         return self.asked(command, arguments, int(HANG_S))
 
-    def status(self) -> str:
+    def status(self, within_s: float = HANG_S) -> str:
         """What the agent says: `thawed` or `frozen`."""
-        return str(self.asked("guest-fsfreeze-status", {}, SOON_S))
+        return str(self.asked("guest-fsfreeze-status", {}, int(within_s)))
 
     def wait_until(self, true: Callable[[], bool]) -> None:
         """Wait for something in the guest; the test's own time limit ends it."""
@@ -188,7 +188,7 @@ def under_libvirt(folder: Path, connection: Any) -> Iterator[Linux]:
 
 
 def _booted(guest: Linux) -> Linux:
-    guest.wait_until(lambda: guest.status() == "thawed")
+    guest.wait_until(lambda: guest.status(SOON_S) == "thawed")
     return guest
 
 
@@ -243,4 +243,4 @@ def guest(request: pytest.FixtureRequest, borrowed: Any) -> Iterator[Linux]:
     found: Linux = request.getfixturevalue(f"{request.param}_linux")
     found.sh("rm -f /run/delay /run/hooks; touch /run/hooks")
     yield found
-    found.wait_until(lambda: found.status() == "thawed")
+    found.wait_until(lambda: found.status(SOON_S) == "thawed")

@@ -37,7 +37,7 @@ from qmpsnap.operations.quiesce import (
 from qmpsnap.operations.requests import CreateRequest
 from qmpsnap.operations.snapshot import create, create_all
 from qmpsnap.operations.step import Does, Step
-from tests.guest.conftest import Linux
+from tests.guest.conftest import SOON_S, Linux
 from tests.rig import linux
 from tests.rig.doors import at, patch, with_door
 from tests.rig.remedies import remedy
@@ -99,7 +99,8 @@ class TestConsistency:
             patch(monkeypatch, kind, before=lambda step: done_in_order.append(step.does))
             _note_readings(monkeypatch, kind, done_in_order)
         arguments = ["vda", f"q{next(_NUMBERS)}", "--also", "vdb", "--quiesce", "require"]
-        said = guest.cli("create", *arguments, "-o", "json")
+        arguments += ["--freeze-timeout", str(HANG_S), "-o", "json"]
+        said = guest.cli("create", *arguments)
         assert said.code == 0, said
         done = said.json
         print(f"frozen for {done['frozen_s'] * 1000:.1f} ms")
@@ -256,7 +257,7 @@ class TestPaused:
                     assert guest.files() == files
         finally:
             guest.go_on()
-        guest.wait_until(lambda: guest.status() == "thawed")
+        guest.wait_until(lambda: guest.status(SOON_S) == "thawed")
         assert hooks(guest) == []
 
 
@@ -332,7 +333,7 @@ class TestToolDies:
         guest = direct_linux
         guest.sh("rm -f /run/delay; : > /run/hooks")
         name = f"killed{end:d}"
-        limit = str(HANG_S if end is signal.SIGKILL else 10)
+        limit = str(HANG_S if end is signal.SIGKILL else 30)
         tool = subprocess.Popen(
             [
                 sys.executable,
@@ -353,13 +354,13 @@ class TestToolDies:
                 os.kill(tool.pid, end)
                 if end is signal.SIGKILL:
                     tool.wait()
-                    guest.wait_until(lambda: guest.status() == "thawed")
+                    guest.wait_until(lambda: guest.status(SOON_S) == "thawed")
                 else:
                     _wait_written(guest)
         finally:
             tool.kill()
             tool.wait()
-        guest.wait_until(lambda: guest.status() == "thawed")
+        guest.wait_until(lambda: guest.status(SOON_S) == "thawed")
         assert hooks(guest) == ["freeze", "thaw"]
         # What the dead call left is taken by the same command.
         assert guest.cli("create", "vda", name).code == 0

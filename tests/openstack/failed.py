@@ -10,7 +10,7 @@ from qmpsnap.ledger.values import Place
 from tests.openstack.rig.guest import Guest
 from tests.openstack.rig.rig import Rig
 from tests.openstack.rig.waiting import read_until
-from tests.openstack.seen import ledger_of, open_operations
+from tests.openstack.seen import asked, ledger_of, open_operations
 
 
 def place_of(rig: Rig, volume: str, snapshot: str) -> Place:
@@ -31,7 +31,7 @@ def failed(rig: Rig) -> Iterator[tuple[Guest, str]]:
     rig.nova("GET", "log")  # what was said before
     rig.nova("POST", "delay", {"create": 3600})
     snapshot = rig.begin_snapshot(volume)
-    read_until(lambda: rig.nova("GET", "log"), bool)
+    asked(rig, "POST")
     rig.restart("compute", signal.SIGKILL)
     said = {"os-update_snapshot_status": {"status": "error", "progress": "90%"}}
     rig.volumes("POST", f"/snapshots/{snapshot}/action", said)

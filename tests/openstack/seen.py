@@ -28,6 +28,19 @@ def formats(rig: Rig, volume: str) -> dict[str, str]:
     }
 
 
+def asked(rig: Rig, verb: str) -> None:
+    """
+    Wait until compute has been asked, since its log was last read.
+
+    Not until there is any line in the log: a call of an earlier test may end just then.
+
+    Args:
+        rig: Whose compute.
+        verb: `POST` for a create, `DELETE`.
+    """
+    read_until(lambda: rig.nova("GET", "log"), lambda it: any(one[0] == verb for one in it))
+
+
 def settled(rig: Rig, volume: str) -> None:
     """Wait until no operation on a volume is open."""
 

@@ -155,7 +155,11 @@ def test_all_that_a_guest_sees_is_backed_up(ours: Rig, tmp_path: Path, bait: Pat
         found["detached"], became = backed_up(ours, volume)
         assert (became, ours.status("volumes", volume)) == ("available", "available")
         check(ours, volume, chain)
-        assert {one for one in ours.share.iterdir() if volume not in one.name} == others
+        # The backup is available before its temporary volume is deleted.
+        read_until(
+            lambda: {one for one in ours.share.iterdir() if volume not in one.name},
+            lambda it: it == others,
+        )
         again, became = restored(ours, found["detached"])
         assert became == "available"
         assert notify.read(timeout=0) == []

@@ -11,7 +11,7 @@ from tests.openstack.retried import retried_at_once
 from tests.openstack.rig.guest import Guest
 from tests.openstack.rig.rig import ApiError, Rig
 from tests.openstack.rig.waiting import read_until
-from tests.openstack.seen import check, formats, holds, settled
+from tests.openstack.seen import asked, check, formats, holds, settled
 
 
 @pytest.fixture(params=["our_cinder", "ours"])
@@ -59,11 +59,14 @@ def test_what_an_earlier_try_has_left_ends_no_wait(rig: Rig) -> None:
     # As stock compute leaves it; ours sends `0%` with a failure.
     rig.rows("update snapshots set progress = '90%' where id = ?", snapshot)
     reset(rig, volume, snapshot)
-    rig.nova("POST", "delay", {"delete": 3})
+    rig.nova("GET", "log")  # what was said before
+    rig.nova("POST", "delay", {"delete": 600})
     try:
         rig.volumes("DELETE", f"/snapshots/{snapshot}")
         read_until(lambda: rig.progress(snapshot), lambda it: it == ("deleting", "0%"))
+        asked(rig, "DELETE")
         assert (rig.share / f"volume-{volume}").exists()
+        rig.nova("POST", "release")
         read_until(lambda: rig.status("snapshots", snapshot), lambda it: it is None)
     finally:
         rig.nova("POST", "delay", {"delete": 0})
@@ -147,9 +150,11 @@ def test_no_status_out_of_turn_is_taken_while_it_waits(rig: Rig) -> None:
     volume = rig.create_volume()
     guest = Guest(rig, volume)
     guest.start()
-    rig.nova("POST", "delay", {"create": 3})
+    rig.nova("GET", "log")  # what was said before
+    rig.nova("POST", "delay", {"create": 600})
     try:
         snapshot = rig.begin_snapshot(volume)
+        asked(rig, "POST")
         read_until(
             lambda: rig.rows("select state from qmpsnap_snapshots where snapshot = ?", snapshot),
             lambda it: ("creating_at_compute",) in it,
@@ -161,6 +166,7 @@ def test_no_status_out_of_turn_is_taken_while_it_waits(rig: Rig) -> None:
                 )
             assert refused.value.status == 400, update
         assert rig.progress(snapshot) == ("creating", "0%")
+        rig.nova("POST", "release")
         read_until(lambda: rig.status("snapshots", snapshot), lambda it: it != "creating")
     finally:
         rig.nova("POST", "delay", {"create": 0})

@@ -15,7 +15,7 @@ from tests.openstack.interrupted import DYING, dies_at, written
 from tests.openstack.rig import pairings
 from tests.openstack.rig.rig import Rig
 from tests.openstack.rig.waiting import read_until
-from tests.openstack.seen import check, holds, ledger_of, open_operations, settled
+from tests.openstack.seen import asked, check, holds, ledger_of, open_operations, settled
 
 
 @pytest.fixture(scope="module")
@@ -126,18 +126,13 @@ def reset(rig: Rig, snapshot: str, status: str = "error") -> None:
     rig.volumes("POST", f"/snapshots/{snapshot}/action", {"os-reset_status": {"status": status}})
 
 
-def asked_to_delete(rig: Rig) -> None:
-    """Wait until compute has been asked."""
-    read_until(lambda: rig.nova("GET", "log"), lambda it: any(one[0] == "DELETE" for one in it))
-
-
 def ask_in_vain(rig: Rig, snapshot: str) -> None:
     """Delete a snapshot, of which compute has been told, and begins two minutes later."""
     rig.nova("GET", "log")  # what was said before
     rig.nova("POST", "delay", {"delete": 120})
     try:
         rig.volumes("DELETE", f"/snapshots/{snapshot}")
-        asked_to_delete(rig)
+        asked(rig, "DELETE")
     finally:
         rig.nova("POST", "delay", {"delete": 0})
 
@@ -150,12 +145,12 @@ def test_a_late_answer_of_an_abandoned_call_does_not_end_the_next(rig: Rig) -> N
     rig.nova("POST", "delay", {"delete": 120})
     try:
         rig.volumes("DELETE", f"/snapshots/{snapshot}")
-        asked_to_delete(rig)
+        asked(rig, "DELETE")
         rig.nova("POST", "delay", {"delete": 5})
         settle_by_hand(rig, volume)
         reset(rig, snapshot)
         rig.volumes("DELETE", f"/snapshots/{snapshot}")
-        asked_to_delete(rig)
+        asked(rig, "DELETE")
         late = {"os-update_snapshot_status": {"status": "deleting", "progress": "90%"}}
         rig.volumes("POST", f"/snapshots/{snapshot}/action", late)
         assert rig.progress(snapshot) == ("deleting", "0%")

@@ -17,7 +17,7 @@ from tests.openstack.rig.guest import Guest
 from tests.openstack.rig.pairings import Pairing, in_processes
 from tests.openstack.rig.rig import Rig, running
 from tests.openstack.rig.waiting import read_until
-from tests.openstack.seen import check, holds, open_operations
+from tests.openstack.seen import asked, check, holds, open_operations
 from tests.rig import mariadb, postgresql
 
 AT_ONCE = 3
@@ -142,12 +142,13 @@ def test_an_offline_delete_is_taken_up(rig: Rig) -> None:
 @on_postgresql
 def test_the_whole_volume_service_is_killed_while_compute_is_at_work(rig: Rig) -> None:
     volume, guest = written(rig)
-    rig.nova("POST", "delay", {"create": 3})
+    rig.nova("POST", "delay", {"create": 600})
     try:
         snapshot = begun(rig, volume)
         rig.stop("cinder-volume", signal.SIGKILL)
     finally:
         rig.nova("POST", "delay", {"create": 0})
+        rig.nova("POST", "release")
     read_until(lambda: rig.progress(snapshot), lambda it: it == ("creating", "90%"))
     rig.start("cinder-volume")
     read_until(lambda: rig.status("snapshots", snapshot), lambda it: it == "available")
@@ -159,14 +160,15 @@ def test_the_whole_volume_service_is_killed_while_compute_is_at_work(rig: Rig) -
 def test_the_database_is_away_while_the_volume_service_waits(rig: Rig, server: Server) -> None:
     """It ends all connections, and takes none until that is noticed; the row never says error."""
     volume, guest = written(rig)
-    rig.nova("POST", "delay", {"create": 3})
+    rig.nova("POST", "delay", {"create": 600})
     try:
         snapshot = begun(rig, volume)
         with server.away():
             log, noticed = rig.folder / "log/cinder.log", f"{snapshot} is waited for, without"
-            read_until(lambda: noticed in log.read_text(), bool)
+            read_until(lambda: noticed in log.read_text(errors="replace"), bool)
     finally:
         rig.nova("POST", "delay", {"create": 0})
+        rig.nova("POST", "release")
     became = read_until(lambda: rig.status("snapshots", snapshot), lambda it: it != "creating")
     assert became == "available"
     check(rig, volume, [snapshot, ""], guest)
@@ -177,5 +179,5 @@ def begun(rig: Rig, volume: str) -> str:
     """A snapshot that compute has been asked for."""
     rig.nova("GET", "log")  # what was said before
     snapshot = rig.begin_snapshot(volume)
-    read_until(lambda: rig.nova("GET", "log"), lambda it: any(one[0] == "POST" for one in it))
+    asked(rig, "POST")
     return snapshot

@@ -25,10 +25,10 @@ from tests.openstack.rig.rig import Rig
 from tests.openstack.story.held import compare, reset_lost, rows_of, settle, stray
 from tests.openstack.story.killing import SERVICES, Death, kill_qemu
 from tests.openstack.story.volume import Volume
-from tests.rig.sampling import SEED as DAY
+from tests.rig import sampling
 
 OPERATIONS: Final = int(os.environ.get("QMPSNAP_STACK_KILLS", "20"))
-SEED: Final = os.environ.get("QMPSNAP_STACK_SEED", DAY)
+SEED: Final = os.environ.get("QMPSNAP_STACK_SEED", sampling.SEED)
 VICTIMS: Final = (*SERVICES, "qemu", "reboot", "nobody")
 REQUESTS: Final = ("create", "delete", "extend")
 """Of Cinder."""

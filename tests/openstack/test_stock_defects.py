@@ -15,6 +15,7 @@ from tests.openstack.retried import retried_at_once
 from tests.openstack.rig.guest import Guest, attached
 from tests.openstack.rig.rig import Rig
 from tests.openstack.rig.waiting import read_until
+from tests.openstack.seen import asked
 
 SPINS_S: Final = 6.0
 LOOKED_S: Final = 120.0
@@ -171,7 +172,7 @@ def test_a_status_out_of_turn_makes_cinder_spin(stock: Rig) -> None:
     stock.nova("POST", "delay", {"create": 5})
     stock.nova("GET", "log")
     snapshot = stock.begin_snapshot(volume)
-    read_until(lambda: stock.nova("GET", "log"), bool)
+    asked(stock, "POST")
     try:
         body = {"os-update_snapshot_status": {"status": "available", "progress": "100%"}}
         stock.volumes("POST", f"/snapshots/{snapshot}/action", body)

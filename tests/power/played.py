@@ -13,6 +13,7 @@ from typing import Final
 from qmpsnap.journal.file import Journal
 from qmpsnap.journal.keep import created, deleted
 from qmpsnap.operations.requests import CreateRequest
+from qmpsnap.operations.step import Does, Step
 from tests.power.disk import PAGE, Change, Disk, Names, Operation, State
 from tests.power.recording import Box
 from tests.power.written import CLUSTER, Written
@@ -22,6 +23,7 @@ from tests.rig.doors import with_door
 from tests.rig.kills import Killing
 from tests.rig.rig import BASE, DISK, SERIAL
 from tests.rig.roads import direct_rig
+from tests.rig.started import until_pivoted
 
 SIZE: Final = 1024 * 1024
 TOKEN: Final = "power"
@@ -108,7 +110,13 @@ def played(
 
         written.works(box, rig.guest, chance)
         with rig.connect() as guest:
-            watched = with_door(guest, before=works, after=works)
+
+            def works_after(step: Step) -> None:
+                if step.does is Does.COMMIT:
+                    until_pivoted(guest)
+                works()
+
+            watched = with_door(guest, before=works, after=works_after)
             if isinstance(killing.request, CreateRequest):
                 created(journal, watched, (killing.request,), token=TOKEN)
             else:

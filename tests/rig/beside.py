@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 import pytest
@@ -47,14 +48,18 @@ def nbd_server(socket: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes
     """Run a qemu-nbd; it ends by itself when its one client goes, unless `-t` is given."""
     if shutil.which("qemu-nbd") is None:
         raise NotHere("qemu-nbd is not installed")
-    words = ["qemu-nbd", "-k", str(socket), *arguments]
-    with subprocess.Popen(words, stdin=subprocess.DEVNULL) as server:
-        try:
-            until(lambda: socket.exists() or server.poll() is not None)
-            assert server.poll() is None, "qemu-nbd ended"
-            yield server
-        finally:
-            server.kill()
+    with TemporaryDirectory() as folder:
+        ready = Path(
+            folder, "pid"
+        )  # written when it has opened the file; its socket is there before
+        words = ["qemu-nbd", "-k", str(socket), f"--pid-file={ready}", *arguments]
+        with subprocess.Popen(words, stdin=subprocess.DEVNULL) as server:
+            try:
+                until(lambda: ready.exists() or server.poll() is not None)
+                assert server.poll() is None, "qemu-nbd ended"
+                yield server
+            finally:
+                server.kill()
 
 
 @contextmanager

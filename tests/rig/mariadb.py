@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import ClassVar, Final
 
 from tests.rig.private_server import PrivateServer
-from tests.rig.waiting import until
+from tests.rig.waiting import listens, until
 
 _OPTIONS: Final = (
     "--no-defaults",
@@ -77,7 +77,7 @@ class Server(PrivateServer):
 
     def _answers(self) -> bool:
         assert self._process.poll() is None, (self.folder / "log").read_text()[-3000:]
-        return (self.folder / "socket").exists()
+        return listens(self.folder / "socket")
 
     def _stop(self) -> None:
         self._process.kill()

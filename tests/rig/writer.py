@@ -44,7 +44,7 @@ class Writer:
             write: Called with offset, length and pattern; returns when the write is done.
             model: What the disk holds now; at least 4 KiB.
             seed: Same seed, same writes.
-            max_writes: Stop after so many.
+            max_writes: Rest after so many; `wait_for` asks for more.
         """
         self.model = model
         """What the disk must hold, once the writer has stopped."""
@@ -63,13 +63,17 @@ class Writer:
         """Wait until `more` further writes are done; raise what a failed one raised."""
         with self._changed:
             goal = self.writes + more
-            self._changed.wait_for(lambda: self.writes >= goal or self._ended, HANG_S)
+            self._max_writes = max(self._max_writes, goal)
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self.writes >= goal or self._error is not None, HANG_S)
             self.check()
             assert self.writes >= goal
 
     def stop(self) -> None:
         """End after the write that is under way."""
-        self._stop.set()
+        with self._changed:
+            self._stop.set()
+            self._changed.notify_all()
         self._thread.join(HANG_S)
         assert not self._thread.is_alive()
 
@@ -82,18 +86,17 @@ class Writer:
         """Hash the model, in hexadecimal; stop first."""
         return hashlib.sha256(self.model).hexdigest()
 
-    @property
-    def _ended(self) -> bool:
-        return self._error is not None or self.writes >= self._max_writes
-
     def _run(self) -> None:
-        while not self._stop.is_set() and not self._ended:
+        while not self._stop.is_set() and self._error is None:
             try:
                 self._one()
             except BaseException as error:  # raised again in the thread that waits for this one
                 self._error = error
             with self._changed:
                 self._changed.notify_all()
+                self._changed.wait_for(
+                    lambda: self._stop.is_set() or self.writes < self._max_writes
+                )
 
     def _one(self) -> None:
         length = min(4 * KiB * self._random.randint(1, 16), len(self.model))

@@ -11,7 +11,7 @@ from tests.rig import sampling
 RUNS: Final = int(os.environ.get("QMPSNAP_SIMULATIONS", "2000"))
 SEQUENCES: Final = int(os.environ.get("QMPSNAP_SIMULATION_SEQUENCES", "20"))
 SEED: Final = int(os.environ.get("QMPSNAP_SIMULATION_SEED") or zlib.crc32(sampling.SEED.encode()))
-"""By the day."""
+"""At night by the day; see `sampling`."""
 
 
 def header() -> str:

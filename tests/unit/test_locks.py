@@ -56,6 +56,23 @@ def other(file: Path) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
+def test_given_back_also_while_a_child_has_a_copy(file: Path) -> None:
+    """A process that was just forked has all descriptors, until it closes them or runs a program."""
+    first = Claim()
+    first.take([str(file)])
+    copies = [
+        os.dup(int(one.name))
+        for one in Path("/proc/self/fd").iterdir()
+        if os.path.realpath(one) == str(file)
+    ]
+    assert copies
+    first.close()
+    with closing(Claim()) as second:
+        second.take([str(file)])
+    for copy in copies:
+        os.close(copy)
+
+
 def locked(path: Path) -> list[tuple[int, int]]:
     """First and last byte of every lock of this process on a file, as the kernel lists them."""
     end = f":{path.stat().st_ino} "

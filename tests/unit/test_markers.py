@@ -131,6 +131,47 @@ class TestForbids:
         with pytest.raises(OperationOpen, match="cannot be read"):
             check_unmarked([f"{tmp_path}/anything"])
 
+    @pytest.mark.parametrize("when", ["before it is opened", "when it is open"])
+    @pytest.mark.parametrize("then", ["gone", "replaced", "replaced again and again"])
+    def test_one_that_is_removed_in_between(
+        self,
+        record: Record,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        when: str,
+        then: str,
+    ) -> None:
+        """The operation of another volume of the folder ends; one of this volume goes on."""
+        write(record)
+        path = tmp_path / ".qmpsnap-abc"
+        text, real, times = (
+            path.read_text(),
+            os.open,
+            [1 if then != "replaced again and again" else 99],
+        )
+
+        def opens(name: str, *arguments: Any) -> int:
+            descriptor = None if when == "before it is opened" else real(name, *arguments)
+            if times[0] > 0 and name == str(path):
+                times[0] -= 1
+                path.unlink()
+                if then != "gone":
+                    path.write_text(text)
+            return real(name, *arguments) if descriptor is None else descriptor
+
+        monkeypatch.setattr(os, "open", opens)
+        is_open = then != "gone" and (when, then) != ("when it is open", "replaced again and again")
+        (found,) = beside([f"{tmp_path}/x"]) or (None,)
+        assert (found is None) == (then == "gone")
+        assert found is None or (found.problem == "") == is_open
+        times[0] = 99 if then == "replaced again and again" else 1
+        if then == "gone":
+            path.write_text(text)
+            check_unmarked([f"{tmp_path}/volume-1"])
+        else:
+            with pytest.raises(OperationOpen):
+                check_unmarked([f"{tmp_path}/volume-1"])
+
     def test_one_of_another_name(self, record: Record, tmp_path: Path) -> None:
         write(record)
         (tmp_path / ".qmpsnap-abc").rename(tmp_path / ".qmpsnap-other")

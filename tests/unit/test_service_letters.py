@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -214,8 +214,9 @@ def test_a_second_call_of_a_token_looks_at_nothing_before_the_first_is_written_d
 
 
 def test_a_second_call_of_a_token_goes_on_where_the_first_does_not(journal: Journal) -> None:
-    second = Second(journal)
+    second, returned = Second(journal), Event()
     second.guest.claimed_by_others = set()
+    second.guest.before["read"] = lambda: returned.wait(HANG_S)  # else the first may join it
 
     @contextmanager
     def opener() -> Iterator[Guest]:
@@ -224,6 +225,7 @@ def test_a_second_call_of_a_token_goes_on_where_the_first_does_not(journal: Jour
         yield
 
     assert status(create(opener, journal)) == "error"
+    returned.set()
     assert status(second.ended()) == "creating_compute_complete"
     one, other = letters(journal)
     assert one.content is not None

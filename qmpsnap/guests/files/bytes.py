@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
+from contextlib import suppress
 from typing import Final
 
 from qmpsnap.guests.files.helper import lent
@@ -27,6 +28,18 @@ def lock_byte(descriptor: int) -> None:
     """
     lock = _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, BYTE, 1, 0)
     fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, lock)
+
+
+def unlock_byte(descriptor: int) -> None:
+    """
+    Give our byte back at once.
+
+    To close the descriptor does that too, but not while a process that was just forked still has a
+    copy of it: then the next operation on the file would be refused.
+    """
+    lock = _LOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, BYTE, 1, 0)
+    with suppress(OSError):  # of a share that is gone; closing has to do
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, lock)
 
 
 def keep_from_qemu(descriptor: int) -> None:

@@ -23,7 +23,7 @@ from typing import Final
 
 from qmpsnap.errors import Failed, Refused
 from qmpsnap.formats.layers import Identity
-from qmpsnap.guests.files.bytes import BYTE, has_lock, lock_byte, qemu_has
+from qmpsnap.guests.files.bytes import BYTE, has_lock, lock_byte, qemu_has, unlock_byte
 from qmpsnap.guests.files.helper import instead_of
 from qmpsnap.guests.files.identity import identity, image_identity
 from qmpsnap.guests.files.neighbours import holders, processes_with
@@ -147,6 +147,7 @@ class Claim:
                 raise OSError(errno.EAGAIN, error.strerror) from error
             raise
         self._open.callback(os.close, descriptor)
+        self._open.callback(unlock_byte, descriptor)
 
     def keep(self, paths: Collection[str]) -> None:
         """See `Claim.keep`: while a file is held, no other one gets its number."""

@@ -6,6 +6,7 @@ Whoever can write into the folder can put one there, so it is read as anything h
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from contextlib import suppress
@@ -18,6 +19,14 @@ PREFIX: Final = ".qmpsnap-"
 _UNFINISHED: Final = ".tmp"
 _LIMIT: Final = 16 * 1024 * 1024
 """Bytes; the plan of a hundred layers has 200,000."""
+
+
+_LOOKS: Final = 10
+"""At a file that is replaced just then."""
+
+
+class _Replaced(Exception):
+    """Removed after it was opened; another one may have its name."""
 
 
 class MarkerFile(NamedTuple):
@@ -45,9 +54,8 @@ def markers_in(folder: str) -> tuple[MarkerFile, ...]:
         return _by_helper(folder)
     except OSError:
         return ()
-    return tuple(
-        read_marker(os.path.join(folder, name)) for name in names if not name.endswith(_UNFINISHED)
-    )
+    paths = (os.path.join(folder, name) for name in names if not name.endswith(_UNFINISHED))
+    return tuple(found for found in map(_read, paths) if found is not None)
 
 
 def _by_helper(folder: str) -> tuple[MarkerFile, ...]:
@@ -64,21 +72,47 @@ def _by_helper(folder: str) -> tuple[MarkerFile, ...]:
     )
 
 
-def read_marker(path: str) -> MarkerFile:
-    """Read one: a regular file with one name, not through a link."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        return MarkerFile(path=path, problem=error.strerror or str(error))
+def _read(path: str) -> MarkerFile | None:
+    """
+    Read one: a regular file with one name, not through a link.
+
+    None: it is gone by now. Its operation has ended, which may be one on another volume of the
+    same folder.
+    """
+    for _ in range(_LOOKS):
+        try:
+            return _looked_into(path)
+        except FileNotFoundError:
+            return None
+        except _Replaced:
+            continue
+        except OSError as error:
+            if error.errno == errno.ESTALE:  # NFS: removed or replaced by another host
+                continue
+            return MarkerFile(path=path, problem=error.strerror or str(error))
+    return MarkerFile(path=path, problem="it is replaced again and again")
+
+
+def _looked_into(path: str) -> MarkerFile:
+    """
+    Read the file that has the name now.
+
+    Raises:
+        OSError: It cannot be opened or read.
+        _Replaced: It has no name any more.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         status = os.fstat(descriptor)
+        if status.st_nlink == 0:
+            raise _Replaced
         if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
             problem = "it is no regular file with one name"
             return MarkerFile(path=path, owner=status.st_uid, problem=problem)
         if status.st_size > _LIMIT:
             return MarkerFile(path=path, owner=status.st_uid, problem="it is too large")
         text = os.pread(descriptor, status.st_size, 0).decode("ascii")
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         return MarkerFile(path=path, problem=str(error))
     finally:
         os.close(descriptor)

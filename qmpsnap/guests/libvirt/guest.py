@@ -72,8 +72,9 @@ ASK_S: Final = 0.2
 """Seconds between two looks at a job where no event is to be expected."""
 WITHOUT_EVENTS_S: Final = 1.0
 """The same where nobody waits for its end."""
-RECONNECT_S: Final = 15.0
-"""How long libvirtd may take to be there again after the connection was lost: a restart."""
+RECONNECT_S: Final = 60.0
+"""How long libvirtd may take to be there again after the connection was lost: a restart, in which it
+asks each QEMU program what it can do and each guest how it is. The job goes on meanwhile."""
 
 
 class OnAnotherHost(Refused):

@@ -42,7 +42,8 @@ def killed_at(daemon: Daemon, number: int) -> Iterator[None]:
     with subprocess.Popen([*words, "-p", str(daemon.pid)]) as tracer:
         try:
             status = Path(f"/proc/{daemon.pid}/status")
-            until(lambda: "TracerPid:\t0\n" not in status.read_text())
+            # At its first writes it may be dead before it was seen traced.
+            until(lambda: not daemon.lives or "TracerPid:\t0\n" not in status.read_text())
             yield
         finally:
             tracer.terminate()

@@ -18,6 +18,7 @@ import pytest
 from msgspec.structs import replace
 
 from qmpsnap.guests.files import qemu_img
+from qmpsnap.guests.files.bytes import in_use_by_qemu
 from qmpsnap.guests.offline.block_layer import CannotOpen, opened
 from qmpsnap.guests.offline.guest import OfflineGuest
 from qmpsnap.journal.file import Journal
@@ -357,7 +358,9 @@ def test_killed_in_mid_job(off: Off) -> None:
     died = subprocess.run([sys.executable, "-c", script, layers], check=False)
     assert died.returncode == -signal.SIGKILL
     host = OfflineGuest(off.domain)
-    until(lambda: not host.neighbours(disk).readers)  # its signal is on the way
+    # Its signal is on the way; then its locks may outlive its descriptors for a moment.
+    until(lambda: not host.neighbours(disk).readers)
+    until(lambda: not any(in_use_by_qemu(path) for path in disk.paths if path is not None))
     done = merge.delete(
         OfflineGuest(off.domain),
         DeleteRequest(disk=SERIAL, file_to_merge=files[1], merge_target_file=files[2]),

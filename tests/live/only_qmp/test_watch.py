@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import pty
@@ -30,6 +31,7 @@ class Watching:
         self.process = process
         self.text = ""
         self._reads = reads
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
         os.set_blocking(reads, False)
 
     def says(self, words: str) -> None:
@@ -37,7 +39,7 @@ class Watching:
 
         def has() -> bool:
             with suppress(OSError):
-                self.text += os.read(self._reads, 65536).decode()
+                self.text += self._decoder.decode(os.read(self._reads, 65536))
             return words in self.text
 
         until(has, words)

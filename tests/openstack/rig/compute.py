@@ -10,6 +10,7 @@ refreshed by Nova's own code.
     POST   /rig/register                                   see records.py
     POST   /rig/unregister {"volume": ID}                  it is detached
     POST   /rig/delay {"create": S, "delete": S}           compute begins late
+    POST   /rig/release                                    what is late begins now
     GET    /rig/log                                        what came in, and how each call ended
     GET    /rig/connection_info/VOLUME                     what Nova's database holds
     GET    /rig/start/VOLUME                               file and format that a start would take,
@@ -56,10 +57,11 @@ priv_context.init(root_helper=shlex.split(utils.get_root_helper()))  # as nova.c
 objects.register_all()
 models.BASE.metadata.create_all(db.get_engine())
 compute = driver.load_compute_driver(fake.FakeVirtAPI())
-compute.init_host("rig")
 libvirt.registerErrorHandler(lambda *_: None, None)
 said: list[object] = []
 delay = {"create": 0.0, "delete": 0.0}
+late: list[threading.Event] = []
+"""Of the calls that wait to begin."""
 
 
 def keep_secret(volume: str) -> None:
@@ -89,9 +91,15 @@ def started_from(volume: str) -> dict[str, object]:
     }
 
 
-def work(what: str, late_s: float, call: Callable[..., object], *arguments: object) -> None:
+def work(
+    what: str,
+    released: threading.Event,
+    late_s: float,
+    call: Callable[..., object],
+    *arguments: object,
+) -> None:
     """As ComputeManager.volume_snapshot_*: the caller has its answer long since."""
-    time.sleep(late_s)
+    released.wait(late_s)
     at, begun, error = time.time(), time.perf_counter(), None
     try:
         call(*arguments)
@@ -103,7 +111,9 @@ def work(what: str, late_s: float, call: Callable[..., object], *arguments: obje
 
 def begin(what: str, call: Callable[..., object], volume: str, *arguments: object) -> None:
     """Start on a thread of its own, as late as is wanted now."""
-    whole = (what, delay[what], call, admin(), instance_of(volume), volume, *arguments)
+    released = threading.Event()
+    late.append(released)
+    whole = (what, released, delay[what], call, admin(), instance_of(volume), volume, *arguments)
     threading.Thread(target=work, args=whole).start()
 
 
@@ -130,6 +140,9 @@ class Handler(BaseHTTPRequestHandler):
             unregister(body["volume"])
         elif self.path == "/rig/delay":
             delay.update(body)
+        elif self.path == "/rig/release":
+            while late:
+                late.pop().set()
         elif self.path.endswith("/os-assisted-volume-snapshots"):
             try:
                 jsonschema.validate(body, schemas.create)
@@ -152,9 +165,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         name = self.path.rsplit("/", 1)[1]
         if self.path == "/rig/log":
-            answered = said.copy()
-            said.clear()
-            return self.answer(200, answered)
+            # Others append meanwhile.
+            return self.answer(200, [said.pop(0) for _ in range(len(said))])
         if self.path.startswith("/rig/connection_info/"):
             return self.answer(200, json.loads(mapping(name).connection_info))
         if self.path.startswith("/rig/start/"):
@@ -169,4 +181,7 @@ class Handler(BaseHTTPRequestHandler):
         """Print nothing."""
 
 
-ThreadingHTTPServer(("127.0.0.1", LAYOUT.compute_port), Handler).serve_forever()
+# It listens before it is there: Cinder calls again at once, what a dead one has missed.
+server = ThreadingHTTPServer(("127.0.0.1", LAYOUT.compute_port), Handler)
+compute.init_host("rig")
+server.serve_forever()

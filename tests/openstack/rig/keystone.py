@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -11,6 +10,7 @@ import urllib.request
 from pathlib import Path
 from typing import Final, Self
 
+from tests.openstack.rig.layout import free_port
 from tests.rig.waiting import until
 
 PASSWORD: Final = "secret"
@@ -61,9 +61,7 @@ class Keystone:
     def __init__(self, folder: Path) -> None:
         """Start nothing yet; everything is kept in the folder, which is empty."""
         self._folder = folder
-        with socket.socket() as one:
-            one.bind(("127.0.0.1", 0))
-            self._port = int(one.getsockname()[1])
+        self._port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property

@@ -119,9 +119,9 @@ def prepare(folder: Path, pairing: Pairing) -> Layout:
     layout = Layout(
         folder=str(folder),
         mount=str(mount),
-        cinder_port=_free_port(),
-        compute_port=_free_port(),
-        api_port=_free_port(),
+        cinder_port=free_port(),
+        compute_port=free_port(),
+        api_port=free_port(),
         user=pairing.user,
         has_processes=pairing.has_processes,
     )
@@ -143,7 +143,18 @@ def configure(layout: Layout, pairing: Pairing) -> None:
         unprivileged.configure(layout.path)
 
 
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+_TAKEN: Final[list[socket.socket]] = []
+
+
+def free_port() -> int:
+    """
+    A port for a service that listens later, and again when it is restarted.
+
+    It stays bound for as long as this process runs, so that nobody else is given it. A service that
+    sets SO_REUSEADDR, as all here do, can have it all the same: socket(7).
+    """
+    one = socket.socket()
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    one.bind(("127.0.0.1", 0))
+    _TAKEN.append(one)
+    return int(one.getsockname()[1])
