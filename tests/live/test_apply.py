@@ -100,11 +100,14 @@ def test_chain_that_has_moved(make_rig: MakeRig, plan: Path) -> None:
 
 
 def test_chain_that_moves_between_the_look_and_the_first_act(
-    make_rig: MakeRig, plan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_rig: MakeRig,
+    plan: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The comparison is made with the very plan that would be carried out; nothing has begun."""
-    state = tmp_path / "state"
-    state.mkdir(mode=0o700)
+    state = tmp_path_factory.mktemp("state")
+    state.chmod(0o700)
     monkeypatch.setenv("QMPSNAP_STATE", str(state))
     with make_rig("raw") as rig:
         rig.grow(3)
