@@ -21,7 +21,7 @@ from qmpsnap.formats.layers import Disk, Disks
 from qmpsnap.guests.files.door import FileFailed, StillNamed, take_file
 from qmpsnap.journal.folder import JournalUnusable
 from qmpsnap.journal.identities import seen_all
-from qmpsnap.journal.kept import kept_by, left_by, left_over_among
+from qmpsnap.journal.kept import kept_by, left_by, left_over_among, touched_by
 from qmpsnap.journal.known_again import unnumbered, unnumbered_step
 from qmpsnap.journal.markers import OperationOpen, check_unmarked, steps_for, what_of
 from qmpsnap.journal.record import (
@@ -198,7 +198,9 @@ class Recorder:
         record = self.record
         if record is None or not self._is_written:
             return
-        conclusion = replace(conclusion, left=left_by(record, conclusion.outcome))
+        conclusion = replace(
+            conclusion, left=left_by(record, conclusion.outcome), touched=touched_by(record)
+        )
         if conclusion.outcome == "finished":
             conclusion = replace(conclusion, kept=kept_by(record))
         try:

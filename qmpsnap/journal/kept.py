@@ -63,26 +63,90 @@ def left_by(record: Record, outcome: Outcome) -> tuple[Seen, ...]:
     return tuple(one for one in found if one is not None)
 
 
+def touched_by(record: Record) -> tuple[Seen, ...]:
+    """
+    Files that an operation has written to, and that read as before: see `Conclusion.touched`.
+
+    Not what the guest writes to, nor what receives the data of a commit.
+    """
+    others = {plan.active.path for plan in record.creates}
+    if record.merge is not None:
+        others |= {layer.path for layer in record.merge.dropped}
+        if record.merge.kind != "pull":
+            others.add(record.merge.written.path)
+    found = ((one, seen(one.path)) for one in record.files if one.path not in others)
+    return tuple(
+        now
+        for before, now in found
+        if now is not None and is_same(before, now) and now.written != before.written
+    )
+
+
 def left_over_among(store: Store, paths: Collection[str]) -> tuple[str, ...]:
     """
-    Those of files that certainly are what operations have left, and nobody has written to since.
+    Those of files that certainly are what operations have left.
+
+    Nobody has written to them since, and no later operation had them in its chain.
 
     Raises:
         JournalUnusable: It cannot be read.
     """
-    ends = [entry.conclusion for entry in store.entries() if entry.conclusion is not None]
+    ends = _ends(store)
     return tuple(path for path in paths if _is_left_over(ends, path))
 
 
-def _is_left_over(ends: Collection[Conclusion], path: str) -> bool:
-    now = seen(path)
+def touched_among(store: Store, paths: Collection[str]) -> tuple[str, ...]:
+    """
+    Those of files whose times tell nothing: what wrote to them last left them as they read before.
+
+    Raises:
+        JournalUnusable: It cannot be read.
+    """
+    ends = _ends(store)
+    return tuple(
+        path
+        for path in paths
+        if (now := seen(path)) is not None
+        and any(_is_as_it_was(one, now, end) for end in ends for one in end.touched)
+    )
+
+
+def _ends(store: Store) -> list[Conclusion]:
+    return [entry.conclusion for entry in store.entries() if entry.conclusion is not None]
+
+
+def _is_left_over(ends: Iterable[Conclusion], path: str) -> bool:
+    now, is_left = seen(path), False
     if now is None:
         return False
-    try:
-        written = os.stat(path).st_mtime
-    except OSError:
-        return False
-    return any(written <= end.ended and any(is_same(one, now) for one in end.left) for end in ends)
+    for end in ends:
+        if any(_is_as_it_was(one, now, end) for one in end.left):
+            is_left = True
+        elif is_left and _has_in_its_chain(end, path):
+            is_left = False
+    return is_left
+
+
+def _is_as_it_was(before: Seen, now: Seen, end: Conclusion) -> bool:
+    """
+    Whether nobody has written to a file since an operation ended.
+
+    By the file's own time, which is the share's: the clock of this host may be another one, or have
+    been set since.
+    """
+    if before.written is None:  # by an earlier version
+        return is_same(before, now) and (now.written or 0) <= end.ended * 1e9
+    return is_same(before, now) and before.written == now.written
+
+
+def _has_in_its_chain(end: Conclusion, path: str) -> bool:
+    """Whether a file was a layer after an operation. Others of a chain lie beside its active file."""
+    name, key = os.path.basename(path), identity(path)
+    return any(
+        identity(os.path.join(os.path.dirname(active), name)) == key
+        for active in end.active
+        if name in end.after or name == os.path.basename(active)
+    )
 
 
 def readers(
@@ -111,15 +175,18 @@ def readers(
     return found
 
 
-LeftOver = Callable[[Collection[str]], Collection[str]]
-"""Those of images that certainly are what an operation has left."""
+Among = Callable[[Collection[str]], Collection[str]]
+"""Those of files of which the journal says something."""
 
 
 class _Knowing:
     """A guest among whose neighbours is what reverts keep, and is not what operations have left."""
 
-    def __init__(self, guest: Guest, kept: tuple[Kept, ...], left_over: LeftOver) -> None:
-        self._guest, self._kept, self._left_over = guest, kept, left_over
+    def __init__(
+        self, guest: Guest, kept: tuple[Kept, ...], left_over: Among, touched: Among
+    ) -> None:
+        self._guest, self._kept = guest, kept
+        self._left_over, self._touched = left_over, touched
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._guest, name)
@@ -137,10 +204,13 @@ class _Knowing:
             for image in images
         }
         known = self._known(beside)
+        older = _without(found.older, known)
         resting = _without(found.resting, known)
+        for path in self._touched(older) if older else ():
+            resting[path] = (*resting.get(path, ()), *older.pop(path))
         for image, path in self._on_left_over({one: beside[one] for one in known}, disk).items():
             resting[path] = (*resting.get(path, ()), image)
-        return replace(found, readers=all_, resting=resting, older=_without(found.older, known))
+        return replace(found, readers=all_, resting=resting, older=older)
 
     def _on_left_over(self, left: Mapping[str, str], disk: Disk) -> dict[str, str]:
         """
@@ -194,7 +264,8 @@ def knowing(guest: Guest, store: Store) -> Guest:
     Raises:
         JournalUnusable: That cannot be read.
     """
-    return cast(Guest, _Knowing(guest, keeping(store), partial(left_over_among, store)))
+    among = partial(left_over_among, store), partial(touched_among, store)
+    return cast(Guest, _Knowing(guest, keeping(store), *among))
 
 
 def known_by(guest: Guest, journal: Journal | None) -> Guest:
@@ -207,13 +278,18 @@ def known_by(guest: Guest, journal: Journal | None) -> Guest:
     store = None if journal is None else journal.looked_into()
     if journal is None or store is None:
         return guest
+    among = (partial(_looked_up, journal, which) for which in (left_over_among, touched_among))
     with store:
-        return cast(Guest, _Knowing(guest, keeping(store), partial(_left_over_by, journal)))
+        return cast(Guest, _Knowing(guest, keeping(store), *among))
 
 
-def _left_over_by(journal: Journal, paths: Collection[str]) -> Collection[str]:
+def _looked_up(
+    journal: Journal,
+    which: Callable[[Store, Collection[str]], Collection[str]],
+    paths: Collection[str],
+) -> Collection[str]:
     store = journal.looked_into()
     if store is None:
         return ()
     with store:
-        return left_over_among(store, paths)
+        return which(store, paths)

@@ -158,6 +158,11 @@ class Conclusion(msgspec.Struct, frozen=True, kw_only=True):
     Files that a merge took out of the chain, or that a create did not bring in, and that are still
     there: their headers count no more.
     """
+    touched: tuple[Seen, ...] = ()
+    """
+    Files that it wrote to and that read as before: their headers name another backing file, or they
+    hold what was pulled. An image that rests on them is not left over for being older.
+    """
     consistency: str | None = None
     frozen_s: float | None = None
     error: str | None = None

@@ -368,6 +368,29 @@ class TestGuards:
             left.unlink()
             assert rig.guest.read_sha256(DISK) == content
 
+    @situation(
+        "What is to be removed is named by a symbolic link",
+        happens="the merge is done, and link and file are kept; a note says where it leads",
+        code=0,
+        then="Remove both when nobody needs the file any more.",
+        kind=2,
+    )
+    @remedy("NamedByLink")
+    def test_the_name_is_a_link(self, make_rig: MakeRig) -> None:
+        with make_rig("qcow2") as rig:
+            rig.grow(3)
+            name, file = rig.folder / f"{BASE}.s1", rig.folder / "elsewhere"
+            name.rename(file)
+            name.symlink_to(file)
+            said = rig.cli("delete", DISK, "s1", "--method", "commit", "--remove-file")
+            assert said.code == 0, said
+            assert f"{name} was not removed: {name} is a symbolic link to {file}" in said.err
+            assert (name.is_symlink(), file.exists()) == (True, True)
+            content = rig.guest.read_sha256(DISK)
+            name.unlink()
+            file.unlink()
+            assert rig.guest.read_sha256(DISK) == content
+
     @pytest.mark.parametrize("is_written", [False, True])
     def test_what_a_merge_has_left_keeps_nothing(self, make_rig: MakeRig, is_written: bool) -> None:
         """By the journal; unless somebody has written to it since."""

@@ -44,7 +44,7 @@ def test_what_is_kept_is_known_by_any_name(links: Path) -> None:
     """It is named once, as what `revert` has kept; and not as left over."""
     real = str(links.parent / "store" / "top")
     kept = SimpleNamespace(files=(f"{links}/top",), over=(f"{links}/base",))
-    end = SimpleNamespace(kept=(kept,), ended=0.0, left=())
+    end = SimpleNamespace(kept=(kept,), ended=0.0, left=(), touched=())
     store: Any = SimpleNamespace(
         reverts=lambda: [SimpleNamespace(conclusion=end)],
         entries=lambda: [SimpleNamespace(conclusion=end)],

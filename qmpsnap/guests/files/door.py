@@ -73,6 +73,21 @@ class OthersUnseen(Refused):
     system: str
 
 
+class NamedByLink(Refused):
+    """A file that left a chain is named by a symbolic link, without which it would still be there."""
+
+    msg = "{self.path} is a symbolic link to {self.target}"
+    remedy = "Remove both, the link and the file, when nobody needs it any more."
+
+    path: str
+    target: str
+
+
+def _check_no_link(path: str) -> None:
+    if os.path.islink(path):
+        raise NamedByLink(path, os.path.realpath(path))
+
+
 class StillNamed(Refused):
     """
     A file that left a chain is named in the header of an image beside it.
@@ -258,6 +273,7 @@ def take_file(step: Step, claim: Claim | None = None) -> Identity | None:
                     return None
                 with suppress(FileNotFoundError):
                     if step.does is Does.REMOVE:
+                        _check_no_link(path)
                         if not given.get("force"):
                             _check_alone(path)
                         _check_unnamed(path, given.get("left-over"))

@@ -1,0 +1,42 @@
+"""An image beside a chain, and what the tool itself does to the file that it rests on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.rig import images
+from tests.rig.rig import BASE, DISK, SIZE
+from tests.rig.roads import MakeRig
+from tests.rig.waiting import until
+
+
+def is_later_now(image: Path) -> None:
+    """Wait until a file that is written now is younger than the image."""
+
+    def tick() -> bool:
+        probe = image.with_name("probe")
+        probe.write_bytes(b"")
+        found = probe.stat().st_mtime_ns > image.stat().st_ctime_ns
+        probe.unlink()
+        return found
+
+    until(tick)
+
+
+def test_that_the_tool_wrote_to_the_file_does_not_make_a_clone_left_over(
+    make_rig: MakeRig,
+) -> None:
+    """The deletion of a lower snapshot writes a header, and changes nothing that is read."""
+    with make_rig("raw") as rig:
+        rig.grow(4)
+        clone = rig.folder / "clone.qcow2"
+        images.create_qcow2(clone, SIZE, f"{BASE}.s2", "qcow2")
+        content = images.sha256_of(clone, "qcow2")
+        is_later_now(clone)
+        said = rig.cli("delete", DISK, "s1", "--method", "commit")
+        assert said.code == 0, said
+        assert images.sha256_of(clone, "qcow2") == content
+        said = rig.cli("delete", DISK, "s3", "--method", "commit")
+        assert said.code == 4, said
+        assert f"{clone}, by its header" in said.err
+        assert images.sha256_of(clone, "qcow2") == content
