@@ -20,6 +20,7 @@ from qmpsnap.guests.files.census import images_resting_on
 from qmpsnap.guests.files.identity import identity
 from qmpsnap.journal.file import Journal
 from qmpsnap.journal.identities import is_same, seen
+from qmpsnap.journal.mixed import states_lost
 from qmpsnap.journal.record import Conclusion, Kept, Outcome, Record, Seen
 from qmpsnap.journal.store import Store
 from qmpsnap.operations.guards import Surroundings
@@ -116,10 +117,15 @@ LeftOver = Callable[[Collection[str]], Collection[str]]
 
 
 class _Knowing:
-    """A guest among whose neighbours is what reverts keep, and is not what operations have left."""
+    """
+    A guest among whose neighbours is what reverts keep, and is not what operations have left.
 
-    def __init__(self, guest: Guest, kept: tuple[Kept, ...], left_over: LeftOver) -> None:
-        self._guest, self._kept, self._left_over = guest, kept, left_over
+    Of what they have mixed is said so.
+    """
+
+    def __init__(self, guest: Guest, store: Store, left_over: LeftOver) -> None:
+        self._guest, self._left_over = guest, left_over
+        self._kept, self._mixing = keeping(store), store.mixing()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._guest, name)
@@ -140,7 +146,13 @@ class _Knowing:
         resting = _without(found.resting, known)
         for image, path in self._on_left_over({one: beside[one] for one in known}, disk).items():
             resting[path] = (*resting.get(path, ()), image)
-        return replace(found, readers=all_, resting=resting, older=_without(found.older, known))
+        return replace(
+            found,
+            readers=all_,
+            resting=resting,
+            older=_without(found.older, known),
+            mixed=states_lost(self._mixing, disk),
+        )
 
     def _on_left_over(self, left: Mapping[str, str], disk: Disk) -> dict[str, str]:
         """
@@ -194,7 +206,7 @@ def knowing(guest: Guest, store: Store) -> Guest:
     Raises:
         JournalUnusable: That cannot be read.
     """
-    return cast(Guest, _Knowing(guest, keeping(store), partial(left_over_among, store)))
+    return cast(Guest, _Knowing(guest, store, partial(left_over_among, store)))
 
 
 def known_by(guest: Guest, journal: Journal | None) -> Guest:
@@ -208,7 +220,7 @@ def known_by(guest: Guest, journal: Journal | None) -> Guest:
     if journal is None or store is None:
         return guest
     with store:
-        return cast(Guest, _Knowing(guest, keeping(store), partial(_left_over_by, journal)))
+        return cast(Guest, _Knowing(guest, store, partial(_left_over_by, journal)))
 
 
 def _left_over_by(journal: Journal, paths: Collection[str]) -> Collection[str]:

@@ -276,7 +276,8 @@ def _carried_out(
             file_format=formats,
             message=found.why,
             notes=tuple(dict.fromkeys(notes)),
-        )
+        ),
+        is_undone=outcome == "rolled-back",
     )
     return Settled(
         record=record,
