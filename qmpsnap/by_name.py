@@ -191,6 +191,7 @@ def revert(
     *,
     also: Sequence[str] = (),
     name: str | None = None,
+    allow: Collection[Guard] = (),
     journal: Journal | None = DEFAULT,
 ) -> tuple[Result, ...]:
     """
@@ -206,6 +207,7 @@ def revert(
         snapshot: Its name, or that of its overlay.
         also: More disks: all of them, or none.
         name: Name of the new snapshot, which the disk is at then; None: `snapshot`, and the time.
+        allow: Guards that do not count.
         journal: As for `create`.
 
     Returns:
@@ -215,7 +217,8 @@ def revert(
         Refused: Nothing was touched. `GuestRuns`: the guest is not off.
         Failed: It could not be done, and every chain is as it was.
     """
-    return created(journal, guest, tuple(revert_requests([disk, *also], snapshot, name)))
+    requests = tuple(revert_requests([disk, *also], snapshot, name))
+    return created(journal, guest, requests, allow=allow)
 
 
 def revert_requests(

@@ -10,10 +10,11 @@ from qmpsnap.cli.command import Changing
 from qmpsnap.cli.connection import Road
 from qmpsnap.cli.interruptible import expecting
 from qmpsnap.cli.journaling import journal_option
-from qmpsnap.cli.options import plan_option
+from qmpsnap.cli.options import allow_option, guards, plan_option
 from qmpsnap.cli.output import output_option
 from qmpsnap.cli.snapshots import tell
 from qmpsnap.journal.file import Journal
+from qmpsnap.journal.kept import known_by
 from qmpsnap.operations.forecast import forecast_create
 from qmpsnap.operations.planned import Asked
 
@@ -37,6 +38,7 @@ from qmpsnap.operations.planned import Asked
     metavar="NEW",
     help="Name of the snapshot that the disk is at afterwards.  [default: NAME and the time (UTC)]",
 )
+@allow_option
 @plan_option
 @journal_option
 @output_option
@@ -48,6 +50,7 @@ def revert(
     name: str,
     also: tuple[str, ...],
     new: str | None,
+    allow: tuple[str, ...],
     only_plan: bool,
     journal: Journal | None,
     output: str,
@@ -59,13 +62,21 @@ def revert(
     it has held until now stays in its files, which are named. They are worth nothing without what
     they lie over, so merges into that are refused until they are removed.
 
+    Refused where a commit into what the disk held was begun and not done: it holds newer data too.
+
     What is no file of the disk does not go back: firmware settings (nvram), TPM state, the memory.
     """
     with expecting(road, guest) as host:
         if only_plan:
             requests = by_name.revert_requests([disk, *also], name, new)
-            asked = Asked(create=tuple(requests), way=plans.way_to(road, host))
-            plans.show_plans("revert", forecast_create(host, requests), output, asked)
+            allowed = guards(allow)
+            way = plans.way_to(road, host)
+            asked = Asked(create=tuple(requests), allow=tuple(allowed), way=way)
+            looked = known_by(host, journal)
+            forecasts = forecast_create(looked, requests, allow=allowed)
+            plans.show_plans("revert", forecasts, output, asked)
             return
-        done = by_name.revert(host, disk, name, also=also, name=new, journal=journal)
+        done = by_name.revert(
+            host, disk, name, also=also, name=new, allow=guards(allow), journal=journal
+        )
     tell(f"{', '.join(one.disk.disk for one in done)} went back to {name}", "revert", done, output)

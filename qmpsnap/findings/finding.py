@@ -84,8 +84,8 @@ FORMAT_UNKNOWN: Final = Rule(
     id="format-unknown",
     severity=Severity.ERROR,
     title="Nobody states a layer's format",
-    help="The layer's driver states no format (quorum, a driver that is not known here), or "
-    "libvirt's XML gives none and there is no QMP.",
+    help="The layer's driver states no format (quorum, a driver that is not known here), its file is "
+    "opened by two formats, one over the other, or libvirt's XML gives none and there is no QMP.",
     remedy="Read the guest through QMP, and give the format where the disk is defined.",
 )
 OPENED_BY_PROBING: Final = Rule(

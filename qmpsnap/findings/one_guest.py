@@ -166,7 +166,10 @@ def _layer(looked: _Looked, layer: Layer) -> Iterator[Finding]:
             rules.NODE_UNREADABLE, layer, f"QEMU cannot describe the node {layer.node}"
         )
     elif layer.verdict is Verdict.UNKNOWN:
-        yield looked.finding(rules.FORMAT_UNKNOWN, layer, "no witness states its format")
+        why = "no witness states its format"
+        if "two-formats" in layer.flags:
+            why = "it is opened by two formats, one over the other"
+        yield looked.finding(rules.FORMAT_UNKNOWN, layer, why)
     if layer.verdict is Verdict.CONFLICT:
         said = "; ".join(
             f"{one.witness.value} says {one.format} ({one.detail})" for one in layer.evidence

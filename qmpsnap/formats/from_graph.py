@@ -97,7 +97,7 @@ def headers_to_read(chains: Iterable[DiskChain], probed: Collection[str] = ()) -
     for disk in chains:
         above: ChainLink | None = None
         for link, path in disk.paths():
-            if path is not None and link.node.driver == "qcow2":
+            if path is not None and link.node.driver == "qcow2" and not link.inner:
                 found[path] = link.node.driver
             if _probed(link, above, probed):
                 break
@@ -306,7 +306,7 @@ def _layer(
     node, protocol = layer.node, layer.protocol
     header = headers.get(path) if path and node.driver == "qcow2" else None
     by_xml = xml_says(xml)
-    evidence = (node_says(node), by_xml, layer_above_says(above, layer, headers, xml=by_xml))
+    evidence = (node_says(layer), by_xml, layer_above_says(above, layer, headers, xml=by_xml))
     stated = tuple(one for one in evidence if one is not None)
     format_, verdict = judge(stated)
     return Layer(
@@ -351,8 +351,10 @@ def _flags(
     flags = {
         "unreadable": not node.driver,
         "inactive": not all(one.active for one in nodes),
-        "encrypted": node.encrypted or node.driver == "luks" or (header and header.encryption),
+        "encrypted": any(one.encrypted or one.driver == "luks" for one in (node, *layer.inner))
+        or (header and header.encryption),
         "data-file": node.data_file is not None or (header and header.data_file is not None),
+        "two-formats": layer.inner,
         "slice": any(_is_slice(one) for one in (node, *layer.between)),
         "probed": _probed(layer, above, marks.probed),
         "shared-base": any(one.name in marks.shared for one in (*nodes, *between)),

@@ -8,14 +8,18 @@ from qmpsnap.formats.qcow2 import Header
 from qmpsnap.formats.verdict import Evidence, Witness
 from qmpsnap.graph.chain import ChainLink
 from qmpsnap.graph.drivers import DriverKind, format_meant_by
-from qmpsnap.graph.nodes import Node
 from qmpsnap.graph.xml import XmlLayer
 
 
-def node_says(node: Node) -> Evidence | None:
-    """The running node: a protocol driver in the place of a format means raw."""
+def node_says(link: ChainLink) -> Evidence | None:
+    """
+    The running node: a protocol driver in the place of a format means raw.
+
+    Where another format lies below it, neither of the two is how the file is to be opened.
+    """
+    node = link.node
     meant = format_meant_by(node.driver)
-    if meant is None:
+    if meant is None or link.inner:
         return None
     detail = f"node {node.name}: driver {node.driver}"
     if node.kind is DriverKind.PROTOCOL:
@@ -44,7 +48,8 @@ def layer_above_says(
     What the header of the layer above says: on disk, else as QEMU read it when it opened it.
 
     A header speaks of one file. Where QEMU has a node of several in its place (quorum), it is one
-    of these that the header names, and nothing is said of the whole.
+    of these that the header names, and nothing is said of the whole. Nor is it where a format lies
+    below the format.
 
     Args:
         above: The layer whose header it is.
@@ -52,7 +57,9 @@ def layer_above_says(
         headers: Those on disk, by path.
         xml: What the domain XML says of the layer below.
     """
-    if above is None or (below.node.kind is DriverKind.UNKNOWN and below.protocol is None):
+    if above is None or below.inner:
+        return None
+    if below.node.kind is DriverKind.UNKNOWN and below.protocol is None:
         return None
     header = headers.get(above.path) if above.path else None
     if header is not None and above.node.driver == "qcow2":

@@ -46,10 +46,24 @@ class ChainLink(msgspec.Struct, frozen=True, kw_only=True):
     filters: tuple[Node, ...] = ()
     """Filter nodes above `node`, topmost first."""
     between: tuple[Node, ...] = ()
-    """Nodes between `node` and `protocol`: a filter, or the raw node that cuts out a slice."""
+    """Nodes between `node` and `protocol`: a filter, the raw node that cuts out a slice, `inner`."""
 
     path: str | None = None
     """Absolute or relative name of the host file; None for network protocols."""
+
+    @property
+    def inner(self) -> tuple[Node, ...]:
+        """
+        Formats below the format, upper ones first: `luks` of raw over luks over the file.
+
+        Whoever opens the file with the format of `node` alone reads other bytes than the guest. A
+        raw node passes its bytes on as they are, if it is no slice; what a driver that is not known
+        here does with those of a file, nobody can tell.
+        """
+        passes_on = {DriverKind.FILTER, *(() if self.protocol else (DriverKind.UNKNOWN,))}
+        return tuple(
+            one for one in self.between if one.kind not in passes_on and one.driver != "raw"
+        )
 
     @property
     def file(self) -> str:

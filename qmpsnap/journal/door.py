@@ -7,6 +7,7 @@ intent of the switch is written with that of the freeze, and what thaws is not w
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import secrets
@@ -24,6 +25,7 @@ from qmpsnap.journal.identities import seen_all
 from qmpsnap.journal.kept import kept_by, left_by, left_over_among, touched_by
 from qmpsnap.journal.known_again import unnumbered, unnumbered_step
 from qmpsnap.journal.markers import OperationOpen, check_unmarked, steps_for, what_of
+from qmpsnap.journal.mixed import NOTE, may_have_begun, mixed_by
 from qmpsnap.journal.record import (
     FAILED,
     Act,
@@ -38,6 +40,7 @@ from qmpsnap.journal.record import (
     who,
 )
 from qmpsnap.journal.store import Store
+from qmpsnap.monitor.base import CommandFailed
 from qmpsnap.operations import merge, snapshot
 from qmpsnap.operations.guards import Surroundings
 from qmpsnap.operations.guest import Composer, Files, Guest, Outline, SnapshotSteps, State
@@ -45,7 +48,7 @@ from qmpsnap.operations.job.states import Heard, JobReport, JobView
 from qmpsnap.operations.plan_merge import MergePlan
 from qmpsnap.operations.plan_snapshot import CreatePlan
 from qmpsnap.operations.requests import DeleteRequest, NamedDeleteRequest
-from qmpsnap.operations.step import Does, Step
+from qmpsnap.operations.step import Does, NotNow, Step
 from qmpsnap.operations.where import Where, where_of
 
 BUSY_WITH: Final = frozenset(
@@ -107,6 +110,7 @@ class Recorder:
         self.record = None if goes_on is None else goes_on.record
         """None before there is a plan."""
         self._is_written = goes_on is not None
+        self._has_begun_job = goes_on is not None and may_have_begun(goes_on.acts)
         self._number = goes_on.acts[-1].number if goes_on is not None and goes_on.acts else 0
         self._steps: SnapshotSteps | None = None
         self._ahead: dict[str, int] = {}
@@ -193,8 +197,14 @@ class Recorder:
             return token
         return secrets.token_hex(16)
 
-    def concludes(self, conclusion: Conclusion) -> None:
-        """Write down what it came to; a journal that does not take it makes a note."""
+    def concludes(self, conclusion: Conclusion, *, is_undone: bool = False) -> None:
+        """
+        Write down what it came to; a journal that does not take it makes a note.
+
+        Args:
+            conclusion: What it came to.
+            is_undone: Whether the chain certainly is the old one.
+        """
         record = self.record
         if record is None or not self._is_written:
             return
@@ -203,6 +213,10 @@ class Recorder:
         )
         if conclusion.outcome == "finished":
             conclusion = replace(conclusion, kept=kept_by(record))
+        mixed = mixed_by(record) if is_undone and self._has_begun_job else None
+        if mixed is not None:
+            conclusion = replace(conclusion, mixed=mixed)
+            self.notes.append(NOTE.format(file=os.path.basename(mixed.into)))
         try:
             self._store.conclude(record, conclusion, self._answers, self._waiting)
         except JournalUnusable as error:
@@ -221,13 +235,16 @@ class Recorder:
             JournalUnusable: Its intent could not be written, and it would lead on; not taken.
         """
         number = self._intend(step)
+        is_start = step.does is Does.START
         try:
             answer = self._taken(step)
         except BaseException as error:
+            is_start = is_start and not isinstance(error, CommandFailed | NotNow)
             self._answered(number, f"{FAILED}{type(error).__name__}: {error}")
             self._is_frozen = self._is_frozen and step.does is not Does.FREEZE
             raise
         finally:
+            self._has_begun_job = self._has_begun_job or is_start
             if step.does is Does.THAW:
                 self._is_frozen = False
         # What the making of a file answers has the number of its file system.

@@ -224,7 +224,9 @@ def _written_down(
                 outcome = None  # it must not be told as a failure: `resume` tells
             if outcome is not None and recorder.has_begun:
                 recorder.unmark()
-                recorder.concludes(conclusion_of(outcome, time.time(), error=error))
+                is_undone = isinstance(error, QmpsnapError) and error.changed == "no"
+                end = conclusion_of(outcome, time.time(), error=error)
+                recorder.concludes(end, is_undone=is_undone)
             raise
         recorder.unmark()
         recorder.concludes(conclusion_of("finished", time.time(), done))

@@ -20,6 +20,7 @@ from qmpsnap.guests.files.census import images_resting_on
 from qmpsnap.guests.files.identity import identity
 from qmpsnap.journal.file import Journal
 from qmpsnap.journal.identities import is_same, seen
+from qmpsnap.journal.mixed import states_lost
 from qmpsnap.journal.record import Conclusion, Kept, Outcome, Record, Seen
 from qmpsnap.journal.store import Store
 from qmpsnap.operations.guards import Surroundings
@@ -180,13 +181,15 @@ Among = Callable[[Collection[str]], Collection[str]]
 
 
 class _Knowing:
-    """A guest among whose neighbours is what reverts keep, and is not what operations have left."""
+    """
+    A guest among whose neighbours is what reverts keep, and is not what operations have left.
 
-    def __init__(
-        self, guest: Guest, kept: tuple[Kept, ...], left_over: Among, touched: Among
-    ) -> None:
-        self._guest, self._kept = guest, kept
-        self._left_over, self._touched = left_over, touched
+    Of what they have mixed is said so.
+    """
+
+    def __init__(self, guest: Guest, store: Store, left_over: Among, touched: Among) -> None:
+        self._guest, self._left_over, self._touched = guest, left_over, touched
+        self._kept, self._mixing = keeping(store), store.mixing()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._guest, name)
@@ -210,7 +213,13 @@ class _Knowing:
             resting[path] = (*resting.get(path, ()), *older.pop(path))
         for image, path in self._on_left_over({one: beside[one] for one in known}, disk).items():
             resting[path] = (*resting.get(path, ()), image)
-        return replace(found, readers=all_, resting=resting, older=older)
+        return replace(
+            found,
+            readers=all_,
+            resting=resting,
+            older=older,
+            mixed=states_lost(self._mixing, disk),
+        )
 
     def _on_left_over(self, left: Mapping[str, str], disk: Disk) -> dict[str, str]:
         """
@@ -265,7 +274,7 @@ def knowing(guest: Guest, store: Store) -> Guest:
         JournalUnusable: That cannot be read.
     """
     among = partial(left_over_among, store), partial(touched_among, store)
-    return cast(Guest, _Knowing(guest, keeping(store), *among))
+    return cast(Guest, _Knowing(guest, store, *among))
 
 
 def known_by(guest: Guest, journal: Journal | None) -> Guest:
@@ -280,7 +289,7 @@ def known_by(guest: Guest, journal: Journal | None) -> Guest:
         return guest
     among = (partial(_looked_up, journal, which) for which in (left_over_among, touched_among))
     with store:
-        return cast(Guest, _Knowing(guest, keeping(store), *among))
+        return cast(Guest, _Knowing(guest, store, *among))
 
 
 def _looked_up(

@@ -160,7 +160,7 @@ def _of_merge(entry: Entry, plan: MergePlan, disk: Disk, *, runs: bool, same: bo
     if plan.written.path in paths and not dropped & paths:
         return _merged(entry, plan, disk, runs=runs, same=same)
     if dropped <= paths:
-        return _unmerged(entry, plan, disk, same=same)
+        return _unmerged(entry, plan, disk, runs=runs, same=same)
     return _unknown(
         entry.record, f"the chain is neither the old nor the new one: {disk.chain_text}"
     )
@@ -194,7 +194,7 @@ def _merged(entry: Entry, plan: MergePlan, disk: Disk, *, runs: bool, same: bool
     return Outlook(way=Way.DONE, why=new, active=active)
 
 
-def _unmerged(entry: Entry, plan: MergePlan, disk: Disk, *, same: bool) -> Outlook:
+def _unmerged(entry: Entry, plan: MergePlan, disk: Disk, *, runs: bool, same: bool) -> Outlook:
     is_open = plan.kind == "active-commit" and not same and entry.record.where.road != _OFF
     if is_open and _is_pivoted(entry):
         why = (
@@ -203,7 +203,20 @@ def _unmerged(entry: Entry, plan: MergePlan, disk: Disk, *, same: bool) -> Outlo
         return _unknown(entry.record, why)
     if is_open and intended(entry, Does.COMMIT):
         return _unknown(entry.record, _either(plan))
+    is_unproven = plan.kind == "pull" and not runs and not _is_flushed(entry)
+    if is_unproven and _has_let_go(plan):
+        # libvirt died before it had the definition say so; whoever goes by the header reads zeros.
+        return _unproven(entry.record, plan, _first(disk))
     return Outlook(way=Way.TAKE_BACK, why="the chain is the old one", active=_first(disk))
+
+
+def _has_let_go(plan: MergePlan) -> bool:
+    """Whether a pull's active file certainly names its old backing file no more."""
+    try:
+        header = read_header(plan.top.path, follow=False)
+    except (OSError, BadHeader):
+        return False
+    return named_by(plan.top.path, header.backing_file) != tidy(plan.dropped[0].path)
 
 
 def _gone(entry: Entry) -> Outlook:

@@ -131,6 +131,13 @@ class Act(msgspec.Struct, frozen=True, kw_only=True):
         """Whether it is known to have been carried out."""
         return self.answer is not None and not self.answer.startswith(FAILED)
 
+    @property
+    def error(self) -> str | None:
+        """The class of the error that it ended with; None where there was none, or it is not known."""
+        if self.answer is None or not self.answer.startswith(FAILED):
+            return None
+        return self.answer.removeprefix(FAILED).partition(":")[0]
+
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True):
     """What a revert has taken out of a chain, and left as it was."""
@@ -139,6 +146,17 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     """Paths, the one that was active first."""
     over: tuple[str, ...]
     """What they lie over, as paths: changed, they would be worth nothing."""
+
+
+class Mixed(msgspec.Struct, frozen=True, kw_only=True):
+    """What a commit that was begun and is not done may have written to."""
+
+    files: tuple[Seen, ...]
+    """Those whose older states are mixed with newer data: the base, and what reads through it."""
+    into: str
+    """Path of the base."""
+    of: str
+    """Path of the uppermost file that was to go into it."""
 
 
 class Conclusion(msgspec.Struct, frozen=True, kw_only=True):
@@ -163,6 +181,8 @@ class Conclusion(msgspec.Struct, frozen=True, kw_only=True):
     Files that it wrote to and that read as before: their headers name another backing file, or they
     hold what was pulled. An image that rests on them is not left over for being older.
     """
+    mixed: Mixed | None = None
+    """None as well once a later commit of the same is done."""
     consistency: str | None = None
     frozen_s: float | None = None
     error: str | None = None

@@ -276,7 +276,8 @@ def _carried_out(
             file_format=formats,
             message=found.why,
             notes=tuple(dict.fromkeys(notes)),
-        )
+        ),
+        is_undone=outcome == "rolled-back",
     )
     return Settled(
         record=record,
@@ -331,6 +332,8 @@ def _acted(
             cleared_alone(door, record.disks)
         case Way.NAME_AGAIN if plan is not None:
             door.take(_naming_again(plan))
+            if guest is not None:
+                _define_again(door, plan)
         case _:
             pass
     return ()
@@ -353,6 +356,19 @@ def _naming_again(plan: MergePlan) -> Step:
         "backing-format": below.format,
     }
     return Step(does=Does.REDEFINE, by="file", what="record-backing", arguments=arguments)
+
+
+def _define_again(door: Recorder, plan: MergePlan) -> None:
+    """
+    Let the definition say the same as the header; libvirt believes it first.
+
+    After the header: killed in between, the definition still tells the next `resume` what is to be
+    done. It may name the old chain already, where libvirt died before it had saved the new one.
+    """
+    now = door.read().disk(plan.disk.disk)
+    step = None if plan.dropped[0].path in now.paths else door.compose.below_again(plan)
+    if step is not None:
+        door.take(step)
 
 
 def _formats(record: Record) -> dict[str, str]:

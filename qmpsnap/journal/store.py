@@ -24,6 +24,7 @@ from msgspec.structs import replace
 from qmpsnap.journal import schema
 from qmpsnap.journal.folder import JournalUnusable
 from qmpsnap.journal.letters import Letters, answer_of_operation, link, prune_letters
+from qmpsnap.journal.mixed import is_done_by
 from qmpsnap.journal.record import Act, Conclusion, Entry, Record, Unreadable, dumps, loads
 from qmpsnap.journal.schema import APPLICATION, JournalDamaged, JournalNewer, JournalUnwritable
 from qmpsnap.journal.spare import Checked, Spare
@@ -33,6 +34,8 @@ KEEP: Final = 1000
 KEEP_S: Final = 400 * 24 * 3600.0
 _IS_REVERT: Final = 'instr(record, \'"kind":"revert"\')'
 """They are kept: what they took out of a chain is to stay whole."""
+_IS_MIXING: Final = "instr(conclusion, '\"mixed\":{')"
+"""They are kept as well: what is in the files of such a commit is told by nothing else."""
 WAIT_S: Final = 10.0
 """For another process that writes just now."""
 _NO_CHECKPOINT_ON_CLOSE: Final = 1006
@@ -249,6 +252,8 @@ class Store:
                 "IS NULL",
                 (conclusion.ended, dumps(conclusion), dumps(record.slim), record.id),
             )
+            if conclusion.outcome == "finished":
+                _unmix(database, record)
             answer_of_operation(database, record.id, conclusion)
             _prune(database, conclusion.ended)
         return done.rowcount == 1
@@ -298,8 +303,21 @@ class Store:
             JournalDamaged: One of them cannot be read, so nobody knows what it keeps.
             JournalUnusable: None can.
         """
+        return self._all_sound(_IS_REVERT)
+
+    def mixing(self) -> tuple[Entry, ...]:
+        """
+        The commits that were begun and not done, without their acts.
+
+        Raises:
+            JournalDamaged: One of them cannot be read, so nobody knows what it has written to.
+            JournalUnusable: None can.
+        """
+        return self._all_sound(_IS_MIXING)
+
+    def _all_sound(self, which: str) -> tuple[Entry, ...]:
         found = []
-        for entry in self._entries(f"WHERE ended IS NOT NULL AND {_IS_REVERT}"):
+        for entry in self._entries(f"WHERE ended IS NOT NULL AND {which}"):
             if isinstance(entry, str):
                 raise JournalDamaged(self._path, entry)
             found.append(entry)
@@ -379,14 +397,26 @@ def _answer(database: sqlite3.Connection, id_: str, answers: Iterable[tuple[int,
     )
 
 
+def _unmix(database: sqlite3.Connection, record: Record) -> None:
+    """Forget what earlier tries of a merge have mixed, now that it is done."""
+    rows = database.execute(f"SELECT id, conclusion FROM operation WHERE {_IS_MIXING}").fetchall()
+    for id_, text in rows:
+        with suppress(Unreadable):  # `mixing` says so
+            end = loads(text, Conclusion)
+            if end.mixed is not None and is_done_by(end.mixed, record):
+                text = dumps(replace(end, mixed=None))
+                database.execute("UPDATE operation SET conclusion = ? WHERE id = ?", (text, id_))
+
+
 def _prune(database: sqlite3.Connection, now: float) -> None:
     """
     Forget the oldest that have ended.
 
-    Never one that is open or still to be told of, nor what a revert keeps.
+    Never one that is open or still to be told of, nor what a revert keeps, nor what a commit has
+    mixed.
     """
     database.execute(
-        f"DELETE FROM operation WHERE NOT {_IS_REVERT} AND ended IS NOT NULL AND (ended < ? OR id "
+        f"DELETE FROM operation WHERE NOT {_IS_REVERT} AND NOT {_IS_MIXING} AND ended IS NOT NULL AND (ended < ? OR id "
         "IN (SELECT id FROM operation WHERE ended IS NOT NULL ORDER BY ended DESC, begun DESC LIMIT -1 OFFSET ?)) AND "
         "id NOT IN (SELECT operation FROM letter WHERE operation IS NOT NULL AND state NOT IN "
         "('closed', 'dropped'))",

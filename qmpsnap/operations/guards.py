@@ -18,6 +18,7 @@ from qmpsnap.errors import Refused
 from qmpsnap.formats.layers import Disk
 from qmpsnap.operations.job.states import ENDING, JobReport
 from qmpsnap.operations.plan_merge import MergePlan
+from qmpsnap.operations.plan_snapshot import CreatePlan
 from qmpsnap.operations.space import growth
 from qmpsnap.operations.volume import VolumeLayer, whole_pull
 
@@ -34,6 +35,7 @@ class Guard(StrEnum):
     SPACE = "space"
     FOREIGN_LAYER = "foreign-layer"
     SUBCLUSTERS = "subclusters"
+    HALF_COMMITTED = "half-committed"
 
 
 class WouldHarm(Refused):
@@ -83,6 +85,8 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     """Snapshots that libvirt keeps a record of, by the path of their overlay."""
     checkpoints: frozenset[str] = frozenset()
     """Names of libvirt's checkpoints: it takes their bitmaps along in a merge."""
+    mixed: Mapping[str, str] = msgspec.field(default_factory=dict)
+    """Which commit into a layer was begun and not done, by its path: for people."""
     copies_into_subclusters: bool = True
     """Whether QEMU survives it; False as well where that is not known."""
     notes: tuple[str, ...] = ()
@@ -159,6 +163,24 @@ def check_create(migration: str | None, allowed: Collection[Guard]) -> None:
     """
     if migration is not None and Guard.MIGRATION not in allowed:
         raise _migrating(migration)
+
+
+def check_revert(plan: CreatePlan, around: Surroundings, allowed: Collection[Guard]) -> None:
+    """
+    Refuse to go back to what a disk held, where a commit has written newer data into it.
+
+    Raises:
+        WouldHarm: There is such a commit, and that is not in `allowed`.
+    """
+    why = around.mixed.get(plan.active.path)
+    if why is not None and Guard.HALF_COMMITTED not in allowed:
+        raise WouldHarm(
+            Guard.HALF_COMMITTED,
+            f"{plan.active.file} does not hold any more what it did at the snapshot: {why}, and was "
+            "not done, so newer data may have got into it",
+            "What the disk held then cannot be had by it. Keep the disk as it is; the same `delete` "
+            "again deletes that snapshot.",
+        )
 
 
 def check_idle(disks: Iterable[Disk], jobs: Iterable[JobReport]) -> None:

@@ -172,6 +172,17 @@ class Composer(Protocol):
             Refused: It cannot be done here.
         """
 
+    def below_again(self, plan: MergePlan) -> Step | None:
+        """
+        What puts the layers that a pull has taken out of a guest's definition back into it.
+
+        Args:
+            plan: Of a pull that is taken back when the guest is off.
+
+        Returns:
+            None: There is no definition, or the headers alone tell what lies below.
+        """
+
     def header(self, plan: HeaderPlan) -> HeaderSteps:
         """
         All acts that have a header written.

@@ -60,6 +60,16 @@ class Interrupted(Unknown):
     file: str
 
 
+def _copied(kind: str) -> str:
+    """What is to be said of data that a merge had copied when it was given up."""
+    if kind == "pull":
+        return "What was copied stays, and does no harm."
+    return (
+        "What was copied stays: the guest reads what it did, but the snapshot that was to be deleted "
+        "is mixed with newer data, and cannot be gone back to."
+    )
+
+
 class GivenUp(Failed):
     """Ctrl-C while a job of a guest that is off was running: QEMU ends with the call, and its job."""
 
@@ -67,13 +77,18 @@ class GivenUp(Failed):
         "interrupted; the {self.kind} of {self.file} was given up, and the chain is as it was: "
         "{self.chain}"
     )
-    remedy = "Give the same command again: it begins anew. What was copied stays, and does no harm."
+    remedy = "Give the same command again: it begins anew. {self.copied}"
     exit_code = 6
     changed = "no"
 
     kind: str
     file: str
     chain: str
+
+    @property
+    def copied(self) -> str:
+        """What becomes of what was copied."""
+        return _copied(self.kind)
 
 
 class TimedOut(Failed):
@@ -83,7 +98,7 @@ class TimedOut(Failed):
         "the {self.kind} of {self.file} did not end within {self.seconds:g} s, and was cancelled. "
         "The chain is as it was: {self.chain}"
     )
-    remedy = "Give it more time or bandwidth. What was copied stays, and does no harm."
+    remedy = "Give it more time or bandwidth. {self.copied}"
     exit_code = 5
     changed = "no"
 
@@ -91,6 +106,11 @@ class TimedOut(Failed):
     file: str
     seconds: float
     chain: str
+
+    @property
+    def copied(self) -> str:
+        """What becomes of what was copied."""
+        return _copied(self.kind)
 
 
 class StoppedByChange(Failed):

@@ -20,7 +20,7 @@ from qmpsnap.errors import QmpsnapError
 from qmpsnap.formats.layers import Disk, Disks, Identity
 from qmpsnap.operations.clear import Found, cleared, notes_of
 from qmpsnap.operations.fresh import fresh_all
-from qmpsnap.operations.guards import Guard, check_create, check_idle
+from qmpsnap.operations.guards import Guard, check_create, check_idle, check_revert
 from qmpsnap.operations.guest import Claim, Guest, Overlay, SnapshotSteps, State
 from qmpsnap.operations.headers import Mended, ensured, mended_active
 from qmpsnap.operations.hold import held
@@ -113,6 +113,9 @@ def prepared(
     state = guest.state()
     check_off(plans, found.disks, state.run, where_of(guest).road)
     check_create(state.migration, allow)
+    for plan in plans:
+        if plan.kept:
+            check_revert(plan, guest.neighbours(plan.disk), allow)
     check_idle([plan.disk for plan in plans], found.jobs)
     for plan in plans:
         check_shape(plan.disk, found.disks)

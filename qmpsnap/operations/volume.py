@@ -88,6 +88,11 @@ _FLAGS: Final = {
         "is a part of a larger file (offset, size)",
         "A header cannot record that, so the next start would read the wrong part.",
     ),
+    "two-formats": (
+        "is opened by two formats, one over the other (raw over qcow2, for example)",
+        "A header records one format, so the next start would read other bytes. Start the guest with "
+        "one format node for each file.",
+    ),
     TEMPORARY: (
         "is a temporary file: QEMU throws away what the guest writes to it (`-snapshot`)",
         "Start the guest without `-snapshot` (`snapshot=on` of a drive).",

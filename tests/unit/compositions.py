@@ -84,6 +84,9 @@ def _lines(composer: Composer, road: str) -> Iterator[str]:
                 yield from _all(composer.merge(plan, options, state))
             yield from (f"remove: {_text(step)}" for step in removal(plan, force=False))
             yield from (f"on the disk: {_text(step)}" for step in disk_steps(plan))
+        request = DeleteRequest(disk="vda", file_to_merge=None, merge_target_file=None)
+        again = composer.below_again(plan_delete(guest, request))
+        yield f"# a pull over {base} is taken back: {again and _text(again)}"
         upper, lower, *_ = disk.layers
         yield f"# header over {base}"
         yield from _all(composer.header(rewrite(disk, upper, lower, lower.file)))

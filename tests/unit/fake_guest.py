@@ -290,6 +290,9 @@ class FakeGuest:
     def leftovers(self, disks: Disks, jobs: Sequence[JobReport]) -> tuple[Step, ...]:
         return self.left_over
 
+    def below_again(self, plan: MergePlan) -> Step | None:
+        return None
+
     def snapshot(
         self,
         disks: Disks,

@@ -48,6 +48,7 @@ def test_what_is_kept_is_known_by_any_name(links: Path) -> None:
     store: Any = SimpleNamespace(
         reverts=lambda: [SimpleNamespace(conclusion=end)],
         entries=lambda: [SimpleNamespace(conclusion=end)],
+        mixing=lambda: [],
     )
     disk: Disk = samples.disk(layers=(samples.layer("base", path=f"{links}/base"),))
     fake = FakeGuest(samples.guest(disk))

@@ -186,6 +186,25 @@ class TestMadeUp:
         assert (layer.node.name, layer.path) == ("a", "/share/a")
 
     @pytest.mark.parametrize(
+        ("drivers", "inner"),
+        [
+            (["qcow2", "file"], []),
+            (["luks", "raw", "file"], []),
+            (["raw", "raw", "throttle", "file"], []),
+            (["raw", "luks", "file"], ["luks"]),
+            (["raw", "throttle", "qcow2", "raw", "file"], ["qcow2"]),
+            (["raw", "qcow2", "luks", "file"], ["qcow2", "luks"]),
+            (["qcow2", "qcow9", "file"], ["qcow9"]),
+            (["raw", "protocol-of-a-later-qemu"], []),
+        ],
+    )
+    def test_formats_below_the_format(self, drivers: list[str], inner: list[str]) -> None:
+        nodes = [node(str(number), driver) for number, driver in enumerate(drivers)]
+        edges = [(str(number), "file", str(number + 1)) for number in range(len(drivers) - 1)]
+        (layer,) = chain(graph(nodes, *edges), "0")
+        assert [one.driver for one in layer.inner] == inner
+
+    @pytest.mark.parametrize(
         ("driver", "path", "file"),
         [
             ("file", "/share/a", "a"),

@@ -72,6 +72,32 @@ class TestDirectRoad:
         (layer,) = guest_from_graph(replace(made, nodes=nodes)).disks[0].layers
         assert (layer.format, layer.verdict) == (None, Verdict.UNKNOWN)
 
+    @pytest.mark.parametrize("upper", ["raw", "qcow2"])
+    @pytest.mark.parametrize(
+        ("inner", "flags"), [("luks", ("encrypted", "two-formats")), ("qcow2", ("two-formats",))]
+    )
+    def test_format_over_another_one_states_nothing(
+        self, upper: str, inner: str, flags: tuple[str, ...]
+    ) -> None:
+        """Nor does a header that names the file, and no header is looked for in it."""
+        made = recordings.graph("qcow2-over-protocol")
+        file, lower = made.nodes["base"], Node(name="inner", driver=inner, filename="/share/base")
+        nodes = {
+            **made.nodes,
+            "base": replace(file, driver=upper),
+            "inner": lower,
+            "below": replace(file, name="below"),
+        }
+        edges = [("base", "inner"), ("inner", "below")]
+        more = (Edge(parent=above, child=below, role="file") for above, below in edges)
+        made = replace(made, nodes=nodes, edges=(*made.edges, *more))
+        headers = {"/share/top": header("base", "raw")}
+        top, base = guest_from_graph(made, headers=headers).disks[0].layers
+        assert (top.verdict, top.flags) == (Verdict.EXACT, ())
+        assert (base.path, base.format, base.verdict) == ("/share/base", None, Verdict.UNKNOWN)
+        assert (base.evidence, base.flags) == ((), flags)
+        assert list(headers_to_read(disk_chains(made))) == ["/share/top"]
+
     def test_protocol_in_the_place_of_a_format_says_so(self) -> None:
         (layer,) = reported("raw-without-node").layers
         assert layer.evidence[0].detail.endswith(

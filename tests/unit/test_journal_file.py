@@ -19,10 +19,15 @@ from qmpsnap.journal.folder import (
     checked,
     state_folder,
 )
-from qmpsnap.journal.record import Conclusion
+from qmpsnap.journal.identities import seen
+from qmpsnap.journal.mixed import may_have_begun, states_lost
+from qmpsnap.journal.record import Conclusion, Mixed, Outcome
 from qmpsnap.journal.schema import JournalDamaged, JournalNewer, JournalUnwritable
 from qmpsnap.journal.store import Store
-from tests.unit.journal_samples import act, merging, without_log
+from qmpsnap.operations.plan_merge import plan_delete
+from qmpsnap.operations.requests import DeleteRequest
+from tests.unit import samples
+from tests.unit.journal_samples import act, creating, merging, without_log
 
 GOLDEN = Path(__file__).parents[2] / "fixtures" / "journal"
 FINISHED = Conclusion(outcome="finished", ended=2000.0)
@@ -116,6 +121,77 @@ class TestPruned:
             assert {one.record.id for one in store.entries()} == {"open", "new3", "last"}
             acts = store._database.execute("SELECT operation FROM act").fetchall()
         assert set(acts) == {("open",), ("new3",)}
+
+
+class TestMixed:
+    """A commit that was begun and not done is known until one of the same is done."""
+
+    @pytest.fixture
+    def mixing(self, tmp_path: Path) -> Conclusion:
+        base = tmp_path / "volume-1"
+        base.touch()
+        found = seen(str(base))
+        assert found is not None
+        mixed = Mixed(files=(found,), into="/share/volume-1", of="/share/volume-1.s1")
+        return Conclusion(outcome="failed", ended=1.0, mixed=mixed)
+
+    def test_never_forgotten(self, journal: Journal, mixing: Conclusion) -> None:
+        with journal.opened() as store:
+            store.begin(merging("half"), [act(1)])
+            store.conclude(merging("half"), mixing)
+            store.begin(creating("later"), [act(1)])
+            store.conclude(creating("later"), Conclusion(outcome="finished", ended=9e9))
+            (entry,) = store.mixing()
+        disk = samples.disk(1)
+        own = replace(disk.layers[0], path=mixing.mixed.files[0].path if mixing.mixed else None)
+        lost = states_lost([entry], replace(disk, layers=(own,)))
+        assert list(lost) == [own.path]
+        assert "operation half was to commit /share/volume-1.s1 into" in lost[str(own.path)]
+        assert states_lost([entry], disk) == {}
+
+    @pytest.mark.parametrize(
+        ("outcome", "request_", "is_known"),
+        [
+            ("finished", ("volume-1.s1", "volume-1"), False),
+            ("finished", ("volume-1.s2", "volume-1"), False),
+            ("finished", ("volume-1.s2", "volume-1.s1"), True),
+            ("finished", (None, None), True),
+            ("failed", ("volume-1.s1", "volume-1"), True),
+        ],
+    )
+    def test_until_it_is_done(
+        self,
+        journal: Journal,
+        mixing: Conclusion,
+        outcome: Outcome,
+        request_: tuple[str | None, str | None],
+        is_known: bool,
+    ) -> None:
+        file, target = request_
+        request = DeleteRequest(disk="vda", file_to_merge=file, merge_target_file=target)
+        plan = plan_delete(samples.guest(samples.disk(3)), request)
+        again = merging("again", merge=plan, kind=plan.kind)
+        with journal.opened() as store:
+            store.begin(merging("half"), [act(1)])
+            store.conclude(merging("half"), mixing)
+            store.begin(again, [act(1)])
+            store.conclude(again, Conclusion(outcome=outcome, ended=2.0))
+            assert [one.record.id for one in store.mixing()] == ["half"] * is_known
+
+    @pytest.mark.parametrize(
+        ("does", "answer", "begun"),
+        [
+            ("start", "done", True),
+            ("start", None, True),
+            ("start", "! LostInMidCommand: gone", True),
+            ("start", "! CommandFailed: no", False),
+            ("start", "! NotNow: no", False),
+            ("commit", None, True),
+            ("hold", "done", False),
+        ],
+    )
+    def test_whether_its_job_was_begun(self, does: str, answer: str | None, begun: bool) -> None:
+        assert may_have_begun([act(1, does=does, answer=answer)]) == begun
 
 
 class TestRefused:

@@ -62,6 +62,9 @@ def same(one: str, other: str) -> bool:
     return one == other
 
 
+BASE = '<format type="raw"/><source file="/share/volume-1"/>'
+ONE_FILE = re.sub("<backingStore.*</backingStore>", "", DEFINITION, flags=re.DOTALL)
+TO_BASE = plan("volume-1", None)
 COMMIT, PULL = plan("volume-1.s1", "volume-1"), plan(None, None)
 ACTIVE = plan("volume-1.s2", "volume-1")
 
@@ -164,9 +167,28 @@ class TestDefinition:
 
     @pytest.mark.parametrize("merge", [COMMIT, PULL])
     def test_that_names_no_chain_stays_where_the_active_file_does(self, merge: MergePlan) -> None:
-        one = re.sub("<backingStore.*</backingStore>", "", DEFINITION, flags=re.DOTALL)
-        steps = OfflineComposer("web1", lambda: one).merge(merge, DEFAULT_OPTIONS, OFF)
+        steps = OfflineComposer("web1", lambda: ONE_FILE).merge(merge, DEFAULT_OPTIONS, OFF)
         assert (steps.forget, steps.redefine) == (None, None)
+
+    @pytest.mark.parametrize(
+        ("below", "is_ended"),
+        [
+            ("<backingStore/>", True),
+            (f"<backingStore>{BASE}<backingStore/></backingStore>", True),
+            (f"<backingStore>{BASE}</backingStore>", False),
+        ],
+    )
+    def test_names_again_what_a_pull_took_out(self, below: str, is_ended: bool) -> None:
+        merge = TO_BASE if BASE in below else PULL
+        text = re.sub("<backingStore.*</backingStore>", below, DEFINITION, flags=re.DOTALL)
+        step = OfflineComposer("web1", lambda: text).below_again(merge)
+        assert self.disks(step)["vda"] == [(one["path"], one["format"]) for one in CHAIN]
+        assert step is not None
+        (disk, *_) = xml.parse(str(step.arguments["xml"])).disks
+        assert disk.ended == is_ended
+
+    def test_names_nothing_again_where_headers_alone_tell(self) -> None:
+        assert OfflineComposer("web1", lambda: ONE_FILE).below_again(PULL) is None
 
     def test_keeps_everything_else(self) -> None:
         changed = edited(DEFINITION, {"vda": over("/share/<&")})

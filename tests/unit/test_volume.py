@@ -119,6 +119,7 @@ class TestUsable:
             ({"flags": ("data-file",)}, r"keeps its data in another file \(data-file\)"),
             ({"flags": ("detect-zeroes", "data-file")}, "data-file"),
             ({"flags": ("encrypted",)}, "is encrypted"),
+            ({"flags": ("two-formats",)}, "is opened by two formats, one over the other"),
             ({"flags": ("slice",)}, r"a part of a larger file \(offset, size\)"),
             ({"flags": ("unreadable",)}, "is a node that QEMU cannot describe any more"),
             ({"flags": ("inactive",)}, "is not this QEMU's to write"),

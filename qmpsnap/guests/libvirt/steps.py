@@ -252,6 +252,10 @@ class LibvirtComposer:
         }
         return _call(Does.START, "virDomainBlockRebase", rebase, again=False)
 
+    def below_again(self, plan: MergePlan) -> Step | None:
+        """See `Composer.below_again`: libvirt writes the definition of a guest that runs."""
+        return None
+
     def header(self, plan: HeaderPlan) -> HeaderSteps:
         """
         See `Composer.header`: a pull down to the very next layer.

@@ -10,6 +10,7 @@ guest leave there) rather than the headers. So whoever changes a chain changes i
     active commit   lift what it named for the base
     commit, pull    first let it end above the layers that the job takes out: from there on the
                     headers count, before the job and after it; when it has ended, name what is left
+    resume          nest again what a pull has taken out, where its old backing file is named again
 
 Source: qemuDomainDetermineDiskChain(), qemu_domain.c; qemuSnapshotDomainDefUpdateDisk(),
 qemu_snapshot.c, which nests in the same way.

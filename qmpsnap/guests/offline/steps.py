@@ -163,6 +163,18 @@ class OfflineComposer:
             release=RELEASE,
         )
 
+    def below_again(self, plan: MergePlan) -> Step | None:
+        """See `Composer.below_again`: libvirt had the definition end where the pull left the chain."""
+        target, definition = plan.disk.disk, self._definition()
+        if not names_below(definition, target, 0):
+            return None
+        left = [layer.path for layer in plan.remaining]
+        whole = tuple(
+            replace(place, was=left.index(place.path) if place.path in left else None)
+            for place in _places(plan.disk, plan.disk.layers)
+        )
+        return self._redefine(Does.REDEFINE, {target: Edit(old=tuple(left), new=whole)})
+
     def header(self, plan: HeaderPlan) -> HeaderSteps:
         """See `Composer.header`."""
         return replace(self._qmp.header(plan), hold=_hold(plan.disk), release=RELEASE)

@@ -241,6 +241,10 @@ class QmpComposer:
             arguments["base-node"] = plan.base.node if plan.base else None
         return Step(does=Does.START, by="qmp", what=command, arguments=arguments, again=False)
 
+    def below_again(self, plan: MergePlan) -> Step | None:
+        """See `Composer.below_again`: there is no definition."""
+        return None
+
     def header(self, plan: HeaderPlan) -> HeaderSteps:
         """
         See `Composer.header`: a stream down to the very next layer, which copies nothing.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,17 @@ from qmpsnap.journal.file import Journal
 from qmpsnap.journal.identities import seen_all
 from qmpsnap.journal.markers import steps_for
 from qmpsnap.journal.record import Act, Record
+from qmpsnap.journal.resume import settle
+from qmpsnap.monitor.virt import libvirt_module
 from qmpsnap.operations.plan_merge import plan_delete
 from qmpsnap.operations.plan_snapshot import plan_creates
 from qmpsnap.operations.requests import CreateRequest, DeleteRequest
 from qmpsnap.operations.step import Does
 from qmpsnap.operations.where import Where
 from tests.rig import images
-from tests.rig.off import Off
+from tests.rig.doors import Killed, at, die, with_door
+from tests.rig.libvirt_machine import embedded_process, machine_of
+from tests.rig.off import Off, sound
 from tests.rig.rig import BASE, DISK, SERIAL, SIZE
 
 PIVOT = DeleteRequest(disk=SERIAL, file_to_merge=f"{BASE}.s1", merge_target_file=BASE)
@@ -53,6 +58,16 @@ def left(journal: Journal, record: Record, *acts: Does, marked: bool = True) -> 
         store.begin(record, intents)
     for step in steps_for(record)[0] if marked else ():
         take_file(step)
+
+
+def read_when_started(off: Off, scratch: Path) -> str:
+    """What the guest reads when libvirt starts it: by the definition, before the headers."""
+    off.domain.createWithFlags(libvirt_module().VIR_DOMAIN_START_PAUSED)
+    try:
+        guest = machine_of(off.domain, embedded_process(off.domain), scratch, off.folder)
+        return guest.read_sha256(DISK)
+    finally:
+        off.domain.destroy()
 
 
 def record_of(off: Off, request: DeleteRequest | CreateRequest) -> Record:
@@ -167,6 +182,49 @@ class TestPull:
         assert (one["outcome"], one["active"]) == ("rolled-back", overlay)
         assert off.content() == content
         assert not list(off.folder.glob(".*"))
+
+    @pytest.fixture(params=["the new chain", "the old one"])
+    def ended(self, off: Off, journal: Journal, request: pytest.FixtureRequest) -> str:
+        """
+        The definition says where the chain ends, as that of a guest has it which ran.
+
+        It names the old chain where libvirt died before it had saved the new one. Returns what the
+        guest read.
+        """
+        off.grow(2)
+        content = off.content()
+        left(journal, record_of(off, PULL), Does.START)
+        overlay = str(off.folder / f"{BASE}.s1")
+        if request.param == "the old one":
+            off.name_chain()
+        qemu_img.run("rebase", overlay, "-u", "-f", "qcow2", "-b", "", overlay)
+        if request.param == "the new chain":
+            off.name_chain()
+            assert off.named() == [f"{BASE}.s1"]
+        return content
+
+    def test_the_definition_is_kept_in_step(self, off: Off, ended: str, tmp_path: Path) -> None:
+        said = off.rig.cli_without_guest("resume", "-o", "json")
+        assert (said.code, said.json["operations"][0]["outcome"]) == (0, "rolled-back"), said
+        assert off.named() == [f"{BASE}.s1", BASE]
+        assert (off.content(), read_when_started(off, tmp_path)) == (ended, ended)
+        sound(off)
+
+    @pytest.mark.parametrize("when", ["before", "after"])
+    @pytest.mark.parametrize("number", [1, 2])
+    def test_killed_between_the_header_and_the_definition(
+        self, off: Off, journal: Journal, ended: str, tmp_path: Path, number: int, when: str
+    ) -> None:
+        with journal.opened() as store:
+            (entry,) = store.open_entries()
+        dies = at(Does.REDEFINE, die, number)
+        mortal = with_door(OfflineGuest(off.domain), **{when: dies})
+        with suppress(Killed):  # of a definition that names the old chain there is no second act
+            settle(journal, entry, mortal)
+        settled = settle(journal, entry, OfflineGuest(off.domain))
+        assert settled.outcome in ("rolled-back", "nothing-to-do"), settled
+        assert off.named() == [f"{BASE}.s1", BASE]
+        assert (off.content(), read_when_started(off, tmp_path)) == (ended, ended)
 
     @pytest.mark.parametrize("harm", ["gone", "another", "open"])
     def test_not_over_files_that_have_changed(self, off: Off, journal: Journal, harm: str) -> None:

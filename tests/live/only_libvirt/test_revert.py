@@ -18,11 +18,12 @@ from qmpsnap.guests.offline.block_layer import opened
 from qmpsnap.guests.offline.guest import OfflineGuest
 from qmpsnap.journal.file import Journal
 from qmpsnap.journal.resume import resume
+from qmpsnap.monitor.base import CommandFailed
 from qmpsnap.operations.step import Does, Step
 from tests.live.test_doors import assert_shown_is_sent
 from tests.rig import images
 from tests.rig.defined import defined
-from tests.rig.doors import Killed, at, patch
+from tests.rig.doors import Killed, at, patch, with_door
 from tests.rig.kills import Trace, at_points, traced
 from tests.rig.off import Off, defined_off, sound
 from tests.rig.remedies import remedy
@@ -164,6 +165,90 @@ class TestWhatIsKeptStaysWhole:
         left.unlink()
         assert off.rig.cli("delete", DISK, "s1", "--method", "commit").code == 0
         assert off.content() == content
+
+
+class TestHalfCommitted:
+    """A commit into what a disk would go back to was begun and not done: that holds two moments."""
+
+    COMMIT = ("delete", DISK, "s1", "--method", "commit")
+
+    def cancelled(self, off: Off) -> str:
+        """Returns what the guest reads; of s1 and of what lies over it a part may be in the base."""
+        off.grow(2)
+        off.write(0, SIZE // 2, 77)
+        before = contents(off)
+        said = off.rig.cli(*self.COMMIT, "--bandwidth", "1", "--timeout", "1")
+        assert said.code == 5, said
+        assert "is mixed with newer data, and cannot be gone back to" in said.err
+        assert contents(off)[BASE] != before[BASE]
+        return off.content()
+
+    def refused(self, off: Off) -> None:
+        files = off.rig.files()
+        for options in ((), ("--plan",)):
+            said = off.rig.cli("revert", DISK, "s1", *options)
+            assert said.code == 4, said
+            assert "does not hold any more what it did at the snapshot" in said.err
+            assert "`--allow half-committed`" in said.err
+        assert off.rig.files() == files
+
+    @remedy("WouldHarm/half-committed", "TimedOut")
+    @situation(
+        "A disk is to go back to a snapshot, and a commit that was to delete it was cancelled or killed",
+        happens="refused: what the disk held then is mixed with newer data",
+        code=4,
+        then="Keep the disk as it is, or give the same `delete` again.",
+        pain=4,
+    )
+    def test_not_gone_back_to(self, off: Off) -> None:
+        content = self.cancelled(off)
+        self.refused(off)
+        assert off.rig.cli(*self.COMMIT, "--remove-file").code == 0
+        assert (off.content(), off.rig.files()) == (content, [BASE])
+        off.rig.create("s1")  # of the same name, and whole
+        assert off.rig.cli(*ARGUMENTS).code == 0
+        assert off.content() == content
+
+    def test_allowed(self, off: Off) -> None:
+        self.cancelled(off)
+        for options in (("--plan",), ()):
+            said = off.rig.cli(*ARGUMENTS, "--allow", "half-committed", *options)
+            assert said.code == 0, said
+        assert off.rig.files() == BACK
+
+    def test_snapshots_above_are_whole(self, off: Off) -> None:
+        """Of three layers the lowest is written; what reads through it alone is mixed as well."""
+        off.grow(3)
+        before = contents(off)
+        said = off.rig.cli(*self.COMMIT, "--bandwidth", "1", "--timeout", "1")
+        assert said.code == 5, said
+        self.refused(off)
+        assert off.rig.cli("revert", DISK, "s2", "--as", "again").code == 0
+        assert off.content() == before[f"{BASE}.s1"]
+
+    @pytest.mark.parametrize("refused", [False, True], ids=["killed", "refused by QEMU"])
+    def test_killed(self, off: Off, journal: Journal, refused: bool) -> None:
+        """What QEMU has refused to begin has mixed nothing."""
+        off.grow(2)
+
+        def at_start(step: Step) -> None:
+            if refused:
+                raise CommandFailed(step.what, "GenericError", "no")
+            raise Killed
+
+        meddle = (
+            {"before": at(Does.START, at_start)} if refused else {"after": at(Does.START, at_start)}
+        )
+        with OfflineGuest(off.domain) as guest, pytest.raises((Killed, CommandFailed)):
+            by_name.delete(with_door(guest, **meddle), DISK, "s1", method="commit")
+        said = off.rig.cli_without_guest("resume")
+        assert (said.code, "is mixed with newer data" in said.out + said.err) == (0, not refused), (
+            said
+        )
+        if refused:
+            assert off.rig.cli(*ARGUMENTS).code == 0
+        else:
+            self.refused(off)
 
 
 @remedy("GuestRuns")

@@ -1,0 +1,72 @@
+"""
+Files whose older states are no more: a commit into them was begun, and not done.
+
+The guest reads what it did, because all that was copied still lies above as well. Whoever goes back
+to a snapshot below would read a mixture of two moments. Only the journal knows: neither file tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from qmpsnap.formats.layers import Disk
+from qmpsnap.journal.identities import is_same, seen
+from qmpsnap.journal.record import Act, Entry, Mixed, Record
+from qmpsnap.operations.step import Does
+
+NOTE = (
+    "what was copied stays: the guest reads what it did, but what {file} held at a snapshot is mixed "
+    "with newer data, until the same `delete` is done"
+)
+_REFUSED = ("CommandFailed", "NotNow")
+"""Errors of an act that say that nothing has happened."""
+
+
+def may_have_begun(acts: Iterable[Act]) -> bool:
+    """
+    Whether the job of a merge may have been started; of an act without an answer nobody knows.
+
+    A marker, where the journal is gone, tells the act alone before which it was written.
+    """
+    return any(act.does in (Does.START, Does.COMMIT) and act.error not in _REFUSED for act in acts)
+
+
+def mixed_by(record: Record) -> Mixed | None:
+    """What a merge whose job was begun, and which is not done, may have written to."""
+    plan = record.merge
+    if plan is None or plan.base is None or plan.kind == "pull":
+        return None
+    found = (seen(layer.path) for layer in (plan.base, *plan.dropped[1:]))
+    return Mixed(
+        files=tuple(one for one in found if one is not None),
+        into=plan.base.path,
+        of=plan.dropped[0].path,
+    )
+
+
+def is_done_by(mixed: Mixed, record: Record) -> bool:
+    """Whether a merge that is done has copied all that an earlier one had copied a part of."""
+    plan = record.merge
+    if plan is None or plan.base is None or plan.kind == "pull":
+        return False
+    return mixed.into == plan.base.path and mixed.of in {layer.path for layer in plan.dropped}
+
+
+def states_lost(entries: Iterable[Entry], disk: Disk) -> dict[str, str]:
+    """
+    Which files of a disk are mixed, by path, and by what.
+
+    Args:
+        entries: Operations that have left such files (`Store.mixing`).
+        disk: The disk.
+    """
+    found: dict[str, str] = {}
+    for entry in entries:
+        mixed = None if entry.conclusion is None else entry.conclusion.mixed
+        for path in () if mixed is None else disk.paths:
+            now = None if path is None else seen(path)
+            if mixed and path and now and any(is_same(one, now) for one in mixed.files):
+                found[path] = (
+                    f"operation {entry.record.id} was to commit {mixed.of} into {mixed.into}"
+                )
+    return found
