@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from qmpsnap.ledger.chain import Chain
 from qmpsnap.ledger.values import File, Format, Place, Statement, Witness
 from qmpsnap.openstack.cinder import adopt
-from qmpsnap.openstack.cinder.backups import Backups, copied_as
+from qmpsnap.openstack.cinder.backups import Backups
 from qmpsnap.openstack.cinder.encrypted import (
     Keyed,
     Layer,
@@ -54,8 +54,6 @@ class Above(Backups):
         """The format that the driver makes new volumes with."""
         if is_encrypted(volume):
             return "qcow2"  # Cinder's encrypted files are qcow2 with LUKS in it
-        if (copied := copied_as()) is not None:
-            return str(copied)
         qcow2 = getattr(self.configuration, f"{self.driver_prefix}_qcow2_volumes", False)
         return "qcow2" if qcow2 else "raw"
 
