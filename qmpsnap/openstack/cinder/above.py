@@ -14,6 +14,7 @@ from typing import Any, Final
 from cinder import exception, objects
 from cinder.image import image_utils
 from msgspec.structs import replace
+from oslo_config import cfg
 
 from qmpsnap.ledger.chain import Chain
 from qmpsnap.ledger.values import File, Format, Place, Statement, Witness
@@ -253,7 +254,8 @@ class Above(Backups):
     def _renamed(self: Any, new: Any, old: Any) -> None:
         source, key = ledger_id(new), str(old.id)
         known = self._books.chain(source).active
-        moved = replace(known.statement, file=f"volume-{key}", detail=f"was {known.file}")
+        name = cfg.CONF.volume_name_template % key
+        moved = replace(known.statement, file=name, detail=f"was {known.file}")
 
         def work(ledger: Any) -> None:
             ledger.forget(key)
