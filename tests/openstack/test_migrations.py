@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 
 from qmpsnap.ledger.values import File
 from tests.openstack.conftest import MakeRig
+from tests.openstack.rig.guest import Guest
 from tests.openstack.rig.pairings import OURS, with_two_back_ends
 from tests.openstack.rig.rig import Rig
 from tests.openstack.rig.waiting import read_until
-from tests.openstack.seen import ledger_of
+from tests.openstack.seen import check, holds, ledger_of
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +50,13 @@ def files(rig: Rig, volume: str) -> tuple[File, ...]:
         return tuple(ledger.files(volume))
 
 
+def there(rig: Rig, volume: str, pattern: int, offset: str) -> bool:
+    """Whether the second share has the disk of a volume, with a pattern."""
+    command = ["qemu-io", "-r", "-f", "raw", "-c", f"read -P {pattern} {offset} 1M"]
+    file = rig.folder / "share2" / f"volume-{volume}"
+    return subprocess.run([*command, file], capture_output=True, check=False).returncode == 0
+
+
 def test_the_ledger_knows_a_volume_that_was_migrated(two: Rig) -> None:
     volume = created(two)
     assert migrated(two, volume) == "success"
@@ -56,3 +66,36 @@ def test_the_ledger_knows_a_volume_that_was_migrated(two: Rig) -> None:
     two.volumes("DELETE", f"/volumes/{volume}")
     read_until(lambda: two.status("volumes", volume), lambda it: it is None)
     assert files(two, volume) == ()
+
+
+def test_an_image_is_not_migrated(two: Rig) -> None:
+    volume = created(two)
+    guest = Guest(two, volume)
+    guest.start()
+    guest.io("write -P 5 0 1M")
+    snapshot, became, _ = two.snapshot(volume)
+    assert became == "available"
+    assert two.delete(snapshot)[0] is None  # by a pull
+    guest.io("write -P 6 900M 1M")
+    guest.io("flush")
+    guest.detach()
+    others = {one.name for one in (two.folder / "share2").iterdir()}
+    assert migrated(two, volume) == "error"
+    check(two, volume, [snapshot])
+    assert holds(two, volume, 5, "0", "1M")
+    assert two.status("volumes", volume) == "available"
+    assert {one.name for one in (two.folder / "share2").iterdir()} == others
+    assert "is not migrated" in (two.folder / "log/cinder.log").read_text(errors="replace")
+    clone = two.create_volume(1, source_volid=volume)
+    assert migrated(two, clone) == "success"
+    assert there(two, clone, 5, "0")
+    assert there(two, clone, 6, "900M")
+
+
+def test_nothing_is_migrated_into_an_image(two: Rig) -> None:
+    volume = created(two)
+    pairing = with_two_back_ends(OURS, "nfs2.nfs_qcow2_volumes=True")
+    with two.configured(pairing, "cinder"):
+        assert migrated(two, volume) == "error"
+    check(two, volume, [""])
+    assert not (two.folder / "share2" / f"volume-{volume}").exists()
