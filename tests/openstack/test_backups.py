@@ -192,6 +192,38 @@ def test_nothing_is_restored_into_an_overlay(ours: Rig, tmp_path: Path, bait: Pa
     again.detach()
 
 
+def test_what_a_pull_has_left_as_an_image_is_backed_up_as_a_disk(
+    ours: Rig, tmp_path: Path, bait: Path
+) -> None:
+    older, _ = backed_up(ours, attacked(ours, tmp_path, bait))
+    volume, guest, snapshot = with_snapshot(ours, tmp_path, bait)
+    assert ours.delete(snapshot)[0] is None
+    check(ours, volume, [snapshot], guest)
+    attached, became = backed_up(ours, volume)
+    assert (became, ours.status("volumes", volume)) == ("available", "in-use")
+    guest.detach()
+    detached, became = backed_up(ours, volume)
+    assert (became, ours.status("volumes", volume)) == ("available", "available")
+    for one in (attached, detached):
+        assert patterns(held(ours, one)) == [5, 6, 0]
+    again, became = restored(ours, detached)
+    assert became == "available"
+    check(ours, again, [""])
+    assert formats(ours, again) == {"": "raw"}
+    assert holds(ours, again, 6, "2M", "1M")
+    before = active(ours, volume).read_bytes()
+    _, became = restored(ours, older, volume)
+    assert became == "error_restoring"
+    assert active(ours, volume).read_bytes() == before
+    assert "backups hold what new volumes" in (ours.folder / "log/cinder.log").read_text()
+    reset(ours, volume)
+    check(ours, volume, [active(ours, volume).name.rpartition(".")[2]])
+    guest = Guest(ours, volume)
+    guest.start()
+    assert guest.reads(6, "2M", "1M")
+    guest.detach()
+
+
 def without_guest(rig: Rig, folder: Path, bait: Path) -> tuple[str, Guest]:
     """A volume that is attached to a guest which has gone: no snapshot can be taken of it."""
     volume = attacked(rig, folder, bait)
@@ -221,17 +253,30 @@ def test_stock_leaves_a_backup_that_cannot_begin(stock: Rig, tmp_path: Path, bai
     assert stock.status("volumes", volume) == "backing-up"
 
 
-def test_the_format_that_a_volume_has_is_that_of_its_backups(
-    ours: Rig, tmp_path: Path, bait: Path
-) -> None:
+def test_backups_have_the_format_of_new_volumes(ours: Rig, tmp_path: Path, bait: Path) -> None:
     raw, guest, _ = with_snapshot(ours, tmp_path, bait)
     guest.detach()
+    of_raw, became = backed_up(ours, raw)
+    assert became == "available"
+    assert patterns(held(ours, of_raw)) == [5, 6, 0]
+    plain = attacked(ours, tmp_path, bait)
+    content = own(ours, plain).read_bytes()
     pairing = with_backups(OURS, "nfs1.nfs_qcow2_volumes=True")
     with ours.configured(pairing, "cinder"), INotify() as notify:
         notify.add_watch(bait, flags.OPEN)
-        of_raw, became = backed_up(ours, raw)
-        assert became == "available"
-        assert patterns(held(ours, of_raw)) == [5, 6, 0]
+        images = {one: backed_up(ours, one) for one in (raw, plain)}
+        for one, pattern, offset in ((raw, 6, "2M"), (plain, 5, "1M")):
+            of_one, became = images[one]
+            assert became == "available"
+            assert held(ours, of_one).startswith(b"QFI\xfb")
+            into, became = restored(ours, of_one)
+            assert became == "available"
+            check(ours, into, [""])
+            assert formats(ours, into) == {"": "qcow2"}
+            assert holds(ours, into, pattern, offset, "1M")
+        _, became = restored(ours, images[plain][0], plain)
+        assert became == "error_restoring"
+        assert own(ours, plain).read_bytes() == content
         volume = ours.create_volume()
         file = own(ours, volume)  # as long as the volume: made with preallocation=metadata
         subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", file, "1G"], check=True)

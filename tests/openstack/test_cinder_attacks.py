@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from inotify_simple import INotify, flags
 
+from tests.openstack.conftest import MakeRig
 from tests.openstack.rig.guest import Guest
+from tests.openstack.rig.pairings import CINDER, OURS
 from tests.openstack.rig.rig import Rig
 from tests.openstack.rig.waiting import read_until
 from tests.openstack.seen import check, formats, holds
@@ -77,3 +80,33 @@ def test_a_header_changes_nothing(rig: Rig, tmp_path: Path, kind: str) -> None:
         again.start()
         again.close()
         assert notify.read(timeout=0) == []
+
+
+def test_nor_where_the_names_of_volumes_do_not_end_with_the_id(
+    rig_of: MakeRig, tmp_path: Path
+) -> None:
+    """The id tells whose file it is; it was looked for at the end of the name."""
+    rig = rig_of(
+        replace(OURS, name="other-names", cinder=(*CINDER, "DEFAULT.volume_name_template=%s-vol"))
+    )
+    volume = rig.create_volume()
+    bait = tmp_path / "bait"
+    bait.touch()
+    with (rig.share / f"{volume}-vol").open("r+b") as file:
+        file.write(header(tmp_path, "foreign backing", bait, volume).read_bytes())
+    guest = Guest(rig, volume)
+    guest.start()
+    assert guest.connection["format"] == "raw"
+    snapshot, became, _ = rig.snapshot(volume)
+    assert became == "available"
+    guest.stop()
+    guest.start()
+    names = [(f"{volume}-vol.{snapshot}", "qcow2"), (f"{volume}-vol", "raw")]
+    assert guest.live_chain() == names
+    guest.io("write -P 5 1M 1M")
+    guest.detach()
+    assert rig.delete(snapshot)[0] is None
+    assert holds(rig, volume, 5, "1M", "1M")
+    assert (rig.share / f"{volume}-vol").read_bytes()[:4] == b"QFI\xfb"
+    clone = rig.create_volume(1, source_volid=volume)
+    assert holds(rig, clone, 5, "1M", "1M")

@@ -11,14 +11,14 @@ import os
 from collections.abc import Sequence
 from typing import Any, Final
 
-from cinder import exception, objects
+from cinder import exception
 from cinder.image import image_utils
 from msgspec.structs import replace
 
 from qmpsnap.ledger.chain import Chain
 from qmpsnap.ledger.values import File, Format, Place, Statement, Witness
 from qmpsnap.openstack.cinder import adopt
-from qmpsnap.openstack.cinder.backups import Backups, copied_as
+from qmpsnap.openstack.cinder.backups import Backups
 from qmpsnap.openstack.cinder.encrypted import (
     Keyed,
     Layer,
@@ -27,12 +27,13 @@ from qmpsnap.openstack.cinder.encrypted import (
     making,
     opening,
 )
+from qmpsnap.openstack.cinder.migrating import Migrating
 from qmpsnap.openstack.cinder.names import ledger_id
 
 GIB: Final = 1 << 30
 
 
-class Above(Backups):
+class Above(Migrating, Backups):
     """Has the ledger asked before each of a family's own methods, and told after it."""
 
     _books: Any
@@ -54,8 +55,6 @@ class Above(Backups):
         """The format that the driver makes new volumes with."""
         if is_encrypted(volume):
             return "qcow2"  # Cinder's encrypted files are qcow2 with LUKS in it
-        if (copied := copied_as()) is not None:
-            return str(copied)
         qcow2 = getattr(self.configuration, f"{self.driver_prefix}_qcow2_volumes", False)
         return "qcow2" if qcow2 else "raw"
 
@@ -93,7 +92,9 @@ class Above(Backups):
     def delete_volume(self: Any, volume: Any) -> None:
         """Delete a volume; its files are gone from the ledger as well."""
         super().delete_volume(volume)
-        if self._books is not None and volume.provider_location:
+        if self._books is None or not volume.provider_location:
+            return
+        if not self._has_moved(volume):
             key = ledger_id(volume)
             self._books.run(lambda ledger: ledger.forget(key))
 
@@ -242,27 +243,6 @@ class Above(Backups):
             run_as_root=self._execute_as_root,
             data=seen,
         )
-
-    def update_migrated_volume(
-        self: Any, ctxt: Any, volume: Any, new_volume: Any, original_volume_status: str
-    ) -> Any:
-        """After a migration the new file may have the name of the old one."""
-        done = super().update_migrated_volume(ctxt, volume, new_volume, original_volume_status)
-        if self._books is not None and done.get("_name_id") is None:
-            self._renamed(objects.Volume.get_by_id(ctxt, new_volume.id), volume)
-        return done
-
-    def _renamed(self: Any, new: Any, old: Any) -> None:
-        source, key = ledger_id(new), str(old.id)
-        known = self._books.chain(source).active
-        moved = replace(known.statement, file=f"volume-{key}", detail=f"was {known.file}")
-
-        def work(ledger: Any) -> None:
-            ledger.forget(key)
-            ledger.state(key, [moved])
-            ledger.forget(source)
-
-        self._books.run(work)
 
 
 def _new_key(

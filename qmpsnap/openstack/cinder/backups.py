@@ -8,8 +8,6 @@ A restore truncates the file first. Source: cinder/backup/manager.py, continue_b
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Final
 
@@ -24,6 +22,7 @@ from qmpsnap.errors import Refused
 from qmpsnap.ledger.chain import Chain
 from qmpsnap.ledger.values import File, Format
 from qmpsnap.openstack.cinder.books import Books
+from qmpsnap.openstack.cinder.encrypted import is_encrypted
 from qmpsnap.openstack.cinder.family import Family
 from qmpsnap.openstack.cinder.names import ledger_id
 from qmpsnap.openstack.cinder.reading import FileUnusable, describe
@@ -31,24 +30,6 @@ from qmpsnap.openstack.cinder.reading import FileUnusable, describe
 GIB: Final = 1 << 30
 _RESTORED: Final = ("restoring-backup", "creating")
 """What a volume is while a backup is written into it; `creating` if it was made for that."""
-
-
-_copied_as: ContextVar[Format | None] = ContextVar("copied_as", default=None)
-
-
-@contextmanager
-def copies_as(format_: Format | None) -> Iterator[None]:
-    """A copy for a backup has the format of its volume's first file: a restore has to fit again."""
-    token = _copied_as.set(format_)
-    try:
-        yield
-    finally:
-        _copied_as.reset(token)
-
-
-def copied_as() -> Format | None:
-    """The format for a volume that is made now, where it is such a copy."""
-    return _copied_as.get()
 
 
 _overwritten: ContextVar[bool] = ContextVar("overwritten", default=False)
@@ -84,6 +65,24 @@ class RestoreRefused(Refused):
     file: str
 
 
+class RestoreUnfit(Refused):
+    """A backup would be written into a file of another format than the backups here hold."""
+
+    msg = (
+        "no backup is restored over volume {self.volume}: {self.file} is {self.format}, and backups "
+        "hold what new volumes are made as, {self.held}"
+    )
+    remedy = (
+        "Nothing was written. Restore into a new volume. "
+        "`cinder reset-state --state available {self.volume}` makes this one usable again."
+    )
+
+    volume: str
+    file: str
+    format: str
+    held: str
+
+
 class Backups(Family):  # type: ignore[misc]
     """Has all that the guest sees backed up, and nothing restored into an overlay."""
 
@@ -94,7 +93,8 @@ class Backups(Family):  # type: ignore[misc]
         The volume that the service is to read.
 
         Of a volume with snapshots that nobody has attached, upstream has the active file copied, an
-        overlay alone. Here it is a copy of the whole, as upstream has it of one that is attached.
+        overlay alone. Here it is a copy of the whole, as upstream has it of one that is attached. So
+        it is where the one file has another format than new volumes, into which backups are restored.
 
         Cinder calls this without waiting for a result, so it would not learn of an error: backup
         and volume would stay `creating` and `backing-up` until cinder-backup is restarted.
@@ -114,16 +114,20 @@ class Backups(Family):  # type: ignore[misc]
     def _backup_device(self: Any, context: Any, backup: Any, volume: Any) -> Any:
         chain: Chain[File] = self._adopted(volume)
         is_copied = backup.snapshot_id is not None or volume.previous_status == "in-use"
-        if volume.encryption_key_id is not None and (is_copied or len(chain.layers) > 1):
+        if is_encrypted(volume) and (is_copied or len(chain.layers) > 1):
             raise BackupRefused(volume.id)
-        with copies_as(chain.layers[-1].format):
-            if is_copied or len(chain.layers) == 1:
-                return super().get_backup_device(context, backup)
-            status = fields.VolumeStatus.BACKING_UP
-            copy = self._create_temp_cloned_volume(context, volume, status=status)
+        is_whole = len(chain.layers) == 1 and self._fits_backups(volume, chain.active)
+        if is_copied or is_whole:
+            return super().get_backup_device(context, backup)
+        status = fields.VolumeStatus.BACKING_UP
+        copy = self._create_temp_cloned_volume(context, volume, status=status)
         backup.temp_volume_id = copy.id
         backup.save()
         return copy, False
+
+    def _fits_backups(self: Any, volume: Any, file: File) -> bool:
+        """Whether a file has the format of all backups here: new volumes', and a copy is one."""
+        return is_encrypted(volume) or file.format == self._own_format(volume)
 
     def initialize_connection(self: Any, volume: Any, connector: Any) -> Any:
         """
@@ -133,12 +137,16 @@ class Backups(Family):  # type: ignore[misc]
 
         Raises:
             RestoreRefused: It is an overlay.
+            RestoreUnfit: It has another format than a backup holds.
         """
         if self._books is None or volume.status not in _RESTORED:
             return super().initialize_connection(volume, connector)
         chain: Chain[File] = self._adopted(volume)
         if len(chain.layers) > 1:
             raise RestoreRefused(volume.id, chain.active.file)
+        if not self._fits_backups(volume, chain.active):
+            known, held = chain.active, self._own_format(volume)
+            raise RestoreUnfit(volume.id, known.file, str(known.format), held)
         token = _overwritten.set(True)
         try:
             return super().initialize_connection(volume, connector)
@@ -162,7 +170,7 @@ class Backups(Family):  # type: ignore[misc]
             FileUnusable: They are nothing that such a file may hold.
         """
         chain: Chain[File] = self._books.chain(ledger_id(volume))
-        if len(chain.layers) > 1:
+        if len(chain.layers) > 1 or not self._fits_backups(volume, chain.active):
             return  # refused; nothing was written
         stated = chain.active.format
         path = os.path.join(self._local_volume_dir(volume), chain.active.file)
@@ -170,7 +178,7 @@ class Backups(Family):  # type: ignore[misc]
         if stated not in (Format.RAW, Format.QCOW2):
             return
         seen = describe(path, stated, run=self._execute, as_root=self._execute_as_root)
-        encrypted = volume.encryption_key_id is not None
+        encrypted = is_encrypted(volume)
         if seen.get("backing-filename") is not None:
             raise FileUnusable(path, stated, "its header names a backing file")
         if stated is Format.QCOW2 and seen["encrypted"] != encrypted:

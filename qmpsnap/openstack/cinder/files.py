@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from cinder import exception
 from msgspec.structs import replace
+from oslo_config import cfg
 from oslo_utils import imageutils
 
 from qmpsnap.formats.qcow2 import Header
@@ -22,7 +23,7 @@ from qmpsnap.ledger.files import moved
 from qmpsnap.ledger.values import File, Format, Place, Statement
 from qmpsnap.openstack.cinder import adopt, info
 from qmpsnap.openstack.cinder.backups import is_overwritten
-from qmpsnap.openstack.cinder.books import Books
+from qmpsnap.openstack.cinder.books import Books, FormatNotStated
 from qmpsnap.openstack.cinder.encrypted import is_encrypted, layers_of, making, opening
 from qmpsnap.openstack.cinder.family import Family
 from qmpsnap.openstack.cinder.names import id_in, ledger_id
@@ -97,9 +98,11 @@ class Files(Family):  # type: ignore[misc]
             FormatNotStated: Nobody states it.
         """
         name = os.path.basename(path)
-        volume = id_in(volume_name)
-        if volume is None or name.startswith(volume_name + "."):
+        if name.startswith(volume_name + "."):
             return "qcow2"  # whatever is put on a RemoteFS volume is
+        volume = id_in(volume_name, cfg.CONF.volume_name_template)
+        if volume is None:
+            raise FormatNotStated(volume_name, name, "volume_name_template gives no such name")
         return str(self._books.stated(volume, name))
 
     def _adopted(self: Any, volume: Any) -> Chain[File]:

@@ -16,21 +16,24 @@ from cinder.common import constants
 
 CONF = begun()
 importlib.import_module("cinder.backup.manager")  # registers backup_driver, and needs `begun`
-backend = CONF.enabled_backends[0]
-volume = service.Service.create(
-    host=f"{CONF.host}@{backend}",
-    service_name=backend,
-    binary=constants.VOLUME_BINARY,
-    coordination=True,
-    cluster=None,
-)
-volume.start()
+volumes = [
+    service.Service.create(
+        host=f"{CONF.host}@{backend}",
+        service_name=backend,
+        binary=constants.VOLUME_BINARY,
+        coordination=True,
+        cluster=None,
+    )
+    for backend in CONF.enabled_backends
+]
+for one in volumes:
+    one.start()
 service.Service.create(binary=constants.SCHEDULER_BINARY).start()
 if CONF.backup_driver.startswith("cinder.backup.drivers.posix."):
     service.Service.create(
         binary=constants.BACKUP_BINARY, service_name="backup", coordination=True
     ).start()
-while not volume.manager.driver.initialized:
+while not all(one.manager.driver.initialized for one in volumes):
     time.sleep(0.02)
 # Last: whoever gets an answer from the API finds the others ready.
 service.WSGIService("osapi_volume").start()

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tests.openstack.rig import unprivileged
 from tests.openstack.rig.databases import rows
-from tests.openstack.rig.layout import LIBVIRT, Layout, layout_of
+from tests.openstack.rig.layout import LIBVIRT, OTHER_EXPORT, Layout, layout_of, mount_of
 from tests.openstack.rig.services import start, stop, tell, wait_for
 
 
@@ -28,7 +28,11 @@ def _begin(layout: Layout) -> None:
         os.makedirs(path, exist_ok=True)
         subprocess.run(["mount", "--bind", folder / "libvirt" / name, path], check=True)
     # os-brick takes what is mounted there already for the share: no NFS server is needed.
-    subprocess.run(["mount", "--bind", layout.share, layout.mount], check=True)
+    for share, mount in (
+        (layout.share, layout.mount),
+        (folder / "share2", mount_of(folder, OTHER_EXPORT)),
+    ):
+        subprocess.run(["mount", "--bind", share, mount], check=True)
     if layout.user:
         unprivileged.mount(folder)
     start(layout, "libvirtd")

@@ -20,6 +20,8 @@ HERE: Final = Path(__file__).resolve().parent
 PROJECT: Final = "1" * 32
 TOKEN: Final = f"admin:{PROJECT}"
 EXPORT: Final = "127.0.0.1:/export"
+OTHER_EXPORT: Final = "127.0.0.1:/export2"
+"""Of the back end nfs2, which is not enabled in most rigs; outside, `share2`."""
 LIBVIRT: Final = {
     "etc": "/etc/libvirt",
     "run": "/run/libvirt",
@@ -103,13 +105,28 @@ def layout_of(folder: Path) -> Layout:
     return Layout(**json.loads((folder / "rig.json").read_text()))
 
 
+def mount_of(folder: Path, export: str) -> Path:
+    """Where a share is to be mounted; os-brick names the folder so."""
+    return folder / "mnt" / hashlib.md5(export.encode(), usedforsecurity=False).hexdigest()
+
+
 def prepare(folder: Path, pairing: Pairing) -> Layout:
     """Lay out a fresh rig in a folder that is empty or not there."""
-    for name in ("bin", "log", "locks", "state", "share", *(f"libvirt/{one}" for one in LIBVIRT)):
+    for name in (
+        "bin",
+        "log",
+        "locks",
+        "state",
+        "share",
+        "share2",
+        *(f"libvirt/{one}" for one in LIBVIRT),
+    ):
         (folder / name).mkdir(parents=True)
-    mount = folder / "mnt" / hashlib.md5(EXPORT.encode(), usedforsecurity=False).hexdigest()
+    mount, other_mount = mount_of(folder, EXPORT), mount_of(folder, OTHER_EXPORT)
     mount.mkdir(parents=True)
+    other_mount.mkdir()
     (folder / "shares").write_text(f"{EXPORT}\n")
+    (folder / "shares2").write_text(f"{OTHER_EXPORT}\n")
     (folder / "libvirt/etc/qemu.conf").write_text(_QEMU_CONF + FEATURES_UNASKED)
     encrypts = any(one.startswith("key_manager.") for one in pairing.cinder)
     for name, line in (_SHIMS | (_ENCRYPTING if encrypts else {})).items():

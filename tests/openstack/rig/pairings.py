@@ -83,6 +83,19 @@ def with_backups(pairing: Pairing, *more: str) -> Pairing:
     )
 
 
+def with_two_back_ends(pairing: Pairing, *more: str) -> Pairing:
+    """The same with nfs2, which has a share of its own and is ours, and more settings of cinder.conf."""
+    settings = (
+        "DEFAULT.enabled_backends=nfs1,nfs2",
+        "nfs2.volume_driver=qmpsnap.openstack.cinder.NfsDriver",
+    )
+    return replace(
+        pairing,
+        name=f"{pairing.name}-with-two-back-ends",
+        cinder=(*pairing.cinder, *settings, *more),
+    )
+
+
 STOCK: Final = Pairing(name="stock")
 OUR_NOVA: Final = Pairing(name="our-nova", nova=NOVA)
 BY_XML: Final = Pairing(name="our-nova-by-xml", nova=(*NOVA, "qmpsnap.allow_passthrough=False"))
