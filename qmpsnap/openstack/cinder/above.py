@@ -28,6 +28,7 @@ from qmpsnap.openstack.cinder.encrypted import (
     opening,
 )
 from qmpsnap.openstack.cinder.names import ledger_id
+from qmpsnap.openstack.cinder.snapshots import uncounted
 
 GIB: Final = 1 << 30
 
@@ -131,7 +132,8 @@ class Above(Backups):
         if self._books is None:
             return super().create_cloned_volume(volume, src_vref)
         self._adopted(src_vref)
-        done = super().create_cloned_volume(volume, src_vref)
+        with uncounted():
+            done = super().create_cloned_volume(volume, src_vref)
         self._follow_metadata(volume)
         return done
 
