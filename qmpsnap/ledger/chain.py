@@ -8,27 +8,31 @@ from typing import Generic, TypeVar
 import msgspec
 
 from qmpsnap.errors import Refused
+from qmpsnap.ledger.named import OfLedger
 from qmpsnap.ledger.values import File, Format, Intent, Kind, Operation, Place, Statement, Witness
 
 
-class ChainUnknown(Refused):
+class ChainUnknown(OfLedger, Refused):
     """The ledger's files of a volume are not one chain."""
 
     msg = "the ledger has no usable chain of volume {self.volume}: {self.reason}"
     remedy = (
-        "`qmpsnap ledger show {self.volume}` lists its files; `qmpsnap cinder import` or "
-        "`qmpsnap ledger set` states what is missing. Nothing was asked of compute."
+        "`qmpsnap ledger show {self.volume}{self.ledger}` lists its files; `qmpsnap cinder import` "
+        "or `qmpsnap ledger set --help` states what is missing. Nothing was asked of compute."
     )
 
     volume: str
     reason: str
 
 
-class DoesNotFit(Refused):
+class DoesNotFit(OfLedger, Refused):
     """An operation is not one on this chain."""
 
     msg = "{self.kind} of {self.file} does not fit the chain of volume {self.volume}: {self.reason}"
-    remedy = "`qmpsnap ledger show {self.volume}` shows the chain. Nothing was asked of compute."
+    remedy = (
+        "`qmpsnap ledger show {self.volume}{self.ledger}` shows the chain. Nothing was asked of "
+        "compute."
+    )
 
     volume: str
     kind: str

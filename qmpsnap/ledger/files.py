@@ -13,6 +13,7 @@ from qmpsnap.ledger import tables
 from qmpsnap.ledger.chain import Chain, ChainUnknown, chain_of, contradiction, holder
 from qmpsnap.ledger.exchange import checked_name
 from qmpsnap.ledger.locking import printable, time_now
+from qmpsnap.ledger.named import OfLedger
 from qmpsnap.ledger.snapshots import Snapshots
 from qmpsnap.ledger.values import Difference, File, Format, Place, Statement, Witness
 
@@ -20,11 +21,13 @@ _TABLE = tables.files
 _COLUMNS = _TABLE.c
 
 
-class FileHeld(Refused):
+class FileHeld(OfLedger, Refused):
     """A file must not be removed."""
 
     msg = "{self.file} of volume {self.volume} must not be removed: {self.reason}"
-    remedy = "`qmpsnap ledger show {self.volume}` shows who needs it. Nothing was removed."
+    remedy = (
+        "`qmpsnap ledger show {self.volume}{self.ledger}` shows who needs it. Nothing was removed."
+    )
 
     volume: str
     file: str

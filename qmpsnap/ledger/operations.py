@@ -21,6 +21,7 @@ from qmpsnap.ledger.exchange import checked_name
 from qmpsnap.ledger.files import Files, moved
 from qmpsnap.ledger.judge import recorded
 from qmpsnap.ledger.machine import COMPLETE, TABLE, WAITED_FOR, Event, State
+from qmpsnap.ledger.named import OfLedger
 from qmpsnap.ledger.snapshots import ENDED, MISSED
 from qmpsnap.ledger.values import (
     Difference,
@@ -36,7 +37,7 @@ from qmpsnap.ledger.values import (
 )
 
 
-class OperationUnsettled(Refused):
+class OperationUnsettled(OfLedger, Refused):
     """Another operation on the volume is under way."""
 
     msg = (
@@ -45,7 +46,7 @@ class OperationUnsettled(Refused):
     )
     remedy = (
         "Give the same request again, which takes it up; or, once it is certain that no compute "
-        "host is at work on it, `qmpsnap ledger settle {self.token} --why REASON`."
+        "host is at work on it, `qmpsnap ledger settle {self.token} --why REASON{self.ledger}`."
     )
 
     volume: str
@@ -55,11 +56,11 @@ class OperationUnsettled(Refused):
     state: str
 
 
-class OutOfTurn(Refused):
+class OutOfTurn(OfLedger, Refused):
     """The state of a snapshot does not allow this."""
 
     msg = "snapshot {self.snapshot} is {self.state}, which {self.event} does not follow"
-    remedy = "`qmpsnap ledger show` tells who has control of it. Nothing was changed."
+    remedy = "`qmpsnap ledger show{self.ledger}` tells who has control of it. Nothing was changed."
 
     snapshot: str
     state: str

@@ -113,6 +113,23 @@ def test_an_offline_delete_is_taken_up(rig: Rig, point: str, of: str) -> None:
     still_usable(rig, volume, [left, ""])
 
 
+def test_the_quota_after_a_clone_that_was_interrupted(rig: Rig) -> None:
+    """Its temporary snapshot was never counted, and is not taken off when it is deleted."""
+
+    def counted() -> dict[str, int]:
+        query = "select resource, in_use from quota_usages where resource in (?, ?)"
+        return dict(rig.rows(query, "snapshots", "gigabytes"))
+
+    volume, older, newer = two_deep(rig)
+    before = counted()
+    body = {"volume": {"size": 1, "source_volid": volume}}
+    dies_at(rig, "committed", "POST", "/volumes", body)
+    query = "select id from snapshots where volume_id = ? and not deleted"
+    read_until(lambda: {one for (one,) in rig.rows(query, volume)}, lambda it: it == {older, newer})
+    after = counted()
+    assert after == {"snapshots": before["snapshots"], "gigabytes": before["gigabytes"] + 1}
+
+
 def settle_by_hand(rig: Rig, volume: str) -> None:
     """As `qmpsnap ledger settle`: nobody is at work on it, somebody says."""
     with ledger_of(rig).writing() as ledger:

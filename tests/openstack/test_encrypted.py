@@ -22,7 +22,7 @@ from tests.openstack.rig.guest import Guest
 from tests.openstack.rig.pairings import KEY, Pairing, with_keys
 from tests.openstack.rig.rig import Rig, as_user
 from tests.openstack.rig.waiting import read_until
-from tests.openstack.seen import formats
+from tests.openstack.seen import formats, ledger_of
 from tests.openstack.story.killing import kill_qemu
 from tests.openstack.test_our_nova import Story, Told, concluded, hurried
 
@@ -266,6 +266,33 @@ def test_a_snapshot_after_the_volumes_own_file_was_merged_away(rig_of: MakeRig) 
         guest.detach()
         assert ours.snapshot(guest.volume)[1] == "available"
         turn(ours, guest.volume, 3)
+
+
+def test_no_snapshot_is_taken_with_another_key(rig_of: MakeRig) -> None:
+    """QEMU makes an overlay with any key; with two of them in its chain, nothing opens a volume."""
+    ours = rig_of(OURS)
+    volume = encrypted_volume(ours)
+    turn(ours, volume, 0, more=1)
+    first, became, _ = ours.snapshot(volume)
+    assert became == "available"
+    before = {one.name for one in ours.share.iterdir()}
+    another = replace(OURS, cinder=(*OURS.cinder, f"key_manager.fixed_key={'a7' * 32}"))
+    with ours.configured(another, "cinder"):
+        refused, became, _ = ours.snapshot(volume)
+        assert became == "error"
+        with ledger_of(ours).reading() as ledger:
+            standing = ledger.snapshot(refused)
+        assert standing is not None
+        assert "does not open its chain: Invalid password" in standing.why
+        with detached(ours, volume) as guest:
+            guest.io("write -P 2 1M 1M")
+            assert ours.snapshot(volume)[1] == "error"
+            assert guest.reads(1, "0", "1M")
+    assert {one.name for one in ours.share.iterdir()} == before
+    turn(ours, volume, 2, more=1)
+    assert ours.snapshot(volume)[1] == "available"
+    assert ours.delete(first)[0] is None
+    turn(ours, volume, 3)
 
 
 def test_a_stock_nova_does_not_block_the_volume(rig_of: MakeRig) -> None:

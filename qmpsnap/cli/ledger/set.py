@@ -12,6 +12,7 @@ from qmpsnap.cli.ledger import documents
 from qmpsnap.cli.ledger.where import ledger_option, opened
 from qmpsnap.cli.output import output_option, show
 from qmpsnap.errors import Refused
+from qmpsnap.ledger.named import OfLedger
 
 if TYPE_CHECKING:
     from qmpsnap.ledger.ledger import Ledger
@@ -21,12 +22,13 @@ _FORMATS = ("raw", "qcow2", "ploop")
 _PLACES = ("chain", "left", "unsure", "gone")
 
 
-class KnownOtherwise(Refused):
+class KnownOtherwise(OfLedger, Refused):
     """A format is to be changed that is not the one in the ledger."""
 
     msg = "{self.file} of volume {self.volume} is known as {self.known}, which `--was` must say"
     remedy = (
-        "Look at `qmpsnap ledger history {self.volume} {self.file}` first. Nothing was changed."
+        "Look at `qmpsnap ledger history {self.volume} {self.file}{self.ledger}` first. Nothing "
+        "was changed."
     )
 
     volume: str
@@ -34,24 +36,26 @@ class KnownOtherwise(Refused):
     known: str
 
 
-class NotBelievable(Refused):
+class NotBelievable(OfLedger, Refused):
     """What is to be stated cannot be so."""
 
     msg = "{self.file} of volume {self.volume} cannot be stated so: {self.reason}"
-    remedy = "`qmpsnap ledger show {self.volume}` shows its files. Nothing was changed."
+    remedy = (
+        "`qmpsnap ledger show {self.volume}{self.ledger}` shows its files. Nothing was changed."
+    )
 
     volume: str
     file: str
     reason: str
 
 
-class VolumeBusy(Refused):
+class VolumeBusy(OfLedger, Refused):
     """An operation on the volume is not settled."""
 
     msg = "the {self.kind} of snapshot {self.snapshot} of volume {self.volume} is not settled"
     remedy = (
         "Wait for it; or, once it is certain that no compute host is at work on it, "
-        "`qmpsnap ledger settle {self.token} --why REASON`. Nothing was changed."
+        "`qmpsnap ledger settle {self.token} --why REASON{self.ledger}`. Nothing was changed."
     )
 
     volume: str

@@ -9,6 +9,7 @@ from qmpsnap.cli.ledger import documents
 from qmpsnap.cli.ledger.where import ledger_option, opened
 from qmpsnap.cli.output import rows_option, say, show
 from qmpsnap.cli.tables import Table
+from qmpsnap.ledger.named import words
 
 
 @click.command(
@@ -41,7 +42,10 @@ def show_(volume: str | None, url: str | None, output: str) -> None:
         if refused:
             tables += ["", documents.refusals_table(refused)]
     if doubted:
-        say(f"note: {len(doubted)} statements are not believed; `qmpsnap ledger set` settles them")
+        say(
+            f"note: {len(doubted)} statements are not believed; `qmpsnap ledger set VOLUME FILE "
+            f"--format FORMAT --why REASON{words()}` settles those of a file"
+        )
     show(document, output, lambda _: tables)
 
 

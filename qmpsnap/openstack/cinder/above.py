@@ -29,6 +29,7 @@ from qmpsnap.openstack.cinder.encrypted import (
 )
 from qmpsnap.openstack.cinder.migrating import Migrating
 from qmpsnap.openstack.cinder.names import ledger_id
+from qmpsnap.openstack.cinder.snapshots import uncounted
 
 GIB: Final = 1 << 30
 
@@ -132,7 +133,8 @@ class Above(Migrating, Backups):
         if self._books is None:
             return super().create_cloned_volume(volume, src_vref)
         self._adopted(src_vref)
-        done = super().create_cloned_volume(volume, src_vref)
+        with uncounted():
+            done = super().create_cloned_volume(volume, src_vref)
         self._follow_metadata(volume)
         return done
 

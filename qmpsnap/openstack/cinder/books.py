@@ -8,13 +8,16 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Final, TypeVar
 
 from cinder.db import api as db
+from oslo_config import cfg
 
 from qmpsnap.errors import Refused
 from qmpsnap.ledger.chain import Chain
 from qmpsnap.ledger.ledger import Ledger
+from qmpsnap.ledger.named import OfLedger, name_it
 from qmpsnap.ledger.schema import LedgerMissing, LedgerOlder, db_sync
 from qmpsnap.ledger.store import Store
 from qmpsnap.ledger.values import File, Format, Operation, Snapshot
+from qmpsnap.openstack.cinder.named import name_of_cinders
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -22,13 +25,14 @@ _OPENABLE: Final = {Format.RAW: "raw", Format.QCOW2: "qcow2", Format.PLOOP: "par
 """qemu-img's words."""
 
 
-class FormatNotStated(Refused):
+class FormatNotStated(OfLedger, Refused):
     """Nobody states the format of a file, and it is not guessed."""
 
     msg = "nobody states the format of {self.file} of volume {self.volume}: {self.detail}"
     remedy = (
         "`qmpsnap cinder check` lists such files. Ask the guest that runs on it (`qmpsnap chain`), "
-        "or whoever made the volume, then `qmpsnap ledger set {self.volume} {self.file} FORMAT`."
+        "or whoever made the volume, then `qmpsnap ledger set {self.volume} {self.file} --format "
+        "FORMAT --why REASON{self.ledger}`."
     )
 
     volume: str
@@ -113,6 +117,7 @@ def open_store() -> Store:
         LedgerMissing, LedgerOlder, LedgerNewer, LedgerUnreachable: It cannot be used.
     """
     store = Store(db.get_engine())
+    name_it(name_of_cinders(cfg.CONF))
     try:
         store.check()
     except (LedgerMissing, LedgerOlder):

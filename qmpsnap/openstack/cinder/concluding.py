@@ -15,6 +15,7 @@ from qmpsnap.guests.files.folders import sync_folder
 from qmpsnap.ledger.chain import holder
 from qmpsnap.ledger.judge import Accepted
 from qmpsnap.ledger.machine import State
+from qmpsnap.ledger.named import words
 from qmpsnap.ledger.values import File, Kind, Operation, Place, Update
 from qmpsnap.openstack.cinder import info
 from qmpsnap.openstack.cinder.books import Books
@@ -58,8 +59,9 @@ class Concluding(Family):  # type: ignore[misc]
             level = logging.CRITICAL if one.is_alarm else logging.WARNING
             log.log(
                 level,
-                "compute says that %s is %s, it must be %s: not believed (qmpsnap ledger show %s)",
+                "compute says that %s is %s, it must be %s: not believed (qmpsnap ledger show %s%s)",
                 one.said.file, one.said.format, one.known.format, operation.volume,
+                words(),
             )  # fmt: skip
         if operation.kind is not Kind.NOTHING:
             path = self._local_path_volume_info(volume)

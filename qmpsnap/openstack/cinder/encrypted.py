@@ -24,12 +24,26 @@ from cinder.image import image_utils
 from cinder.volume import volume_utils
 from oslo_config import cfg
 
+from qmpsnap.errors import Refused
 from qmpsnap.ledger.values import Statement
 
 Words = tuple[str, ...]
 """Arguments of `qemu-img`."""
 Layer = tuple[str, str]
 """Path and format, raw or qcow2."""
+
+
+class KeyUnfit(Refused):
+    """The key that the key manager gives is not that of the files."""
+
+    msg = "the key of volume {self.volume} does not open its chain: {self.reason}"
+    remedy = (
+        "Have the key manager give the key that the volume was made with. No file was made, and "
+        "nothing was asked of compute."
+    )
+
+    volume: str
+    reason: str
 
 
 class Keyed(NamedTuple):
@@ -84,6 +98,17 @@ def making(volume: Any) -> Iterator[Words]:
     }
     with _key(volume, "new") as words:
         yield *words, "-o", ",".join(f"{name}={value}" for name, value in options.items())
+
+
+def opening_below(made: Words, layers: Sequence[Layer]) -> Words:
+    """
+    The arguments by which `qemu-img` opens a chain with the key that the next file is made with.
+
+    Args:
+        made: Those of `making`, for an encrypted volume.
+        layers: The uppermost first, all that is to be opened.
+    """
+    return *made[:2], "--image-opts", _options(layers, "new")
 
 
 @contextmanager

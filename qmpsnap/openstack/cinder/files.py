@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from cinder import exception
 from msgspec.structs import replace
+from oslo_concurrency import processutils
 from oslo_config import cfg
 from oslo_utils import imageutils
 
@@ -24,7 +25,15 @@ from qmpsnap.ledger.values import File, Format, Place, Statement
 from qmpsnap.openstack.cinder import adopt, info
 from qmpsnap.openstack.cinder.backups import is_overwritten
 from qmpsnap.openstack.cinder.books import Books, FormatNotStated
-from qmpsnap.openstack.cinder.encrypted import is_encrypted, layers_of, making, opening
+from qmpsnap.openstack.cinder.encrypted import (
+    KeyUnfit,
+    Words,
+    is_encrypted,
+    layers_of,
+    making,
+    opening,
+    opening_below,
+)
 from qmpsnap.openstack.cinder.family import Family
 from qmpsnap.openstack.cinder.names import id_in, ledger_id
 from qmpsnap.openstack.cinder.reading import FileUnusable, describe
@@ -213,7 +222,13 @@ class Files(Family):  # type: ignore[misc]
     def _do_create_snapshot(
         self: Any, snapshot: Any, backing_filename: str, new_snap_path: str
     ) -> None:
-        """Make an overlay whose header has the format of the ledger; nothing else is opened."""
+        """
+        Make an overlay whose header has the format of the ledger; what lies below is not looked into.
+
+        Raises:
+            FormatNotStated, FileUnusable: There is nothing that it could lie on.
+            KeyUnfit: It would have another key than what lies below.
+        """
         if self._books is None:
             super()._do_create_snapshot(snapshot, backing_filename, new_snap_path)
             return
@@ -226,6 +241,8 @@ class Files(Family):  # type: ignore[misc]
             raise FileUnusable(backing, stated, reason)
         seen = describe(backing, stated, run=self._execute, as_root=self._execute_as_root)
         with making(volume) as encrypted:
+            if encrypted:
+                self._check_key(volume, backing_filename, encrypted)
             self._run_qemu_img(
                 "create", "-q", "-f", "qcow2", "-u", "-b", backing_filename, "-F", stated,
                 *encrypted, new_snap_path, str(seen["virtual-size"]), folder=folder,
@@ -234,6 +251,27 @@ class Files(Family):  # type: ignore[misc]
         if self.secure_file_operations_enabled():
             command = ["chown", f"--reference={backing}", new_snap_path]
             self._execute(*command, run_as_root=self._execute_as_root)
+
+    def _check_key(self: Any, volume: Any, backing: str, made: Words) -> None:
+        """
+        See that the key of a new overlay is that of all below it.
+
+        `create -u` does not, and no one key opens the chain afterwards. QEMU compares the key with
+        the LUKS header of each file as soon as it opens it for reading; `qemu-img info` does not.
+
+        Raises:
+            KeyUnfit: It is not.
+        """
+        layers = self._books.chain(ledger_id(volume)).layers
+        below = layers[[one.file for one in layers].index(backing) :]
+        files = opening_below(made, layers_of(self._local_volume_dir(volume), below))
+        only = ("-U", "--output=json", "--start-offset=0", "--max-length=512")  # text: no LUKS
+        command = ["qemu-img", "map", *only, *files]
+        try:
+            self._execute(*command, run_as_root=self._execute_as_root)
+        except processutils.ProcessExecutionError as error:
+            said = (error.stderr or str(error)).strip()
+            raise KeyUnfit(volume.id, said.rpartition("': ")[2]) from error
 
     def _run_qemu_img(self: Any, *arguments: str, folder: str) -> None:
         """

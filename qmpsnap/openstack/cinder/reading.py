@@ -16,19 +16,20 @@ from typing import Any, Final
 from qmpsnap.errors import Refused
 from qmpsnap.formats.qcow2 import BadHeader
 from qmpsnap.guests.files.header import read_header
+from qmpsnap.ledger.named import OfLedger
 
 Run = Callable[..., tuple[str, str]]
 """A driver's `_execute`."""
 SECTOR: Final = 512
 
 
-class FileUnusable(Refused):
+class FileUnusable(OfLedger, Refused):
     """A file is not what the ledger says, or could make QEMU open others."""
 
     msg = "{self.path} cannot be used as {self.format}: {self.reason}"
     remedy = (
-        "`qmpsnap ledger show` has what is known of it, and since when. Nothing was opened by it, "
-        "and nothing changed."
+        "`qmpsnap ledger show{self.ledger}` has what is known of it, and since when. Nothing was "
+        "opened by it, and nothing changed."
     )
 
     path: str

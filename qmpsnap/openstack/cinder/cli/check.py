@@ -15,6 +15,7 @@ from qmpsnap.cli.findings import FINDINGS
 from qmpsnap.cli.output import rows_option, show
 from qmpsnap.cli.tables import Table
 from qmpsnap.errors import QmpsnapError
+from qmpsnap.ledger.named import words
 from qmpsnap.openstack.cinder.cli.deployment import Deployment, config_option
 
 if TYPE_CHECKING:
@@ -132,19 +133,20 @@ def _known(ledger: Ledger, deployment: Deployment) -> Iterator[Problem]:
         if file.format is None:
             yield Problem(
                 "unknown-format", file.volume, f"{file.file}: {file.detail}",
-                f"qmpsnap ledger set {file.volume} {file.file} FORMAT",
+                f"`qmpsnap ledger set {file.volume} {file.file} --format FORMAT --why REASON{words()}`",
             )  # fmt: skip
         if file.place.value == "unsure":
             yield Problem(
                 "unsure", file.volume, f"whether a guest writes to {file.file} is not known",
-                "`qmpsnap chain` on its compute host tells; then `qmpsnap ledger set`",
+                "`qmpsnap chain GUEST` on its compute host tells. If it is not in the chain: "
+                f"`qmpsnap ledger set {file.volume} {file.file} --place left --why REASON{words()}`",
             )  # fmt: skip
     for one in ledger.differences():
         kind = "raw-became-qcow2" if one.is_alarm else "contradiction"
         yield Problem(
             kind, one.known.volume,
             f"{one.said.file} is {one.known.format}, and {one.said.witness} said {one.said.format}",
-            f"qmpsnap ledger history {one.known.volume}",
+            f"`qmpsnap ledger history {one.known.volume}{words()}`",
         )  # fmt: skip
 
 
@@ -155,7 +157,8 @@ def _open(ledger: Ledger) -> Iterator[Problem]:
             yield Problem(
                 "open-operation", one.volume,
                 f"the {one.kind} of snapshot {one.snapshot} is open since {one.begun:%F %R}Z",
-                f"is compute at work on it? If not: qmpsnap ledger settle {one.token}",
+                "is compute at work on it? If not: "
+                f"`qmpsnap ledger settle {one.token} --why REASON{words()}`",
             )  # fmt: skip
     for refused in ledger.refusals():
         yield Problem(

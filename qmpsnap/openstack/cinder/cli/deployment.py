@@ -14,6 +14,7 @@ import click
 import msgspec
 
 from qmpsnap.errors import Refused
+from qmpsnap.ledger.named import name_it
 
 if TYPE_CHECKING:
     from qmpsnap.ledger.store import Store
@@ -141,8 +142,10 @@ class Deployment:
         """
         from qmpsnap.ledger.schema import db_sync
         from qmpsnap.ledger.store import Store
+        from qmpsnap.openstack.cinder.named import name_of_cinders
 
         store = Store(self.engine)
+        name_it(name_of_cinders(self.conf))
         if make:
             db_sync(store.engine)
         store.check()

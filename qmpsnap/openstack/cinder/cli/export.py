@@ -12,6 +12,7 @@ from qmpsnap.cli.findings import FINDINGS
 from qmpsnap.cli.output import rows_option, show
 from qmpsnap.cli.tables import Table
 from qmpsnap.errors import QmpsnapError, Refused
+from qmpsnap.ledger.named import OfLedger
 from qmpsnap.openstack.cinder.cli.deployment import Deployment, Row, config_option
 
 if TYPE_CHECKING:
@@ -19,12 +20,13 @@ if TYPE_CHECKING:
     from qmpsnap.ledger.values import File
 
 
-class OperationsOpen(Refused):
+class OperationsOpen(OfLedger, Refused):
     """Operations are under way, whose end a stock driver would not understand."""
 
     msg = "{self.number} operations are under way; a stock driver would not take them up"
     remedy = (
-        "`qmpsnap cinder status` lists them. Wait, or settle them with `qmpsnap ledger settle`."
+        "`qmpsnap ledger show{self.ledger}` lists them, as OPERATION. Wait, or settle each with "
+        "`qmpsnap ledger settle OPERATION --why REASON{self.ledger}`."
     )
 
     number: int

@@ -16,6 +16,7 @@ from qmpsnap.cli.findings import FINDINGS
 from qmpsnap.cli.output import rows_option, say, show
 from qmpsnap.cli.tables import Table
 from qmpsnap.errors import QmpsnapError, Refused
+from qmpsnap.ledger.named import words
 from qmpsnap.openstack.cinder import adopt
 from qmpsnap.openstack.cinder.cli.deployment import (
     Backend,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from qmpsnap.formats.qcow2 import Header
     from qmpsnap.ledger.ledger import Ledger
     from qmpsnap.ledger.store import Store
+    from qmpsnap.ledger.values import Format
 
 EVERY: Final = 250
 """Volumes between two lines of progress in a pipe."""
@@ -50,6 +52,7 @@ class Taken(msgspec.Struct, frozen=True):
     result: str
     """`known` (before), `imported`, `unknown` (a format is), `failed`."""
     detail: str = ""
+    remedy: str = ""
 
 
 @click.command(
@@ -83,8 +86,8 @@ def import_(
 
     Formats come from running guests (--chain), Cinder's `format` and `base_format`, what Nova was
     told, `.info`, and the headers of overlays. What nobody states, or two state differently, is
-    `unknown`, and exit code 3 tells of it: its volumes are listed with who says what; `qmpsnap
-    ledger set` settles them. Raw files are not looked into.
+    `unknown`, and exit code 3 tells of it, each time: its volumes are listed with who says what,
+    and with the command that settles it. Raw files are not looked into.
 
     Each volume is a transaction of its own: an interrupted import is just run again. Run it before
     the driver is switched; volumes that come in between are taken over when they are first used.
@@ -115,14 +118,19 @@ _WORDS = ("known", "imported", "unknown", "failed")
 
 def vars_of(one: Taken) -> dict[str, str]:
     """A row of the result."""
-    return {"volume": one.volume, "result": one.result, "detail": one.detail}
+    return {
+        "volume": one.volume,
+        "result": one.result,
+        "detail": one.detail,
+        "remedy": one.remedy,
+    }
 
 
 def _view(counts: Mapping[str, int], left: list[Taken]) -> Iterator[str | Table]:
     if left:
         rows = [(one.volume, one.result, one.detail) for one in left]
         yield Table(("VOLUME", "RESULT", "WHY"), rows)
-        yield "settle what is unknown: qmpsnap ledger set VOLUME FILE FORMAT"
+        yield from (f"-> {one.remedy}" for one in left if one.remedy)
     yield ", ".join(f"{number} {word}" for word, number in counts.items())
 
 
@@ -154,41 +162,64 @@ def taken(
 ) -> Iterator[Taken]:
     """Take over every volume of a back end that the ledger does not know, or knows otherwise."""
     with store.reading() as ledger:
-        known: dict[str, set[str]] = {}
+        known: dict[str, dict[str, Format | None]] = {}
         formats: dict[str, str] = {}
         for one in ledger.files():
-            known.setdefault(one.volume, set()).add(one.file)
+            known.setdefault(one.volume, {})[one.file] = one.format
             if one.format is not None:
                 formats[one.file] = one.format.value
     for row in deployment.volumes(backend):
         if not row.share:
             continue
-        if row.key not in known:
-            yield _take(store, backend, row, guests, set())
-        elif again:
-            yield _take(store, backend, row, {**formats, **guests}, known[row.key])
+        before = known.get(row.key, {})
+        if again:
+            yield _take(store, backend, row, {**formats, **guests}, before, again=True)
+        elif not before or None in before.values():
+            yield _take(store, backend, row, guests, before)
         else:
             yield Taken(row.id, "known")
 
 
 def _take(
-    store: Store, backend: Backend, row: Row, guests: Mapping[str, str], known: set[str]
+    store: Store,
+    backend: Backend,
+    row: Row,
+    guests: Mapping[str, str],
+    known: Mapping[str, Format | None],
+    *,
+    again: bool = False,
 ) -> Taken:
+    """What a ledger that knows the files leaves open is stated anew: somebody may know it now."""
     try:
         stated = adopt.statements(known_of(folder_of(backend, row.share), row, guests))
-        if known and {one.file for one in stated} == known:
-            return Taken(row.id, "known")
+        changed = bool(known) and {one.file for one in stated} != known.keys()
+        if known and not changed:
+            stated = [one for one in stated if known[one.file] is None]
+            if not stated:
+                return Taken(row.id, "known")
+        if changed and not again:
+            return Taken(row.id, "failed", "its files are others than the ledger knows: --again")
 
         def work(ledger: Ledger) -> None:
-            if known:
+            if changed:
                 ledger.forget(row.key)
             ledger.state(row.key, stated)
 
         store.run(work)
     except (QmpsnapError, OSError, ValueError) as error:
         return Taken(row.id, "failed", str(error))
-    unknown = [f"{one.file}: {one.detail}" for one in stated if one.format is None]
-    return Taken(row.id, "unknown", "; ".join(unknown)) if unknown else Taken(row.id, "imported")
+    unknown = [one for one in stated if one.format is None]
+    if not unknown:
+        return Taken(row.id, "imported")
+    return Taken(
+        row.id,
+        "unknown",
+        "; ".join(f"{one.file}: {one.detail}" for one in unknown),
+        "; ".join(
+            f"`qmpsnap ledger set {row.key} {one.file} --format FORMAT --why REASON{words()}`"
+            for one in unknown
+        ),
+    )
 
 
 def known_of(folder: str, row: Row, guests: Mapping[str, str]) -> adopt.Known:

@@ -1,0 +1,230 @@
+"""What `cinder import`, `cinder check` and our driver advise is a command about Cinder's own ledger."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import uuid
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import sqlalchemy as sa
+from msgspec.structs import replace
+
+from qmpsnap.ledger import tables
+from qmpsnap.ledger.named import name_it
+from qmpsnap.ledger.operations import OperationUnsettled
+from qmpsnap.ledger.store import Store
+from qmpsnap.ledger.values import Format, Intent, Kind, Place, Statement, Witness
+
+CONF: Final = """[DEFAULT]
+host = rig
+state_path = {0}
+enabled_backends = nfs1
+[nfs1]
+volume_driver = qmpsnap.openstack.cinder.NfsDriver
+nfs_mount_point_base = {0}/mnt
+[database]
+connection = sqlite:///{0}/cinder.sqlite
+[oslo_concurrency]
+lock_path = {0}
+"""
+SHARE: Final = "127.0.0.1:/export"
+
+
+@dataclass(frozen=True)
+class Cinder:
+    """A Cinder's database, and one volume of which nobody states the format."""
+
+    folder: Path
+    volume: str
+
+    @property
+    def conf(self) -> str:
+        """Its configuration; not where others look for it."""
+        return str(self.folder / "cinder.conf")
+
+    @property
+    def store(self) -> Store:
+        """The ledger."""
+        return Store(sa.create_engine(f"sqlite:///{self.folder}/cinder.sqlite"))
+
+    def run(self, *words: str) -> tuple[int, str]:
+        """Give a command where no variable names a ledger."""
+        env = {key: one for key, one in os.environ.items() if key != "QMPSNAP_LEDGER"}
+        env |= {"QMPSNAP_STATE": str(self.folder / "own"), "HOME": str(self.folder / "own")}
+        command = [sys.executable, "-Wignore", "-m", "qmpsnap", *words]
+        done = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, check=False)
+        return done.returncode, done.stdout
+
+    def cinder(self, *words: str) -> tuple[int, Any]:
+        """Give one of `qmpsnap cinder`; its code and document."""
+        code, out = self.run("cinder", *words, "--config-file", self.conf, "-o", "json")
+        return code, json.loads(out)
+
+    def found(self, kind: str) -> list[str]:
+        """What `cinder check` advises about one kind of finding."""
+        findings = self.cinder("check")[1]["findings"]
+        return [one["remedy"] for one in findings if one["kind"] == kind]
+
+    def follow(self, advice: str, **words: str) -> str:
+        """Give the command that is printed in backquotes, each word in capitals replaced."""
+        (command,) = re.findall("`qmpsnap (ledger .*?)`", advice)
+        code, out = self.run(*(words.get(one, one) for one in shlex.split(command)))
+        assert code == 0
+        assert not (self.folder / "own" / "ledger.db").exists()
+        return out
+
+    def knows(self) -> Format | None:
+        """What the ledger has of the volume's file."""
+        with self.store.reading() as ledger:
+            return ledger.format(self.volume, f"volume-{self.volume}")
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty database of Cinder's."""
+    folder = tmp_path_factory.mktemp("cinder")
+    (folder / "cinder.conf").write_text(CONF.format(folder))
+    manage = [sys.executable, "-Wignore", f"{sys.prefix}/bin/cinder-manage"]
+    words = ["--config-file", str(folder / "cinder.conf"), "db", "sync"]
+    subprocess.run([*manage, *words], check=True, stdout=subprocess.DEVNULL)
+    return folder / "cinder.sqlite"
+
+
+@pytest.fixture
+def cinder(database: Path, tmp_path: Path) -> Cinder:
+    (tmp_path / "cinder.sqlite").write_bytes(database.read_bytes())
+    (tmp_path / "cinder.conf").write_text(CONF.format(tmp_path))
+    volume = str(uuid.uuid4())
+    mounted = hashlib.md5(SHARE.encode(), usedforsecurity=False).hexdigest()
+    folder = tmp_path / "mnt" / mounted
+    folder.mkdir(parents=True)
+    (folder / f"volume-{volume}").write_bytes(bytes(1 << 20))
+    with sa.create_engine(f"sqlite:///{tmp_path}/cinder.sqlite").begin() as connection:
+        kind = connection.scalar(sa.text("select id from volume_types"))
+        connection.execute(
+            sa.text(
+                "insert into volumes (id, host, size, status, provider_location, deleted, "
+                "volume_type_id) values (:id, 'rig@nfs1', 1, 'available', :share, 0, :kind)"
+            ),
+            {"id": volume, "share": SHARE, "kind": kind},
+        )
+    return Cinder(tmp_path, volume)
+
+
+@pytest.mark.parametrize("by", ["import", "check"])
+def test_an_unknown_format_is_settled_as_it_is_advised(cinder: Cinder, by: str) -> None:
+    code, document = cinder.cinder("import")
+    assert code == 3
+    advice = document["volumes"][0]["remedy"]
+    assert [advice] == cinder.found("unknown-format")
+    if by == "check":
+        (advice,) = cinder.found("unknown-format")
+    cinder.follow(advice, FORMAT="raw", REASON="it was made so")
+    assert cinder.knows() is Format.RAW
+    assert cinder.found("unknown-format") == []
+    assert cinder.cinder("import")[0] == 0
+
+
+def test_our_drivers_advice_names_the_same_ledger(cinder: Cinder) -> None:
+    """As in the service, which has read the same configuration."""
+    cinder.cinder("import")
+    books = pytest.importorskip("qmpsnap.openstack.cinder.books")
+    name_it(f"cinder:{cinder.conf}")
+    try:
+        unknown = books.FormatNotStated(cinder.volume, f"volume-{cinder.volume}", "nobody")
+        cinder.follow(unknown.way_out.replace("`qmpsnap c", "`"), FORMAT="raw", REASON="so")
+        assert cinder.knows() is Format.RAW
+        unusable = pytest.importorskip("qmpsnap.openstack.cinder.reading").FileUnusable
+        shown = cinder.follow(unusable("a", "raw", "it is not").way_out)
+        assert f"volume-{cinder.volume}" in shown
+    finally:
+        name_it("")
+
+
+def test_the_service_knows_how_its_ledger_is_named(cinder: Cinder) -> None:
+    named = pytest.importorskip("qmpsnap.openstack.cinder.named")
+    cfg = pytest.importorskip("oslo_config.cfg")
+    conf = cfg.ConfigOpts()
+    conf([], project="cinder", default_config_files=[cinder.conf])
+    assert named.name_of_cinders(conf) == f"cinder:{cinder.conf}"
+    conf([], project="cinder")
+    assert named.name_of_cinders(conf) == "cinder:"
+
+
+def test_an_operation_and_an_unsure_file_are_settled_as_it_is_advised(cinder: Cinder) -> None:
+    cinder.cinder("import")
+    base, overlay = f"volume-{cinder.volume}", f"volume-{cinder.volume}.a"
+    intent = Intent(
+        volume=cinder.volume, snapshot="a", kind=Kind.CREATE, file=overlay, onto=base, host="h"
+    )
+    with cinder.store.writing() as ledger:
+        ledger.state(
+            cinder.volume,
+            [
+                Statement(
+                    file=base, format=Format.RAW, base=True, backing=None, place=Place.CHAIN,
+                    witness=Witness.OPERATOR,
+                )
+            ],
+        )  # fmt: skip
+        token = ledger.begin(intent).token
+        ledger.made(token)
+        ledger.hand_over(token)
+    with cinder.store.engine.begin() as connection:
+        began = tables.operations.c.begun
+        (at,) = connection.execute(sa.select(began)).one()
+        connection.execute(sa.update(tables.operations).values(begun=at - timedelta(hours=3)))
+    name_it(f"cinder:{cinder.conf}")
+    try:
+        with pytest.raises(OperationUnsettled) as refused, cinder.store.writing() as ledger:
+            ledger.begin(replace(intent, snapshot="b", file=f"{base}.b"))
+        advice = refused.value.way_out
+    finally:
+        name_it("")
+    (told,) = cinder.found("open-operation")
+    assert re.findall("`(.*)`", told) == re.findall("`(.*)`", advice)
+    cinder.follow(told, REASON="the host is gone")
+    (told,) = cinder.found("unsure")
+    cinder.follow(told, REASON="no guest has it")
+    with cinder.store.reading() as ledger:
+        assert ledger.chain(cinder.volume).active.file == base
+
+
+def test_what_is_unknown_stays_so_until_somebody_says_it(cinder: Cinder, tmp_path: Path) -> None:
+    """An import is run again; a guest may have been asked in between."""
+    chain = tmp_path / "web1.json"
+    layer = {"file": f"volume-{cinder.volume}", "format": "raw", "verdict": "exact"}
+    chain.write_text(json.dumps({"disks": [{"layers": [layer]}]}))
+    for words in ((), (), ("--again",)):
+        code, document = cinder.cinder("import", *words)
+        assert (code, document["counts"]["unknown"]) == (3, 1)
+    assert cinder.knows() is None
+    code, document = cinder.cinder("import", "--chain", str(chain))
+    assert (code, document["counts"]["imported"]) == (0, 1)
+    assert cinder.knows() is Format.RAW
+    assert cinder.cinder("import", "--chain", str(chain))[1]["counts"]["known"] == 1
+
+
+def test_unknown_volumes_whose_files_have_changed_are_told(cinder: Cinder) -> None:
+    cinder.cinder("import")
+    (share,) = (cinder.folder / "mnt").iterdir()
+    volume = share / f"volume-{cinder.volume}"
+    overlay = f"{volume.name}.{uuid.uuid4()}"
+    words = ["-f", "qcow2", "-u", "-b", volume.name, "-F", "raw", str(share / overlay), "1M"]
+    subprocess.run(["qemu-img", "create", "-q", *words], check=True)
+    (share / f"{volume.name}.info").write_text(json.dumps({"active": overlay}))
+    code, document = cinder.cinder("import")
+    assert (code, document["volumes"][0]["result"]) == (3, "failed")
+    code, document = cinder.cinder("import", "--again")
+    assert (code, document["counts"]["imported"]) == (0, 1)
+    assert cinder.knows() is Format.RAW
