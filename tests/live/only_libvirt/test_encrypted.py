@@ -7,8 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.rig.encrypted import Encrypted, defined, make
+from qmpsnap.journal.file import Journal
+from qmpsnap.journal.keep import created
+from qmpsnap.operations.requests import CreateRequest
+from qmpsnap.operations.step import Does
+from tests.rig.doors import Killed, dying_at
+from tests.rig.encrypted import ENCRYPTION, Encrypted, defined, make
 from tests.rig.rig import BASE, DISK
+
+CREATE = CreateRequest(disk=DISK, new_file=f"{BASE}.s1", snapshot="s1")
 
 
 @pytest.fixture
@@ -21,6 +28,14 @@ def guest(tmp_path: Path) -> Iterator[Encrypted]:
         yield guest
 
 
+@pytest.fixture
+def journal(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Journal:
+    folder = tmp_path_factory.mktemp("journal")
+    folder.chmod(0o700)
+    monkeypatch.setenv("QMPSNAP_STATE", str(folder))
+    return Journal()
+
+
 def test_starts_again_after_a_snapshot(guest: Encrypted) -> None:
     """libvirtd has kept the definition in its memory; it is not read again from its file."""
     with guest.started() as machine:
@@ -28,4 +43,23 @@ def test_starts_again_after_a_snapshot(guest: Encrypted) -> None:
         assert said.code == 0, said
         machine.write(DISK, 0, 4096, 7)
         content = machine.read_sha256(DISK)
+    assert guest.content() == content
+
+
+@pytest.mark.parametrize("place", ["source", "disk"])
+def test_definition_that_was_not_saved(guest: Encrypted, journal: Journal, place: str) -> None:
+    """`resume` names the overlay, with its secret; the file below, whose secret no header tells, too."""
+    source = f"<source file='{guest.folder / BASE}'"
+    old = f"{source}>{ENCRYPTION}</source>" if place == "source" else f"{source}/>{ENCRYPTION}"
+    guest.define(old)
+    with guest.started() as machine:
+        with guest.host() as host, pytest.raises(Killed):
+            created(journal, dying_at(host, Does.SWITCH, "after"), (CREATE,))
+        machine.write(DISK, 0, 4096, 7)
+        content = machine.read_sha256(DISK)
+    guest.define(old)
+    said = guest.cli("resume", "-o", "json")
+    assert said.code == 0, said
+    (one,) = said.json["operations"]
+    assert (one["outcome"], one["active"]) == ("finished", str(guest.folder / f"{BASE}.s1"))
     assert guest.content() == content
