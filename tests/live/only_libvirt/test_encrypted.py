@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +15,8 @@ from qmpsnap.journal.keep import created
 from qmpsnap.operations.requests import CreateRequest
 from qmpsnap.operations.step import Does
 from tests.rig.doors import Killed, dying_at
-from tests.rig.encrypted import ENCRYPTION, Encrypted, defined, make
+from tests.rig.encrypted import ENCRYPTION, PASSPHRASE, SECRET, Encrypted, defined, make
+from tests.rig.headers import recorded, without_format
 from tests.rig.rig import BASE, DISK
 
 CREATE = CreateRequest(disk=DISK, new_file=f"{BASE}.s1", snapshot="s1")
@@ -63,3 +67,30 @@ def test_definition_that_was_not_saved(guest: Encrypted, journal: Journal, place
     (one,) = said.json["operations"]
     assert (one["outcome"], one["active"]) == ("finished", str(guest.folder / f"{BASE}.s1"))
     assert guest.content() == content
+
+
+@pytest.mark.parametrize("told", [f"uuid='{SECRET}'", "usage='qmpsnap'"], ids=["uuid", "usage"])
+def test_header_without_a_format_is_written_by_hand(
+    guest: Encrypted, tmp_path: Path, told: str
+) -> None:
+    """With the secret that the definition names; one that it names by its usage is not looked up."""
+    encryption = ENCRYPTION.replace(f"uuid='{SECRET}'", told)
+    overlay, base = guest.folder / f"{BASE}.s1", guest.folder / BASE
+    guest.define(
+        f"<source file='{overlay}'>{encryption}</source><backingStore type='file'>"
+        f"<format type='qcow2'/><source file='{base}'>{encryption}</source></backingStore>"
+    )
+    without_format(overlay)
+    said = guest.cli("verify", "-o", "json")
+    (finding,) = said.json["findings"]
+    assert (said.code, finding["id"]) == (3, "backing-format-missing"), said
+    (command,) = re.findall("`(.*?)`", finding["remedy"])
+    passphrase = tmp_path / "passphrase"
+    passphrase.write_text(PASSPHRASE)
+    subprocess.run(
+        ["sh", "-c", command.replace("PASSPHRASE_FILE", str(passphrase))],
+        check=True,
+        env={**os.environ, "LIBVIRT_DEFAULT_URI": guest.connection.getURI()},
+    )
+    assert recorded(overlay) == (BASE, "qcow2")
+    assert guest.cli("verify").code == 0
