@@ -7,9 +7,9 @@ doubts it; how QEMU has a file open proves nothing when QEMU guessed.
 
 from __future__ import annotations
 
-import shlex
 from typing import Final
 
+from qmpsnap.formats import by_hand
 from qmpsnap.formats.layers import Layer
 from qmpsnap.formats.verdict import Verdict
 
@@ -32,9 +32,7 @@ def rebase(overlay: Layer, base: Layer, *, backing: str | None = None) -> str:
     """
     format_ = certain_format(base)
     name = backing or base.path or base.file
-    formats = ("-f", certain_format(overlay), "-b", name, "-F", format_)
-    file = overlay.path or overlay.file
-    command = shlex.join(["qemu-img", "rebase", "-u", *formats, file])
+    command = by_hand.rebase(overlay, certain_format(overlay), name, format_)
     return f"With the guest off: `{command}`." + (_FIND_OUT if format_ == UNCERTAIN else "")
 
 

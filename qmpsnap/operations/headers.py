@@ -9,12 +9,12 @@ way, the header is either the old or the new one, and no job stays.
 
 from __future__ import annotations
 
-import shlex
 from typing import Final
 
 import msgspec
 
 from qmpsnap.errors import Failed, QmpsnapError
+from qmpsnap.formats.by_hand import rebase
 from qmpsnap.formats.layers import Disk, Layer
 from qmpsnap.operations.fresh import fresh
 from qmpsnap.operations.guest import Guest
@@ -105,8 +105,7 @@ def mended_active(guest: Guest, disk: Disk) -> Mended:
 
 def by_hand(above: Layer, below: Layer, name: str) -> str:
     """The command that writes the header of a file that nobody has open."""
-    formats = ("-f", above.format or "qcow2", "-b", name, "-F", below.format or "FORMAT")
-    return shlex.join(["qemu-img", "rebase", "-u", *formats, above.path or above.file])
+    return rebase(above, above.format or "qcow2", name, below.format or "FORMAT")
 
 
 def _said(

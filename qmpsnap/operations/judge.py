@@ -8,9 +8,8 @@ Only the graph says what happened.
 
 from __future__ import annotations
 
-import shlex
-
 from qmpsnap.errors import QmpsnapError
+from qmpsnap.formats.by_hand import rebase
 from qmpsnap.formats.layers import NOT_SEEN, Disk, Disks
 from qmpsnap.formats.verdict import Witness
 from qmpsnap.operations.job.loop import Ended
@@ -116,7 +115,7 @@ def _proven(
         raise ChainUnexpected(plan.kind, after.chain_text + said, expected_names)
     if plan.base is None and after.layers[-1].backing_name is not None:
         last = plan.remaining[-1]
-        command = shlex.join(["qemu-img", "rebase", "-u", "-f", "qcow2", "-b", "", last.path])
+        command = rebase(last, "qcow2", "", None)
         raise HeaderWrong(last.file, "it still names a backing file", command)
     check_names(plan.kind, plan.disk, after)
     left = tuple(layer.path for layer in plan.dropped)

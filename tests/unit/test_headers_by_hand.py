@@ -26,3 +26,21 @@ def test_command_that_writes_a_header(
     upper, lower = samples.disk(2).layers
     told = by_hand(replace(upper, **above), replace(lower, **below), "n")
     assert told == f"qemu-img rebase -u {words}"
+
+
+@pytest.mark.parametrize(
+    ("secret", "given", "before"),
+    [
+        ("5e", "secret,id=s0,format=base64,file=/dev/stdin", "virsh secret-get-value 5e | "),
+        (None, "secret,id=s0,file=PASSPHRASE_FILE", ""),
+    ],
+)
+def test_command_that_writes_the_header_of_an_encrypted_file(
+    secret: str | None, given: str, before: str
+) -> None:
+    upper, lower = samples.disk(2).layers
+    upper = replace(upper, flags=("encrypted",), path="/share/a,b", secret=secret)
+    assert by_hand(upper, lower, "n") == (
+        f"{before}qemu-img rebase -u --object {given} --image-opts -b n -F raw "
+        "driver=qcow2,file.filename=/share/a,,b,encrypt.key-secret=s0"
+    )

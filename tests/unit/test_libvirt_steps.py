@@ -211,7 +211,7 @@ class TestSnapshot:
         )
         assert made.make == ((),)
         assert (
-            '<source file="/share/volume-1.n"><encryption format="luks">'
+            '<source file="/share/volume-1.n"><encryption format="luks" engine="qemu">'
             '<secret type="passphrase" uuid="5e"/></encryption></source>'
         ) in str(made.switch.arguments["xmlDesc"])
 

@@ -352,6 +352,22 @@ class TestEdit:
         assert f'<backingStore type="file"><format type="qcow2"/><source file="{A}">' in over
         assert '<backingStore type="block">' in over
 
+    @pytest.mark.parametrize("place", ["source", "disk"])
+    def test_secrets_go_with_their_files(self, place: str) -> None:
+        """What is encrypted stays named: no header tells a secret."""
+        encryption = '<encryption format="luks"><secret type="passphrase" uuid="5e"/></encryption>'
+        after = LABEL + "</source>"
+        put = encryption + after if place == "source" else after + encryption
+        text = named().replace(after, put)
+        new = (Place(path="/share/new", format="qcow2", secret="6f", was=None), *places(0, 1, 2))
+        changed = edited(text, {"vda": Edit(old=(A, B, C), new=new, least=2)})
+        (disk,) = xml.parse(changed).disks
+        assert [(layer.path, layer.secret) for layer in disk.layers] == [
+            ("/share/new", "6f"),
+            (A, "5e"),
+        ]
+        assert changed.count("<encryption") == 2
+
     def test_overlay_over_a_block_device(self) -> None:
         text = named(attributes='type="block"').replace("file='/share/a'", "dev='/dev/a'")
         changed = edited(text, {"vda": Edit(old=("/dev/a",), new=places(None, 0))})

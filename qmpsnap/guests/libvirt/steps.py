@@ -27,6 +27,7 @@ from qmpsnap.guests.files.steps import (
     unwatch_step,
     watch_step,
 )
+from qmpsnap.guests.libvirt.encryption import luks
 from qmpsnap.guests.qmp.flush_steps import heard_flushes, otherwise
 from qmpsnap.operations.guest import HeaderSteps, MergeSteps, Overlay, SnapshotSteps, State
 from qmpsnap.operations.job.states import JobReport, Verb
@@ -343,7 +344,7 @@ def _encryption(plan: CreatePlan) -> list[Any]:
     """
     if plan.secret is None:
         return []
-    return [E.encryption(E.secret(type="passphrase", uuid=plan.secret), format="luks")]
+    return [luks(plan.secret)]
 
 
 def _call(does: Does, what: str, arguments: Mapping[str, object], *, again: bool = True) -> Step:

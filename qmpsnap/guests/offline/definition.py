@@ -26,6 +26,7 @@ from lxml import etree
 
 from qmpsnap.errors import Failed
 from qmpsnap.graph.xml_sources import host_file, is_empty
+from qmpsnap.guests.libvirt.encryption import luks
 from qmpsnap.operations.names import tidy
 from qmpsnap.operations.step import Does, Step
 
@@ -51,6 +52,8 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     format: str
     is_block: bool = False
+    secret: str | None = None
+    """UUID of libvirt's secret that it is encrypted with, where the definition has not named it yet."""
     was: int | None
     """Its position in the chain before, the active layer being 0; None for a new file."""
 
@@ -64,7 +67,8 @@ class Edit(msgspec.Struct, frozen=True, kw_only=True):
     names: int | None = None
     """How many layers the definition may name at most; None: as many as it names now."""
     least: int = 1
-    """How many it names in any case: 2 where the header of a new overlay leads to another folder."""
+    """How many it names in any case: 2 where the header of a new overlay leads to another folder, or
+    to an encrypted file, since no header tells a secret."""
 
 
 class Redefine(Step, frozen=True, kw_only=True):
@@ -186,7 +190,10 @@ def _as_store(element: etree._Element) -> etree._Element:
     if driver is not None and (format_ := driver.get("type")):
         etree.SubElement(store, "format", type=format_)
     if source is not None:
-        store.append(deepcopy(source))
+        below = deepcopy(source)
+        # Written at the disk, it is libvirt's old way to say it of the active file.
+        below.extend(deepcopy(one) for one in element.findall("encryption"))
+        store.append(below)
     return store
 
 
@@ -204,6 +211,8 @@ def _new_store(place: Place, active: etree._Element) -> etree._Element:
     source = etree.SubElement(store, "source")
     source.set("dev" if place.is_block else "file", place.path)
     source.extend(deepcopy(label) for label in active.findall("source/seclabel"))
+    if place.secret is not None:
+        source.append(luks(place.secret))
     return store
 
 
@@ -239,7 +248,7 @@ def _startup_policy(disk: etree._Element) -> str | None:
 
 
 def _clear(disk: etree._Element) -> None:
-    for name in ("source", "backingStore"):
+    for name in ("source", "encryption", "backingStore"):
         for element in disk.findall(name):
             disk.remove(element)
 

@@ -295,9 +295,10 @@ def _paths(disk: Volume) -> tuple[str, ...]:
 
 
 def _with_overlay(plan: CreatePlan) -> Edit:
-    overlay = Place(path=plan.overlay, format="qcow2", was=None)
+    overlay = Place(path=plan.overlay, format="qcow2", secret=plan.secret, was=None)
     new = (overlay, *_places(plan.disk, plan.below))
-    return Edit(old=_paths(plan.disk), new=new, least=1 if _beside(plan) else 2)
+    least = 1 if _beside(plan) and plan.secret is None else 2
+    return Edit(old=_paths(plan.disk), new=new, least=least)
 
 
 def _beside(plan: CreatePlan) -> bool:
@@ -313,6 +314,7 @@ def _places(before: Volume, layers: Sequence[VolumeLayer]) -> tuple[Place, ...]:
             path=layer.path,
             format=layer.format,
             is_block=layer.protocol == "host_device",
+            secret=layer.secret,
             was=paths.index(layer.path),
         )
         for layer in layers
