@@ -16,6 +16,7 @@ Source: QEMU docs/interop/qcow2.txt.
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator
 from typing import Final
@@ -183,6 +184,44 @@ def without_encryption(data: bytes) -> bytes:
         if kind == _ENCRYPTION_HEADER:
             changed[at - _EXTENSION.size : at - 4] = _NOTHING.to_bytes(4)
     return bytes(changed)
+
+
+def with_backing(data: bytes, name: str, format_: str) -> bytes:
+    """
+    Have a header name a backing file, as qemu-img does, which would ask for the key of an encrypted one.
+
+    Nothing else changes, and the cluster keeps its size.
+
+    Args:
+        data: The first cluster.
+        name: Of the backing file; at most 1023 bytes.
+        format_: Of the backing file; at most 15 bytes.
+
+    Raises:
+        BadHeader: See `parse`; or it has no room for that.
+
+    Source: qcow2_update_header(), block/qcow2.c.
+    """
+    before = parse(data, "the header")
+    version, name_offset = int.from_bytes(data[4:8]), int.from_bytes(data[8:16])
+    start = int.from_bytes(data[100:104]) if version == 3 else _V2.size
+    parts = [(_BACKING_FORMAT, format_.encode())]
+    for kind, at, length in _located(data, start, name_offset or len(data), "the header"):
+        if kind != _BACKING_FORMAT:
+            parts.append((kind, data[at : at + length]))
+    made = bytearray(data[:start])
+    for kind, content in (*parts, (0, b"")):
+        made += _EXTENSION.pack(kind, len(content)) + content.ljust(
+            (len(content) + 7) // 8 * 8, b"\0"
+        )
+    word = os.fsencode(name)
+    made[8:20] = struct.pack(">QI", len(made), len(word))
+    changed = bytes(made + word).ljust(len(data), b"\0")
+    if len(changed) > len(data) or parse(changed, "the new header") != replace(
+        before, backing_file=name, backing_format=format_
+    ):
+        raise BadHeader("the header", f"it has no room for {name!r}")
+    return changed
 
 
 def differ_in_format_alone(before: bytes, after: bytes) -> bool:

@@ -365,8 +365,10 @@ def _define_again(door: Recorder, plan: MergePlan) -> None:
     After the header: killed in between, the definition still tells the next `resume` what is to be
     done. It may name the old chain already, where libvirt died before it had saved the new one.
     """
-    now = door.read().disk(plan.disk.disk)
-    step = None if plan.dropped[0].path in now.paths else door.compose.below_again(plan)
+    now, below = door.read().disk(plan.disk.disk), plan.dropped[0]
+    # Of an encrypted file the header tells that it is there, and the definition alone its secret.
+    is_told = any((one.path, one.secret) == (below.path, below.secret) for one in now.layers)
+    step = None if is_told else door.compose.below_again(plan)
     if step is not None:
         door.take(step)
 

@@ -232,6 +232,7 @@ class TestDoor:
         def record(path: str, *, backing_name: str, backing_format: str) -> None:
             Path(path).write_bytes(header(size=MIB, backing=written, extensions=[RAW]))
 
+        Path(plan.overlay).write_bytes(header(size=MIB, backing=b"volume-1"))
         monkeypatch.setattr(qemu_img, "record_backing", record)
         there = Overlay(is_there=True, recorded=("volume-1", None))
         (steps,) = make_steps([plan], [there])

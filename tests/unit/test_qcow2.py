@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from qmpsnap.errors import Refused
-from qmpsnap.formats.qcow2 import READ_SIZE, BadHeader, Header, parse, without_encryption
+from qmpsnap.formats.qcow2 import (
+    READ_SIZE,
+    BadHeader,
+    Header,
+    parse,
+    with_backing,
+    without_encryption,
+)
 from tests.unit.qcow2_header import MIB, extension, header
 
 BACKING_FORMAT: Final = 0xE2792ACA
@@ -339,3 +346,32 @@ def test_without_encryption_all_else_is_as_it_was() -> None:
 def test_without_encryption_of_what_is_no_header() -> None:
     with pytest.raises(BadHeader):
         without_encryption(b"\0" * 4096)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("backing", [b"", b"volume-1", b"a name that is longer than the new one"])
+def test_with_another_backing_file_all_else_is_as_it_was(version: int, backing: bytes) -> None:
+    kept = [(0x0537BE77, b"\0\1" * 8), (0x12345678, b"odd")]
+    names = [(BACKING_FORMAT, b"qcow2"), *kept]
+    data = header(version=version, method=2, backing=backing, extensions=names).ljust(65536, b"\0")
+    changed = with_backing(data, "volume-\udcff.s1", "raw")
+    named = {"backing_file": "volume-\udcff.s1", "backing_format": "raw"}
+    assert parse(changed, "a") == replace(parse(data, "a"), **named)
+    assert len(changed) == len(data)
+    assert (changed[:8], changed[20:72]) == (data[:8], data[20:72])
+    assert all(extension(*one) in changed for one in kept)
+    assert with_backing(changed, "volume-\udcff.s1", "raw") == changed
+
+
+@pytest.mark.parametrize(
+    ("name", "format_"), [("n" * 1024, "raw"), ("n" * 500, "raw"), ("n", "f" * 16)]
+)
+def test_with_a_backing_file_that_has_no_room(name: str, format_: str) -> None:
+    data = header(cluster_bits=9).ljust(512, b"\0")
+    with pytest.raises(BadHeader):
+        with_backing(data, name, format_)
+
+
+def test_with_another_backing_file_of_what_is_no_header() -> None:
+    with pytest.raises(BadHeader):
+        with_backing(b"\0" * 4096, "volume-1", "raw")

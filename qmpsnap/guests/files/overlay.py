@@ -17,9 +17,15 @@ from typing import Final
 
 from qmpsnap.errors import Failed, Refused
 from qmpsnap.formats.layers import Identity
-from qmpsnap.formats.qcow2 import BadHeader, first_cluster, without_encryption
+from qmpsnap.formats.qcow2 import (
+    READ_SIZE,
+    BadHeader,
+    first_cluster,
+    with_backing,
+    without_encryption,
+)
 from qmpsnap.guests.files import qemu_img
-from qmpsnap.guests.files.bytes import lock_byte
+from qmpsnap.guests.files.bytes import keep_from_qemu, lock_byte, qemu_has
 from qmpsnap.guests.files.folders import PREFIX, SUFFIX, is_incomplete, sync_folder
 from qmpsnap.guests.files.header import read_header
 from qmpsnap.guests.files.helper import Helper, lent
@@ -261,22 +267,45 @@ def _taken(plan: CreatePlan) -> Overlay:
 
 def correct_overlay(path: str, *, backing_name: str, backing_format: str) -> None:
     """
-    Record another backing format in the header of an overlay that nobody has open.
+    Record another backing file, or its format, in the header of an overlay that nobody has open.
 
     Raises:
-        QemuImgMissing, QemuImgFailed: It is not recorded.
+        QemuImgMissing, QemuImgFailed, BadHeader: It is not recorded.
     """
     helper = lent()
-    if helper is None or os.access(path, os.W_OK, effective_ids=True):
-        qemu_img.record_backing(path, backing_name=backing_name, backing_format=backing_format)
-    else:
-        try:
+    try:
+        if read_header(path).encryption is not None:
+            _correct_without_key(path, backing_name, backing_format)
+        elif helper is None or os.access(path, os.W_OK, effective_ids=True):
+            qemu_img.record_backing(path, backing_name=backing_name, backing_format=backing_format)
+        else:
             _correct_by(helper, path, backing_name, backing_format)
-        except OSError as error:
-            raise qemu_img.QemuImgFailed("rebase", path, error.strerror or str(error)) from error
+    except OSError as error:
+        raise qemu_img.QemuImgFailed("rebase", path, error.strerror or str(error)) from error
     header = read_header(path)
     if (header.backing_file, header.backing_format) != (backing_name, backing_format):
         raise qemu_img.QemuImgFailed("rebase", path, "the header is still wrong afterwards")
+
+
+def _correct_without_key(path: str, backing_name: str, backing_format: str) -> None:
+    """
+    Write the header as qemu-img does, which would open the file with its key first.
+
+    Raises:
+        OSError: A QEMU has it open, or it cannot be written.
+        BadHeader: Its header has no room for that.
+    """
+    with open(path, "r+b", buffering=0) as file:
+        descriptor = file.fileno()
+        with suppress(OSError):  # its file system knows no such locks
+            keep_from_qemu(descriptor)
+        if qemu_has(descriptor):
+            raise OSError(errno.EAGAIN, "a QEMU has it open")
+        size = first_cluster(os.pread(descriptor, READ_SIZE, 0))
+        header = with_backing(os.pread(descriptor, size, 0), backing_name, backing_format)
+        if os.pwrite(descriptor, header, 0) != size:
+            raise OSError(errno.EIO, "the header was not written whole")
+        os.fsync(descriptor)
 
 
 @contextmanager

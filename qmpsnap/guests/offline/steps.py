@@ -166,14 +166,16 @@ class OfflineComposer:
     def below_again(self, plan: MergePlan) -> Step | None:
         """See `Composer.below_again`: libvirt had the definition end where the pull left the chain."""
         target, definition = plan.disk.disk, self._definition()
-        if not names_below(definition, target, 0):
+        is_encrypted = plan.top.secret is not None  # no header tells a secret
+        if not names_below(definition, target, 0) and not is_encrypted:
             return None
         left = [layer.path for layer in plan.remaining]
         whole = tuple(
             replace(place, was=left.index(place.path) if place.path in left else None)
             for place in _places(plan.disk, plan.disk.layers)
         )
-        return self._redefine(Does.REDEFINE, {target: Edit(old=tuple(left), new=whole)})
+        edit = Edit(old=tuple(left), new=whole, least=len(whole) if is_encrypted else 1)
+        return self._redefine(Does.REDEFINE, {target: edit})
 
     def header(self, plan: HeaderPlan) -> HeaderSteps:
         """See `Composer.header`."""

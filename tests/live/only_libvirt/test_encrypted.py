@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 
 from qmpsnap.journal.file import Journal
-from qmpsnap.journal.keep import created
-from qmpsnap.operations.requests import CreateRequest
+from qmpsnap.journal.keep import created, deleted
+from qmpsnap.operations.requests import CreateRequest, DeleteRequest
 from qmpsnap.operations.step import Does
 from tests.rig.doors import Killed, dying_at
 from tests.rig.encrypted import ENCRYPTION, PASSPHRASE, SECRET, Encrypted, defined, make
 from tests.rig.headers import recorded, without_format
 from tests.rig.rig import BASE, DISK
 
+PULL = DeleteRequest(disk=DISK, file_to_merge=None, merge_target_file=None)
 CREATE = CreateRequest(disk=DISK, new_file=f"{BASE}.s1", snapshot="s1")
 
 
@@ -67,6 +68,32 @@ def test_definition_that_was_not_saved(guest: Encrypted, journal: Journal, place
     (one,) = said.json["operations"]
     assert (one["outcome"], one["active"]) == ("finished", str(guest.folder / f"{BASE}.s1"))
     assert guest.content() == content
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_pull_that_is_not_proven_is_taken_back(
+    guest: Encrypted, journal: Journal, ended: bool
+) -> None:
+    """Without the key; and the definition names what lies below, with its secret, whether it did or not."""
+    with guest.started() as machine:
+        machine.write(DISK, 0, 4096, 7)
+        assert guest.cli("create", DISK, "s1").code == 0
+        machine.write(DISK, 8192, 4096, 8)
+        content = machine.read_sha256(DISK)
+        with guest.host() as host, pytest.raises(Killed):
+            deleted(journal, dying_at(host, Does.FLUSH), PULL)
+    overlay = guest.folder / f"{BASE}.s1"
+    assert recorded(overlay) == (None, None)
+    end = "<backingStore/>" if ended else ""
+    guest.define(f"<source file='{overlay}'>{ENCRYPTION}</source>{end}")
+    said = guest.cli("resume", "-o", "json")
+    assert said.code == 0, said
+    (one,) = said.json["operations"]
+    assert (one["outcome"], one["active"]) == ("rolled-back", str(overlay))
+    assert recorded(overlay) == (BASE, "qcow2")
+    assert guest.content() == content
+    assert guest.cli("verify").code == 0
+    assert not list(guest.folder.glob(".*"))
 
 
 @pytest.mark.parametrize("told", [f"uuid='{SECRET}'", "usage='qmpsnap'"], ids=["uuid", "usage"])
