@@ -135,20 +135,32 @@ def test_an_unknown_format_is_settled_as_it_is_advised(cinder: Cinder, by: str) 
     assert cinder.cinder("import")[0] == 0
 
 
+_ADVICE = """
+import json, sys
+from qmpsnap.ledger.named import name_it
+from qmpsnap.openstack.cinder.books import FormatNotStated
+from qmpsnap.openstack.cinder.reading import FileUnusable
+conf, volume = sys.argv[1:]
+name_it(f"cinder:{conf}")
+unknown, unusable = FormatNotStated(volume, f"volume-{volume}", "nobody"), FileUnusable("a", "raw", "x")
+print(json.dumps([unknown.way_out, unusable.way_out]))
+"""
+
+
 def test_our_drivers_advice_names_the_same_ledger(cinder: Cinder) -> None:
-    """As in the service, which has read the same configuration."""
+    """
+    As in the service, which has read the same configuration.
+
+    In a process of its own: Nova's options, which another test may have registered here, have names
+    of Cinder's.
+    """
     cinder.cinder("import")
-    books = pytest.importorskip("qmpsnap.openstack.cinder.books")
-    name_it(f"cinder:{cinder.conf}")
-    try:
-        unknown = books.FormatNotStated(cinder.volume, f"volume-{cinder.volume}", "nobody")
-        cinder.follow(unknown.way_out.replace("`qmpsnap c", "`"), FORMAT="raw", REASON="so")
-        assert cinder.knows() is Format.RAW
-        unusable = pytest.importorskip("qmpsnap.openstack.cinder.reading").FileUnusable
-        shown = cinder.follow(unusable("a", "raw", "it is not").way_out)
-        assert f"volume-{cinder.volume}" in shown
-    finally:
-        name_it("")
+    words = [sys.executable, "-Wignore", "-c", _ADVICE, cinder.conf, cinder.volume]
+    said = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True).stdout
+    unknown, unusable = json.loads(said.splitlines()[-1])
+    cinder.follow(unknown.replace("`qmpsnap c", "`"), FORMAT="raw", REASON="so")
+    assert cinder.knows() is Format.RAW
+    assert f"volume-{cinder.volume}" in cinder.follow(unusable)
 
 
 def test_the_service_knows_how_its_ledger_is_named(cinder: Cinder) -> None:
