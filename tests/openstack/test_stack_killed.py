@@ -20,6 +20,7 @@ from typing import Final
 
 import pytest
 
+from tests.openstack.conftest import MakeRig
 from tests.openstack.rig import pairings
 from tests.openstack.rig.rig import Rig
 from tests.openstack.story.held import compare, reset_lost, rows_of, settle, stray
@@ -39,18 +40,16 @@ BANDWIDTH: Final = 512 << 20
 
 
 @pytest.fixture(scope="module")
-def rig(ours: Rig) -> Iterator[Rig]:
-    """Both sides ours, and an API of its own that compute reports to."""
-    api = f"http://127.0.0.1:{ours.layout.api_port}/v3/%(project_id)s"
-    nova = (
-        *pairings.OURS.nova,
-        f"cinder.endpoint_template={api}",
-        f"qmpsnap.bandwidth={BANDWIDTH}",
-    )
-    ours.start("api")
-    with ours.configured(replace(pairings.OURS, nova=nova), "compute"):
-        yield ours
-    ours.stop("api")
+def rig(rig_of: MakeRig) -> Iterator[Rig]:
+    """Both sides ours, nothing of other tests, and an API of its own that compute reports to."""
+    own = replace(pairings.OURS, name="killed")
+    rig = rig_of(own)
+    api = f"http://127.0.0.1:{rig.layout.api_port}/v3/%(project_id)s"
+    nova = (*own.nova, f"cinder.endpoint_template={api}", f"qmpsnap.bandwidth={BANDWIDTH}")
+    rig.start("api")
+    with rig.configured(replace(own, nova=nova), "compute"):
+        yield rig
+    rig.stop("api")
 
 
 @pytest.mark.timeout(600 + 60 * OPERATIONS)
@@ -67,8 +66,6 @@ class Run:
 
     def __init__(self, rig: Rig, chance: random.Random, folder: Path) -> None:
         self._rig, self._chance = rig, chance
-        self._beside = {one.name for one in rig.share.iterdir()}
-        """Other tests' volumes."""
         self._volumes = [Volume(rig, chance, folder) for _ in range(2)]
         self._deck: list[str] = []
         self.done: Counter[str] = Counter()
@@ -101,7 +98,7 @@ class Run:
         print({one for volume in self._volumes for one in rows_of(volume).values()})
         for volume in self._volumes:
             compare(volume)
-        assert stray(self._rig, self._volumes, self._beside) == set()
+        assert stray(self._rig, self._volumes) == set()
 
     def _death(self) -> Death:
         """Each victim once, in a random order, and from the beginning; guests only where one runs."""

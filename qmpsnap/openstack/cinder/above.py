@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from qmpsnap.ledger.chain import Chain
 from qmpsnap.ledger.values import File, Format, Place, Statement, Witness
 from qmpsnap.openstack.cinder import adopt
+from qmpsnap.openstack.cinder.attaching import await_operation
 from qmpsnap.openstack.cinder.backups import Backups
 from qmpsnap.openstack.cinder.encrypted import (
     Keyed,
@@ -40,8 +41,14 @@ class Above(Migrating, Backups):
     _books: Any
 
     def initialize_connection(self: Any, volume: Any, connector: Any) -> Any:
-        """Tell the file and its format; the ledger's, after it has taken the volume over."""
+        """
+        Tell the file and its format; the ledger's, after it has taken the volume over.
+
+        Raises:
+            OperationUnsettled: An operation is open by which another file becomes the active one.
+        """
         if self._books is not None:
+            await_operation(self._books, volume)
             self._adopted(volume)
             self._follow_metadata(volume)
         return super().initialize_connection(volume, connector)

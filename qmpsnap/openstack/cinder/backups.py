@@ -21,6 +21,7 @@ from oslo_utils import excutils
 from qmpsnap.errors import Refused
 from qmpsnap.ledger.chain import Chain
 from qmpsnap.ledger.values import File, Format
+from qmpsnap.openstack.cinder.attaching import await_operation
 from qmpsnap.openstack.cinder.books import Books
 from qmpsnap.openstack.cinder.encrypted import is_encrypted
 from qmpsnap.openstack.cinder.family import Family
@@ -50,6 +51,19 @@ class BackupRefused(Refused):
     remedy = "Nothing was read. Detach it, and delete its snapshots, then take the backup again."
 
     volume: str
+
+
+class BackupOvertaken(Refused):
+    """A snapshot was taken between the choice of what is to be read and the reading."""
+
+    msg = (
+        "volume {self.volume} is not backed up: a snapshot was taken meanwhile, and {self.file} is not "
+        "the whole of it"
+    )
+    remedy = "Nothing was read. Take the backup again."
+
+    volume: str
+    file: str
 
 
 class RestoreRefused(Refused):
@@ -101,6 +115,7 @@ class Backups(Family):  # type: ignore[misc]
 
         Raises:
             BackupRefused: It is encrypted, and would have to be copied.
+            OperationUnsettled: An operation on it does not end.
         """
         if self._books is None:
             return super().get_backup_device(context, backup)
@@ -112,6 +127,8 @@ class Backups(Family):  # type: ignore[misc]
                 _tell_failed(context, backup, volume, error)
 
     def _backup_device(self: Any, context: Any, backup: Any, volume: Any) -> Any:
+        if backup.snapshot_id is None:
+            await_operation(self._books, volume)
         chain: Chain[File] = self._adopted(volume)
         is_copied = backup.snapshot_id is not None or volume.previous_status == "in-use"
         if is_encrypted(volume) and (is_copied or len(chain.layers) > 1):
@@ -136,9 +153,14 @@ class Backups(Family):  # type: ignore[misc]
         So one that went wrong can be done again.
 
         Raises:
+            BackupOvertaken: It is to be backed up as it is, and is an overlay by now.
             RestoreRefused: It is an overlay.
             RestoreUnfit: It has another format than a backup holds.
         """
+        if self._books is not None and _is_read_itself(volume):
+            overlaid: Chain[File] = self._adopted(volume)
+            if len(overlaid.layers) > 1:
+                raise BackupOvertaken(volume.id, overlaid.active.file)
         if self._books is None or volume.status not in _RESTORED:
             return super().initialize_connection(volume, connector)
         chain: Chain[File] = self._adopted(volume)
@@ -193,6 +215,11 @@ class Backups(Family):  # type: ignore[misc]
             image_utils.resize_image(
                 path, volume.size, run_as_root=self._execute_as_root, file_format=str(stated)
             )
+
+
+def _is_read_itself(volume: Any) -> bool:
+    """Whether the backup service reads the volume's own file, and no copy of it."""
+    return bool(volume.status == "backing-up" and volume.previous_status != "in-use")
 
 
 def _tell_failed(context: Any, backup: Any, volume: Any, error: Exception) -> None:

@@ -16,6 +16,7 @@ from qmpsnap.ledger.machine import COMPLETE, State
 from qmpsnap.ledger.operations import OperationUnsettled
 from qmpsnap.ledger.values import File, Intent, Kind, Operation
 from qmpsnap.openstack.cinder import adopt, waiting
+from qmpsnap.openstack.cinder.attaching import IN_BETWEEN, await_attachment, see_detached
 from qmpsnap.openstack.cinder.books import Books
 from qmpsnap.openstack.cinder.bus import Alarm
 from qmpsnap.openstack.cinder.calling import was_refused
@@ -87,6 +88,7 @@ class Snapshots(Family):  # type: ignore[misc]
         states = [*_CREATE_STATES]
         if (snapshot.display_name or "").startswith("tmp-snap-"):
             states.append("downloading")
+        await_attachment(volume)
         self._validate_state(volume.status, states)
         chain = self._adopted(volume)
         path = self._get_new_snap_path(snapshot)
@@ -96,6 +98,7 @@ class Snapshots(Family):  # type: ignore[misc]
                 if self._is_volume_attached(volume):
                     self._create_snapshot_online(snapshot, chain.active.file, path)
                 else:
+                    see_detached(volume, operation)
                     self._do_create_snapshot(snapshot, chain.active.file, path)
                     self._books.run(lambda ledger: ledger.made(operation.token))
             except Exception as error:
@@ -189,12 +192,17 @@ class Snapshots(Family):  # type: ignore[misc]
             super()._delete_snapshot(snapshot)
             return
         volume = snapshot.volume
-        self._validate_state(volume.status, _DELETE_STATES)
         standing = self._books.standing(snapshot.id)
         if standing is not None and standing.state is State.DELETED:
             return  # done, and told too late to whoever asked
         unfinished = self._books.open_on(ledger_id(volume))
         own = unfinished is not None and unfinished.snapshot == snapshot.id
+        if own:  # who attaches the volume waits for this one
+            volume.refresh()
+            self._validate_state(volume.status, (*_DELETE_STATES, *IN_BETWEEN))
+        else:
+            await_attachment(volume)
+            self._validate_state(volume.status, _DELETE_STATES)
         if own and self._is_complete(unfinished):  # `.info` may not say so yet: before `_adopted`
             self._take(snapshot, unfinished)
             if unfinished.kind is not Kind.CREATE:
@@ -249,6 +257,7 @@ class Snapshots(Family):  # type: ignore[misc]
                         },
                     )
                 else:
+                    see_detached(volume, operation)
                     self._delete_offline(volume, chain, operation)
             except Exception as error:
                 self._fail(volume, operation, error)

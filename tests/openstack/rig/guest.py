@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
@@ -35,13 +35,20 @@ _DOMAIN: Final = """
 class Guest:
     """One server of Nova's database, and its domain."""
 
-    def __init__(self, rig: Rig, volume: str, **properties: str) -> None:
+    def __init__(
+        self,
+        rig: Rig,
+        volume: str,
+        told: Callable[[Guest], object] = lambda _: None,
+        **properties: str,
+    ) -> None:
         """
         Attach a volume.
 
         Args:
             rig: Where.
             volume: Its id.
+            told: Called once the file is told, while Cinder has the volume `attaching`.
             properties: Of the image that the server is said to be made from.
         """
         self.rig, self.volume, self.server = rig, volume, str(uuid.uuid4())
@@ -56,9 +63,10 @@ class Guest:
         asked = {"volume_uuid": volume, "instance_uuid": self.server, "connector": connector}
         answer = rig.volumes("POST", "/attachments", {"attachment": asked})
         self.attachment: str = answer["attachment"]["id"]
+        self._register(properties)
+        told(self)
         rig.volumes("POST", f"/attachments/{self.attachment}/action", {"os-complete": {}})
         read_until(lambda: rig.status("volumes", volume), lambda it: it == "in-use")
-        self._register(properties)
 
     @property
     def connection(self) -> dict[str, Any]:

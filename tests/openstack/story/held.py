@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import libvirt_qemu
 
+from qmpsnap.guests.files.bytes import has_lock
 from qmpsnap.journal.file import Journal
 from qmpsnap.ledger.machine import Control, State
 from qmpsnap.ledger.values import Place
@@ -45,7 +46,8 @@ def settle(rig: Rig, volumes: list[Volume]) -> None:
             *(one for each in volumes for one in _open_on(each)),
         ]
         if time.monotonic() > end:
-            raise TimeoutError("; ".join([*left, rig.tell_threads()]))
+            # What is left last: of a message as long as this, a log keeps the end.
+            raise TimeoutError(f"{rig.tell_threads()}\n{'; '.join(left)}")
         quiet = 0 if left else quiet + 1
         time.sleep(BEFORE_S)
 
@@ -92,16 +94,8 @@ def _locked(rig: Rig) -> list[str]:
     It hears of an answer up to five seconds after the API has stored it, and writes the status once
     more then: over what somebody has asked for in between (400, or `deleting` that never ends).
     """
-    held = {*re.findall(r" [0-9a-f]+:[0-9a-f]+:(\d+) ", Path("/proc/locks").read_text())}
     files = (rig.folder / "locks").glob("cinder-*")
-    return [f"cinder: {one.name} is held" for one in files if str(_inode(one)) in held]
-
-
-def _inode(path: Path) -> int:
-    try:
-        return path.stat().st_ino
-    except FileNotFoundError:  # Cinder removes them
-        return 0
+    return [f"cinder: {one.name} is held" for one in files if has_lock(str(one), 0, 0)]
 
 
 def _open_on(volume: Volume) -> list[str]:
@@ -208,7 +202,7 @@ def _qmp(volume: Volume, command: str) -> Any:
     return json.loads(libvirt_qemu.qemuMonitorCommand(volume.guest.domain, text, 0))["return"]
 
 
-def stray(rig: Rig, volumes: list[Volume], before: set[str]) -> set[str]:
+def stray(rig: Rig, volumes: list[Volume]) -> set[str]:
     """What lies on the share that nobody holds: files, markers, temporary ones."""
     held = {name for one in volumes for name in (*one.model.layers, f"{one.model.base}.info")}
-    return {one.name for one in rig.share.iterdir()} - held - before
+    return {one.name for one in rig.share.iterdir()} - held

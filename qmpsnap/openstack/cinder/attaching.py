@@ -1,0 +1,81 @@
+"""
+An attachment and an offline operation on the same volume, each of which looks for the other.
+
+Who attaches a volume sets its row to `reserved` or `attaching`, and then asks the driver for its file;
+who works on it opens an operation in the ledger, and then reads the row. So at least one of them sees
+the other, in whatever processes they are, and waits. No lock is held for it: a clone holds that of its
+source for as long as it copies, and may be attached to meanwhile.
+
+Source: cinder/volume/api.py, _attachment_reserve; cinder/volume/manager.py, attachment_update.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any, Final
+
+from cinder import exception
+
+from qmpsnap.ledger.operations import OperationUnsettled
+from qmpsnap.ledger.values import Operation
+from qmpsnap.openstack.cinder.books import Books
+from qmpsnap.openstack.cinder.names import ledger_id
+
+log = logging.getLogger(__name__)
+IN_BETWEEN: Final = ("reserved", "attaching", "detaching")
+"""Of a volume: its file may have been told already, and `attach_status` says nothing of it yet."""
+LIMIT_S: Final = 30.0
+"""An attachment's caller waits for 60 s: oslo.messaging, rpc_response_timeout."""
+POLL_S: Final = 0.5
+
+
+def await_operation(books: Books, volume: Any) -> None:
+    """
+    Wait for the operation that is open on a volume: which file is active changes by it.
+
+    Raises:
+        OperationUnsettled: It does not end in time.
+    """
+    key, deadline, told = ledger_id(volume), time.monotonic() + LIMIT_S, False
+    while (unsettled := books.open_on(key)) is not None:
+        if not told:
+            log.info("volume %s waits for %s %s", key, unsettled.kind, unsettled.token)
+            told = True
+        if time.monotonic() > deadline:
+            standing = books.standing(unsettled.snapshot)
+            raise OperationUnsettled(
+                key, unsettled.snapshot, unsettled.kind, unsettled.token,
+                "not known" if standing is None else standing.state.word,
+            )  # fmt: skip
+        time.sleep(POLL_S)
+
+
+def await_attachment(volume: Any) -> None:
+    """Read a volume anew, and wait while it is neither attached nor detached; for a time."""
+    deadline = time.monotonic() + LIMIT_S
+    volume.refresh()
+    if volume.status in IN_BETWEEN:
+        log.info("volume %s is %s: that is waited for", volume.id, volume.status)
+    while volume.status in IN_BETWEEN and time.monotonic() < deadline:
+        time.sleep(POLL_S)
+        volume.refresh()
+
+
+def see_detached(volume: Any, operation: Operation) -> None:
+    """
+    See that nobody was told the file of a volume before an offline operation on it was opened.
+
+    Since then nobody has been. So of one that is taken up, only who has been told it counts.
+
+    Raises:
+        InvalidVolume: Somebody may have been.
+    """
+    volume.refresh()
+    if operation.again:
+        told = any(one.attach_status == "attaching" for one in volume.volume_attachment)
+    else:
+        told = volume.status in IN_BETWEEN
+    if told or volume.attach_status == "attached":
+        reason = f"it is being attached just now ({volume.status}), and was not touched: try again"
+        raise exception.InvalidVolume(reason=reason)

@@ -1,0 +1,34 @@
+"""Our driver, late where a test wants it: while there is a file in the rig's folder `late`."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from qmpsnap.openstack.cinder.nfs import NfsDriver as Ours
+
+_LATE = Path(os.environ["RIG"]) / "late"
+
+
+class NfsDriver(Ours):
+    """Answers to the backup service after `backup` is gone, and begins a snapshot after `snapshot`."""
+
+    def get_backup_device(self, context: Any, backup: Any) -> Any:
+        """What is to be read is chosen, and is not read yet; `chosen` says so."""
+        found = super().get_backup_device(context, backup)
+        if (_LATE / "backup").exists():
+            (_LATE / "chosen").touch()
+            _wait("backup")
+        return found
+
+    def create_snapshot(self, snapshot: Any) -> None:
+        """The API has taken it, and nothing is done yet."""
+        _wait("snapshot")
+        super().create_snapshot(snapshot)
+
+
+def _wait(name: str) -> None:
+    while (_LATE / name).exists():
+        time.sleep(0.1)
