@@ -30,7 +30,7 @@ from qmpsnap.openstack.cinder.encrypted import (
 )
 from qmpsnap.openstack.cinder.migrating import Migrating
 from qmpsnap.openstack.cinder.names import ledger_id
-from qmpsnap.openstack.cinder.snapshots import uncounted
+from qmpsnap.openstack.cinder.temporary import uncounted
 
 GIB: Final = 1 << 30
 
@@ -54,6 +54,8 @@ class Above(Migrating, Backups):
         return super().initialize_connection(volume, connector)
 
     def _do_create_volume(self: Any, volume: Any) -> None:
+        if self._books is not None:
+            _say_where(volume, volume.provider_location)
         super()._do_create_volume(volume)
         if self._books is not None:
             self._made(volume, self._own_format(volume))
@@ -102,6 +104,7 @@ class Above(Migrating, Backups):
         super().delete_volume(volume)
         if self._books is None or not volume.provider_location:
             return
+        self._remove_unfinished(self._local_path_volume_info(volume))
         if not self._has_moved(volume):
             key = ledger_id(volume)
             self._books.run(lambda ledger: ledger.forget(key))
@@ -140,8 +143,13 @@ class Above(Migrating, Backups):
         if self._books is None:
             return super().create_cloned_volume(volume, src_vref)
         self._adopted(src_vref)
-        with uncounted():
-            done = super().create_cloned_volume(volume, src_vref)
+        _say_where(volume, src_vref.provider_location)
+        try:
+            with uncounted():
+                done = super().create_cloned_volume(volume, src_vref)
+        except Exception:
+            self._end_clone(volume.id)
+            raise
         self._follow_metadata(volume)
         return done
 
@@ -201,16 +209,21 @@ class Above(Migrating, Backups):
         source, target = self._snapshot_path(snapshot), self.local_path(volume)
         stated = self._own_format(new)
         is_longer = volume_size > snapshot.volume_size
-        if is_encrypted(new):
-            self._convert_encrypted(snapshot.volume, source, new, target)
-            if is_longer:
-                self._resize_encrypted(new, [(target, stated)], volume_size)
-        else:
-            self._convert(snapshot.volume, source, target, stated)
-            if is_longer:
-                image_utils.resize_image(
-                    target, volume_size, run_as_root=self._execute_as_root, file_format=stated
-                )
+        try:
+            if is_encrypted(new):
+                self._convert_encrypted(snapshot.volume, source, new, target)
+                if is_longer:
+                    self._resize_encrypted(new, [(target, stated)], volume_size)
+            else:
+                self._convert(snapshot.volume, source, target, stated)
+                if is_longer:
+                    image_utils.resize_image(
+                        target, volume_size, run_as_root=self._execute_as_root, file_format=stated
+                    )
+        except Exception:
+            # A share that is full stays full otherwise, and each try adds to it.
+            self._delete(target)
+            raise
         self._made(volume, stated, gib=volume_size, encrypted=is_encrypted(new))
         self._set_rw_permissions_for_all(target)
 
@@ -252,6 +265,17 @@ class Above(Migrating, Backups):
             run_as_root=self._execute_as_root,
             data=seen,
         )
+
+
+def _say_where(volume: Any, share: str) -> None:
+    """
+    Have the row say on which share a volume is, before anything is made there.
+
+    Upstream says so once all is done. Of what fails or is killed before, the file stays for ever:
+    it is not looked for when the volume is deleted (nfs.py, delete_volume).
+    """
+    volume.provider_location = share
+    volume.save()
 
 
 def _new_key(

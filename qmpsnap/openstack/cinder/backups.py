@@ -136,11 +136,25 @@ class Backups(Family):  # type: ignore[misc]
         is_whole = len(chain.layers) == 1 and self._fits_backups(volume, chain.active)
         if is_copied or is_whole:
             return super().get_backup_device(context, backup)
-        status = fields.VolumeStatus.BACKING_UP
-        copy = self._create_temp_cloned_volume(context, volume, status=status)
+        return self._copied(context, backup, volume), False
+
+    def _copied(self: Any, context: Any, backup: Any, volume: Any) -> Any:
+        """
+        A copy of a volume, which the backup's row names before there is anything of it.
+
+        Upstream's names it once it is made; killed before, it stays (_create_temp_cloned_volume).
+        """
+        copy = self._create_temp_volume(context, volume)
         backup.temp_volume_id = copy.id
         backup.save()
-        return copy, False
+        try:
+            copy.update(self.create_cloned_volume(copy, volume))
+        except Exception:
+            with excutils.save_and_reraise_exception():
+                copy.destroy()
+        copy.status = fields.VolumeStatus.BACKING_UP
+        copy.save()
+        return copy
 
     def _fits_backups(self: Any, volume: Any, file: File) -> bool:
         """Whether a file has the format of all backups here: new volumes', and a copy is one."""

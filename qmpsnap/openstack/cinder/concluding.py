@@ -20,7 +20,7 @@ from qmpsnap.ledger.values import File, Kind, Operation, Place, Update
 from qmpsnap.openstack.cinder import info
 from qmpsnap.openstack.cinder.books import Books
 from qmpsnap.openstack.cinder.family import Family
-from qmpsnap.openstack.cinder.names import ledger_id
+from qmpsnap.openstack.cinder.names import UNFINISHED, ledger_id
 
 log = logging.getLogger(__name__)
 
@@ -106,9 +106,15 @@ class Concluding(Family):  # type: ignore[misc]
             return
         folder = self._local_volume_dir(volume)
         self._delete(os.path.join(folder, file))
+        self._remove_unfinished(os.path.join(folder, file))
         with suppress(OSError):
             sync_folder(folder)
         self._books.run(lambda ledger: ledger.removed(key, file))
+
+    def _remove_unfinished(self: Any, path: str) -> None:
+        """Remove what was to take the place of a file, by a write or a revert that was killed."""
+        if os.path.exists(path + UNFINISHED):
+            self._delete(path + UNFINISHED)
 
     def _follow_attachments(self: Any, volume: Any) -> None:
         """What Nova starts the guest by the next time."""

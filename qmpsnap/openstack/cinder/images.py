@@ -15,6 +15,7 @@ from qmpsnap.ledger.chain import Chain
 from qmpsnap.ledger.values import File
 from qmpsnap.openstack.cinder.books import Books
 from qmpsnap.openstack.cinder.family import Family
+from qmpsnap.openstack.cinder.names import UNFINISHED
 
 
 class Images(Family):  # type: ignore[misc]
@@ -88,7 +89,7 @@ class Images(Family):  # type: ignore[misc]
             )
         folder = self._local_volume_dir(volume)
         path = os.path.join(folder, file)
-        temporary = path + ".qmpsnap"
+        temporary = path + UNFINISHED
         self._do_create_snapshot(snapshot, chain.active.backing, temporary)
         try:
             os.replace(temporary, path)

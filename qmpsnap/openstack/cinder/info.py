@@ -11,13 +11,10 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Final
 
 from qmpsnap.guests.files.folders import sync_folder
 from qmpsnap.ledger.values import Kind, Operation
-
-_SUFFIX: Final = ".qmpsnap"
-"""Of the temporary name. A left-over one is overwritten by the next."""
+from qmpsnap.openstack.cinder.names import UNFINISHED
 
 Run = Callable[..., object]
 """A driver's `_execute`."""
@@ -49,6 +46,8 @@ def write(
     """
     Replace the file in one step; what stands on disk is the old or the new one, never a part.
 
+    What an earlier write has left unfinished is overwritten.
+
     Args:
         path: Of the `.info` file.
         content: As upstream has it: `active`, and a file by snapshot id.
@@ -60,7 +59,7 @@ def write(
         OSError: It cannot be written.
     """
     text = json.dumps(content, indent=1, sort_keys=True)
-    temporary = path + _SUFFIX
+    temporary = path + UNFINISHED
     try:
         with suppress(FileNotFoundError):
             os.unlink(temporary)

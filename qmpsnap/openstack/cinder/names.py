@@ -1,4 +1,4 @@
-"""From the name of a file to the id that the ledger knows its volume by."""
+"""The names of files, and the id that the ledger knows a volume by."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import re
 from typing import Any, Final
 
 _ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+
+UNFINISHED: Final = ".qmpsnap"
+"""How the name of a file ends that is about to take the place of the one without it."""
 
 
 def ledger_id(volume: Any) -> str:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
 from typing import Any, Final
 
 from cinder.db import api as db
@@ -22,29 +20,12 @@ from qmpsnap.openstack.cinder.bus import Alarm
 from qmpsnap.openstack.cinder.calling import was_refused
 from qmpsnap.openstack.cinder.family import Family
 from qmpsnap.openstack.cinder.names import ledger_id
+from qmpsnap.openstack.cinder.temporary import say_uncounted
 
 log = logging.getLogger(__name__)
 _CREATE_STATES: Final = ("available", "in-use", "backing-up")
 _DELETE_STATES: Final = ("available", "in-use", "backing-up", "deleting", "downloading")
 """Of the volume. Source: cinder/volume/drivers/remotefs.py, _create_snapshot, _delete_snapshot."""
-
-
-_is_cloning: ContextVar[bool] = ContextVar("is_cloning", default=False)
-
-
-@contextmanager
-def uncounted() -> Iterator[None]:
-    """
-    Have a snapshot that is created in this block say that no quota counts it.
-
-    Upstream's clone makes one that is not counted, and does not say so (cinder 29.0.0, remotefs.py,
-    _create_cloned_volume). Whoever deletes it after a crash takes it off the project's quota.
-    """
-    token = _is_cloning.set(True)
-    try:
-        yield
-    finally:
-        _is_cloning.reset(token)
 
 
 class Snapshots(Family):  # type: ignore[misc]
@@ -82,9 +63,7 @@ class Snapshots(Family):  # type: ignore[misc]
             super()._create_snapshot(snapshot)
             return
         volume = snapshot.volume
-        if _is_cloning.get() and snapshot.use_quota:
-            snapshot.use_quota = False
-            snapshot.save()
+        say_uncounted(snapshot)
         states = [*_CREATE_STATES]
         if (snapshot.display_name or "").startswith("tmp-snap-"):
             states.append("downloading")

@@ -25,8 +25,8 @@ from qmpsnap.openstack.cinder.books import Books, own_version
 from qmpsnap.openstack.cinder.bus import Alarm
 from qmpsnap.openstack.cinder.calling import was_refused
 from qmpsnap.openstack.cinder.concluding import NotProven
-from qmpsnap.openstack.cinder.family import Family
 from qmpsnap.openstack.cinder.names import ledger_id
+from qmpsnap.openstack.cinder.temporary import Temporary
 from qmpsnap.openstack.cinder.waiting import LIMIT_S
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def _follow(snapshot: Any, before: str, after: str) -> None:
         snapshot.save()
 
 
-class Starting(Family):  # type: ignore[misc]
+class Starting(Temporary):
     """Settles open operations: at the start, and whenever compute answers late."""
 
     _books: Books | None
@@ -73,6 +73,7 @@ class Starting(Family):  # type: ignore[misc]
                 self._ensure_shares_mounted()
                 self._announce()
                 self._settle()
+                self._end_clone()
                 self._settle_rows()
                 self._remove_left()
                 self._alarm.listen(self.host)
@@ -95,6 +96,8 @@ class Starting(Family):  # type: ignore[misc]
                 mine = (row.volume.host or "").split("#")[0] == self.host
                 if standing is None or standing.state is not state or not mine:
                     continue
+                if row.id in self._over:
+                    continue  # deleted, whatever it is
                 if state is State.DELETED:
                     self._left.add(row.id)
                     continue
@@ -163,6 +166,8 @@ class Starting(Family):  # type: ignore[misc]
                     snapshot.status = "deleting"
                     snapshot.save()
                 rpcapi.VolumeAPI().delete_snapshot(admin, snapshot)
+        if self.initialized:
+            self._ask_for_over()
         for operation in self._books.look(lambda ledger: ledger.open_operations(host=host)):
             if operation.token in self._working:
                 continue
@@ -258,7 +263,7 @@ class Starting(Family):  # type: ignore[misc]
         operation up where it stands.
         """
         snapshot.refresh()
-        if snapshot.status != "deleting" or not self.initialized:
+        if snapshot.status != "deleting" or not self.initialized or snapshot.id in self._over:
             return
         if time.monotonic() - self._asked.get(operation.token, -ASK_S) < ASK_S:
             return

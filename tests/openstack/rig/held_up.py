@@ -1,4 +1,8 @@
-"""qemu-img, held up once it has done its work: what happens meanwhile happens in the middle of it."""
+"""
+qemu-img, held up once it has done its work, or failing then.
+
+What happens while it is held up happens in the middle of whatever has called it.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +20,14 @@ _SHIM: Final = """#!/bin/bash
 {real} "$@"
 rc=$?
 if [[ " $* " == *" {word} "* ]]; then
-    touch {folder}/at
-    for i in $(seq 1200); do [ -e {folder}/go ] && break; sleep 0.1; done
+    {what}
 fi
 exit $rc
 """
+_WAITS: Final = """touch {folder}/at
+    for i in $(seq 1200); do [ -e {folder}/go ] && break; sleep 0.1; done"""
+_FAILS: Final = """echo 'error while writing: No space left on device' >&2
+    rc=1"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +55,30 @@ def held_up(rig: Rig, word: str, folder: Path) -> Iterator[HeldUp]:
         word: A whole word of the command line, as `commit`.
         folder: An empty one that they can write to.
     """
-    shim = rig.folder / "bin/qemu-img"
-    before = shim.read_text() if shim.exists() else None
-    shim.write_text(_SHIM.format(real=shutil.which("qemu-img"), word=word, folder=folder))
-    shim.chmod(0o755)
     held = HeldUp(folder)
     try:
-        yield held
+        with _behind(rig, word, _WAITS.format(folder=folder)):
+            yield held
     finally:
         held.let_go()
+
+
+@contextmanager
+def failing(rig: Rig, word: str) -> Iterator[None]:
+    """Have it do its work and say that there was no room for it."""
+    with _behind(rig, word, _FAILS):
+        yield
+
+
+@contextmanager
+def _behind(rig: Rig, word: str, what: str) -> Iterator[None]:
+    shim = rig.folder / "bin/qemu-img"
+    before = shim.read_text() if shim.exists() else None
+    shim.write_text(_SHIM.format(real=shutil.which("qemu-img"), word=word, what=what))
+    shim.chmod(0o755)
+    try:
+        yield
+    finally:
         if before is None:
             shim.unlink()
         else:
