@@ -156,6 +156,23 @@ def test_a_source_is_attached_while_it_is_copied(rig: Rig, tmp_path: Path) -> No
     guest.close()
 
 
+def test_a_source_is_extended_while_it_is_copied(rig: Rig, tmp_path: Path) -> None:
+    """Its row says `extending` at once; that waits for the lock of the clone."""
+    volume = rig.create_volume()
+    with held_up(rig, "convert", tmp_path) as command:
+        asked = {"volume": {"size": 1, "source_volid": volume}}
+        clone = rig.volumes("POST", "/volumes", asked)["volume"]["id"]
+        command.reached()
+        rig.volumes("POST", f"/volumes/{volume}/action", {"os-extend": {"new_size": 2}})
+        command.let_go()
+        became = read_until(lambda: rig.status("volumes", clone), lambda it: it != "creating")
+    assert became == "available"
+    became = read_until(lambda: rig.status("volumes", volume), lambda it: it != "extending")
+    assert became == "available"
+    assert _snapshots(rig, volume) == []
+    check(rig, volume, [""])
+
+
 def test_a_backup_waits_for_a_snapshot(rig: Rig, tmp_path: Path) -> None:
     volume = rig.create_volume()
     write(rig, volume, 1)

@@ -52,12 +52,21 @@ def await_operation(books: Books, volume: Any) -> None:
 
 
 def await_attachment(volume: Any) -> None:
-    """Read a volume anew, and wait while it is neither attached nor detached; for a time."""
+    """
+    Read a volume anew, and wait while it is neither attached nor detached.
+
+    What else its status says is of a request that waits for the lock of this one.
+
+    Raises:
+        InvalidVolume: It stays in between.
+    """
     deadline = time.monotonic() + LIMIT_S
     volume.refresh()
     if volume.status in IN_BETWEEN:
         log.info("volume %s is %s: that is waited for", volume.id, volume.status)
-    while volume.status in IN_BETWEEN and time.monotonic() < deadline:
+    while volume.status in IN_BETWEEN:
+        if time.monotonic() > deadline:
+            raise _in_between(volume)
         time.sleep(POLL_S)
         volume.refresh()
 
@@ -77,5 +86,10 @@ def see_detached(volume: Any, operation: Operation) -> None:
     else:
         told = volume.status in IN_BETWEEN
     if told or volume.attach_status == "attached":
-        reason = f"it is being attached just now ({volume.status}), and was not touched: try again"
-        raise exception.InvalidVolume(reason=reason)
+        raise _in_between(volume)
+
+
+def _in_between(volume: Any) -> Exception:
+    reason = f"it is being attached just now ({volume.status}), and was not touched: try again"
+    error: Exception = exception.InvalidVolume(reason=reason)
+    return error

@@ -67,8 +67,8 @@ class Snapshots(Family):  # type: ignore[misc]
         states = [*_CREATE_STATES]
         if (snapshot.display_name or "").startswith("tmp-snap-"):
             states.append("downloading")
+        self._validate_state(volume.status, (*states, *IN_BETWEEN))
         await_attachment(volume)
-        self._validate_state(volume.status, states)
         chain = self._adopted(volume)
         path = self._get_new_snap_path(snapshot)
         operation = self._intend(snapshot, Kind.CREATE, os.path.basename(path), chain.active.file)
@@ -176,12 +176,11 @@ class Snapshots(Family):  # type: ignore[misc]
             return  # done, and told too late to whoever asked
         unfinished = self._books.open_on(ledger_id(volume))
         own = unfinished is not None and unfinished.snapshot == snapshot.id
+        self._validate_state(volume.status, (*_DELETE_STATES, *IN_BETWEEN))
         if own:  # who attaches the volume waits for this one
             volume.refresh()
-            self._validate_state(volume.status, (*_DELETE_STATES, *IN_BETWEEN))
         else:
             await_attachment(volume)
-            self._validate_state(volume.status, _DELETE_STATES)
         if own and self._is_complete(unfinished):  # `.info` may not say so yet: before `_adopted`
             self._take(snapshot, unfinished)
             if unfinished.kind is not Kind.CREATE:
