@@ -13,6 +13,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Final
 
 from msgspec.structs import replace
@@ -22,7 +23,14 @@ from qmpsnap.formats.layers import Disk, Disks
 from qmpsnap.guests.files.door import FileFailed, StillNamed, take_file
 from qmpsnap.journal.folder import JournalUnusable
 from qmpsnap.journal.identities import seen_all
-from qmpsnap.journal.kept import kept_by, left_by, left_over_among, touched_by
+from qmpsnap.journal.kept import (
+    elsewhere_in,
+    kept_by,
+    left_by,
+    left_over_among,
+    needing,
+    touched_by,
+)
 from qmpsnap.journal.known_again import unnumbered, unnumbered_step
 from qmpsnap.journal.markers import OperationOpen, check_unmarked, steps_for, what_of
 from qmpsnap.journal.mixed import NOTE, may_have_begun, mixed_by
@@ -209,7 +217,10 @@ class Recorder:
         if record is None or not self._is_written:
             return
         conclusion = replace(
-            conclusion, left=left_by(record, conclusion.outcome), touched=touched_by(record)
+            conclusion,
+            elsewhere=elsewhere_in(record, conclusion.active),
+            left=left_by(record, conclusion.outcome),
+            touched=touched_by(record),
         )
         if conclusion.outcome == "finished":
             conclusion = replace(conclusion, kept=kept_by(record))
@@ -256,8 +267,11 @@ class Recorder:
         try:
             return self._guest.take(step)
         except StillNamed as error:
-            if left_over_among(self._store, error.images) != error.images:
+            among = partial(left_over_among, self._store)
+            if among(error.images) != error.images:
                 raise
+            if needing(dict.fromkeys(error.images, error.path), among):
+                raise  # a clone of what an earlier merge has left
             arguments = {**step.arguments, "left-over": [*error.images]}
             return self._guest.take(replace(step, arguments=arguments))
 

@@ -198,10 +198,10 @@ def _written_down(
     letter: str | None,
     work: Work,
 ) -> tuple[Result, ...]:
-    guest = knowing(guest, store)
     goes_on, finished = _settled_before(journal, store, guest, request)
     if finished:
         return finished
+    guest = knowing(guest, store)  # what that has kept, left and mixed too
     if goes_on is not None and letter is not None:
         store.letters.join(letter, goes_on.record.id, time.time())
     with ExitStack() as stack:

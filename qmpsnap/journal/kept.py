@@ -16,12 +16,13 @@ from typing import Any, cast
 from msgspec.structs import replace
 
 from qmpsnap.formats.layers import Disk
+from qmpsnap.guests.files.bytes import in_use_by_qemu
 from qmpsnap.guests.files.census import images_resting_on
-from qmpsnap.guests.files.identity import identity
+from qmpsnap.guests.files.identity import Identity, identity
 from qmpsnap.journal.file import Journal
 from qmpsnap.journal.identities import is_same, seen
-from qmpsnap.journal.mixed import states_lost
-from qmpsnap.journal.record import Conclusion, Kept, Outcome, Record, Seen
+from qmpsnap.journal.mixed import mixing, states_lost
+from qmpsnap.journal.record import Conclusion, Entry, Kept, Outcome, Record, Seen
 from qmpsnap.journal.store import Store
 from qmpsnap.operations.guards import Surroundings
 from qmpsnap.operations.guest import Guest
@@ -33,6 +34,7 @@ def kept_by(record: Record) -> tuple[Kept, ...]:
         Kept(
             files=tuple(layer.path for layer in plan.kept),
             over=tuple(layer.path for layer in plan.below),
+            first=seen(plan.kept[0].path),
         )
         for plan in record.creates
         if plan.kept
@@ -60,7 +62,8 @@ def left_by(record: Record, outcome: Outcome) -> tuple[Seen, ...]:
     paths = [one.overlay for one in record.creates] if outcome != "finished" else []
     if record.merge is not None and outcome == "finished":
         paths = [layer.path for layer in record.merge.dropped]
-    found = (seen(path) for path in paths)
+    # What another guest has open it needs, and it says so nowhere else.
+    found = (seen(path) for path in paths if not in_use_by_qemu(path))
     return tuple(one for one in found if one is not None)
 
 
@@ -87,13 +90,13 @@ def left_over_among(store: Store, paths: Collection[str]) -> tuple[str, ...]:
     """
     Those of files that certainly are what operations have left.
 
-    Nobody has written to them since, and no later operation had them in its chain.
+    Nobody has them open or has written to them since, and no later operation had them in its chain.
 
     Raises:
         JournalUnusable: It cannot be read.
     """
-    ends = _ends(store)
-    return tuple(path for path in paths if _is_left_over(ends, path))
+    entries = store.entries()
+    return tuple(path for path in paths if _is_left_over(entries, path))
 
 
 def touched_among(store: Store, paths: Collection[str]) -> tuple[str, ...]:
@@ -103,7 +106,7 @@ def touched_among(store: Store, paths: Collection[str]) -> tuple[str, ...]:
     Raises:
         JournalUnusable: It cannot be read.
     """
-    ends = _ends(store)
+    ends = _ends(store.entries())
     return tuple(
         path
         for path in paths
@@ -112,19 +115,19 @@ def touched_among(store: Store, paths: Collection[str]) -> tuple[str, ...]:
     )
 
 
-def _ends(store: Store) -> list[Conclusion]:
-    return [entry.conclusion for entry in store.entries() if entry.conclusion is not None]
+def _ends(entries: Iterable[Entry]) -> list[Conclusion]:
+    return [entry.conclusion for entry in entries if entry.conclusion is not None]
 
 
-def _is_left_over(ends: Iterable[Conclusion], path: str) -> bool:
+def _is_left_over(entries: Iterable[Entry], path: str) -> bool:
     now, is_left = seen(path), False
-    if now is None:
+    if now is None or in_use_by_qemu(path):
         return False
-    for end in ends:
-        if any(_is_as_it_was(one, now, end) for one in end.left):
+    for entry in entries:
+        if any(_is_as_it_was(one, now, end) for end in _ends([entry]) for one in end.left):
             is_left = True
-        elif is_left and _has_in_its_chain(end, path):
-            is_left = False
+        elif is_left and _has_in_its_chain(entry, path):
+            is_left = False  # somebody has taken it up again
     return is_left
 
 
@@ -140,14 +143,33 @@ def _is_as_it_was(before: Seen, now: Seen, end: Conclusion) -> bool:
     return is_same(before, now) and before.written == now.written
 
 
-def _has_in_its_chain(end: Conclusion, path: str) -> bool:
-    """Whether a file was a layer after an operation. Others of a chain lie beside its active file."""
-    name, key = os.path.basename(path), identity(path)
-    return any(
-        identity(os.path.join(os.path.dirname(active), name)) == key
+def elsewhere_in(record: Record, active: Collection[str]) -> tuple[str, ...]:
+    """Files of an operation that lie in another folder than the active file of their chain."""
+    beside = {os.path.dirname(path) for path in active}
+    return tuple(sorted(path for path in record.paths if os.path.dirname(path) not in beside))
+
+
+def _has_in_its_chain(entry: Entry, path: str) -> bool:
+    """Whether a file was a layer after an operation, or may be one by now."""
+    key, end = identity(path), entry.conclusion
+    if end is None:
+        return any(identity(one) == key for one in entry.record.paths)
+    name = os.path.basename(path)
+    beside = (
+        os.path.join(os.path.dirname(active), name)
         for active in end.active
         if name in end.after or name == os.path.basename(active)
     )
+    return any(identity(one) == key for one in (*beside, *end.elsewhere))
+
+
+def _is_taken_up(kept: Kept, disk: Disk) -> bool:
+    """Whether a guest has gone on with what was kept: it is active there, or was written to since."""
+    before, now = kept.first, seen(kept.files[0])
+    active = next(iter(disk.paths), None)
+    if before is None or now is None or (active and identity(active) == identity(kept.files[0])):
+        return True
+    return not (is_same(before, now) and before.written == now.written)
 
 
 def readers(
@@ -164,9 +186,11 @@ def readers(
     own = {identity(path) for path in disk.paths if path is not None}
     found: dict[str, tuple[str, ...]] = {}
     for one in kept:
-        if identity(one.files[0]) in own:
-            continue  # somebody has taken it up again
         over = {identity(path) for path in one.over} - {None}
+        if (key := identity(one.files[0])) in own:
+            if _is_taken_up(one, disk):
+                continue
+            over.add(key)  # another guest only looks into it
         for path in disk.paths:
             if path is None or (left is not None and path not in left):
                 continue
@@ -180,6 +204,37 @@ Among = Callable[[Collection[str]], Collection[str]]
 """Those of files of which the journal says something."""
 
 
+def needing(
+    left: Mapping[str, str], known: Among, own: Collection[Identity | None] = ()
+) -> dict[str, str]:
+    """
+    Images that rest on a file by what operations have left, with that file.
+
+    What such an image reads was the same before and after the merge that left the file, and changes
+    with the next. When it was made tells nothing then.
+
+    Args:
+        left: What is known to rest on files, with these.
+        known: Those of images that need no second word.
+        own: Identities of a disk's files.
+    """
+    found: dict[str, str] = {}
+    seen = {identity(path) for path in left} | {*own}
+    while left:
+        naming, _ = images_resting_on(left)
+        above = {
+            image: left[path]
+            for path, images in naming.items()
+            for image in images
+            if identity(image) not in seen
+        }
+        seen |= {identity(image) for image in above}
+        sure = known(above)
+        found |= {image: path for image, path in above.items() if image not in sure}
+        left = {image: above[image] for image in sure}
+    return found
+
+
 class _Knowing:
     """
     A guest among whose neighbours is what reverts keep, and is not what operations have left.
@@ -189,7 +244,7 @@ class _Knowing:
 
     def __init__(self, guest: Guest, store: Store, left_over: Among, touched: Among) -> None:
         self._guest, self._left_over, self._touched = guest, left_over, touched
-        self._kept, self._mixing = keeping(store), store.mixing()
+        self._kept, self._mixing = keeping(store), mixing(store)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._guest, name)
@@ -211,7 +266,9 @@ class _Knowing:
         resting = _without(found.resting, known)
         for path in self._touched(older) if older else ():
             resting[path] = (*resting.get(path, ()), *older.pop(path))
-        for image, path in self._on_left_over({one: beside[one] for one in known}, disk).items():
+        own = {identity(path) for path in disk.paths if path is not None}
+        left_over = {one: beside[one] for one in known}
+        for image, path in needing(left_over, self._known, own).items():
             resting[path] = (*resting.get(path, ()), image)
         return replace(
             found,
@@ -220,34 +277,6 @@ class _Knowing:
             older=older,
             mixed=states_lost(self._mixing, disk),
         )
-
-    def _on_left_over(self, left: Mapping[str, str], disk: Disk) -> dict[str, str]:
-        """
-        Images that rest on a file of a disk by what operations have left, with that file.
-
-        What such an image reads was the same before and after the merge that left the file, and
-        changes with the next. When it was made tells nothing then.
-
-        Args:
-            left: What is known to rest on files of the disk, with these.
-            disk: The disk.
-        """
-        found: dict[str, str] = {}
-        own = {identity(path) for path in disk.paths if path is not None}
-        seen = {identity(path) for path in left} | own
-        while left:
-            naming, _ = images_resting_on(left)
-            above = {
-                image: left[path]
-                for path, images in naming.items()
-                for image in images
-                if identity(image) not in seen
-            }
-            seen |= {identity(image) for image in above}
-            known = self._known(above)
-            found |= {image: path for image, path in above.items() if image not in known}
-            left = {image: above[image] for image in known}
-        return found
 
     def _known(self, images: Collection[str]) -> Collection[str]:
         """What needs no second word: it is kept, and a reader already; or it is left over."""

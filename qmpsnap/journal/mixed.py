@@ -8,11 +8,15 @@ to a snapshot below would read a mixture of two moments. Only the journal knows:
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from qmpsnap.formats.layers import Disk
 from qmpsnap.journal.identities import is_same, seen
-from qmpsnap.journal.record import Act, Entry, Mixed, Record
+from qmpsnap.journal.record import Act, Mixed, Record
 from qmpsnap.operations.step import Does
+
+if TYPE_CHECKING:
+    from qmpsnap.journal.store import Store
 
 NOTE = (
     "what was copied stays: the guest reads what it did, but what {file} held at a snapshot is mixed "
@@ -44,29 +48,59 @@ def mixed_by(record: Record) -> Mixed | None:
     )
 
 
-def is_done_by(mixed: Mixed, record: Record) -> bool:
-    """Whether a merge that is done has copied all that an earlier one had copied a part of."""
+def is_done_by(mixed: Mixed, guest: str | None, record: Record) -> bool:
+    """
+    Whether a merge that is done has copied all that an earlier one had copied a part of.
+
+    A commit takes with it what lies right above its base. That is the same file, or the one into
+    which the same guest has pulled it since.
+
+    Args:
+        mixed: What the earlier one has mixed.
+        guest: Whose it was.
+        record: The one that is done.
+    """
     plan = record.merge
-    if plan is None or plan.base is None or plan.kind == "pull":
+    if plan is None or plan.base is None or plan.kind == "pull" or mixed.into != plan.base.path:
         return False
-    return mixed.into == plan.base.path and mixed.of in {layer.path for layer in plan.dropped}
+    if mixed.of in {layer.path for layer in plan.dropped}:
+        return True
+    return record.guest == guest and mixed.of not in {layer.path for layer in plan.disk.layers}
 
 
-def states_lost(entries: Iterable[Entry], disk: Disk) -> dict[str, str]:
+def mixing(store: Store) -> tuple[tuple[str, Mixed], ...]:
+    """
+    What commits have mixed that were begun and not done, with the ids of these operations.
+
+    Of those that are open too: what settles one comes after a guest was looked at.
+
+    Raises:
+        JournalUnusable: It cannot be read.
+    """
+    found = [
+        (one.record.id, None if one.conclusion is None else one.conclusion.mixed)
+        for one in store.mixing()
+    ]
+    found += [
+        (one.record.id, mixed_by(one.record))
+        for one in store.open_entries()
+        if may_have_begun(one.acts)
+    ]
+    return tuple((id_, mixed) for id_, mixed in found if mixed is not None)
+
+
+def states_lost(mixing: Iterable[tuple[str, Mixed]], disk: Disk) -> dict[str, str]:
     """
     Which files of a disk are mixed, by path, and by what.
 
     Args:
-        entries: Operations that have left such files (`Store.mixing`).
+        mixing: See `mixing`.
         disk: The disk.
     """
     found: dict[str, str] = {}
-    for entry in entries:
-        mixed = None if entry.conclusion is None else entry.conclusion.mixed
-        for path in () if mixed is None else disk.paths:
+    for id_, mixed in mixing:
+        for path in disk.paths:
             now = None if path is None else seen(path)
-            if mixed and path and now and any(is_same(one, now) for one in mixed.files):
-                found[path] = (
-                    f"operation {entry.record.id} was to commit {mixed.of} into {mixed.into}"
-                )
+            if path and now and any(is_same(one, now) for one in mixed.files):
+                found[path] = f"operation {id_} was to commit {mixed.of} into {mixed.into}"
     return found

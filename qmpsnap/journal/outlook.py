@@ -307,7 +307,21 @@ def _not_to_be_named(record: Record, plan: MergePlan) -> str:
     if not known and tidy(os.path.dirname(below.path)) != tidy(folder):
         return f"{below.path} is in another folder, and was not looked at before"
     written = written_since(record, [layer.path for layer in plan.disk.layers[1:]])
-    return f"{written} was written since: it would show through" if written else ""
+    if written:
+        return f"{written} was written since: it would show through"
+    return f"{below.file} would show where the guest has discarded since" if _is_v2(plan) else ""
+
+
+def _is_v2(plan: MergePlan) -> bool:
+    """
+    Whether QEMU only lets go of a cluster that the guest discards or zeroes in a file without backing.
+
+    This version of qcow2 has no zero clusters. Source: block/qcow2-cluster.c, zero_in_l2_slice.
+    """
+    try:
+        return read_header(plan.top.path, follow=False).version == 2
+    except (OSError, BadHeader):
+        return False
 
 
 def _either(plan: MergePlan) -> str:

@@ -146,6 +146,8 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     """Paths, the one that was active first."""
     over: tuple[str, ...]
     """What they lie over, as paths: changed, they would be worth nothing."""
+    first: Seen | None = None
+    """The one that was active, as it was left; an earlier version has not looked."""
 
 
 class Mixed(msgspec.Struct, frozen=True, kw_only=True):
@@ -169,6 +171,8 @@ class Conclusion(msgspec.Struct, frozen=True, kw_only=True):
     """Format by bare name of every layer of its disks afterwards."""
     active: tuple[str, ...] = ()
     """Active file of each disk afterwards."""
+    elsewhere: tuple[str, ...] = ()
+    """Files of its disks that lie in another folder than the active ones."""
     removed: tuple[str, ...] = ()
     kept: tuple[Kept, ...] = ()
     left: tuple[Seen, ...] = ()

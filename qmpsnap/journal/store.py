@@ -399,11 +399,11 @@ def _answer(database: sqlite3.Connection, id_: str, answers: Iterable[tuple[int,
 
 def _unmix(database: sqlite3.Connection, record: Record) -> None:
     """Forget what earlier tries of a merge have mixed, now that it is done."""
-    rows = database.execute(f"SELECT id, conclusion FROM operation WHERE {_IS_MIXING}").fetchall()
-    for id_, text in rows:
+    which = f"SELECT id, record, conclusion FROM operation WHERE {_IS_MIXING}"
+    for id_, begun, text in database.execute(which).fetchall():
         with suppress(Unreadable):  # `mixing` says so
-            end = loads(text, Conclusion)
-            if end.mixed is not None and is_done_by(end.mixed, record):
+            earlier, end = loads(begun, Record), loads(text, Conclusion)
+            if end.mixed is not None and is_done_by(end.mixed, earlier.guest, record):
                 text = dumps(replace(end, mixed=None))
                 database.execute("UPDATE operation SET conclusion = ? WHERE id = ?", (text, id_))
 

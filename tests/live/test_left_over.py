@@ -40,3 +40,20 @@ def test_that_the_tool_wrote_to_the_file_does_not_make_a_clone_left_over(
         assert said.code == 4, said
         assert f"{clone}, by its header" in said.err
         assert images.sha256_of(clone, "qcow2") == content
+
+
+def test_what_a_clone_of_a_left_over_file_needs_is_not_removed(make_rig: MakeRig) -> None:
+    """Only what an earlier merge has left names the file; but the clone rests on that."""
+    with make_rig("raw") as rig:
+        rig.grow(4)
+        clone = rig.folder / "clone.qcow2"
+        images.create_qcow2(clone, SIZE, f"{BASE}.s2", "qcow2")
+        content = images.sha256_of(clone, "qcow2")
+        is_later_now(clone)
+        said = rig.cli("delete", DISK, "s2", "--method", "commit", "--remove-file")
+        assert said.code == 0, said
+        assert f"{BASE}.s2 was not removed" in said.out + said.err
+        said = rig.cli("delete", DISK, "s1", "--method", "commit", "--remove-file")
+        assert said.code == 0, said
+        assert f"{BASE}.s1 was not removed" in said.out + said.err
+        assert images.sha256_of(clone, "qcow2") == content

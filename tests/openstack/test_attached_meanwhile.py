@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from qmpsnap.ledger.machine import State
 from tests.openstack.conftest import MakeRig
 from tests.openstack.rig.backups import held
 from tests.openstack.rig.guest import Guest
@@ -17,7 +19,7 @@ from tests.openstack.rig.held_up import held_up
 from tests.openstack.rig.pairings import OURS, with_backups
 from tests.openstack.rig.rig import Rig
 from tests.openstack.rig.waiting import read_until
-from tests.openstack.seen import check, formats, settled
+from tests.openstack.seen import check, formats, ledger_of, settled
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -173,6 +175,47 @@ def test_a_source_is_extended_while_it_is_copied(rig: Rig, tmp_path: Path) -> No
     check(rig, volume, [""])
 
 
+def test_a_guest_is_evacuated_in_the_middle_of_a_deletion(rig: Rig) -> None:
+    """Its host is gone, and the deletion with it: the file it is told stays the active one."""
+    volume = rig.create_volume()
+    guest = Guest(rig, volume)
+    guest.start()
+    snapshots = [rig.snapshot(volume)[0] for _ in range(2)]
+    rig.stop("compute", signal.SIGKILL)
+    rig.volumes("DELETE", f"/snapshots/{snapshots[0]}")
+    read_until(lambda: _state(rig, snapshots[0]), lambda it: it is State.DELETING_AT_COMPUTE)
+    guest.close()
+    # As in Nova's evacuation; Cinder refuses to let go of an attachment that Nova still knows.
+    rig.rows("update volume_attachment set connection_info = null where id = ?", guest.attachment)
+    asked = {"volume_uuid": volume, "instance_uuid": guest.server}
+    new = rig.volumes("POST", "/attachments", {"attachment": asked})["attachment"]["id"]
+    rig.volumes("DELETE", f"/attachments/{guest.attachment}")
+    connector = {"host": "other", "ip": "127.0.0.2", "initiator": "iqn", "mountpoint": "/dev/vda"}
+    answer = rig.volumes("PUT", f"/attachments/{new}", {"attachment": {"connector": connector}})
+    told = answer["attachment"]["connection_info"]
+    assert (told["name"], told["format"]) == (f"volume-{volume}.{snapshots[1]}", "qcow2")
+    rig.volumes("POST", f"/attachments/{new}/action", {"os-complete": {}})
+    rig.start("compute")
+    with ledger_of(rig).writing() as ledger:
+        for one in ledger.open_operations(volume=volume):
+            ledger.abandon(one.token, "its host is gone")
+
+
+def test_a_deletion_dies_while_it_waits(rig: Rig) -> None:
+    """Before it is in the ledger: only its row says that somebody has asked for it."""
+    volume = rig.create_volume()
+    snapshot, became, _ = rig.snapshot(volume)
+    assert became == "available"
+    rig.volumes("POST", f"/volumes/{volume}/action", {"os-reserve": {}})
+    said = Said(rig)
+    rig.volumes("DELETE", f"/snapshots/{snapshot}")
+    read_until(lambda: said("is waited for"), bool)
+    rig.restart("cinder", signal.SIGKILL)
+    rig.volumes("POST", f"/volumes/{volume}/action", {"os-unreserve": {}})
+    read_until(lambda: rig.status("snapshots", snapshot), lambda it: it is None)
+    check(rig, volume, [""])
+
+
 def test_a_backup_waits_for_a_snapshot(rig: Rig, tmp_path: Path) -> None:
     volume = rig.create_volume()
     write(rig, volume, 1)
@@ -194,6 +237,26 @@ def test_a_backup_waits_for_a_snapshot(rig: Rig, tmp_path: Path) -> None:
     data = held(rig, backup)
     assert (len(data), data[:MIB]) == (GIB, b"\1" * MIB)
     check(rig, volume, [snapshot, ""])
+
+
+def test_a_snapshot_is_not_taken_below_a_restore(rig: Rig, late: Path) -> None:
+    """It was asked for before, and the file is told before it begins."""
+    volume = rig.create_volume()
+    write(rig, volume, 1)
+    backup = _begun(rig, volume)
+    read_until(lambda: rig.status("backups", backup), lambda it: it == "available")
+    (late / "overlay").touch()
+    snapshot = rig.begin_snapshot(volume)
+    read_until((late / "chosen").exists, bool)
+    rig.volumes("POST", f"/backups/{backup}/restore", {"restore": {"volume_id": volume}})
+    read_until(lambda: rig.status("volumes", volume), lambda it: it != "available")
+    (late / "overlay").unlink()
+    became = read_until(lambda: rig.status("snapshots", snapshot), lambda it: it != "creating")
+    assert became == "error"
+    became = read_until(lambda: rig.status("volumes", volume), lambda it: it != "restoring-backup")
+    assert became == "available"
+    assert rig.delete(snapshot)[0] is None
+    check(rig, volume, [""])
 
 
 def test_a_backup_is_not_of_an_overlay(rig: Rig, late: Path) -> None:
@@ -224,6 +287,12 @@ def _lives_on(rig: Rig, volume: str, guest: Guest, chain: list[str]) -> None:
     guest.start()
     assert guest.reads(6, "0", "1M")
     guest.close()
+
+
+def _state(rig: Rig, snapshot: str) -> State | None:
+    with ledger_of(rig).reading() as ledger:
+        standing = ledger.snapshot(snapshot)
+    return None if standing is None else standing.state
 
 
 def _rests(rig: Rig, snapshot: str) -> bool:

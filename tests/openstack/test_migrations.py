@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from qmpsnap.ledger.values import File
 from tests.openstack.conftest import MakeRig
 from tests.openstack.rig.guest import Guest
+from tests.openstack.rig.held_up import held_up
 from tests.openstack.rig.pairings import OURS, with_two_back_ends
 from tests.openstack.rig.rig import Rig
 from tests.openstack.rig.waiting import read_until
@@ -34,6 +37,11 @@ def migrated(rig: Rig, volume: str) -> str:
     """Migrate a volume to the second back end; what became of it."""
     asked = {"host": "rig@nfs2#nfs2", "force_host_copy": True}
     rig.volumes("POST", f"/volumes/{volume}/action", {"os-migrate_volume": asked})
+    return moved(rig, volume)
+
+
+def moved(rig: Rig, volume: str) -> str:
+    """What became of a migration."""
     query = "select migration_status from volumes where id = ?"
     became: str = read_until(
         lambda: rig.rows(query, volume)[0][0], lambda it: it in ("success", "error")
@@ -99,3 +107,29 @@ def test_nothing_is_migrated_into_an_image(two: Rig) -> None:
         assert migrated(two, volume) == "error"
     check(two, volume, [""])
     assert not (two.folder / "share2" / f"volume-{volume}").exists()
+
+
+def test_the_overlay_of_a_clone_is_not_migrated(two: Rig, tmp_path: Path) -> None:
+    """A clone begins between the look at the volume and its copy."""
+    late = two.folder / "late"
+    late.mkdir()
+    pairing = with_two_back_ends(OURS, "nfs1.volume_driver=tests.openstack.rig.late.NfsDriver")
+    with two.configured(pairing, "cinder"), held_up(two, "convert", tmp_path) as command:
+        volume = created(two)
+        with (two.share / f"volume-{volume}").open("r+b") as file:
+            file.write(b"\1" * (1 << 20))
+        (late / "copy").touch()
+        asked = {"host": "rig@nfs2#nfs2", "force_host_copy": True}
+        two.volumes("POST", f"/volumes/{volume}/action", {"os-migrate_volume": asked})
+        read_until((late / "chosen").exists, bool)
+        body = {"volume": {"size": 1, "source_volid": volume}}
+        clone = two.volumes("POST", "/volumes", body)["volume"]["id"]
+        command.reached()
+        (late / "copy").unlink()
+        assert moved(two, volume) == "error"
+        command.let_go()
+        became = read_until(lambda: two.status("volumes", clone), lambda it: it != "creating")
+    shutil.rmtree(late)
+    assert became == "available"
+    check(two, volume, [""])
+    assert holds(two, volume, 1, "0", "1M")

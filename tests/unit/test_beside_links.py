@@ -49,6 +49,7 @@ def test_what_is_kept_is_known_by_any_name(links: Path) -> None:
         reverts=lambda: [SimpleNamespace(conclusion=end)],
         entries=lambda: [SimpleNamespace(conclusion=end)],
         mixing=lambda: [],
+        open_entries=lambda: [],
     )
     disk: Disk = samples.disk(layers=(samples.layer("base", path=f"{links}/base"),))
     fake = FakeGuest(samples.guest(disk))

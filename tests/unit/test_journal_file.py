@@ -21,6 +21,7 @@ from qmpsnap.journal.folder import (
 )
 from qmpsnap.journal.identities import seen
 from qmpsnap.journal.mixed import may_have_begun, states_lost
+from qmpsnap.journal.mixed import mixing as mixed_in
 from qmpsnap.journal.record import Conclusion, Mixed, Outcome
 from qmpsnap.journal.schema import JournalDamaged, JournalNewer, JournalUnwritable
 from qmpsnap.journal.store import Store
@@ -141,13 +142,13 @@ class TestMixed:
             store.conclude(merging("half"), mixing)
             store.begin(creating("later"), [act(1)])
             store.conclude(creating("later"), Conclusion(outcome="finished", ended=9e9))
-            (entry,) = store.mixing()
+            found = mixed_in(store)
         disk = samples.disk(1)
         own = replace(disk.layers[0], path=mixing.mixed.files[0].path if mixing.mixed else None)
-        lost = states_lost([entry], replace(disk, layers=(own,)))
+        lost = states_lost(found, replace(disk, layers=(own,)))
         assert list(lost) == [own.path]
         assert "operation half was to commit /share/volume-1.s1 into" in lost[str(own.path)]
-        assert states_lost([entry], disk) == {}
+        assert states_lost(found, disk) == {}
 
     @pytest.mark.parametrize(
         ("outcome", "request_", "is_known"),
@@ -176,6 +177,32 @@ class TestMixed:
             store.conclude(merging("half"), mixing)
             store.begin(again, [act(1)])
             store.conclude(again, Conclusion(outcome=outcome, ended=2.0))
+            assert [one.record.id for one in store.mixing()] == ["half"] * is_known
+
+    def test_while_it_is_open(self, journal: Journal) -> None:
+        with journal.opened() as store:
+            store.begin(merging("half"), [replace(act(1), does="start", answer=None)])
+            assert [id_ for id_, _ in mixed_in(store)] == ["half"]
+
+    @pytest.mark.parametrize(
+        ("guest", "is_known"), [("web1", False), ("web2", True)], ids=["same guest", "another"]
+    )
+    def test_until_it_was_pulled_up_and_committed(
+        self, journal: Journal, mixing: Conclusion, guest: str, is_known: bool
+    ) -> None:
+        """What lies right above the base holds all that the base has been given a part of."""
+        assert mixing.mixed is not None
+        gone = replace(mixing, mixed=replace(mixing.mixed, of="/share/volume-1.pulled"))
+        request = DeleteRequest(
+            disk="vda", file_to_merge="volume-1.s2", merge_target_file="volume-1"
+        )
+        plan = plan_delete(samples.guest(samples.disk(3)), request)
+        again = merging("again", merge=plan, kind=plan.kind, guest=guest)
+        with journal.opened() as store:
+            store.begin(merging("half"), [act(1)])
+            store.conclude(merging("half"), gone)
+            store.begin(again, [act(1)])
+            store.conclude(again, Conclusion(outcome="finished", ended=2.0))
             assert [one.record.id for one in store.mixing()] == ["half"] * is_known
 
     @pytest.mark.parametrize(

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from qmpsnap.guests.files.bytes import keep_from_qemu
 from qmpsnap.journal.file import Journal
 from qmpsnap.journal.identities import seen
-from qmpsnap.journal.kept import left_over_among, touched_among
+from qmpsnap.journal.kept import left_by, left_over_among, touched_among
 from qmpsnap.journal.record import Conclusion, Seen
-from tests.unit.journal_samples import creating
+from tests.unit.journal_samples import creating, merging
 
 
 @pytest.fixture
@@ -97,6 +98,37 @@ def test_taken_up_by_a_later_operation(journal: Journal, file: Path, then: dict[
         store.begin(record, [])
         store.conclude(record, Conclusion(outcome="finished", ended=10.0, **later))
     assert not is_left(journal, file)
+
+
+def test_taken_up_by_a_chain_of_another_folder(journal: Journal, file: Path) -> None:
+    later = {"active": ("/elsewhere/clone",), "elsewhere": (str(file),)}
+    ends(journal, {"left": (looked_at(file),)}, later)
+    assert not is_left(journal, file)
+
+
+def test_taken_up_by_an_operation_that_is_open(journal: Journal, file: Path) -> None:
+    ends(journal, {"left": (looked_at(file),)})
+    record = merging("last")
+    assert record.merge is not None
+    layers = (replace(record.merge.disk.layers[0], path=str(file)),)
+    plan = replace(record.merge, disk=replace(record.merge.disk, layers=layers))
+    with journal.opened() as store:
+        store.begin(replace(record, begun=9.0, merge=plan), [])
+    assert not is_left(journal, file)
+
+
+def test_not_while_a_guest_has_it_open(journal: Journal, file: Path) -> None:
+    """Then it was not left over when its merge was done, and is not now."""
+    dropped = merging("a")
+    assert dropped.merge is not None
+    plan = replace(dropped.merge, dropped=(replace(dropped.merge.dropped[0], path=str(file)),))
+    record = replace(dropped, merge=plan)
+    ends(journal, {"left": left_by(record, "finished")})
+    assert is_left(journal, file)
+    with file.open("rb") as held:
+        keep_from_qemu(held.fileno())
+        assert not is_left(journal, file)
+        assert left_by(record, "finished") == ()
 
 
 def test_left_again(journal: Journal, file: Path) -> None:

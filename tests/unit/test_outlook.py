@@ -305,6 +305,15 @@ class TestGone:
         assert found.way is Way.UNKNOWN
         assert f"and {file} was written since" in found.why
 
+    def test_what_has_no_zero_clusters_is_not_named(self, share: Path) -> None:
+        """What the guest has discarded since would read what lies below."""
+        broken_off = self.pulled(share, "volume-1.s1")
+        top = f"{share}/volume-1.s2"
+        qemu_img.run("amend", top, "-f", "qcow2", "-o", "compat=0.10", top)
+        found = outlook(broken_off, None)
+        assert found.way is Way.UNKNOWN
+        assert "volume-1.s1 would show where the guest has discarded since" in found.why
+
     def test_a_file_that_is_gone_is_not_named(self, share: Path) -> None:
         broken_off = self.pulled(share, "volume-1.s1")
         Path(f"{share}/volume-1.s1").unlink()

@@ -109,6 +109,11 @@ class Above(Migrating, Backups):
             key = ledger_id(volume)
             self._books.run(lambda ledger: ledger.forget(key))
 
+    def delete_snapshot(self: Any, snapshot: Any) -> None:
+        """Delete a snapshot; a family's own waits for the lock of its volume first."""
+        self._lost.discard(snapshot.id)
+        super().delete_snapshot(snapshot)
+
     def extend_volume(self: Any, volume: Any, new_size: int) -> None:
         """Extend the active file, with its format."""
         if self._books is None:

@@ -17,14 +17,17 @@ from typing import Any, Final
 
 from cinder import exception
 
+from qmpsnap.ledger.machine import State
 from qmpsnap.ledger.operations import OperationUnsettled
-from qmpsnap.ledger.values import Operation
+from qmpsnap.ledger.values import Kind, Operation
 from qmpsnap.openstack.cinder.books import Books
 from qmpsnap.openstack.cinder.names import ledger_id
 
 log = logging.getLogger(__name__)
 IN_BETWEEN: Final = ("reserved", "attaching", "detaching")
 """Of a volume: its file may have been told already, and `attach_status` says nothing of it yet."""
+_OVERWRITTEN: Final = "restoring-backup"
+"""Of a volume whose own file the backup service writes to, by its name."""
 LIMIT_S: Final = 30.0
 """An attachment's caller waits for 60 s: oslo.messaging, rpc_response_timeout."""
 POLL_S: Final = 0.5
@@ -32,18 +35,24 @@ POLL_S: Final = 0.5
 
 def await_operation(books: Books, volume: Any) -> None:
     """
-    Wait for the operation that is open on a volume: which file is active changes by it.
+    Wait for the operation that is open on a volume, if another file may become the active one by it.
+
+    A commit or a pull by the guest never changes that. So a guest can be evacuated from a host that
+    has died of one.
 
     Raises:
         OperationUnsettled: It does not end in time.
     """
     key, deadline, told = ledger_id(volume), time.monotonic() + LIMIT_S, False
     while (unsettled := books.open_on(key)) is not None:
+        standing = books.standing(unsettled.snapshot)
+        is_offline = standing is None or standing.state is State.DELETING
+        if unsettled.kind is not Kind.CREATE and not is_offline:
+            return
         if not told:
             log.info("volume %s waits for %s %s", key, unsettled.kind, unsettled.token)
             told = True
         if time.monotonic() > deadline:
-            standing = books.standing(unsettled.snapshot)
             raise OperationUnsettled(
                 key, unsettled.snapshot, unsettled.kind, unsettled.token,
                 "not known" if standing is None else standing.state.word,
@@ -73,9 +82,9 @@ def await_attachment(volume: Any) -> None:
 
 def see_detached(volume: Any, operation: Operation) -> None:
     """
-    See that nobody was told the file of a volume before an offline operation on it was opened.
+    See that nobody was told the file that an offline operation is about to change.
 
-    Since then nobody has been. So of one that is taken up, only who has been told it counts.
+    Once that is open nobody has been. So of one that is taken up, only who has been told it counts.
 
     Raises:
         InvalidVolume: Somebody may have been.
@@ -84,12 +93,12 @@ def see_detached(volume: Any, operation: Operation) -> None:
     if operation.again:
         told = any(one.attach_status == "attaching" for one in volume.volume_attachment)
     else:
-        told = volume.status in IN_BETWEEN
+        told = volume.status in (*IN_BETWEEN, _OVERWRITTEN)
     if told or volume.attach_status == "attached":
         raise _in_between(volume)
 
 
 def _in_between(volume: Any) -> Exception:
-    reason = f"it is being attached just now ({volume.status}), and was not touched: try again"
+    reason = f"it is {volume.status} just now, and was not touched: try again"
     error: Exception = exception.InvalidVolume(reason=reason)
     return error

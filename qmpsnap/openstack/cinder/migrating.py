@@ -22,6 +22,8 @@ from qmpsnap.openstack.cinder.books import Books
 from qmpsnap.openstack.cinder.family import Family
 from qmpsnap.openstack.cinder.names import ledger_id
 
+_COPIED: Final = ("starting", "migrating")
+"""`migration_status` of a volume until it has been copied."""
 _TARGET: Final = "target:"
 """How `migration_status` of the volume that is made begins; the id of the migrated one follows."""
 
@@ -68,7 +70,11 @@ class Migrating(Family):  # type: ignore[misc]
         Raises:
             MigrationRefused: It is no raw file.
         """
-        if self._books is not None and (volume.migration_status or "").startswith(_TARGET):
+        status = volume.migration_status or ""
+        if self._books is not None and status in _COPIED and not volume.volume_attachment:
+            # A clone of it may have begun since it was looked at, and its overlay is the active file.
+            _refuse_image(self._adopted(volume).active, str(volume.id))
+        if self._books is not None and status.startswith(_TARGET):
             migrated = volume.migration_status.removeprefix(_TARGET)
             source = objects.Volume.get_by_id(cinder_context.get_admin_context(), migrated)
             if not source.volume_attachment:  # else the guest copies it, by Nova: with the formats

@@ -39,6 +39,8 @@ _BEHIND: Final = (
     ("deleting", State.ERROR_DELETING),
 )
 """Statuses of rows that a manager has not brought up to what has become of the snapshot."""
+_UNBEGUN: Final = (State.AVAILABLE, State.ERROR, State.ERROR_DELETING)
+"""Of a snapshot that nobody has begun to delete, or not again."""
 ASK_S: Final = 30.0
 """How often the deletion of a snapshot is asked for again that a crash has interrupted."""
 
@@ -63,6 +65,8 @@ class Starting(Temporary):
         self._asked: dict[str, float] = {}
         self._left: set[str] = set()
         """Snapshots of which only Cinder's own part of a deletion is left to do."""
+        self._lost: set[str] = set()
+        """Snapshots whose deletion was asked for before the start, and that no operation is open on."""
         self._thread: threading.Thread | None = None
         self._since = time.time()
 
@@ -75,6 +79,7 @@ class Starting(Temporary):
                 self._settle()
                 self._end_clone()
                 self._settle_rows()
+                self._find_lost()
                 self._remove_left()
                 self._alarm.listen(self.host)
             except Exception:
@@ -105,6 +110,30 @@ class Starting(Temporary):
                 if state is State.AVAILABLE:
                     row.progress = "100%"
                 row.save()
+
+    def _find_lost(self: Any) -> None:
+        """A deletion that has died before it was in the ledger: it waited, for an attachment or a lock."""
+        rows = objects.SnapshotList.get_all(
+            cinder_context.get_admin_context(), {"status": "deleting"}
+        )
+        for row in rows:
+            standing = self._books.standing(row.id)
+            is_settled = standing is None or standing.state in _UNBEGUN
+            if is_settled and (row.volume.host or "").split("#")[0] == self.host:
+                self._lost.add(row.id)
+
+    def _ask_for_lost(self: Any) -> None:
+        """Ask once; not for what the bus has kept, and has been brought by now."""
+        if not self._lost or time.time() - self._since < ASK_S:
+            return
+        admin, lost = cinder_context.get_admin_context(), self._lost - {*self._over}
+        self._lost = set()
+        for one in lost:
+            with suppress(exception.NotFound):
+                snapshot = objects.Snapshot.get_by_id(admin, one)
+                if snapshot.status == "deleting":
+                    log.info("asking for the deletion of snapshot %s again", one)
+                    rpcapi.VolumeAPI().delete_snapshot(admin, snapshot)
 
     def _remove_left(self: Any) -> None:
         """Remove what has left a volume's chain, and is there still for a crash."""
@@ -168,6 +197,7 @@ class Starting(Temporary):
                 rpcapi.VolumeAPI().delete_snapshot(admin, snapshot)
         if self.initialized:
             self._ask_for_over()
+            self._ask_for_lost()
         for operation in self._books.look(lambda ledger: ledger.open_operations(host=host)):
             if operation.token in self._working:
                 continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ from tests.rig.doors import Killed, at, patch, with_door
 from tests.rig.kills import Trace, at_points, traced
 from tests.rig.off import Off, defined_off, sound
 from tests.rig.remedies import remedy
-from tests.rig.rig import BASE, DISK, MIB, SIZE
+from tests.rig.rig import BASE, DISK, MIB, SERIAL, SIZE
 from tests.rig.situations import situation
 
 ARGUMENTS = ("revert", DISK, "s1", "--as", "again")
@@ -132,6 +133,18 @@ class TestWhatIsKeptStaysWhole:
         assert "it is or may be in use; it was kept" in said.err
         assert images.sha256_of(str(off.folder / f"{BASE}.s1"), "qcow2") == content
 
+    def test_another_guest_that_looks_into_it_does_not_write_to_it(self, off: Off) -> None:
+        off.grow(2)
+        kept, look = off.folder / f"{BASE}.s1", off.folder / "look"
+        assert off.rig.cli("revert", DISK, "s1").code == 0
+        content = images.sha256_of(kept, "qcow2")
+        images.create_qcow2(look, SIZE, kept.name, "qcow2")
+        with defined(off.domain.connect(), look, "qcow2") as other:
+            said = other.cli("delete", DISK, "look", "--method", "commit")
+            assert said.code == 4, said
+            assert "which `revert` has kept" in said.err
+            assert images.sha256_of(kept, "qcow2") == content
+
     def test_orphans_calls_it_used(self, off: Off) -> None:
         off.grow(2)
         assert off.rig.cli("revert", DISK, "s1").code == 0
@@ -209,12 +222,40 @@ class TestHalfCommitted:
         assert off.rig.cli(*ARGUMENTS).code == 0
         assert off.content() == content
 
+    def test_while_the_commit_is_open(self, off: Off) -> None:
+        """The command itself settles that first."""
+        off.grow(2)
+
+        def die(_: Step) -> None:
+            raise Killed
+
+        with OfflineGuest(off.domain) as guest, pytest.raises(Killed):
+            by_name.delete(with_door(guest, after=at(Does.START, die)), DISK, "s1", method="commit")
+        said = off.rig.cli("revert", DISK, "s1", "--plan")
+        assert said.code == 4, said
+        self.refused(off)
+
     def test_allowed(self, off: Off) -> None:
         self.cancelled(off)
         for options in (("--plan",), ()):
             said = off.rig.cli(*ARGUMENTS, "--allow", "half-committed", *options)
             assert said.code == 0, said
         assert off.rig.files() == BACK
+
+    def test_pulled_up_and_committed_it_is_whole(self, off: Off) -> None:
+        """All that a part of was copied into the base is in what was committed then."""
+        off.grow(3)
+        assert off.rig.cli(*self.COMMIT, "--bandwidth", "1", "--timeout", "1").code == 5
+        self.refused(off)
+        arguments = {"type": "qcow2", "file_to_merge": BASE, "merge_target_file": None}
+        said = off.rig.cli("volume-snapshot-delete", SERIAL, "s1", json.dumps(arguments))
+        assert said.code == 0, said
+        said = off.rig.cli("delete", DISK, "s2", "--method", "commit")
+        assert said.code == 0, said
+        content = off.content()
+        off.rig.create("s4")
+        assert off.rig.cli("revert", DISK, "s4").code == 0
+        assert off.content() == content
 
     def test_snapshots_above_are_whole(self, off: Off) -> None:
         """Of three layers the lowest is written; what reads through it alone is mixed as well."""

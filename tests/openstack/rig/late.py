@@ -13,7 +13,12 @@ _LATE = Path(os.environ["RIG"]) / "late"
 
 
 class NfsDriver(Ours):
-    """Answers to the backup service after `backup` is gone, and begins a snapshot after `snapshot`."""
+    """
+    Answers to the backup service after `backup` is gone, and begins a snapshot after `snapshot`.
+
+    It names an overlay, and opens the operation then, after `overlay`; has looked at what is to be
+    migrated, and copies it then, after `copy`.
+    """
 
     def get_backup_device(self, context: Any, backup: Any) -> Any:
         """What is to be read is chosen, and is not read yet; `chosen` says so."""
@@ -27,6 +32,20 @@ class NfsDriver(Ours):
         """The API has taken it, and nothing is done yet."""
         _wait("snapshot")
         super().create_snapshot(snapshot)
+
+    def _get_new_snap_path(self, snapshot: Any) -> Any:
+        """The volume's row was looked at, and the operation is not open; `chosen` says so."""
+        if (_LATE / "overlay").exists():
+            (_LATE / "chosen").touch()
+            _wait("overlay")
+        return super()._get_new_snap_path(snapshot)
+
+    def before_volume_copy(self, *arguments: Any, **named: Any) -> None:
+        """It was looked at, and its file is not told yet; `chosen` says so."""
+        super().before_volume_copy(*arguments, **named)
+        if (_LATE / "copy").exists():
+            (_LATE / "chosen").touch()
+            _wait("copy")
 
 
 def _wait(name: str) -> None:
