@@ -15,6 +15,7 @@ from qmpsnap.cli.progress import shown
 from qmpsnap.cli.reporting import STDOUT, Reports, report_option, sent, sentence
 from qmpsnap.cli.tables import Screen, Table
 from qmpsnap.cli.text import fold, printable
+from qmpsnap.formats.layers import Disks
 from qmpsnap.guests.connect import connect_qmp
 from qmpsnap.guests.files.markers import PREFIX
 from qmpsnap.journal.file import Journal
@@ -24,6 +25,8 @@ from qmpsnap.journal.markers import MarkerUntrusted, beside, entry_of
 from qmpsnap.journal.record import Entry
 from qmpsnap.journal.resume import Settled, Take, Wanted, settle, told, unknown
 from qmpsnap.journal.resume import resume as resume_one
+from qmpsnap.operations.clear import cleared_alone
+from qmpsnap.operations.guest import Guest
 
 INTERRUPTED = 6
 
@@ -76,7 +79,9 @@ def resume(
     if report != STDOUT:
         reports(report)  # whether there is an identity, before anything is done
     problems: list[str] = []
-    entries = [_entry(journal, id_) for id_ in ids] if ids else _open(journal, road, problems)
+    entries = (
+        [_entry(journal, id_) for id_ in ids] if ids else _open(journal, road, problems, only_plan)
+    )
     with shown() as screen:
         wanted = Wanted(only_plan=only_plan, take=take, progress=screen.progress, tell=screen.tell)
         settled = [_settled(journal, road, entry, wanted) for entry in entries]
@@ -119,7 +124,7 @@ def _settled_on(journal: Journal, road: Road, entry: Entry, wanted: Wanted) -> S
     if road.qmp is None:
         return resume_one(journal, entry, wanted)
     with connect_qmp(road.qmp, max_stall_s=road.max_stall_s) as guest:
-        if not entry.record.paths & guest.read().stated().keys():
+        if not entry.record.paths & _read(guest, wanted.only_plan).stated().keys():
             return unknown(entry.record, f"the guest at {road.qmp} has none of its files")
         return settle(journal, entry, guest, wanted)
 
@@ -149,7 +154,12 @@ def _entry(journal: Journal, id_: str) -> Entry:
     )
 
 
-def _open(journal: Journal, road: Road, problems: list[str]) -> list[Entry]:
+def _read(guest: Guest, only_plan: bool) -> Disks:
+    """Read a guest; a stream that has ended, and waits to be dismissed, makes that unsafe."""
+    return guest.read() if only_plan else cleared_alone(guest, ()).disks
+
+
+def _open(journal: Journal, road: Road, problems: list[str], only_plan: bool) -> list[Entry]:
     """All that are open, of the guests that were named; with those that only a marker knows."""
     store = journal.looked_into()
     entries: list[Entry] = []
@@ -161,7 +171,7 @@ def _open(journal: Journal, road: Road, problems: list[str]) -> list[Entry]:
     if road.qmp is None:
         return entries
     with connect_qmp(road.qmp, max_stall_s=road.max_stall_s) as guest:
-        paths = guest.read().stated().keys()
+        paths = _read(guest, only_plan).stated().keys()
     mine = [one for one in entries if one.record.paths & paths]
     known = {one.record.id for one in mine}
     for marker in beside(paths):

@@ -241,6 +241,24 @@ def test_a_file_in_the_place_of_one_that_left_is_not_removed(
         assert path.read_text() == "of somebody else"
 
 
+def test_by_the_socket_while_an_ended_stream_waits(make_rig: MakeRig, journal: Journal) -> None:
+    """That has to be dismissed before QEMU may be asked for its nodes; `--plan` does not."""
+    with make_rig("raw") as rig:
+        rig.grow(2)
+        content = rig.guest.read_sha256(DISK)
+        request = NamedDeleteRequest(disk=DISK, snapshot="s1", method="pull")
+        with rig.host() as host, pytest.raises(Killed):
+            deleted(journal, dying_at(host, Does.COMMIT, "after"), request)
+        until(lambda: {one["status"] for one in jobs_of(rig)} == {"concluded"})
+        assert rig.cli("resume", "--plan").code == 4
+        assert [one["status"] for one in jobs_of(rig)] == ["concluded"]
+        said = rig.cli("resume", "-o", "json")
+        assert said.code == 0, said
+        assert said.json["operations"][0]["outcome"] == "finished"
+        assert jobs_of(rig) == []
+        assert rig.guest.read_sha256(DISK) == content
+
+
 def test_looks_tell_of_it(make_rig: MakeRig, journal: Journal) -> None:
     with make_rig("raw") as rig:
         rig.grow(2)
