@@ -173,6 +173,18 @@ def test_the_service_knows_how_its_ledger_is_named(cinder: Cinder) -> None:
     assert named.name_of_cinders(conf) == "cinder:"
 
 
+def test_a_database_that_is_not_there_is_said_to_be(cinder: Cinder) -> None:
+    conf = cinder.folder / "other.conf"
+    conf.write_text(CONF.format(cinder.folder / "none"))
+    command = [sys.executable, "-Wignore", "-m", "qmpsnap", "ledger", "show"]
+    done = subprocess.run(
+        [*command, "--ledger", f"cinder:{conf}"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1, done.stderr
+    assert f"the ledger in cinder:{conf} cannot be used" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_an_operation_and_an_unsure_file_are_settled_as_it_is_advised(cinder: Cinder) -> None:
     cinder.cinder("import")
     base, overlay = f"volume-{cinder.volume}", f"volume-{cinder.volume}.a"

@@ -140,12 +140,19 @@ class Deployment:
         Raises:
             LedgerMissing, LedgerOlder, LedgerNewer, LedgerUnreachable: It cannot be used.
         """
-        from qmpsnap.ledger.schema import db_sync
+        from qmpsnap.ledger.locking import is_of_database
+        from qmpsnap.ledger.schema import LedgerUnreachable, db_sync
         from qmpsnap.ledger.store import Store
         from qmpsnap.openstack.cinder.named import name_of_cinders
 
-        store = Store(self.engine)
-        name_it(name_of_cinders(self.conf))
+        named = name_of_cinders(self.conf)
+        try:
+            store = Store(self.engine)  # oslo.db's connects at once
+        except Exception as error:
+            if not is_of_database(error):
+                raise
+            raise LedgerUnreachable(named, str(error).partition("\n")[0]) from error
+        name_it(named)
         if make:
             db_sync(store.engine)
         store.check()
