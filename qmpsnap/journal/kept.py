@@ -21,8 +21,8 @@ from qmpsnap.guests.files.census import images_resting_on
 from qmpsnap.guests.files.identity import Identity, identity
 from qmpsnap.journal.file import Journal
 from qmpsnap.journal.identities import is_same, seen
-from qmpsnap.journal.mixed import mixing, states_lost
-from qmpsnap.journal.record import Conclusion, Entry, Kept, Outcome, Record, Seen
+from qmpsnap.journal.mixed import may_have_begun, mixed_by, states_lost
+from qmpsnap.journal.record import Conclusion, Entry, Kept, Mixed, Outcome, Record, Seen
 from qmpsnap.journal.store import Store
 from qmpsnap.operations.guards import Surroundings
 from qmpsnap.operations.guest import Guest
@@ -55,6 +55,27 @@ def keeping(store: Store) -> tuple[Kept, ...]:
         for kept in entry.conclusion.kept
         if os.path.lexists(kept.files[0])
     )
+
+
+def mixing(store: Store) -> tuple[tuple[str, Mixed], ...]:
+    """
+    What commits have mixed that were begun and not done, with the ids of these operations.
+
+    Of those that are open too: what settles one comes after a guest was looked at.
+
+    Raises:
+        JournalUnusable: It cannot be read.
+    """
+    found = [
+        (one.record.id, None if one.conclusion is None else one.conclusion.mixed)
+        for one in store.mixing()
+    ]
+    found += [
+        (one.record.id, mixed_by(one.record))
+        for one in store.open_entries()
+        if may_have_begun(one.acts)
+    ]
+    return tuple((id_, mixed) for id_, mixed in found if mixed is not None)
 
 
 def left_by(record: Record, outcome: Outcome) -> tuple[Seen, ...]:

@@ -8,15 +8,11 @@ to a snapshot below would read a mixture of two moments. Only the journal knows:
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from qmpsnap.formats.layers import Disk
 from qmpsnap.journal.identities import is_same, seen
 from qmpsnap.journal.record import Act, Mixed, Record
 from qmpsnap.operations.step import Does
-
-if TYPE_CHECKING:
-    from qmpsnap.journal.store import Store
 
 NOTE = (
     "what was copied stays: the guest reads what it did, but what {file} held at a snapshot is mixed "
@@ -65,28 +61,9 @@ def is_done_by(mixed: Mixed, guest: str | None, record: Record) -> bool:
         return False
     if mixed.of in {layer.path for layer in plan.dropped}:
         return True
-    return record.guest == guest and mixed.of not in {layer.path for layer in plan.disk.layers}
-
-
-def mixing(store: Store) -> tuple[tuple[str, Mixed], ...]:
-    """
-    What commits have mixed that were begun and not done, with the ids of these operations.
-
-    Of those that are open too: what settles one comes after a guest was looked at.
-
-    Raises:
-        JournalUnusable: It cannot be read.
-    """
-    found = [
-        (one.record.id, None if one.conclusion is None else one.conclusion.mixed)
-        for one in store.mixing()
-    ]
-    found += [
-        (one.record.id, mixed_by(one.record))
-        for one in store.open_entries()
-        if may_have_begun(one.acts)
-    ]
-    return tuple((id_, mixed) for id_, mixed in found if mixed is not None)
+    return record.guest == guest is not None and mixed.of not in {
+        layer.path for layer in plan.disk.layers
+    }
 
 
 def states_lost(mixing: Iterable[tuple[str, Mixed]], disk: Disk) -> dict[str, str]:
@@ -94,7 +71,7 @@ def states_lost(mixing: Iterable[tuple[str, Mixed]], disk: Disk) -> dict[str, st
     Which files of a disk are mixed, by path, and by what.
 
     Args:
-        mixing: See `mixing`.
+        mixing: What commits have mixed, with the ids of these operations.
         disk: The disk.
     """
     found: dict[str, str] = {}

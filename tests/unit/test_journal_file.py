@@ -20,8 +20,8 @@ from qmpsnap.journal.folder import (
     state_folder,
 )
 from qmpsnap.journal.identities import seen
+from qmpsnap.journal.kept import mixing as mixing_in
 from qmpsnap.journal.mixed import may_have_begun, states_lost
-from qmpsnap.journal.mixed import mixing as mixed_in
 from qmpsnap.journal.record import Conclusion, Mixed, Outcome
 from qmpsnap.journal.schema import JournalDamaged, JournalNewer, JournalUnwritable
 from qmpsnap.journal.store import Store
@@ -142,7 +142,7 @@ class TestMixed:
             store.conclude(merging("half"), mixing)
             store.begin(creating("later"), [act(1)])
             store.conclude(creating("later"), Conclusion(outcome="finished", ended=9e9))
-            found = mixed_in(store)
+            found = mixing_in(store)
         disk = samples.disk(1)
         own = replace(disk.layers[0], path=mixing.mixed.files[0].path if mixing.mixed else None)
         lost = states_lost(found, replace(disk, layers=(own,)))
@@ -182,7 +182,7 @@ class TestMixed:
     def test_while_it_is_open(self, journal: Journal) -> None:
         with journal.opened() as store:
             store.begin(merging("half"), [replace(act(1), does="start", answer=None)])
-            assert [id_ for id_, _ in mixed_in(store)] == ["half"]
+            assert [id_ for id_, _ in mixing_in(store)] == ["half"]
 
     @pytest.mark.parametrize(
         ("guest", "is_known"), [("web1", False), ("web2", True)], ids=["same guest", "another"]

@@ -71,13 +71,13 @@ class Migrating(Family):  # type: ignore[misc]
             MigrationRefused: It is no raw file.
         """
         status = volume.migration_status or ""
-        if self._books is not None and status in _COPIED and not volume.volume_attachment:
+        if self._books is not None and status in _COPIED and not _is_on_a_guest(volume):
             # A clone of it may have begun since it was looked at, and its overlay is the active file.
             _refuse_image(self._adopted(volume).active, str(volume.id))
         if self._books is not None and status.startswith(_TARGET):
             migrated = volume.migration_status.removeprefix(_TARGET)
             source = objects.Volume.get_by_id(cinder_context.get_admin_context(), migrated)
-            if not source.volume_attachment:  # else the guest copies it, by Nova: with the formats
+            if not _is_on_a_guest(source):
                 _refuse_image(self._books.chain(ledger_id(volume)).active, migrated)
         return super().initialize_connection(volume, connector)
 
@@ -117,6 +117,11 @@ class Migrating(Family):  # type: ignore[misc]
         except exception.VolumeNotFound:
             return False
         return ledger_id(other) == key
+
+
+def _is_on_a_guest(volume: Any) -> bool:
+    """Whether a guest copies it, by Nova: with the formats."""
+    return any(one.attach_status == "attached" for one in volume.volume_attachment or ())
 
 
 def _refuse_image(file: File, migrated: str) -> None:
