@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
 import libvirt
@@ -12,6 +13,7 @@ import pytest
 from qmpsnap.ledger.values import File, Place, Witness
 from tests.openstack.failed import failed, place_of
 from tests.openstack.rig.rig import Rig
+from tests.openstack.rig.waiting import read_until
 from tests.openstack.seen import check, holds
 
 
@@ -62,6 +64,22 @@ def test_it_stays_while_a_qemu_has_it(our_cinder: Rig) -> None:
         assert refused(rig, guest.volume)
         assert place_of(rig, guest.volume, snapshot) is Place.UNSURE
         guest.close()
+
+
+def test_what_is_stated_to_have_left_goes_with_the_volume(our_cinder: Rig) -> None:
+    rig = our_cinder
+    with failed(rig) as (guest, snapshot):
+        volume, overlay = guest.volume, f"volume-{guest.volume}.{snapshot}"
+        words = ["set", volume, overlay, "--place", "left", "--why", "the guest does not have it"]
+        ledger = ["--ledger", f"cinder:{rig.folder}/cinder.conf"]
+        command = [sys.executable, "-Wignore", "-m", "qmpsnap", "ledger", *words, *ledger]
+        subprocess.run(command, check=True, capture_output=True)
+        assert rig.delete(snapshot)[0] is None
+        guest.detach()
+        rig.volumes("DELETE", f"/volumes/{volume}")
+        became = read_until(lambda: rig.status("volumes", volume), lambda it: it != "deleting")
+        assert became is None
+        assert [one.name for one in rig.share.iterdir() if volume in one.name] == []
 
 
 @pytest.mark.parametrize(

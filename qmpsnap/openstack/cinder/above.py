@@ -100,7 +100,12 @@ class Above(Migrating, Backups):
         self._books.run(lambda ledger: ledger.state(key, [statement]))
 
     def delete_volume(self: Any, volume: Any) -> None:
-        """Delete a volume; its files are gone from the ledger as well."""
+        """Delete a volume; what has left its chain goes too, and its files from the ledger."""
+        if self._books is not None and volume.provider_location:
+            known = self._books.look(lambda ledger: ledger.files(ledger_id(volume)))
+            for one in known:
+                if one.place is Place.LEFT:
+                    self._remove(volume, one.file)
         super().delete_volume(volume)
         if self._books is None or not volume.provider_location:
             return
