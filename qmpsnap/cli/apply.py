@@ -22,7 +22,7 @@ from qmpsnap.cli.snapshots import tell
 from qmpsnap.errors import Refused
 from qmpsnap.journal import keep
 from qmpsnap.journal.file import Journal
-from qmpsnap.journal.kept import known_by
+from qmpsnap.journal.knowing import known_by
 from qmpsnap.journal.record import Unreadable, loads
 from qmpsnap.operations import planned
 from qmpsnap.operations.forecast import Forecast, forecast_create, forecast_delete

@@ -14,7 +14,7 @@ from qmpsnap.cli.options import allow_option, guards, plan_option
 from qmpsnap.cli.output import output_option
 from qmpsnap.cli.snapshots import tell
 from qmpsnap.journal.file import Journal
-from qmpsnap.journal.kept import known_by
+from qmpsnap.journal.knowing import known_by
 from qmpsnap.operations.forecast import forecast_create
 from qmpsnap.operations.planned import Asked
 

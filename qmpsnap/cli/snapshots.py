@@ -28,7 +28,7 @@ from qmpsnap.cli.quiescing import quiesce_options
 from qmpsnap.cli.text import fold, printable
 from qmpsnap.formats.layers import Disks
 from qmpsnap.journal.file import Journal
-from qmpsnap.journal.kept import known_by
+from qmpsnap.journal.knowing import known_by
 from qmpsnap.operations.forecast import forecast_create, forecast_delete
 from qmpsnap.operations.options import MergeOptions
 from qmpsnap.operations.outcome import Interrupted, Result

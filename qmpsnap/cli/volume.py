@@ -32,7 +32,7 @@ from qmpsnap.cli.quiescing import quiesce_options
 from qmpsnap.cli.reporting import STDOUT, Reports, outbox, report_option, sent
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.journal.file import Journal
-from qmpsnap.journal.kept import known_by
+from qmpsnap.journal.knowing import known_by
 from qmpsnap.journal.letter import Addressee
 from qmpsnap.operations.forecast import forecast_create, forecast_delete
 from qmpsnap.operations.options import MergeOptions

@@ -23,15 +23,9 @@ from qmpsnap.formats.layers import Disk, Disks
 from qmpsnap.guests.files.door import FileFailed, StillNamed, take_file
 from qmpsnap.journal.folder import JournalUnusable
 from qmpsnap.journal.identities import seen_all
-from qmpsnap.journal.kept import (
-    elsewhere_in,
-    kept_by,
-    left_by,
-    left_over_among,
-    needing,
-    touched_by,
-)
+from qmpsnap.journal.kept import kept_by
 from qmpsnap.journal.known_again import unnumbered, unnumbered_step
+from qmpsnap.journal.left_over import elsewhere_in, left_by, left_over_among, needing, touched_by
 from qmpsnap.journal.markers import OperationOpen, check_unmarked, steps_for, what_of
 from qmpsnap.journal.mixed import NOTE, may_have_begun, mixed_by
 from qmpsnap.journal.record import (

@@ -20,7 +20,7 @@ from qmpsnap.guests.files.locks import DiskLocked
 from qmpsnap.journal.door import Recorder
 from qmpsnap.journal.file import Journal
 from qmpsnap.journal.hold import held
-from qmpsnap.journal.kept import knowing
+from qmpsnap.journal.knowing import knowing
 from qmpsnap.journal.markers import OperationOpen, check_unmarked, what_of
 from qmpsnap.journal.outlook import Way, outlook
 from qmpsnap.journal.record import Conclusion, Entry, Outcome, Request, Wishes, conclusion_of

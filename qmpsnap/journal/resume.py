@@ -23,7 +23,7 @@ from qmpsnap.guests.files.steps import discard_steps
 from qmpsnap.journal.door import Recorder
 from qmpsnap.journal.file import Journal
 from qmpsnap.journal.hold import held
-from qmpsnap.journal.kept import knowing
+from qmpsnap.journal.knowing import knowing
 from qmpsnap.journal.known_again import known_again
 from qmpsnap.journal.markers import beside
 from qmpsnap.journal.outlook import Outlook, Way, candidates, old_name, outlook

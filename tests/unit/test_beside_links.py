@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from qmpsnap.formats.layers import Disk
-from qmpsnap.journal.kept import knowing
+from qmpsnap.journal.knowing import knowing
 from qmpsnap.journal.since import gone_on_from
 from qmpsnap.operations.guards import Surroundings
 from tests.rig import images

@@ -20,7 +20,7 @@ from qmpsnap.journal.folder import (
     state_folder,
 )
 from qmpsnap.journal.identities import seen
-from qmpsnap.journal.kept import mixing as mixing_in
+from qmpsnap.journal.knowing import mixing as mixing_in
 from qmpsnap.journal.mixed import may_have_begun, states_lost
 from qmpsnap.journal.record import Conclusion, Mixed, Outcome
 from qmpsnap.journal.schema import JournalDamaged, JournalNewer, JournalUnwritable

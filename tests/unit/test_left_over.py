@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from qmpsnap.guests.files.bytes import keep_from_qemu
 from qmpsnap.journal.file import Journal
 from qmpsnap.journal.identities import seen
-from qmpsnap.journal.kept import left_by, left_over_among, touched_among
+from qmpsnap.journal.left_over import left_by, left_over_among, touched_among
 from qmpsnap.journal.record import Conclusion, Seen
 from tests.unit.journal_samples import creating, merging
 
