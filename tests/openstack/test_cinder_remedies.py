@@ -163,6 +163,39 @@ def test_our_drivers_advice_names_the_same_ledger(cinder: Cinder) -> None:
     assert f"volume-{cinder.volume}" in cinder.follow(unusable)
 
 
+_COUNTED = """
+import sys
+from types import SimpleNamespace
+from cinder import objects
+from cinder.common import config
+from oslo_config import cfg
+from qmpsnap.openstack.cinder.snapshots import count_once
+conf, *ids = sys.argv[1:]
+cfg.CONF([], project="cinder", default_config_files=[conf])
+objects.register_all()
+rows = [SimpleNamespace(id=one, use_quota=True) for one in ids]
+for one in rows:
+    count_once(one)
+print([one.use_quota for one in rows])
+"""
+
+
+def test_a_deletion_that_is_brought_twice_is_counted_once(cinder: Cinder) -> None:
+    there, gone = str(uuid.uuid4()), str(uuid.uuid4())
+    with sa.create_engine(f"sqlite:///{cinder.folder}/cinder.sqlite").begin() as connection:
+        for one, deleted in ((there, 0), (gone, 1)):
+            connection.execute(
+                sa.text(
+                    "insert into snapshots (id, volume_id, status, deleted, volume_type_id, use_quota) "
+                    "select :id, :volume, 'deleting', :deleted, id, 1 from volume_types"
+                ),
+                {"id": one, "volume": cinder.volume, "deleted": deleted},
+            )
+    words = [sys.executable, "-Wignore", "-c", _COUNTED, cinder.conf, there, gone]
+    said = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True).stdout
+    assert said.splitlines()[-1] == "[True, False]"
+
+
 def test_the_service_knows_how_its_ledger_is_named(cinder: Cinder) -> None:
     named = pytest.importorskip("qmpsnap.openstack.cinder.named")
     cfg = pytest.importorskip("oslo_config.cfg")

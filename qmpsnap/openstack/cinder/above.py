@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from cinder import exception
 from cinder.image import image_utils
 from msgspec.structs import replace
 
-from qmpsnap.ledger.chain import Chain
+from qmpsnap.ledger.chain import Chain, ChainUnknown
 from qmpsnap.ledger.values import File, Format, Place, Statement, Witness
 from qmpsnap.openstack.cinder import adopt
 from qmpsnap.openstack.cinder.attaching import await_operation
@@ -105,7 +106,8 @@ class Above(Migrating, Backups):
             known = self._books.look(lambda ledger: ledger.files(ledger_id(volume)))
             for one in known:
                 if one.place is Place.LEFT:
-                    self._remove(volume, one.file)
+                    with suppress(ChainUnknown):  # nobody knows then who needs it
+                        self._remove(volume, one.file)
         super().delete_volume(volume)
         if self._books is None or not volume.provider_location:
             return
@@ -117,7 +119,10 @@ class Above(Migrating, Backups):
     def delete_snapshot(self: Any, snapshot: Any) -> None:
         """Delete a snapshot; a family's own waits for the lock of its volume first."""
         self._lost.discard(snapshot.id)
-        super().delete_snapshot(snapshot)
+        try:
+            super().delete_snapshot(snapshot)
+        finally:
+            self._was_tried(snapshot.id)
 
     def extend_volume(self: Any, volume: Any, new_size: int) -> None:
         """Extend the active file, with its format."""

@@ -71,7 +71,7 @@ class Migrating(Family):  # type: ignore[misc]
             MigrationRefused: It is no raw file.
         """
         status = volume.migration_status or ""
-        if self._books is not None and status in _COPIED and not _is_on_a_guest(volume):
+        if self._books is not None and status in _COPIED and not volume.volume_attachment:
             # A clone of it may have begun since it was looked at, and its overlay is the active file.
             _refuse_image(self._adopted(volume).active, str(volume.id))
         if self._books is not None and status.startswith(_TARGET):

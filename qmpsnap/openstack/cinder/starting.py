@@ -126,14 +126,19 @@ class Starting(Temporary):
         """Ask once; not for what the bus has kept, and has been brought by now."""
         if not self._lost or time.time() - self._since < ASK_S:
             return
-        admin, lost = cinder_context.get_admin_context(), self._lost - {*self._over}
-        self._lost = set()
-        for one in lost:
-            with suppress(exception.NotFound):
+        admin = cinder_context.get_admin_context()
+        for one in self._lost - {*self._over}:
+            try:
                 snapshot = objects.Snapshot.get_by_id(admin, one)
-                if snapshot.status == "deleting":
+                if snapshot.status == "deleting" and snapshot.volume.status != "deleting":
                     log.info("asking for the deletion of snapshot %s again", one)
                     rpcapi.VolumeAPI().delete_snapshot(admin, snapshot)
+            except exception.NotFound:
+                pass  # by whoever was asked before
+            except Exception:
+                log.exception("snapshot %s is not asked for", one)
+                continue
+            self._lost.discard(one)
 
     def _remove_left(self: Any) -> None:
         """Remove what has left a volume's chain, and is there still for a crash."""

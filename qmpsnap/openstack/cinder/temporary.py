@@ -19,13 +19,16 @@ from cinder import context as cinder_context
 from cinder import exception, objects
 from cinder.volume import rpcapi
 
+from qmpsnap.openstack.cinder.attaching import IN_BETWEEN
 from qmpsnap.openstack.cinder.family import Family
 
 log = logging.getLogger(__name__)
 _NAME: Final = "tmp-snap-"
 """How its name begins; the id of the clone follows."""
 AGAIN_S: Final = 120.0
-"""How often its deletion is asked for. One may wait for an attachment, and others for it."""
+"""How long after a try its deletion is asked for again; twice as long after each, up to `LOST_S`."""
+LOST_S: Final = 3600.0
+"""How long the answer to a request is waited for: it may wait for the lock that a clone holds."""
 _is_cloning: ContextVar[bool] = ContextVar("is_cloning", default=False)
 
 
@@ -56,8 +59,8 @@ class Temporary(Family):  # type: ignore[misc]
 
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._over: dict[str, float] = {}
-        """When the deletion of each is due, by time.monotonic()."""
+        self._over: dict[str, tuple[float, float]] = {}
+        """When the deletion of each is due, by time.monotonic(), and seconds until the next try."""
 
     def _end_clone(self: Any, clone: str | None = None) -> None:
         """
@@ -71,19 +74,35 @@ class Temporary(Family):  # type: ignore[misc]
             if not (row.display_name or "").startswith(_NAME):
                 continue
             if (row.volume.host or "").split("#")[0] == self.host:
-                self._over[row.id] = time.monotonic()
+                self._over[row.id] = (time.monotonic(), AGAIN_S)
 
     def _ask_for_over(self: Any) -> None:
-        """Ask this very service, over the bus, for what is due, until the row is gone."""
+        """
+        Ask this very service, over the bus, for what is due, until the row is gone.
+
+        One request at a time: each waits in a thread of its own, of which there are not many.
+        """
         admin, now = cinder_context.get_admin_context(), time.monotonic()
-        for one in [key for key, due in [*self._over.items()] if due <= now]:
+        for one, (due, after) in [*self._over.items()]:
+            if due > now:
+                continue
             try:
                 snapshot = objects.Snapshot.get_by_id(admin, one)
+                if snapshot.volume.status in IN_BETWEEN:
+                    self._over[one] = (now + AGAIN_S, after)
+                    continue
+                self._over[one] = (now + LOST_S, after)
+                log.info("asking for the deletion of %s", snapshot.display_name)
+                snapshot.status = "deleting"
+                snapshot.save()
+                rpcapi.VolumeAPI().delete_snapshot(admin, snapshot)
             except exception.SnapshotNotFound:
-                del self._over[one]
-                continue
-            self._over[one] = now + AGAIN_S
-            log.info("asking for the deletion of %s", snapshot.display_name)
-            snapshot.status = "deleting"
-            snapshot.save()
-            rpcapi.VolumeAPI().delete_snapshot(admin, snapshot)
+                self._over.pop(one, None)
+            except Exception:
+                log.exception("snapshot %s is not deleted", one)
+
+    def _was_tried(self: Any, snapshot: str) -> None:
+        """Its deletion has ended, well or not."""
+        if snapshot in self._over:
+            _, after = self._over[snapshot]
+            self._over[snapshot] = (time.monotonic() + after, min(2 * after, LOST_S))
