@@ -6,11 +6,13 @@ import shutil
 import signal
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from qmpsnap.guests.files.header import read_header
 from qmpsnap.ledger.machine import State
 from tests.openstack.conftest import MakeRig
 from tests.openstack.rig.backups import held
@@ -173,6 +175,25 @@ def test_a_source_is_extended_while_it_is_copied(rig: Rig, tmp_path: Path) -> No
     assert became == "available"
     assert _snapshots(rig, volume) == []
     check(rig, volume, [""])
+
+
+def test_an_extension_waits_for_a_snapshot(rig: Rig, tmp_path: Path) -> None:
+    """The file that it makes longer is the active one of then."""
+    volume = rig.create_volume()
+    with held_up(rig, "create", tmp_path) as command:
+        snapshot = rig.begin_snapshot(volume)
+        command.reached()
+        rig.volumes("POST", f"/volumes/{volume}/action", {"os-extend": {"new_size": 2}})
+        with suppress(TimeoutError):  # it waits for as long as the snapshot is held up
+            read_until(lambda: rig.status("volumes", volume), lambda it: it != "extending", 3)
+        assert rig.status("volumes", volume) == "extending"
+        command.let_go()
+        became = read_until(lambda: rig.status("volumes", volume), lambda it: it != "extending")
+    assert became == "available"
+    read_until(lambda: rig.status("snapshots", snapshot), lambda it: it == "available")
+    check(rig, volume, [snapshot, ""])
+    assert read_header(str(rig.share / f"volume-{volume}.{snapshot}")).virtual_size == 2 * GIB
+    assert (rig.share / f"volume-{volume}").stat().st_size == GIB
 
 
 def test_a_guest_is_evacuated_in_the_middle_of_a_deletion(rig: Rig) -> None:
