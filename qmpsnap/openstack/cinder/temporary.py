@@ -103,6 +103,7 @@ class Temporary(Family):  # type: ignore[misc]
 
     def _was_tried(self: Any, snapshot: str) -> None:
         """Its deletion has ended, well or not."""
-        if snapshot in self._over:
-            _, after = self._over[snapshot]
+        found = self._over.get(snapshot)
+        if found is not None:
+            _, after = found
             self._over[snapshot] = (time.monotonic() + after, min(2 * after, LOST_S))
