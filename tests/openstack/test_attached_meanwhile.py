@@ -7,7 +7,6 @@ import signal
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,10 +14,10 @@ import pytest
 from qmpsnap.guests.files.header import read_header
 from qmpsnap.ledger.machine import State
 from tests.openstack.conftest import MakeRig
-from tests.openstack.rig.backups import held
+from tests.openstack.rig.backups import backing_up_with, held
 from tests.openstack.rig.guest import Guest
 from tests.openstack.rig.held_up import held_up
-from tests.openstack.rig.pairings import OURS, with_backups
+from tests.openstack.rig.pairings import OURS
 from tests.openstack.rig.rig import Rig
 from tests.openstack.rig.waiting import read_until
 from tests.openstack.seen import check, formats, ledger_of, settled
@@ -30,10 +29,7 @@ GIB = 1 << 30
 @pytest.fixture(scope="module", name="rig")
 def backing_up(rig_of: MakeRig) -> Iterator[Rig]:
     """Both sides ours, with a backup service that reads late where it is told to."""
-    rig = rig_of(OURS)
-    pairing = with_backups(OURS)
-    late = "nfs1.volume_driver=tests.openstack.rig.late.NfsDriver"
-    with rig.configured(replace(pairing, cinder=(*pairing.cinder, late)), "cinder"):
+    with backing_up_with(rig_of(OURS), "tests.openstack.rig.late.NfsDriver") as rig:
         yield rig
 
 
@@ -295,7 +291,7 @@ def test_a_backup_is_not_of_an_overlay(rig: Rig, late: Path) -> None:
     became = read_until(lambda: rig.status("backups", backup), lambda it: it != "creating")
     reason = rig.volumes("GET", f"/backups/{backup}")["backup"]["fail_reason"]
     assert (became, rig.status("volumes", volume)) == ("error", "available")
-    assert "a snapshot was taken meanwhile" in reason
+    assert "a snapshot was taken since the backup began" in reason
     check(rig, volume, [snapshot, ""])
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.openstack.conftest import MakeRig
-from tests.openstack.rig.backups import backed_up
+from tests.openstack.rig.backups import backed_up, backing_up_with
 from tests.openstack.rig.held_up import failing, held_up
-from tests.openstack.rig.pairings import OURS, with_backups
+from tests.openstack.rig.pairings import OURS
 from tests.openstack.rig.rig import Rig
 from tests.openstack.rig.waiting import read_until
 from tests.openstack.seen import check, open_operations, settled
@@ -23,10 +22,7 @@ MIB = 1 << 20
 @pytest.fixture(scope="module", name="rig")
 def dying(rig_of: MakeRig) -> Iterator[Rig]:
     """Both sides ours, with a backup service; cinder-volume dies where it is told to."""
-    rig = rig_of(OURS)
-    pairing = with_backups(OURS)
-    driver = "nfs1.volume_driver=tests.openstack.dying.NfsDriver"
-    with rig.configured(replace(pairing, cinder=(*pairing.cinder, driver)), "cinder"):
+    with backing_up_with(rig_of(OURS), "tests.openstack.dying.NfsDriver") as rig:
         yield rig
 
 

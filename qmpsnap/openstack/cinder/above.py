@@ -284,10 +284,10 @@ class Above(Migrating, Backups):
 
 def _say_where(volume: Any, share: str) -> None:
     """
-    Have the row say on which share a volume is, before anything is made there.
+    Write the volume's share into its row before a file is made there.
 
-    Upstream says so once all is done. Of what fails or is killed before, the file stays for ever:
-    it is not looked for when the volume is deleted (nfs.py, delete_volume).
+    Upstream writes it when all is done. If the driver fails or is killed before, the deletion of the
+    volume skips the file, which then stays on the share (nfs.py, delete_volume).
     """
     volume.provider_location = share
     volume.save()

@@ -1,10 +1,10 @@
 """
-An attachment and an offline operation on the same volume, each of which looks for the other.
+How an attachment and an offline operation on the same volume keep out of each other's way.
 
-Who attaches a volume sets its row to `reserved` or `attaching`, and then asks the driver for its file;
-who works on it opens an operation in the ledger, and then reads the row. So at least one of them sees
-the other, in whatever processes they are, and waits. No lock is held for it: a clone holds that of its
-source for as long as it copies, and may be attached to meanwhile.
+An attachment first sets the volume's row to `reserved` or `attaching`, and then asks the driver for the
+file. An operation is first opened in the ledger, and then reads the row. So at least one of the two
+sees the other, even across processes, and waits. The volume's lock would not do: a clone holds it
+while it copies its source, and the source may be attached during that time.
 
 Source: cinder/volume/api.py, _attachment_reserve; cinder/volume/manager.py, attachment_update.
 """
@@ -37,8 +37,8 @@ def await_operation(books: Books, volume: Any) -> None:
     """
     Wait for the operation that is open on a volume, if another file may become the active one by it.
 
-    A commit or a pull by the guest never changes that. So a guest can be evacuated from a host that
-    has died of one.
+    A commit or a pull in a running guest never changes the active file, so it is not waited for: a
+    guest can be evacuated from a host that died during one.
 
     Raises:
         OperationUnsettled: It does not end in time.
@@ -62,12 +62,12 @@ def await_operation(books: Books, volume: Any) -> None:
 
 def await_attachment(volume: Any) -> None:
     """
-    Read a volume anew, and wait while it is neither attached nor detached.
+    Reload a volume, and wait until an attachment or a detachment that is under way has ended.
 
-    What else its status says is of a request that waits for the lock of this one.
+    Any other new status was set by a request that now waits for the lock of the volume.
 
     Raises:
-        InvalidVolume: It stays in between.
+        InvalidVolume: It does not end in time.
     """
     deadline = time.monotonic() + LIMIT_S
     volume.refresh()
@@ -82,12 +82,13 @@ def await_attachment(volume: Any) -> None:
 
 def see_detached(volume: Any, operation: Operation) -> None:
     """
-    See that nobody was told the file that an offline operation is about to change.
+    Check that nobody has been told the file that an offline operation is about to change.
 
-    Once that is open nobody has been. So of one that is taken up, only who has been told it counts.
+    Once an operation is open, no attachment is told a file. So if this one was taken up again, only an
+    attachment that has been told its file by now counts.
 
     Raises:
-        InvalidVolume: Somebody may have been.
+        InvalidVolume: Somebody may have been told it.
     """
     volume.refresh()
     if operation.again:

@@ -57,8 +57,8 @@ class BackupOvertaken(Refused):
     """A snapshot was taken between the choice of what is to be read and the reading."""
 
     msg = (
-        "volume {self.volume} is not backed up: a snapshot was taken meanwhile, and {self.file} is not "
-        "the whole of it"
+        "volume {self.volume} is not backed up: a snapshot was taken since the backup began, and "
+        "{self.file} holds only what was written after it"
     )
     remedy = "Nothing was read. Take the backup again."
 
@@ -140,9 +140,10 @@ class Backups(Family):  # type: ignore[misc]
 
     def _copied(self: Any, context: Any, backup: Any, volume: Any) -> Any:
         """
-        A copy of a volume, which the backup's row names before there is anything of it.
+        Copy a volume; the backup's row names the copy before its file is made.
 
-        Upstream's names it once it is made; killed before, it stays (_create_temp_cloned_volume).
+        Upstream writes the name when the copy is done. If it is killed before, cinder-backup does not
+        know of the copy, and it stays (_create_temp_cloned_volume).
         """
         copy = self._create_temp_volume(context, volume)
         backup.temp_volume_id = copy.id

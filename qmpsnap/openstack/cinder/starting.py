@@ -98,11 +98,10 @@ class Starting(Temporary):
             # Cinder's own filter by host finds none of them (29.0.0) when a status is given too.
             for row in objects.SnapshotList.get_all(admin, {"status": status}):
                 standing = self._books.standing(row.id)
-                mine = (row.volume.host or "").split("#")[0] == self.host
-                if standing is None or standing.state is not state or not mine:
+                if standing is None or standing.state is not state or not self._is_mine(row):
                     continue
                 if row.id in self._over:
-                    continue  # deleted, whatever it is
+                    continue  # it is about to be deleted, whatever its state
                 if state is State.DELETED:
                     self._left.add(row.id)
                     continue
@@ -112,18 +111,18 @@ class Starting(Temporary):
                 row.save()
 
     def _find_lost(self: Any) -> None:
-        """A deletion that has died before it was in the ledger: it waited, for an attachment or a lock."""
+        """Find deletions that died while they waited, and so were never written into the ledger."""
         rows = objects.SnapshotList.get_all(
             cinder_context.get_admin_context(), {"status": "deleting"}
         )
         for row in rows:
             standing = self._books.standing(row.id)
             is_settled = standing is None or standing.state in _UNBEGUN
-            if is_settled and (row.volume.host or "").split("#")[0] == self.host:
+            if is_settled and self._is_mine(row):
                 self._lost.add(row.id)
 
     def _ask_for_lost(self: Any) -> None:
-        """Ask once; not for what the bus has kept, and has been brought by now."""
+        """Ask for them once, when requests that the bus has kept have had time to arrive."""
         if not self._lost or time.time() - self._since < ASK_S:
             return
         admin = cinder_context.get_admin_context()
@@ -134,7 +133,7 @@ class Starting(Temporary):
                     log.info("asking for the deletion of snapshot %s again", one)
                     rpcapi.VolumeAPI().delete_snapshot(admin, snapshot)
             except exception.NotFound:
-                pass  # by whoever was asked before
+                pass  # it has been deleted since
             except Exception:
                 log.exception("snapshot %s is not asked for", one)
                 continue

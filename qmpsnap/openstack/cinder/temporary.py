@@ -62,6 +62,10 @@ class Temporary(Family):  # type: ignore[misc]
         self._over: dict[str, tuple[float, float]] = {}
         """When the deletion of each is due, by time.monotonic(), and seconds until the next try."""
 
+    def _is_mine(self: Any, snapshot: Any) -> bool:
+        """Whether the volume of a snapshot is one of this back end's, whatever its pool."""
+        return bool((snapshot.volume.host or "").split("#")[0] == self.host)
+
     def _end_clone(self: Any, clone: str | None = None) -> None:
         """
         Have the temporary snapshots deleted of a clone that has failed.
@@ -71,9 +75,7 @@ class Temporary(Family):  # type: ignore[misc]
         """
         wanted = {"use_quota": False} | ({"display_name": f"{_NAME}{clone}"} if clone else {})
         for row in objects.SnapshotList.get_all(cinder_context.get_admin_context(), wanted):
-            if not (row.display_name or "").startswith(_NAME):
-                continue
-            if (row.volume.host or "").split("#")[0] == self.host:
+            if (row.display_name or "").startswith(_NAME) and self._is_mine(row):
                 self._over[row.id] = (time.monotonic(), AGAIN_S)
 
     def _ask_for_over(self: Any) -> None:

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 
+from tests.openstack.rig.pairings import OURS, with_backups
 from tests.openstack.rig.rig import Rig
 from tests.openstack.rig.waiting import read_until
 
 _UNDER_WAY = ("creating", "restoring")
 _AT_WORK = ("creating", "backing-up", "restoring-backup")
+
+
+@contextmanager
+def backing_up_with(rig: Rig, driver: str) -> Iterator[Rig]:
+    """Run Cinder's backup service in a rig of ours for a while, with another driver of the volumes."""
+    pairing = with_backups(OURS)
+    options = (*pairing.cinder, f"nfs1.volume_driver={driver}")
+    with rig.configured(replace(pairing, cinder=options), "cinder"):
+        yield rig
 
 
 def backed_up(rig: Rig, volume: str, **more: object) -> tuple[str, str | None]:
