@@ -8,16 +8,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final
 
 import pytest
 
+from tests.rig import quick_keys
 from tests.rig.waiting import HANG_S, until
-
-_CLOCK: Final = "Unable to get accurate CPU usage"
-"""What qemu-img says now and then on a busy machine, when it measures PBKDF2; more often, the
-shorter `iter-time` is."""
-_TRIES: Final = 20
 
 
 class NotHere(Exception):
@@ -32,15 +27,14 @@ def run(*words: str) -> str:
     """Run a program to its end; returns what it printed."""
     if shutil.which(words[0]) is None:
         raise NotHere(f"{words[0]} is not installed")
-    done = None
-    for _ in range(_TRIES):
-        done = subprocess.run(words, capture_output=True, text=True, timeout=HANG_S, check=False)
-        if done.returncode == 0:
-            return done.stdout
-        if _CLOCK not in done.stderr:
-            break
-    assert done is not None
-    raise Refusal(f"{' '.join(words)}: {done.stderr}")
+    # It may be LUKS that is made.
+    environment = quick_keys.environment() if words[:2] == ("qemu-img", "create") else None
+    done = subprocess.run(
+        words, env=environment, capture_output=True, text=True, timeout=HANG_S, check=False
+    )
+    if done.returncode != 0:
+        raise Refusal(f"{' '.join(words)}: {done.stderr}")
+    return done.stdout
 
 
 @contextmanager

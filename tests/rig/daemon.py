@@ -23,6 +23,7 @@ from qmpsnap.guests.libvirt.guest import LibvirtGuest
 from qmpsnap.monitor.passthrough import PassthroughMonitor
 from qmpsnap.monitor.virt import find_domain, libvirt_module, open_connection
 from qmpsnap.operations.guest import Guest
+from tests.rig import capabilities
 from tests.rig.disks import qdev
 from tests.rig.machine import Machine
 from tests.rig.waiting import HANG_S, listens, until
@@ -62,6 +63,8 @@ class Daemon:
             "XDG_CONFIG_HOME": str(folder / "config"),
             "XDG_CACHE_HOME": str(folder / "cache"),
         }
+        self._capabilities = folder.joinpath("cache", "libvirt", "qemu", "cache", "capabilities")
+        capabilities.give(self._capabilities)
         self._as_user: list[str] = []
         if os.geteuid() == 0:
             self.give(folder)
@@ -126,6 +129,7 @@ class Daemon:
             self._process.wait(HANG_S)
             self._process = None
             self._socket.unlink(missing_ok=True)
+            capabilities.keep(self._capabilities)
 
     def kill_guests(self) -> None:
         """End what a test that failed has left."""

@@ -20,6 +20,7 @@ import pytest
 
 from qmpsnap.demo.embed import FEATURES_UNASKED
 from qmpsnap.monitor.virt import libvirt_module
+from tests.rig import capabilities
 from tests.rig.daemon import which
 from tests.rig.unprivileged import GROUP
 from tests.rig.waiting import HANG_S, until
@@ -67,6 +68,8 @@ def running() -> Iterator[str]:
         folder.chmod(0o755)
         for own in _OWN:
             Path(f"{folder}{own}").mkdir(parents=True)
+        known = Path(f"{folder}/var/cache/libvirt/qemu/capabilities")
+        capabilities.give(known)
         (folder / "sock").mkdir()
         Path(f"{folder}/etc/libvirt/qemu.conf").write_text(_QEMU + FEATURES_UNASKED)
         (folder / "libvirtd.conf").write_text(_LIBVIRTD.format(folder=folder, group=GROUP))
@@ -84,6 +87,7 @@ def running() -> Iterator[str]:
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(HANG_S)
+            capabilities.keep(known)
             for file in Path(f"{folder}/run/libvirt/qemu").glob("*.pid"):
                 with suppress(ProcessLookupError, ValueError):
                     os.kill(int(file.read_text()), signal.SIGKILL)

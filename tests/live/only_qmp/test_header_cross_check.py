@@ -22,6 +22,7 @@ from qmpsnap.guests.files import qemu_img
 from qmpsnap.guests.files.header import read_header
 from qmpsnap.guests.files.qemu_img import QemuImgFailed
 from tests.fuzz import headers
+from tests.rig.beside import run
 
 MIB: Final = 1024 * 1024
 GIB: Final = 1024 * MIB
@@ -57,31 +58,12 @@ def make(folder: Path, image: Image) -> str:
         options.append("encrypt.key-secret=s")
     if options:
         arguments += ["-o", ",".join(options)]
-    _create(path, *arguments, path, str(image.size))
+    run("qemu-img", "create", "-q", "-f", "qcow2", *arguments, path, str(image.size))
     for number in range(image.bitmaps):
         qemu_img.run("bitmap", path, "--add", "-f", "qcow2", path, f"bitmap{number}")
     if image.backing is not None and image.backing_format is None:
         _forget_format(path)
     return path
-
-
-def _create(path: str, *arguments: str) -> None:
-    """
-    Run `qemu-img create`.
-
-    To make a key it measures its own processor time, and gives up where that did not move
-    (qcrypto_pbkdf2_count_iters(), 7.2; seen on a busy machine). It is qemu-img that is asked again
-    then, not the parser that is tested.
-    """
-    for _ in range(50):
-        try:
-            qemu_img.run("create", path, "-q", "-f", "qcow2", *arguments)
-        except qemu_img.QemuImgFailed as error:
-            if "accurate CPU usage" not in error.reason:
-                raise
-        else:
-            return
-    raise AssertionError(path)
 
 
 def _forget_format(path: str) -> None:

@@ -7,7 +7,10 @@ Real Cinder and Nova's own libvirt driver on a real libvirtd, on one machine, in
     layout.py       the folder of a rig: configuration, shims, ports
     settings.py     changes of an oslo.config file
     services.py     start and restart the services; inside
-    inside.py       process 1 of a rig's namespaces
+    inside.py       process 1 of a rig's namespaces, and who starts and stops services in there
+    warm.py         a process that has imported what a service needs, and forks for each start
+    nova_imported.py, cinder_imported.py  what that is
+    ready_made.py   what is made once for all rigs
     cinder_all.py   Cinder's API, scheduler and volume service, in one process
     bus.py          a message bus, for when each of them is a process of its own
     databases.py    Cinder's database, whichever it is

@@ -17,11 +17,6 @@ refreshed by Nova's own code.
                                                            and what of an encrypted disk is besides
 """
 
-# ruff: noqa: E402
-from nova import monkey_patch
-
-monkey_patch.patch(backend="threading")
-
 import faulthandler
 import json
 import os

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import configparser
+import subprocess
+import sys
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -16,9 +18,27 @@ _WAIT_S: Final = 30
 
 def engine_of(folder: Path) -> Engine:
     """An engine of its own for the database of the Cinder in this folder; it keeps nothing open."""
+    return _engine(_url(folder))
+
+
+def is_sqlite(folder: Path) -> bool:
+    """Whether it is a file in the folder of the rig."""
+    return make_url(_url(folder)).get_backend_name() == "sqlite"
+
+
+def make_tables(folder: Path) -> None:
+    """Have Cinder make its tables, without bounds for what a project may have."""
+    manage = [sys.executable, f"{sys.prefix}/bin/cinder-manage"]
+    command = [*manage, "--config-file", str(folder / "cinder.conf"), "db", "sync"]
+    with (folder / "log/cinder-manage.out").open("wb") as said:
+        subprocess.run(command, stdout=said, stderr=said, check=True)
+    rows(folder, "update quota_classes set hard_limit = -1")  # options come too late
+
+
+def _url(folder: Path) -> str:
     found = configparser.ConfigParser(strict=False, interpolation=None)
     found.read(folder / "cinder.conf")
-    return _engine(found["database"]["connection"])
+    return found["database"]["connection"]
 
 
 @lru_cache

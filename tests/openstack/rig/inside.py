@@ -1,21 +1,27 @@
 """
-Process 1 of a rig's namespaces, and what is done inside by others.
+Process 1 of a rig's namespaces, and who starts and stops services in there for those outside.
 
-    python -m tests.openstack.rig.inside init FOLDER
-    python -m tests.openstack.rig.inside start|stop|tell FOLDER SERVICE [SIGNAL]
+    python -m tests.openstack.rig.inside FOLDER
+
+A request is a line of JSON on the socket `control` in the folder: `["start", SERVICE]`, `["stop",
+SERVICE, SIGNAL]` or `["tell", SERVICE, SIGNAL]`. The answer is a line: null when it is done, or what
+went wrong.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socketserver
 import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
 
 from tests.openstack.rig import unprivileged
-from tests.openstack.rig.databases import rows
+from tests.openstack.rig.databases import is_sqlite, make_tables
 from tests.openstack.rig.layout import LIBVIRT, OTHER_EXPORT, Layout, layout_of, mount_of
 from tests.openstack.rig.services import start, stop, tell, wait_for
 
@@ -39,50 +45,68 @@ def _begin(layout: Layout) -> None:
     if layout.user:
         wait_for(layout, "libvirtd")  # its socket gets its group some time after it is there
     start(layout, "compute")  # it creates its own tables
-    manage = [sys.executable, f"{layout.prefix}/bin/cinder-manage"]
-    subprocess.run([*manage, "--config-file", folder / "cinder.conf", "db", "sync"], check=True)
-    rows(folder, "update quota_classes set hard_limit = -1")  # options come too late
+    if not is_sqlite(folder):
+        make_tables(folder)
     running = ("libvirtd", "compute")
     for name in layout.services:
         if name not in running:
             start(layout, name)
     for name in layout.services:
         wait_for(layout, name)
-    (folder / "ready").touch()
 
 
-def _init(layout: Layout) -> None:
-    """
-    Be process 1, and bury the dead.
+class _Handler(socketserver.StreamRequestHandler):
+    """One request."""
 
-    A libvirtd whose dead probes of QEMU are not buried waits 40 s for each.
-    """
-    starter = os.fork()
-    if starter == 0:
-        _begin(layout)
-        os._exit(0)
-    while True:
+    layout: Layout
+
+    def handle(self) -> None:
+        """Do it, and say how it went."""
+        what, service, *how = json.loads(self.rfile.readline())
         try:
-            pid, status = os.waitpid(-1, 0)
-        except ChildProcessError:
-            time.sleep(0.2)
-            continue
-        if pid == starter and status != 0:
-            sys.exit(1)
+            _do(self.layout, what, service, *how)
+            said = None
+        except (Exception, SystemExit):
+            said = traceback.format_exc()
+        self.wfile.write(json.dumps(said).encode())
 
 
-def main(what: str, folder: str, service: str = "", how: str = "TERM") -> None:
-    """See above."""
-    layout = layout_of(Path(folder))
-    if what == "init":
-        _init(layout)
-    elif what == "stop":
+def _do(layout: Layout, what: str, service: str, how: str = "TERM") -> None:
+    if what == "stop":
         stop(layout, service, signal.Signals[f"SIG{how}"])
     elif what == "tell":
         tell(layout, service, signal.Signals[f"SIG{how}"])
     else:
         start(layout, service)
         wait_for(layout, service)
+
+
+def _serve(layout: Layout) -> None:
+    _Handler.layout = layout
+    with socketserver.ThreadingUnixStreamServer(str(layout.control), _Handler) as server:
+        (layout.path / "ready").touch()
+        server.serve_forever()
+
+
+def main(folder: str) -> None:
+    """
+    Be process 1, and bury the dead.
+
+    A libvirtd whose dead probes of QEMU are not buried waits 40 s for each.
+    """
+    layout = layout_of(Path(folder))
+    starter = os.fork()
+    if starter == 0:
+        _begin(layout)
+        _serve(layout)
+    while True:
+        try:
+            pid, _ = os.waitpid(-1, 0)
+        except ChildProcessError:
+            time.sleep(0.2)
+            continue
+        if pid == starter:
+            sys.exit(1)
 
 
 if __name__ == "__main__":

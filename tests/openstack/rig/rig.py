@@ -5,8 +5,10 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,7 +20,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any, ClassVar, Final
 
-from tests.openstack.rig import databases, unprivileged
+from tests.openstack.rig import databases, ready_made, unprivileged
 from tests.openstack.rig.layout import TOKEN, Layout, configure, layout_of, prepare
 from tests.openstack.rig.pairings import Pairing
 from tests.openstack.rig.services import ROOT
@@ -186,17 +188,19 @@ class Rig:
             service: Which.
             programs: Whether those of the programs count that it has started, and that have ended.
         """
-        return sum(_spent(one, programs) for one in self._processes(service))
+        return _spent(self._process(service), programs)
 
-    def _processes(self, service: str) -> Iterator[Path]:
-        """By the command line: the process ids that a service knows are those of its namespace."""
+    def _process(self, service: str) -> Path:
+        """The process id that a service knows is that of its namespace."""
+        pid = (self.folder / f"{service}.pid").read_text()
         for path in Path("/proc").glob("[0-9]*"):
-            try:
-                command = (path / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if f"rig.{service}".encode() in command and str(self.folder).encode() in command:
-                yield path
+            with suppress(OSError):  # it has ended
+                is_ours = f"RIG={self.folder}\0".encode() in (path / "environ").read_bytes()
+                if is_ours and re.search(
+                    rf"^NSpid:.*\t{pid}$", (path / "status").read_text(), re.M
+                ):
+                    return path
+        raise ProcessLookupError(service)
 
     def stop(self, service: str, how: signal.Signals = signal.SIGTERM) -> None:
         """End one of its services, or `api`; guests go on."""
@@ -235,15 +239,13 @@ class Rig:
                 self.restart(service)
 
     def _inside(self, *words: str) -> None:
-        what, *rest = words
-        run_inside(self.layout, [*_INSIDE, what, str(self.folder), *rest], check=True)
-
-
-def run_inside(layout: Layout, command: list[str], *, check: bool = False) -> int:
-    """Run a command in the namespaces of a rig; returns its exit code."""
-    pid = (layout.path / "init.pid").read_text()
-    enter = ["nsenter", f"--target={pid}", "--mount", "--pid", "--"]
-    return subprocess.run([*enter, *command], env=_environment(), check=check).returncode
+        with socket.socket(socket.AF_UNIX) as one:
+            one.connect(str(self.layout.control))
+            with one.makefile("rw") as file:
+                print(json.dumps(words), file=file, flush=True)
+                said = json.loads(file.readline())
+        if said is not None:
+            raise RuntimeError(f"{' '.join(words)}: {said}")
 
 
 def as_user(layout: Layout, words: list[str]) -> subprocess.CompletedProcess[str]:
@@ -269,10 +271,11 @@ def up(folder: Path, pairing: Pairing) -> Rig:
         RuntimeError: It did not start; with what it printed.
     """
     layout = prepare(folder, pairing)
+    ready_made.copy(folder)
     printed = folder / "log/init.out"
     with printed.open("wb") as log:
         process = subprocess.Popen(
-            [*_UNSHARE, *_INSIDE, "init", str(folder)],
+            [*_UNSHARE, *_INSIDE, str(folder)],
             env=_environment(),
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -287,6 +290,7 @@ def up(folder: Path, pairing: Pairing) -> Rig:
     (children,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     (folder / "init.pid").write_text(children)
     process.returncode = 0  # it is ended by `down`; Popen is not to warn of it
+    ready_made.keep(folder)
     return Rig(layout)
 
 

@@ -16,6 +16,7 @@ from typing import Final
 
 from tests.openstack.rig import unprivileged
 from tests.openstack.rig.layout import HERE, TOKEN, Layout
+from tests.openstack.rig.warm import Starter
 from tests.rig.daemon import which
 from tests.rig.waiting import HANG_S
 
@@ -23,6 +24,14 @@ ROOT: Final = HERE.parents[2]
 PLUGINS: Final = HERE / "plugins"
 _CINDER: Final = ("cinder-api", "cinder-scheduler", "cinder-volume")
 """As they are installed: each has a child that does the work (the API two), and starts it again."""
+_OURS: Final = {
+    "cinder": ("cinder_imported", "cinder_all"),
+    "api": ("cinder_imported", "api"),
+    "compute": ("nova_imported", "compute"),
+}
+"""Modules of this folder: what is imported once for all starts of a service, and the service."""
+_starters: Final[dict[str, Starter]] = {}
+"""By service; the process that starts and stops does so for one rig."""
 
 
 def start(layout: Layout, name: str) -> None:
@@ -32,14 +41,17 @@ def start(layout: Layout, name: str) -> None:
     Beside those of the layout there is `api`, which a test may start: see api.py.
     """
     folder = layout.path
-    python = [sys.executable, "-Wignore", "-m"]
-    command = {
-        "libvirtd": [which("libvirtd") or "libvirtd", "--pid-file", f"{folder}/libvirt/pid"],
-        "cinder": [*python, "tests.openstack.rig.cinder_all", "--config-file", f"{folder}/cinder.conf"],
-        "api": [*python, "tests.openstack.rig.api", *(f"--config-file={folder}/{one}.conf" for one in ("cinder", "api"))],
-        "compute": [*python, "tests.openstack.rig.compute", "--config-file", f"{folder}/nova.conf"],
-        **{one: [sys.executable, "-Wignore", f"{layout.prefix}/bin/{one}", "--config-file", f"{folder}/cinder.conf"] for one in _CINDER},
-    }[name]  # fmt: skip
+    configured = ["--config-file", f"{folder}/{'nova' if name == 'compute' else 'cinder'}.conf"]
+    if name == "api":
+        configured += ["--config-file", f"{folder}/api.conf"]
+    python = [sys.executable, "-Wignore"]
+    if name == "libvirtd":
+        command = [which(name) or name, "--pid-file", f"{folder}/libvirt/pid"]
+    elif name in _OURS:
+        command = [*python, "-m", *(f"{__package__}.{one}" for one in ("warm", *_OURS[name]))]
+        command += configured
+    else:
+        command = [*python, f"{layout.prefix}/bin/{name}", *configured]
     shims = [f"{folder}/bin"]
     if name == "compute" and layout.user:
         command, shims = unprivileged.command(layout.user, command), []
@@ -48,17 +60,23 @@ def start(layout: Layout, name: str) -> None:
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(PLUGINS), os.environ.get("PYTHONPATH", "")]),
         "PATH": os.pathsep.join([*shims, f"{layout.prefix}/bin", os.environ["PATH"]]),
     }
-    with (folder / f"log/{name}.out").open("ab") as log:
-        process = subprocess.Popen(
-            command,
-            env=environment,
-            cwd=folder,
-            start_new_session=True,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-        )
-    (folder / f"{name}.pid").write_text(str(process.pid))
+    log = folder / f"log/{name}.out"
+    if name in _OURS:
+        if name not in _starters:
+            _starters[name] = Starter(command, folder, environment, log)
+        pid = _starters[name].start()
+    else:
+        with log.open("ab") as said:
+            pid = subprocess.Popen(
+                command,
+                env=environment,
+                cwd=folder,
+                start_new_session=True,
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+            ).pid
+    (folder / f"{name}.pid").write_text(str(pid))
 
 
 def wait_for(layout: Layout, name: str) -> None:
