@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sqlite3
 import sys
 from collections.abc import Iterable, Iterator
@@ -45,10 +46,10 @@ def main() -> int:
     except expat.ExpatError:
         return 0  # libvirt made it; it is no reason to keep a guest from starting
     found = [*_by_markers(paths), *_by_journal(paths)]
-    for id_, where in dict(found).items():
+    for id_, (where, name) in dict(found).items():
         print(
             f"qmpsnap: operation {id_} on this guest's files is not settled ({where}): "
-            f"run `qmpsnap resume {id_}` before it is started",
+            f"run `qmpsnap resume {shlex.quote(name)}` before it is started",
             file=sys.stderr,
         )
     return 1 if found else 0
@@ -111,20 +112,25 @@ def _target_of(text: bytes) -> str:
     return "".join(words).strip()
 
 
-def _by_markers(paths: frozenset[str]) -> Iterator[tuple[str, str]]:
+Found = tuple[str, tuple[str, str]]
+"""Id of an operation; where it is known, and what names it to `qmpsnap resume`."""
+
+
+def _by_markers(paths: frozenset[str]) -> Iterator[Found]:
+    """By their paths: the journal may be another host's."""
     for folder in {os.path.dirname(path) for path in paths}:
         for marker in markers_in(folder):
             id_ = os.path.basename(marker.path).removeprefix(PREFIX)
             try:
                 named = _named(json.loads(marker.text or "")["record"])
             except (ValueError, TypeError, KeyError, RecursionError):
-                yield id_, f"{marker.path}, which cannot be read"
+                yield id_, (f"{marker.path}, which cannot be read", marker.path)
                 continue
             if paths & named:
-                yield id_, marker.path
+                yield id_, (marker.path, marker.path)
 
 
-def _by_journal(paths: frozenset[str]) -> Iterator[tuple[str, str]]:
+def _by_journal(paths: frozenset[str]) -> Iterator[Found]:
     name = os.path.join(os.environ.get("QMPSNAP_STATE") or _STATE, "journal.db")
     if not os.path.exists(name):
         return
@@ -144,7 +150,7 @@ def _by_journal(paths: frozenset[str]) -> Iterator[tuple[str, str]]:
             record = json.loads(text)
             begun = _BEGUN.get(record["kind"], set()) & set(str(acts).split(","))
             if begun and record["where"]["road"] != "offline" and paths & _named(record):
-                yield id_, name
+                yield id_, (name, id_)
         except (ValueError, TypeError, KeyError, RecursionError):
             continue
 

@@ -202,11 +202,11 @@ def _open_operations(report: Disks) -> tuple[str, ...]:
     paths = [path for disk in report.disks for path in disk.paths if path is not None]
     if not any(markers_in(folder) for folder in {os.path.dirname(path) for path in paths}):
         return ()
-    from qmpsnap.journal.markers import concerning
+    from qmpsnap.journal.markers import concerning, resume_by
 
     return tuple(
         f"operation {marker.id} on these files is under way, or was interrupted ({marker.path}): "
-        "`qmpsnap resume` settles it"
+        f"`{resume_by(marker)}` settles it"
         for marker in concerning(paths)
     )
 

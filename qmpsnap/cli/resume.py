@@ -47,7 +47,8 @@ INTERRUPTED = 6
     "--take",
     type=click.Choice(["active", "base"]),
     help="Of an operation that nobody can know the outcome of, with one ID: record which file is "
-    "right, the upper one or the lower one. No file is changed or removed.",
+    "right, the upper one or the lower one; where there is one, `active`. No file is changed or "
+    "removed.",
 )
 @report_option(
     "Send the updates that wait for these operations there; stdout: they stay stored, and this prints "
@@ -121,7 +122,7 @@ def _settled(journal: Journal, road: Road, entry: Entry, wanted: Wanted) -> Sett
 
 
 def _settled_on(journal: Journal, road: Road, entry: Entry, wanted: Wanted) -> Settled:
-    if road.qmp is None:
+    if road.qmp is None or entry.conclusion is not None:
         return resume_one(journal, entry, wanted)
     with connect_qmp(road.qmp, max_stall_s=road.max_stall_s) as guest:
         if not entry.record.paths & _read(guest, wanted.only_plan).stated().keys():
@@ -242,9 +243,7 @@ def _ways_out(settled: Settled, here: Screen) -> Iterator[str]:
             printable(f"  compare: qemu-img compare -U {formats} {plan.top.path} {plan.base.path}"),
             here.width,
         )
-    if len(settled.active) == 2:
-        for word, path in zip(("active", "base"), settled.active, strict=True):
-            yield from fold(
-                printable(f"  if {path} is right: qmpsnap resume {record.id} --take {word}"),
-                here.width,
-            )
+    for word, path in zip(("active", "base"), settled.active, strict=False):
+        yield from fold(
+            printable(f"  if {path} is right: qmpsnap resume {record.id} --take {word}"), here.width
+        )

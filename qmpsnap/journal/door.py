@@ -26,7 +26,7 @@ from qmpsnap.journal.identities import seen_all
 from qmpsnap.journal.kept import kept_by
 from qmpsnap.journal.known_again import unnumbered, unnumbered_step
 from qmpsnap.journal.left_over import elsewhere_in, left_by, left_over_among, needing, touched_by
-from qmpsnap.journal.markers import OperationOpen, check_unmarked, steps_for, what_of
+from qmpsnap.journal.markers import check_unmarked, open_operation, steps_for
 from qmpsnap.journal.mixed import NOTE, may_have_begun, mixed_by
 from qmpsnap.journal.record import (
     FAILED,
@@ -150,7 +150,7 @@ class Recorder:
         for other in self._others:
             if other.record.id != record.id and other.record.paths & record.paths:
                 reason = "it was begun, and has not been settled"
-                raise OperationOpen(other.record.id, what_of(other.record), reason)
+                raise open_operation(other.record, reason)
         check_unmarked(record.paths, but=record.id)
 
     def _record_of(self, ready: snapshot.Prepared | merge.Prepared) -> Record:
@@ -220,8 +220,9 @@ class Recorder:
             conclusion = replace(conclusion, kept=kept_by(record))
         mixed = mixed_by(record) if is_undone and self._has_begun_job else None
         if mixed is not None:
-            conclusion = replace(conclusion, mixed=mixed)
-            self.notes.append(NOTE.format(file=os.path.basename(mixed.into)))
+            note = NOTE.format(file=os.path.basename(mixed.into))
+            conclusion = replace(conclusion, mixed=mixed, notes=(*conclusion.notes, note))
+            self.notes.append(note)
         try:
             self._store.conclude(record, conclusion, self._answers, self._waiting)
         except JournalUnusable as error:

@@ -102,9 +102,9 @@ def checked(folder: Path, *, make: bool) -> Path:
         if make:
             _make(folder)
         status = folder.stat()
-    except FileNotFoundError:
-        raise
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and not make:
+            raise
         raise JournalUnusable(str(folder), error.strerror or str(error)) from error
     if status.st_uid not in (_ROOT, os.geteuid()) or status.st_mode & _OTHERS_MAY_WRITE:
         raise JournalUnusable(str(folder), "others can write into its folder")

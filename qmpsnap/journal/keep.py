@@ -8,6 +8,7 @@ One that breaks off in a state that is not known, or not safe, stays open.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
@@ -16,15 +17,16 @@ from typing import Final
 from msgspec.structs import replace
 
 from qmpsnap.errors import Failed, QmpsnapError, Refused
+from qmpsnap.formats.layers import Disk
 from qmpsnap.guests.files.locks import DiskLocked
 from qmpsnap.journal.door import Recorder
 from qmpsnap.journal.file import Journal
 from qmpsnap.journal.hold import held
 from qmpsnap.journal.knowing import knowing
-from qmpsnap.journal.markers import OperationOpen, check_unmarked, what_of
+from qmpsnap.journal.markers import check_unmarked, open_operation
 from qmpsnap.journal.outlook import Way, outlook
 from qmpsnap.journal.record import Conclusion, Entry, Outcome, Request, Wishes, conclusion_of
-from qmpsnap.journal.resume import settle
+from qmpsnap.journal.resume import Settled, settle
 from qmpsnap.journal.store import Store
 from qmpsnap.operations import merge, snapshot
 from qmpsnap.operations.clear import cleared_alone
@@ -287,14 +289,33 @@ def _settled_before(
         if found.way is Way.ADOPT and same:
             return entry, ()
         if found.way in (Way.ADOPT, Way.UNKNOWN):
-            raise OperationOpen(record.id, what_of(record), found.why)
+            raise open_operation(record, found.why)
         settled = settle(journal, entry, guest)
         if settled.outcome == "unknown":
-            raise OperationOpen(record.id, what_of(record), "; ".join(settled.notes))
-        if same and settled.results:
-            note = f"operation {record.id} had been interrupted; this has finished it"
-            return None, tuple(replace(one, notes=(*one.notes, note)) for one in settled.results)
+            raise open_operation(record, "; ".join(settled.notes))
+        if same and settled.outcome == "finished":
+            return None, _done_by(settled, guest)
     return None, ()
+
+
+def _done_by(settled: Settled, guest: Guest) -> tuple[Result, ...]:
+    """What the request came to that had been interrupted; nobody has acted on a guest that is off."""
+    record = settled.record
+    results = settled.results
+    if not results:
+        disks = guest.read()
+        left = record.merge.dropped if record.merge is not None and record.wishes.remove else ()
+        kept = (f"{one.path} was not removed" for one in left if os.path.lexists(one.path))
+        notes = (*settled.notes, *kept)
+        results = tuple(_result(disks.disk(name), settled, notes) for name in record.disks)
+    note = f"operation {record.id} had been interrupted; this has finished it"
+    return tuple(replace(one, notes=(*one.notes, note)) for one in results)
+
+
+def _result(disk: Disk, settled: Settled, notes: tuple[str, ...]) -> Result:
+    here = {layer.file for layer in disk.layers}
+    formats = {name: one for name, one in settled.file_format.items() if name in here}
+    return Result(disk=disk, file_format=formats, notes=notes, operation=settled.record.id)
 
 
 def _is_same_guest(one: Where, other: Where) -> bool:

@@ -69,7 +69,7 @@ def readers(
     own = {identity(path) for path in disk.paths if path is not None}
     found: dict[str, tuple[str, ...]] = {}
     for one in kept:
-        over = {identity(path) for path in one.over} - {None}
+        over = {identity(path) for path in (*one.files[1:], *one.over)} - {None}
         if (key := identity(one.files[0])) in own:
             if _is_taken_up(one, disk):
                 continue

@@ -12,6 +12,7 @@ wrote it; acted on is one that belongs to root, to us or to the owner of all its
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterable
 from typing import Final, Literal
 
@@ -29,7 +30,8 @@ _VERSION: Final = 1
 _ROOT: Final = 0
 _SAYS: Final = (
     "An operation of qmpsnap was interrupted, or is under way. Do not start a guest from these "
-    "images, and change none of them, before `qmpsnap resume ID` has settled it."
+    "images, and change none of them, before `qmpsnap resume` with the path of this file has settled "
+    "it."
 )
 
 
@@ -94,11 +96,13 @@ class OperationOpen(Refused):
     """An earlier operation on these files has not been settled."""
 
     msg = "operation {self.operation} on {self.what} is open: {self.reason}"
-    remedy = "Settle it first: `qmpsnap resume {self.operation}`. Nothing was touched."
+    remedy = "Settle it first: `{self.command}`. Nothing was touched."
 
     operation: str
     what: str
     reason: str
+    command: str
+    """What settles it."""
 
 
 class MarkerUntrusted(Refused):
@@ -225,7 +229,17 @@ def check_unmarked(paths: Iterable[str], but: str | None = None) -> None:
                 reason += f", and cannot be read ({marker.problem})"
             written = marker.written
             what = "these files" if written is None else what_of(written.record)
-            raise OperationOpen(marker.id, what, reason)
+            raise OperationOpen(marker.id, what, reason, resume_by(marker))
+
+
+def resume_by(marker: Marker) -> str:
+    """The command that settles the operation of a marker, whether or not this journal knows it."""
+    return f"qmpsnap resume {shlex.quote(marker.path)}"
+
+
+def open_operation(record: Record, reason: str) -> OperationOpen:
+    """The error for an operation that the journal has as open."""
+    return OperationOpen(record.id, what_of(record), reason, f"qmpsnap resume {record.id}")
 
 
 def what_of(record: Record) -> str:

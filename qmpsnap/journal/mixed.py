@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from msgspec.structs import replace
+
 from qmpsnap.formats.layers import Disk
 from qmpsnap.journal.identities import is_same, seen
 from qmpsnap.journal.record import Act, Mixed, Record
@@ -64,6 +66,24 @@ def is_done_by(mixed: Mixed, guest: str | None, record: Record) -> bool:
     return record.guest == guest is not None and mixed.of not in {
         layer.path for layer in plan.disk.layers
     }
+
+
+def carried(mixed: Mixed, record: Record) -> Mixed:
+    """
+    The same once another merge is done: a commit of a file that is mixed mixes its base.
+
+    Not one that takes the upper file along: by it the base holds all that was to go down.
+    """
+    plan = record.merge
+    if plan is None or plan.base is None or plan.kind == "pull":
+        return mixed
+    dropped = {layer.path for layer in plan.dropped}
+    taken = [one for one in record.files if one.path in dropped]
+    is_taken = any(is_same(one, file) for one in taken for file in mixed.files)
+    base = seen(plan.base.path)
+    if mixed.of in dropped or not is_taken or base is None:
+        return mixed
+    return replace(mixed, files=(*mixed.files, base), into=plan.base.path)
 
 
 def states_lost(mixing: Iterable[tuple[str, Mixed]], disk: Disk) -> dict[str, str]:

@@ -9,17 +9,20 @@ What became of an operation that broke off, and what is to be done about it. Loo
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Final
 
 import msgspec
 
-from qmpsnap.formats.layers import Disk, DiskNotFound
+from qmpsnap.formats.layers import Disk, DiskNotFound, Disks
 from qmpsnap.formats.qcow2 import BadHeader
 from qmpsnap.guests.files.header import read_header
+from qmpsnap.guests.files.identity import identity
 from qmpsnap.guests.files.neighbours import other_users
 from qmpsnap.journal.identities import is_same, seen
+from qmpsnap.journal.reach import lives
 from qmpsnap.journal.record import Act, Entry, Record, Unreadable, loads
 from qmpsnap.journal.since import (
     gone_on_from,
@@ -38,7 +41,7 @@ from qmpsnap.operations.names import tidy
 from qmpsnap.operations.options import DEFAULT_OPTIONS
 from qmpsnap.operations.plan_merge import MergePlan
 from qmpsnap.operations.step import Does
-from qmpsnap.operations.where import where_of
+from qmpsnap.operations.where import Where, where_of
 
 
 class Way(StrEnum):
@@ -85,11 +88,18 @@ def outlook(entry: Entry, guest: Guest | None) -> Outlook:
     if guest is None:
         return _gone(entry)
     runs = where_of(guest).road != _OFF
+    before, running = entry.record.where.process, where_of(guest).process
+    same = runs and before is not None and before == running
+    is_other = runs and not same and None not in (before, running)
     job = _job(entry.record, guest) if runs else None
-    if job is not None:
-        return Outlook(way=Way.ADOPT, why=f"its job {job.id} is there: {job.view.status}")
+    if job is not None and not is_other:
+        return _adopting(job)
     try:
         disks = guest.read()
+        if not same and not _has_any_of(entry.record, disks):
+            return _of_another(entry, where_of(guest))
+        if job is not None:
+            return _adopting(job)
         now = [disks.disk(name) for name in entry.record.disks]
     except DiskNotFound as error:
         return _unknown(entry.record, str(error))
@@ -100,10 +110,13 @@ def outlook(entry: Entry, guest: Guest | None) -> Outlook:
         changed = _changed(entry)
         if changed:
             return _unknown(entry.record, changed)
-    same = runs and _is_same_qemu(entry.record, guest)
     if entry.record.merge is None:
         return _of_create(entry, now, runs=runs, same=same)
     return _of_merge(entry, entry.record.merge, now[0], runs=runs, same=same)
+
+
+def _adopting(job: JobReport) -> Outlook:
+    return Outlook(way=Way.ADOPT, why=f"its job {job.id} is there: {job.view.status}")
 
 
 def _job(record: Record, guest: Guest) -> JobReport | None:
@@ -117,9 +130,19 @@ def _job(record: Record, guest: Guest) -> JobReport | None:
     return None if has_ended else job
 
 
-def _is_same_qemu(record: Record, guest: Guest) -> bool:
-    before, now = record.where.process, where_of(guest).process
-    return before is not None and before == now
+def _has_any_of(record: Record, disks: Disks) -> bool:
+    """Whether a guest has any file of an operation, by whatever name."""
+    mine = {identity(path) for path in record.paths} - {None}
+    theirs = (path for disk in disks.disks for path in disk.paths if path is not None)
+    return any(path in record.paths or identity(path) in mine for path in theirs)
+
+
+def _of_another(entry: Entry, where: Where) -> Outlook:
+    """Of a guest that is found now where the operation's was: it tells nothing of that one."""
+    record = entry.record
+    if record.host != platform.node() or lives(record):
+        return _unknown(record, f"the guest at {where.at} has none of its files")
+    return _gone(entry)
 
 
 def _of_create(entry: Entry, now: Sequence[Disk], *, runs: bool, same: bool) -> Outlook:
@@ -335,6 +358,17 @@ def _either(plan: MergePlan) -> str:
 
 def _unknown(record: Record, why: str) -> Outlook:
     return Outlook(way=Way.UNKNOWN, why=why, active=candidates(record))
+
+
+def names_its_new(plan: MergePlan) -> bool:
+    """Whether the header that a merge changes names the backing file that it has afterwards."""
+    assert plan.above is not None  # see `_by_headers`
+    try:
+        header = read_header(plan.above.path, follow=False)
+    except (OSError, BadHeader):
+        return False
+    new = named_by(plan.above.path, plan.base.path if plan.base else None)
+    return named_by(plan.above.path, header.backing_file) == new
 
 
 def candidates(record: Record) -> tuple[str, ...]:

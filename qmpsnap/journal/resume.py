@@ -26,7 +26,7 @@ from qmpsnap.journal.hold import held
 from qmpsnap.journal.knowing import knowing
 from qmpsnap.journal.known_again import known_again
 from qmpsnap.journal.markers import beside
-from qmpsnap.journal.outlook import Outlook, Way, candidates, old_name, outlook
+from qmpsnap.journal.outlook import Outlook, Way, candidates, names_its_new, old_name, outlook
 from qmpsnap.journal.reach import Opener, lives, reached
 from qmpsnap.journal.record import Entry, Outcome, Record, conclusion_of
 from qmpsnap.journal.store import Store
@@ -85,7 +85,7 @@ class CannotTake(Refused):
     """A decision that an operation leaves nobody to make."""
 
     msg = "there is nothing to decide about operation {self.operation}: {self.reason}"
-    remedy = "`qmpsnap resume {self.operation}` settles it."
+    remedy = "`qmpsnap resume {self.operation}` settles it, or says what can be decided."
 
     operation: str
     reason: str
@@ -111,6 +111,8 @@ def resume(
         CannotTake: See there.
         OperationBusy: Somebody is at work on it.
     """
+    if entry.conclusion is not None:
+        return settle(journal, entry, None, wanted)
     with held(journal.opened_folder, entry.record.id):
         pass  # whoever is at work on it has the guest's socket, too
     left = _TRIES
@@ -146,7 +148,7 @@ def settle(
         guest = None if guest is None else knowing(guest, store)
         entry = _known(store, entry, only_plan=wanted.only_plan)
         if entry.conclusion is not None:
-            return _ended(entry, guest, store, only_plan=wanted.only_plan)
+            return _ended(entry, only_plan=wanted.only_plan)
         entry = replace(entry, record=known_again(entry.record))
         try:
             if guest is not None and not wanted.only_plan:
@@ -171,7 +173,7 @@ def _known(store: Store, entry: Entry, *, only_plan: bool) -> Entry:
     return entry
 
 
-def _ended(entry: Entry, guest: Guest | None, store: Store, *, only_plan: bool) -> Settled:
+def _ended(entry: Entry, *, only_plan: bool) -> Settled:
     """It was settled before; at most its marker is left."""
     end = entry.conclusion
     assert end is not None
@@ -197,12 +199,14 @@ def _removing(path: str) -> Step:
 def _decided(entry: Entry, found: Outlook, take: Take) -> Outlook:
     if found.way is not Way.UNKNOWN:
         raise CannotTake(entry.record.id, found.why)
-    files = candidates(entry.record)
-    if len(files) < 2:
-        raise CannotTake(entry.record.id, "there are no two files that could be right")
-    is_create = entry.record.merge is None
+    files, plan = candidates(entry.record), entry.record.merge
     number = 0 if take == "active" else 1
-    done = is_create == (take == "active")
+    if number >= len(files):
+        raise CannotTake(entry.record.id, f"{' and '.join(files)} alone can be right")
+    if plan is not None and len(files) == 1:
+        done = names_its_new(plan)
+    else:
+        done = (plan is None) == (take == "active")
     why = f"somebody has decided that {files[number]} is right; before: {found.why}"
     creates = entry.record.creates
     pairs = tuple((one.overlay, one.disk.layers[0].path) for one in creates) or (files,)

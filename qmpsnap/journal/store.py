@@ -24,7 +24,7 @@ from msgspec.structs import replace
 from qmpsnap.journal import schema
 from qmpsnap.journal.folder import JournalUnusable
 from qmpsnap.journal.letters import Letters, answer_of_operation, link, prune_letters
-from qmpsnap.journal.mixed import is_done_by
+from qmpsnap.journal.mixed import carried, is_done_by
 from qmpsnap.journal.record import Act, Conclusion, Entry, Record, Unreadable, dumps, loads
 from qmpsnap.journal.schema import APPLICATION, JournalDamaged, JournalNewer, JournalUnwritable
 from qmpsnap.journal.spare import Checked, Spare
@@ -253,7 +253,7 @@ class Store:
                 (conclusion.ended, dumps(conclusion), dumps(record.slim), record.id),
             )
             if conclusion.outcome == "finished":
-                _unmix(database, record)
+                _mix_again(database, record)
             answer_of_operation(database, record.id, conclusion)
             _prune(database, conclusion.ended)
         return done.rowcount == 1
@@ -397,14 +397,17 @@ def _answer(database: sqlite3.Connection, id_: str, answers: Iterable[tuple[int,
     )
 
 
-def _unmix(database: sqlite3.Connection, record: Record) -> None:
-    """Forget what earlier tries of a merge have mixed, now that it is done."""
+def _mix_again(database: sqlite3.Connection, record: Record) -> None:
+    """Of what earlier merges have mixed: forget it where this one has done it, or note where it went."""
     which = f"SELECT id, record, conclusion FROM operation WHERE {_IS_MIXING}"
     for id_, begun, text in database.execute(which).fetchall():
         with suppress(Unreadable):  # `mixing` says so
             earlier, end = loads(begun, Record), loads(text, Conclusion)
-            if end.mixed is not None and is_done_by(end.mixed, earlier.guest, record):
-                text = dumps(replace(end, mixed=None))
+            assert end.mixed is not None
+            done = is_done_by(end.mixed, earlier.guest, record)
+            mixed = None if done else carried(end.mixed, record)
+            if mixed != end.mixed:
+                text = dumps(replace(end, mixed=mixed))
                 database.execute("UPDATE operation SET conclusion = ? WHERE id = ?", (text, id_))
 
 

@@ -12,7 +12,7 @@ from qmpsnap.errors import Failed, QmpsnapError, Unknown
 from qmpsnap.formats.layers import NOT_SEEN, REPLACED, Disk, Identity
 from qmpsnap.formats.verdict import Witness
 from qmpsnap.operations.guest import NotFlushed
-from qmpsnap.operations.job.states import JobFailed
+from qmpsnap.operations.job.states import JobFailed, copied
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,16 +60,6 @@ class Interrupted(Unknown):
     file: str
 
 
-def _copied(kind: str) -> str:
-    """What is to be said of data that a merge had copied when it was given up."""
-    if kind == "pull":
-        return "What was copied stays, and does no harm."
-    return (
-        "What was copied stays: the guest reads what it did, but the snapshot that was to be deleted "
-        "is mixed with newer data, and cannot be gone back to."
-    )
-
-
 class GivenUp(Failed):
     """Ctrl-C while a job of a guest that is off was running: QEMU ends with the call, and its job."""
 
@@ -88,7 +78,7 @@ class GivenUp(Failed):
     @property
     def copied(self) -> str:
         """What becomes of what was copied."""
-        return _copied(self.kind)
+        return copied(self.kind)
 
 
 class TimedOut(Failed):
@@ -110,7 +100,7 @@ class TimedOut(Failed):
     @property
     def copied(self) -> str:
         """What becomes of what was copied."""
-        return _copied(self.kind)
+        return copied(self.kind)
 
 
 class StoppedByChange(Failed):
@@ -121,7 +111,8 @@ class StoppedByChange(Failed):
         "somebody else had: {self.difference}. The chain is {self.chain}"
     )
     remedy = (
-        "Look at `qmpsnap chain`, then give the same command again if it is still what you want."
+        "Look at `qmpsnap chain`, then give the same command again if it is still what you want. "
+        "{self.copied}"
     )
     exit_code = 5
     changed = "no"
@@ -130,6 +121,11 @@ class StoppedByChange(Failed):
     file: str
     difference: str
     chain: str
+
+    @property
+    def copied(self) -> str:
+        """What becomes of what was copied."""
+        return copied(self.kind)
 
 
 class LeftRunning(Unknown):

@@ -374,6 +374,11 @@ class TestFolder:
         with pytest.raises(JournalUnusable, match="absolute"):
             state_folder()
 
+    def test_it_cannot_be_made(self) -> None:
+        """Some file systems say that the folder above is not there, and it is."""
+        with pytest.raises(JournalUnusable, match="No such file"):
+            checked(Path("/proc/nope"), make=True)
+
     def test_others_can_write_into_it(self, tmp_path: Path) -> None:
         tmp_path.chmod(0o777)
         with pytest.raises(JournalUnusable, match="others can write"):

@@ -113,7 +113,7 @@ class TestForbids:
         with pytest.raises(OperationOpen) as caught:
             check_unmarked([f"{tmp_path}/volume-1"])
         assert caught.value.operation == "abc"
-        assert "qmpsnap resume abc" in caught.value.way_out
+        assert f"`qmpsnap resume {tmp_path}/.qmpsnap-abc`" in caught.value.way_out
         check_unmarked([f"{tmp_path}/volume-2"])
         check_unmarked([f"{tmp_path}/volume-1"], but="abc")
 

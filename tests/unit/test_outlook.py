@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import time
 from collections.abc import Callable
@@ -79,7 +80,7 @@ class TestRunning:
         host = guest(*ALL, where=where)
         host.left_running = True
         assert outlook(entry(merge_of(COMMIT), "start"), host).way is Way.ADOPT
-        assert "read" not in host.calls
+        assert ("read" in host.calls) == (where == OTHER)  # whose job it is, its files tell
 
     def test_a_job_that_has_ended(self) -> None:
         host = guest(*ALL)
@@ -358,6 +359,16 @@ class TestCreate:
         plans = plan_creates(samples.guest(disk), [request])
         return replace(creating(), creates=plans)
 
+    @pytest.mark.parametrize("why", ["another host", "it lives"])
+    def test_another_guest(self, record: Record, monkeypatch: pytest.MonkeyPatch, why: str) -> None:
+        """Found where the operation's was: by the files, and only where that one is gone."""
+        host = guest(*ALL, where=OTHER)
+        here = replace(record, host=platform.node())
+        assert outlook(entry(here, "make"), host).way is Way.TAKE_BACK
+        monkeypatch.setattr("qmpsnap.journal.outlook.lives", lambda _: why == "it lives")
+        found = outlook(entry(record if why == "another host" else here, "make"), host)
+        assert (found.way, "has none of its files" in found.why) == (Way.UNKNOWN, True)
+
     def test_gone_before_it_was_made(self, record: Record) -> None:
         assert outlook(entry(record, "make"), None).way is Way.TAKE_BACK
 
@@ -387,7 +398,8 @@ class TestCreate:
         found = outlook(entry(record, "make", "switch"), None)
         assert found.way is way
         assert way is Way.TAKE_BACK or f"volume-1.other rests on {below}: somebody" in found.why
-        off = guest("volume-1.s1", "volume-1", where=OFF)
+        off = FakeGuest(samples.guest(on(samples.disk(2), tmp_path)))
+        off.where = OFF
         expected = way if rests_on == "the overlay" else Way.TAKE_BACK  # the definition tells
         assert outlook(entry(record, "make", "switch"), off).way is expected
 

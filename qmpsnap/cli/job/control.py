@@ -13,7 +13,7 @@ from qmpsnap.cli.output import say
 from qmpsnap.cli.units import BytesPerSecond
 from qmpsnap.operations.forecast import forecast_control
 from qmpsnap.operations.job import verbs
-from qmpsnap.operations.job.states import JobReport, Verb
+from qmpsnap.operations.job.states import JobReport, Verb, copied
 from qmpsnap.operations.space import bytes_text
 
 
@@ -30,6 +30,8 @@ def cancel(road: Road, guest: str | None, job: str, plan: str | None) -> None:
     """
     if done := _act(road, guest, Verb.CANCEL, job, plan):
         say(f"job {done.id} was cancelled")
+        if done.type == "commit":
+            say(copied(done.type))
 
 
 @click.command(cls=Changing, examples=("--qmp /run/web1.qmp job pause vda",))

@@ -152,13 +152,26 @@ def next_for(view: JobView) -> Do:
     return _NEXT[view.status]
 
 
+_MERGES: Final = frozenset({"commit", "active-commit", "pull"})
+
+
+def copied(kind: str) -> str:
+    """What is to be said of data that a merge had copied when it ended without being done."""
+    if kind == "pull":
+        return "What was copied stays, and does no harm."
+    return (
+        "What was copied stays: the guest reads what it did, but the snapshot that was to be deleted "
+        "is mixed with newer data, and cannot be gone back to."
+    )
+
+
 class JobFailed(Failed):
     """The block job ended without doing its work. The chain is as it was before."""
 
     msg = (
         "the {self.kind} of {self.file} failed: {self.reason}. The chain is as it was: {self.chain}"
     )
-    remedy = "Mend the cause (space, storage), then give the same command again."
+    remedy = "Mend the cause (space, storage), then give the same command again.{self.copied}"
     exit_code = 5
     changed = "no"
 
@@ -166,3 +179,8 @@ class JobFailed(Failed):
     file: str
     reason: str
     chain: str
+
+    @property
+    def copied(self) -> str:
+        """What becomes of what was copied; nothing of a job that was to write a header."""
+        return f" {copied(self.kind)}" if self.kind in _MERGES else ""

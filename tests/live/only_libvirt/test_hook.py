@@ -84,7 +84,7 @@ def test_a_start_is_refused_until_it_is_settled(daemon: Daemon, way: str) -> Non
         domain = connection.defineXML(text)
         with pytest.raises(libvirt.libvirtError, match="Hook script execution failed") as caught:
             domain.create()
-        assert "run `qmpsnap resume abc` before it is started" in str(caught.value)
+        assert f"run `qmpsnap resume {marker}` before it is started" in str(caught.value)
         assert not domain.isActive()
         marker.unlink()
         domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)

@@ -7,6 +7,7 @@ the new chain.
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from contextlib import suppress
@@ -16,11 +17,13 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from qmpsnap import by_name
 from qmpsnap.guests.files import qemu_img
 from qmpsnap.guests.files.door import take_file
 from qmpsnap.guests.offline.guest import OfflineGuest
 from qmpsnap.journal.file import Journal
 from qmpsnap.journal.identities import seen_all
+from qmpsnap.journal.keep import deleted
 from qmpsnap.journal.markers import steps_for
 from qmpsnap.journal.record import Act, Record
 from qmpsnap.journal.resume import settle
@@ -95,6 +98,43 @@ def record_of(off: Off, request: DeleteRequest | CreateRequest) -> Record:
         )
     plan = plan_delete(disks, request)
     return Record(kind=plan.kind, deleting=request, merge=plan, **common)
+
+
+class TestTheSameCommandAgain:
+    """It was killed when all was done, and nobody has heard so."""
+
+    @pytest.mark.parametrize("what", ["commit", "active commit", "pull"])
+    def test_merge(self, off: Off, journal: Journal, what: str) -> None:
+        off.grow(3)
+        content = off.content()
+        file = f"{BASE}.s1" if what == "commit" else f"{BASE}.s2"
+        below = {"commit": BASE, "active commit": f"{BASE}.s1"}.get(what)
+        request = DeleteRequest(
+            disk=SERIAL, file_to_merge=file if below else None, merge_target_file=below
+        )
+        with OfflineGuest(off.domain) as guest, pytest.raises(Killed):
+            deleted(journal, with_door(guest, before=at(Does.RELEASE, die)), request)
+        info = {
+            "type": "qcow2",
+            "file_to_merge": request.file_to_merge,
+            "merge_target_file": below,
+        }
+        said = off.rig.cli("volume-snapshot-delete", SERIAL, "s", json.dumps(info))
+        assert said.code == 0, said
+        (status,) = said.json.values()
+        assert status["status"] == "deleting_compute_complete"
+        assert list(status["file_format"]) == [below or f"{BASE}.s2"]
+        assert "had been interrupted; this has finished it" in said.err
+        assert off.content() == content
+        sound(off)
+
+    def test_create(self, off: Off) -> None:
+        with OfflineGuest(off.domain) as guest, pytest.raises(Killed):
+            by_name.create(with_door(guest, after=at(Does.SWITCH, die)), DISK, "new")
+        said = off.rig.cli("create", DISK, "new", "-o", "json")
+        assert said.code == 0, said
+        assert off.rig.files() == [f"{BASE}.new", BASE]
+        sound(off)
 
 
 class TestPivot:

@@ -145,6 +145,18 @@ class TestWhatIsKeptStaysWhole:
             assert "which `revert` has kept" in said.err
             assert images.sha256_of(kept, "qcow2") == content
 
+    def test_nor_to_what_lies_between(self, off: Off) -> None:
+        off.grow(3)
+        kept, look = off.folder / f"{BASE}.s2", off.folder / "look"
+        assert off.rig.cli("revert", DISK, "s1").code == 0
+        content = images.sha256_of(kept, "qcow2")
+        images.create_qcow2(look, SIZE, f"{BASE}.s1", "qcow2")
+        with defined(off.domain.connect(), look, "qcow2") as other:
+            said = other.cli("delete", DISK, "look", "--method", "commit")
+            assert said.code == 4, said
+            assert f"{kept}, which `revert` has kept" in said.err
+            assert images.sha256_of(kept, "qcow2") == content
+
     def test_orphans_calls_it_used(self, off: Off) -> None:
         off.grow(2)
         assert off.rig.cli("revert", DISK, "s1").code == 0
@@ -266,6 +278,22 @@ class TestHalfCommitted:
         self.refused(off)
         assert off.rig.cli("revert", DISK, "s2", "--as", "again").code == 0
         assert off.content() == before[f"{BASE}.s1"]
+
+    def test_a_later_commit_takes_it_down_with_it(self, off: Off) -> None:
+        off.grow(4)
+        commit = ("delete", DISK, "s2", "--method", "commit")
+        assert off.rig.cli(*commit, "--bandwidth", "1", "--timeout", "1").code == 5
+        assert off.rig.cli(*self.COMMIT).code == 0  # what is mixed goes into the base
+        said = off.rig.cli("list", DISK)
+        assert f"note: {BASE} does not hold any more what it did at a snapshot" in said.err
+        said = off.rig.cli("revert", DISK, "s2")
+        assert said.code == 4, said
+        assert f"{BASE} does not hold any more what it did at the snapshot" in said.err
+        content = images.sha256_of(off.folder / f"{BASE}.s2", "qcow2")
+        assert off.rig.cli(*commit).code == 0
+        assert "does not hold" not in off.rig.cli("list", DISK).err
+        assert off.rig.cli("revert", DISK, "s3", "--as", "again").code == 0
+        assert off.content() == content
 
     @pytest.mark.parametrize("refused", [False, True], ids=["killed", "refused by QEMU"])
     def test_killed(self, off: Off, journal: Journal, refused: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from qmpsnap.guests.files import qemu_img
 from qmpsnap.journal.file import Journal
 from qmpsnap.journal.keep import created, deleted
 from qmpsnap.operations.requests import CreateRequest, NamedDeleteRequest
@@ -19,7 +21,7 @@ from tests.rig import images
 from tests.rig.disks import qcow2_chain, raw_disk
 from tests.rig.doors import Killed, dying_at
 from tests.rig.remedies import remedy
-from tests.rig.rig import BASE, DISK, SERIAL, Rig, run_cli
+from tests.rig.rig import BASE, DISK, SERIAL, SIZE, Rig, run_cli
 from tests.rig.roads import MakeRig, direct_rig
 from tests.rig.waiting import until
 
@@ -185,6 +187,108 @@ def test_by_the_marker_alone(make_rig: MakeRig, journal: Journal) -> None:
         assert not marker.exists()
 
 
+@pytest.mark.parametrize("kind", ["create", "pull"])
+def test_another_guest_has_the_socket_now(
+    make_rig: MakeRig, journal: Journal, tmp_path: Path, kind: str
+) -> None:
+    """It tells nothing of the one that is gone; the headers do."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    images.create_raw(elsewhere / "other", 65536)
+    with make_rig("raw") as rig:
+        rig.grow(2)
+        if kind == "create":
+            content, active = killed_after_the_switch(rig, journal), rig.folder / f"{BASE}.new"
+        else:
+            content, active = rig.guest.read_sha256(DISK), rig.folder / f"{BASE}.s1"
+            request = NamedDeleteRequest(disk=DISK, snapshot="s1", method="pull")
+            with rig.host() as host, pytest.raises(Killed):
+                deleted(journal, dying_at(host, Does.COMMIT, "after"), request)
+            rig.kill()
+        socket = Path(rig.road[1])
+        with direct_rig(elsewhere, raw_disk(elsewhere / "other", DISK, SERIAL)) as other:
+            socket.unlink(missing_ok=True)
+            socket.symlink_to(other.road[1])
+            said = run_cli(["resume", "-o", "json"])
+            socket.unlink()
+        assert said.code == 0, said
+        (one,) = said.json["operations"]
+        assert (one["active"], one["outcome"]) == (
+            str(active),
+            "finished" if kind == "create" else "rolled-back",
+        )
+        assert images.sha256_of(active, "qcow2") == content
+
+
+def test_asked_again_by_the_socket(make_rig: MakeRig, journal: Journal) -> None:
+    """What has ended has ended, whoever is asked."""
+    with make_rig("raw") as rig:
+        rig.grow(2)
+        request = NamedDeleteRequest(disk=DISK, snapshot="s1", method="commit")
+        with rig.host() as host, pytest.raises(Killed):
+            deleted(journal, dying_at(host, Does.COMMIT, "after"), request)
+        (entry,) = run_cli(["log", "-o", "json"]).json["operations"]
+        until(lambda: run_cli(["resume"]).code == 0)
+        said = rig.cli("resume", entry["id"], "-o", "json")
+        assert (said.code, said.json["operations"][0]["outcome"]) == (0, "nothing-to-do"), said
+
+
+@pytest.mark.parametrize("what", ["the base is gone", "version 2"])
+def test_a_pull_that_nobody_can_know_is_decided_by_a_person(
+    make_rig: MakeRig, journal: Journal, what: str
+) -> None:
+    with make_rig("raw") as rig:
+        rig.guest.qemu_io(DISK, "write -P 1 0 64k")
+        rig.guest.qemu_io(DISK, "flush")
+        overlay = rig.folder / f"{BASE}.s1"
+        compat = "0.10" if what == "version 2" else "1.1"
+        options = ("-f", "qcow2", "-o", f"compat={compat}", "-b", BASE, "-F", "raw")
+        qemu_img.run("create", str(overlay), *options, str(overlay), str(SIZE))
+        assert rig.cli("create", DISK, "s1").code == 0
+        content = rig.guest.read_sha256(DISK)
+        request = NamedDeleteRequest(disk=DISK, snapshot="s1", method="pull")
+        with rig.host() as host, pytest.raises(Killed):
+            deleted(journal, dying_at(host, Does.COMMIT, "after"), request)
+        until(lambda: {one["status"] for one in jobs_of(rig)} == {"concluded"})
+        rig.guest.qemu_io(DISK, "flush")
+        rig.kill()
+        if what == "the base is gone":
+            (rig.folder / BASE).rename(rig.folder / "elsewhere")
+        said = run_cli(["resume"])
+        assert said.code == 6, said
+        (way_out,) = re.findall(rf"if {overlay} is right: qmpsnap (.*)", said.out)
+        operation = way_out.split()[1]
+        refused = run_cli(["resume", operation, "--take", "base"])
+        assert (refused.code, f"{overlay} alone can be right" in refused.err) == (4, True), refused
+        said = run_cli(way_out.split())
+        assert said.code == 0, said
+        assert images.sha256_of(overlay, "qcow2") == content
+        with direct_rig(rig.folder, qcow2_chain([(overlay, "qcow2")], DISK, SERIAL)) as again:
+            assert again.cli("create", DISK, "s2").code == 0
+
+
+def test_a_base_that_was_written_by_hand_takes_the_next_commit(
+    make_rig: MakeRig, journal: Journal
+) -> None:
+    """
+    What is flushed after a job must leave it possible to open the base for writing again.
+
+    It was opened for writing at the start, as README does, without auto-read-only.
+    """
+    with make_rig("raw") as rig:
+        rig.grow(3)
+        content = rig.guest.read_sha256(DISK)
+        request = NamedDeleteRequest(disk=DISK, snapshot="s1", method="commit")
+        with rig.host() as host, pytest.raises(Killed):
+            deleted(journal, dying_at(host, Does.COMMIT, "after"), request)
+        until(lambda: {one["status"] for one in jobs_of(rig)} == {"concluded"})
+        assert run_cli(["resume"]).code == 0
+        said = rig.cli("delete", DISK, "s2", "--method", "commit")
+        assert said.code == 0, said
+        assert rig.files() == [BASE]
+        assert rig.guest.read_sha256(DISK) == content
+
+
 def test_somebody_has_started_the_guest_from_the_old_file(
     make_rig: MakeRig, journal: Journal
 ) -> None:
@@ -219,6 +323,10 @@ def test_the_marker_forbids_another_guest_the_files(
             said = other.cli("create", DISK, "other")
             assert said.code == 4, said
             assert "the marker" in said.err
+            for told in (said.err, other.cli("list").err):
+                (command,) = re.findall(r"`qmpsnap (resume [^`]*)`", told)
+                said = run_cli([*command.split(), "--plan", "-o", "json"])
+                assert len(said.json["operations"]) == 1, said
             said = run_cli([*other.road, "resume", "-o", "json"])
             assert (said.code, len(said.json["operations"])) == (6, 1)
 
@@ -264,10 +372,11 @@ def test_looks_tell_of_it(make_rig: MakeRig, journal: Journal) -> None:
         rig.grow(2)
         with rig.host() as host, pytest.raises(Killed):
             created(journal, dying_at(host, Does.SWITCH, "after"), (NEW,))
+        (marker,) = rig.folder.glob(".qmpsnap-*")
         for command in ("chain", "disks", "list"):
             said = rig.cli(command, "-o", "json")
             assert said.code == 0, said
-            assert "`qmpsnap resume` settles it" in said.err
+            assert f"`qmpsnap resume {marker}` settles it" in said.err
         said = rig.cli("verify", "-o", "json")
         assert said.code == 3, said
         (finding,) = said.json["findings"]

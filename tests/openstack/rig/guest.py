@@ -100,8 +100,7 @@ class Guest:
 
     def start(self) -> None:
         """Start as Nova would, from the file and format that its driver says."""
-        begins = self.rig.nova("GET", f"start/{self.volume}")
-        assert "error" not in begins, begins
+        begins = self._begins()
         self.domain = self.libvirt.defineXML(
             _DOMAIN.format(
                 name=f"rig-{self.server[:8]}",
@@ -133,11 +132,18 @@ class Guest:
         """Whether the chain holds a pattern, opened as the next start would open it."""
         if self.domain.isActive():
             self.io("flush")
-        begins = self.rig.nova("GET", f"start/{self.volume}")
+        begins = self._begins()
         file = self.rig.share / Path(begins["path"]).name
         opened = self._opened(begins["format"], file)
         command = ["qemu-io", "-r", "-U", "-c", f"read -P {pattern} {offset} {length}", *opened]
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+    def _begins(self) -> dict[str, str]:
+        """File and format of the next start; ours refuses one until it is known which they are."""
+        found: dict[str, str] = read_until(
+            lambda: self.rig.nova("GET", f"start/{self.volume}"), lambda it: "error" not in it
+        )
+        return found
 
     def _opened(self, format_: str, file: Path) -> list[str]:
         """How qemu-io is to open a file."""
@@ -145,7 +151,7 @@ class Guest:
 
     def chain(self) -> list[tuple[str, str]]:
         """Bare name and format of each layer, active first, as the next start would open them."""
-        begins = self.rig.nova("GET", f"start/{self.volume}")
+        begins = self._begins()
         command = ["qemu-img", "info", "-U", "--backing-chain", "--output", "json"]
         file = self.rig.share / Path(begins["path"]).name
         text = subprocess.check_output([*command, "-f", begins["format"], file])
