@@ -99,8 +99,13 @@ class Settling:
     def _decide(self, entry: Entry, settled: Settled) -> None:
         """A person looks: ends a guest that runs, and sees which file has lost nothing."""
         if self.model.is_running:
-            seen["guest ended by a person"] += 1
             is_same = self.model.process == (entry.record.where.process or (0, 0))[1]
+            if is_same and any("Mending it failed" in one for one in settled.notes):
+                seen["header tried again by a person"] += (
+                    1  # while it is wrong the guest must not end
+                )
+                return
+            seen["guest ended by a person"] += 1
             by_others = any(FOREIGN in path for path in self.model.active.values())
             assert by_others or not is_same, settled
             if not self.is_stale:

@@ -65,3 +65,11 @@ def test_a_job_ends_after_resume_has_seen_it() -> None:
     """Its pivot was sent before the tool died; in one of these runs it ends just then."""
     for number in range(40):
         one(number, [Call(), Call(fate=Fate("tool", 2, "after"))], [])
+
+
+def test_resume_has_no_room_for_the_header_of_an_overlay_that_lies_over_a_rivals() -> None:
+    """Found in one of 100,000 runs. It stays open as long as the header would mislead the next start."""
+    away = Call(back=True)
+    died = Call(fate=Fate("tool", 4, "after"), rival=True, then="no journal")
+    one(906646, [Call(rival=True, then="no journal"), away, away, died], [])
+    assert seen["header tried again by a person"]
