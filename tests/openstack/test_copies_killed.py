@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from tests.openstack.conftest import MakeRig
-from tests.openstack.rig.backups import backed_up, backing_up_with
+from tests.openstack.rig.backups import backed_up, backing_up_with, restored
 from tests.openstack.rig.held_up import failing, held_up
 from tests.openstack.rig.pairings import OURS
 from tests.openstack.rig.rig import Rig
 from tests.openstack.rig.waiting import read_until
 from tests.openstack.seen import check, open_operations, settled
+from tests.rig import images
 
 MIB = 1 << 20
 
@@ -118,6 +120,43 @@ def test_a_revert_is_killed(rig: Rig, volume: str) -> None:
     assert rig.delete(snapshot)[0] is None
     (rig.share / f"volume-{volume}.info.qmpsnap").write_text("")  # a write that was killed
     _delete(rig, volume)
+
+
+def test_a_restore_is_killed_and_asked_for_again(rig: Rig, volume: str) -> None:
+    """It waits for the last piece of the backup when it is killed, and is whole the next time."""
+    path = rig.share / f"volume-{volume}"
+    _write(path, 1023 * MIB, b"\2")
+    content = images.sha256_of_bytes(path)
+    backup, became = backed_up(rig, volume)
+    assert became == "available"
+    _write(path, 0, b"\3")
+    piece = sorted((rig.folder / "state/backup").rglob(f"*{backup}-*"))[-1]
+    kept = piece.rename(piece.with_name("kept"))
+    os.mkfifo(piece)
+    rig.volumes("POST", f"/backups/{backup}/restore", {"restore": {"volume_id": volume}})
+    read_until(lambda: _first_byte(path), lambda it: it == b"\1")
+    rig.stop("cinder", signal.SIGKILL)
+    kept.replace(piece)
+    rig.start("cinder")
+    became = read_until(lambda: rig.status("volumes", volume), lambda it: it != "restoring-backup")
+    assert became == "error_restoring"
+    assert images.sha256_of_bytes(path) != content
+    _reset(rig, volume)
+    assert restored(rig, backup, volume) == (volume, "available")
+    assert images.sha256_of_bytes(path) == content
+    check(rig, volume, [""])
+
+
+def _write(path: Path, offset: int, byte: bytes) -> None:
+    """A MiB of one byte, as a guest's that is off by now."""
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(byte * MIB)
+
+
+def _first_byte(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(1)
 
 
 def _die_at(rig: Rig, point: str) -> None:
