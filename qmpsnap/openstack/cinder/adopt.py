@@ -6,6 +6,8 @@ Cinder has the format of a volume's active file (`format`, since Wallaby) and of
 only that of `volume-<id>` is in question. `base_format` is not believed alone where an overlay's
 header contradicts it: stock Cinder writes it before an online delete that may fail (a raw volume
 becomes "qcow2"), and it writes into the header what it found in the bytes that the guest controls.
+For the same reasons one of the two alone is believed if it says raw, not if it says qcow2, unless the
+volume is encrypted: then no guest has written those bytes.
 """
 
 from __future__ import annotations
@@ -121,6 +123,9 @@ def _first(known: Known, above: Header | None) -> tuple[Format | None, Witness, 
             said["the header above"] = above.backing_format
     detail = ", ".join(f"{who} says {what}" for who, what in said.items()) or "nobody states it"
     formats = set(said.values())
+    is_alone = above is not None and len(said) == 1 and formats == {"qcow2"}
+    if is_alone and not known.encrypted:
+        return None, Witness.METADATA, f"{detail} alone, which a guest can bring about"
     if len(formats) != 1:
         return None, Witness.METADATA, detail
     return _format(formats.pop()), Witness.METADATA, detail
