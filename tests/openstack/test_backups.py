@@ -319,6 +319,11 @@ def test_an_encrypted_volume_is_backed_up_as_the_image_that_it_is(rig_of: MakeRi
         assert became == "available"
         assert own(rig, volume).read_bytes() == image
         check(rig, volume, [""])
+        longer = rig.create_volume(gib=2, volume_type="luks")
+        _, became = restored(rig, backup, longer)
+        assert became == "available"
+        assert read_header(str(own(rig, longer))).virtual_size == 2 << 30
+        check(rig, longer, [""])
         snapshot, became, _ = rig.snapshot(volume)
         assert became == "available"
         _, became = backed_up(rig, volume)

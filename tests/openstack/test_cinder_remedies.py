@@ -285,3 +285,37 @@ def test_unknown_volumes_whose_files_have_changed_are_told(cinder: Cinder) -> No
     code, document = cinder.cinder("import", "--again")
     assert (code, document["counts"]["imported"]) == (0, 1)
     assert cinder.knows() is Format.RAW
+
+
+def test_files_that_stock_has_changed_are_taken_over_as_it_is_advised(cinder: Cinder) -> None:
+    """Between the import and the switch of the driver, say."""
+    (share,) = (cinder.folder / "mnt").iterdir()
+    volume = share / f"volume-{cinder.volume}"
+    with sa.create_engine(f"sqlite:///{cinder.folder}/cinder.sqlite").begin() as connection:
+        connection.execute(
+            sa.text(
+                "insert into volume_admin_metadata (volume_id, key, value, deleted) "
+                "values (:id, 'format', 'raw', 0)"
+            ),
+            {"id": cinder.volume},
+        )
+    assert cinder.cinder("import")[0] == 0
+    assert cinder.found("other-files") == []
+    overlay = f"{volume.name}.{uuid.uuid4()}"
+    words = ["-f", "qcow2", "-u", "-b", volume.name, "-F", "raw", str(share / overlay), "1M"]
+    subprocess.run(["qemu-img", "create", "-q", *words], check=True)
+    lost = cinder.found("other-files")  # killed before it wrote `.info`
+    (share / f"{volume.name}.info").write_text(json.dumps({"active": overlay}))
+    for advice in (*lost, *cinder.found("other-files")):
+        assert "`qmpsnap cinder import --again`" in advice
+    assert cinder.cinder("import", "--again")[0] == 0
+    assert cinder.found("other-files") == []
+    (share / f"{volume.name}.info").write_text("")
+    (advice,) = cinder.found("files-not-read")
+    with cinder.store.writing() as ledger:
+        intent = Intent(
+            volume=cinder.volume, snapshot="b", kind=Kind.CREATE, file=f"{volume.name}.b",
+            onto=overlay, host="h",
+        )  # fmt: skip
+        ledger.begin(intent)
+    assert cinder.found("files-not-read") == []  # it is being changed

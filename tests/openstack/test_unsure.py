@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import libvirt
 import msgspec
 import pytest
 
-from qmpsnap.ledger.values import File, Place, Witness
+from qmpsnap.ledger.values import File, Format, Place, Statement, Witness
 from tests.openstack.failed import failed, place_of
 from tests.openstack.rig.rig import Rig
 from tests.openstack.rig.waiting import read_until
-from tests.openstack.seen import check, holds
+from tests.openstack.seen import check, holds, ledger_of
 
 
 def refused(rig: Rig, volume: str) -> bool:
@@ -80,6 +81,27 @@ def test_what_is_stated_to_have_left_goes_with_the_volume(our_cinder: Rig) -> No
         became = read_until(lambda: rig.status("volumes", volume), lambda it: it != "deleting")
         assert became is None
         assert [one.name for one in rig.share.iterdir() if volume in one.name] == []
+
+
+def test_a_volume_with_such_a_file_does_not_hold_up_others(our_cinder: Rig) -> None:
+    """The start removes what has left the chains of all others."""
+    rig = our_cinder
+    one, two = sorted(rig.create_volume() for _ in range(2))
+    left = {}
+    with ledger_of(rig).writing() as ledger:
+        for volume, place in ((one, Place.LEFT), (one, Place.UNSURE), (two, Place.LEFT)):
+            file = f"volume-{volume}.{uuid.uuid4()}"
+            (rig.share / file).write_bytes(b"x")
+            stated = Statement(
+                file=file, format=Format.QCOW2, base=False, backing=f"volume-{volume}",
+                place=place, witness=Witness.OPERATOR,
+            )  # fmt: skip
+            ledger.state(volume, [stated])
+            left[volume, place] = rig.share / file
+    rig.restart("cinder")
+    read_until(left[two, Place.LEFT].exists, lambda it: not it)
+    assert left[one, Place.LEFT].exists()
+    assert left[one, Place.UNSURE].exists()
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,8 @@ def known(
     header: Header | None = None,
     attached: tuple[str, ...] = (),
     guest: str | None = None,
+    *,
+    encrypted: bool = False,
 ) -> Known:
     """A volume of one file, or of two where there is a header above."""
     info = {} if header is None else {"active": f"{NAME}.a", "a": f"{NAME}.a"}
@@ -33,6 +35,7 @@ def known(
         metadata=metadata or {},
         attached=attached,
         guest=guest,
+        encrypted=encrypted,
     )
 
 
@@ -57,6 +60,19 @@ def known(
             id="the header has what was found in the guest's bytes (D3)",
         ),
         pytest.param(known({"format": "qcow2"}, overlay(NAME)), "raw", id="from before 2025.2"),
+        pytest.param(
+            known({"format": "qcow2"}, overlay(NAME, "qcow2")), None,
+            id="from before 2025.2; the header has what was found in the guest's bytes",
+        ),
+        pytest.param(
+            known({"base_format": "qcow2"}, overlay(NAME, None)), None,
+            id="base_format alone, which a delete that failed may have changed",
+        ),
+        pytest.param(known({"base_format": "raw"}, overlay(NAME, None)), "raw", id="raw alone"),
+        pytest.param(
+            known({}, overlay(NAME, "qcow2"), encrypted=True), "qcow2",
+            id="no guest has written the bytes of an encrypted volume",
+        ),
         pytest.param(known({"format": "qcow2"}, overlay(NAME, None)), None, id="no one's word"),
         pytest.param(
             known({"base_format": "qcow2"}, overlay(NAME), guest="raw"), "raw", id="a guest knows"

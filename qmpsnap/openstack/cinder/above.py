@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any, Final
 
 from cinder import exception
 from cinder.image import image_utils
 from msgspec.structs import replace
 
-from qmpsnap.ledger.chain import Chain, ChainUnknown
+from qmpsnap.ledger.chain import Chain
 from qmpsnap.ledger.values import File, Format, Place, Statement, Witness
 from qmpsnap.openstack.cinder import adopt
 from qmpsnap.openstack.cinder.attaching import await_operation
@@ -106,8 +105,7 @@ class Above(Migrating, Backups):
             known = self._books.look(lambda ledger: ledger.files(ledger_id(volume)))
             for one in known:
                 if one.place is Place.LEFT:
-                    with suppress(ChainUnknown):  # nobody knows then who needs it
-                        self._remove(volume, one.file)
+                    self._remove(volume, one.file)
         super().delete_volume(volume)
         if self._books is None or not volume.provider_location:
             return

@@ -6,11 +6,13 @@ Cinder has the format of a volume's active file (`format`, since Wallaby) and of
 only that of `volume-<id>` is in question. `base_format` is not believed alone where an overlay's
 header contradicts it: stock Cinder writes it before an online delete that may fail (a raw volume
 becomes "qcow2"), and it writes into the header what it found in the bytes that the guest controls.
+For the same reasons one of the two alone is believed if it says raw, not if it says qcow2, unless the
+volume is encrypted: then no guest has written those bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import msgspec
@@ -21,6 +23,8 @@ from qmpsnap.ledger.values import Format, Place, Statement, Witness
 
 ACTIVE: Final = "active"
 """Key of the active file in `.info`."""
+UNMADE: Final = ("creating", "error")
+"""Statuses of snapshots that may have no file."""
 _MOST: Final = 1000
 """Layers; a chain of stock Cinder's does not come near it."""
 
@@ -30,8 +34,10 @@ class ChainBroken(Refused):
 
     msg = "the chain of {self.volume} is broken: {self.reason}"
     remedy = (
-        "`qmpsnap chain` on its compute host shows what the guest has; `.info` and the headers "
-        "have to agree before anything is done to the volume."
+        "Nothing was done to it. If stock drivers were at work on it since it was imported, "
+        "`qmpsnap cinder import --again` takes its files over as they are. Otherwise `qmpsnap chain` "
+        "on its compute host shows what the guest has; `.info` and the headers have to say the same, "
+        "and then the same command."
     )
 
     volume: str
@@ -55,6 +61,8 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     encrypted: bool = False
     guest: str | None = None
     """Format of `volume-<id>` in a running guest, where somebody has asked."""
+    signs: tuple[str, ...] = ()
+    """Of overlays, where `.info` tells of none: see `signs`."""
 
 
 def active_file(known: Known) -> str:
@@ -62,13 +70,33 @@ def active_file(known: Known) -> str:
     return known.info.get(ACTIVE, known.name)
 
 
+def signs(
+    beside: Iterable[str], snapshots: Iterable[str], held: Iterable[str] = ()
+) -> tuple[str, ...]:
+    """
+    What speaks for overlays of a volume, in words. Stock and we leave `.info` there once it is made.
+
+    Args:
+        beside: Overlays of the volume that lie on the share.
+        snapshots: Ids of its snapshots in Cinder, but those that are `UNMADE`.
+        held: Overlays that the ledger has of it.
+    """
+    return (
+        *(f"{one} lies on the share" for one in sorted(beside)),
+        *(f"Cinder has its snapshot {one}" for one in sorted(snapshots)),
+        *(f"the ledger has {one}" for one in sorted(held)),
+    )
+
+
 def statements(known: Known) -> list[Statement]:
     """
     What is stated of every file of the chain, active one first.
 
     Raises:
-        ChainBroken: A file is missing, or the headers lead elsewhere.
+        ChainBroken: A file is missing, the headers lead elsewhere, or `.info` is lost.
     """
+    if ACTIVE not in known.info and known.signs:
+        raise ChainBroken(known.name, f"no `.info` names the active file, but {known.signs[0]}")
     found: list[Statement] = []
     file: str | None = active_file(known)
     above: Header | None = None
@@ -121,6 +149,9 @@ def _first(known: Known, above: Header | None) -> tuple[Format | None, Witness, 
             said["the header above"] = above.backing_format
     detail = ", ".join(f"{who} says {what}" for who, what in said.items()) or "nobody states it"
     formats = set(said.values())
+    is_alone = above is not None and len(said) == 1 and formats == {"qcow2"}
+    if is_alone and not known.encrypted:
+        return None, Witness.METADATA, f"{detail} alone, which a guest can bring about"
     if len(formats) != 1:
         return None, Witness.METADATA, detail
     return _format(formats.pop()), Witness.METADATA, detail

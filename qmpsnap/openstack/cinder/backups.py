@@ -23,7 +23,7 @@ from qmpsnap.ledger.chain import Chain
 from qmpsnap.ledger.values import File, Format
 from qmpsnap.openstack.cinder.attaching import await_operation
 from qmpsnap.openstack.cinder.books import Books
-from qmpsnap.openstack.cinder.encrypted import is_encrypted
+from qmpsnap.openstack.cinder.encrypted import is_encrypted, layers_of
 from qmpsnap.openstack.cinder.family import Family
 from qmpsnap.openstack.cinder.names import ledger_id
 from qmpsnap.openstack.cinder.reading import FileUnusable, describe
@@ -226,7 +226,11 @@ class Backups(Family):  # type: ignore[misc]
             raise FileUnusable(
                 path, stated, f"it is larger than the {volume.size} GiB of its volume"
             )
-        if seen["virtual-size"] < size and not encrypted:
+        if seen["virtual-size"] < size and encrypted:
+            # By now the volume's key is that of the bytes: the service has written it with them.
+            layers = layers_of(self._local_volume_dir(volume), chain.layers)
+            self._resize_encrypted(volume, layers, volume.size)
+        elif seen["virtual-size"] < size:
             image_utils.resize_image(
                 path, volume.size, run_as_root=self._execute_as_root, file_format=str(stated)
             )

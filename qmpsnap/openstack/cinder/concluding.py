@@ -12,7 +12,7 @@ from cinder import exception
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.formats.qcow2 import BadHeader
 from qmpsnap.guests.files.folders import sync_folder
-from qmpsnap.ledger.chain import holder
+from qmpsnap.ledger.chain import ChainUnknown, holder
 from qmpsnap.ledger.judge import Accepted
 from qmpsnap.ledger.machine import State
 from qmpsnap.ledger.named import words
@@ -97,8 +97,11 @@ class Concluding(Family):  # type: ignore[misc]
             known = ledger.file(key, file)
             if known is None or known.place is not Place.LEFT:
                 return None, None
-            working = ledger.open_operations(volume=key)
-            return known, holder(known, ledger.chain(key), working)
+            try:
+                chain = ledger.chain(key)
+            except ChainUnknown:  # `holder` says so
+                chain = None
+            return known, holder(known, chain, ledger.open_operations(volume=key))
 
         known, reason = self._books.look(held)
         if known is None or reason is not None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final
 
-from cinder import exception
+from cinder import exception, objects
 from msgspec.structs import replace
 from oslo_concurrency import processutils
 from oslo_config import cfg
@@ -35,7 +35,7 @@ from qmpsnap.openstack.cinder.encrypted import (
     opening_below,
 )
 from qmpsnap.openstack.cinder.family import Family
-from qmpsnap.openstack.cinder.names import id_in, ledger_id
+from qmpsnap.openstack.cinder.names import id_in, ledger_id, volume_of
 from qmpsnap.openstack.cinder.reading import FileUnusable, describe
 from qmpsnap.openstack.cinder.unsure import shows_what_lies_below
 
@@ -167,6 +167,11 @@ class Files(Family):  # type: ignore[misc]
             below = None if header is None else header.backing_file
             file = None if below is None else os.path.basename(below)
         attached = [dict(one.connection_info or {}) for one in volume.volume_attachment or ()]
+        signs: tuple[str, ...] = ()
+        if adopt.ACTIVE not in content:
+            beside = [one for one in os.listdir(folder) if volume_of(one) == volume.name]
+            rows = objects.SnapshotList.get_all_for_volume(volume.obj_context, volume.id)
+            signs = adopt.signs(beside, [x.id for x in rows if x.status not in adopt.UNMADE])
         return adopt.Known(
             name=volume.name,
             info=content,
@@ -174,6 +179,7 @@ class Files(Family):  # type: ignore[misc]
             metadata=self._admin_metadata(volume),
             attached=tuple(one["format"] for one in attached if "format" in one),
             encrypted=is_encrypted(volume),
+            signs=signs,
         )
 
     def _header(self: Any, path: str) -> Header:

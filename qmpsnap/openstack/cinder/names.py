@@ -6,6 +6,7 @@ import re
 from typing import Any, Final
 
 _ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+_OVERLAY: Final = re.compile(rf"(?P<volume>.+)\.(tmp-snap-)?{_ID.pattern}", re.IGNORECASE)
 
 UNFINISHED: Final = ".qmpsnap"
 """How the name of a file ends that is about to take the place of the one without it."""
@@ -31,3 +32,9 @@ def id_in(name: str, template: str) -> str | None:
     """
     found = (one.group() for one in _ID.finditer(name))
     return next((one for one in found if template % one == name), None)
+
+
+def volume_of(name: str) -> str | None:
+    """The name of the volume that a file is an overlay of; None where it is called otherwise."""
+    found = _OVERLAY.fullmatch(name)
+    return None if found is None else found["volume"]

@@ -150,7 +150,10 @@ class Starting(Temporary):
         mine = {ledger_id(volume): volume for volume in volumes}
         for one in left:
             if one.volume in mine:
-                self._remove(mine[one.volume], one.file)
+                try:
+                    self._remove(mine[one.volume], one.file)
+                except Exception:  # the next start tries again; others' files go meanwhile
+                    log.exception("%s of volume %s is not removed", one.file, one.volume)
 
     @contextmanager
     def _at_work(self: Any, operation: Operation) -> Iterator[None]:

@@ -15,11 +15,21 @@ from qmpsnap.cli.findings import FINDINGS
 from qmpsnap.cli.output import rows_option, show
 from qmpsnap.cli.tables import Table
 from qmpsnap.errors import QmpsnapError
+from qmpsnap.ledger.chain import ChainUnknown, chain_of
 from qmpsnap.ledger.named import words
-from qmpsnap.openstack.cinder.cli.deployment import Deployment, config_option
+from qmpsnap.openstack.cinder.cli.deployment import (
+    Backend,
+    Deployment,
+    Row,
+    config_option,
+    folder_of,
+)
+from qmpsnap.openstack.cinder.cli.import_ import AGAIN, Beside, stated_of
 
 if TYPE_CHECKING:
     from qmpsnap.ledger.ledger import Ledger
+    from qmpsnap.ledger.store import Store
+    from qmpsnap.ledger.values import File
 
 LONG: Final = timedelta(hours=2)
 """An operation that is open for longer: stock waits as long for a merge."""
@@ -44,8 +54,8 @@ def check(config_files: tuple[str, ...], output: str) -> None:
     Look for what is not as it should be; exit code 3 when there is something.
 
     Whether the extension and the drivers are configured and have started; whether every volume is
-    known, with the format of every file; reports of compute that contradict the ledger; operations
-    that are open for hours. An extension that does not load is only a warning in Cinder's own log.
+    known, with the format of every file, and whether its files are those that the ledger knows;
+    reports of compute that contradict the ledger; operations that are open for hours. An extension that does not load is only a warning in Cinder's own log.
     """
     deployment = Deployment(config_files)
     found = [*_configured(deployment)]
@@ -53,6 +63,7 @@ def check(config_files: tuple[str, ...], output: str) -> None:
         store = deployment.store()
         with store.reading() as ledger:
             found += [*_started(ledger, deployment), *_known(ledger, deployment), *_open(ledger)]
+        found += _differing(store, deployment)
     except QmpsnapError as error:
         found.append(Problem("no-ledger", "ledger", str(error), error.way_out))
     document = {"schema": "qmpsnap.cinder-check/1", "findings": [asdict(one) for one in found]}
@@ -121,7 +132,9 @@ def _known(ledger: Ledger, deployment: Deployment) -> Iterator[Problem]:
         row.id
         for backend in deployment.backends
         for row in deployment.volumes(backend)
-        if row.share and row.key not in known
+        if row.share
+        and row.key not in known
+        and row.status != "creating"  # whoever makes it states it
     ]
     if missing:
         some = ", ".join(missing[:3]) + (" …" if len(missing) > 3 else "")
@@ -148,6 +161,54 @@ def _known(ledger: Ledger, deployment: Deployment) -> Iterator[Problem]:
             f"{one.said.file} is {one.known.format}, and {one.said.witness} said {one.said.format}",
             f"`qmpsnap ledger history {one.known.volume}{words()}`",
         )  # fmt: skip
+
+
+def _differing(store: Store, deployment: Deployment) -> Iterator[Problem]:
+    """
+    Volumes whose `.info` and headers tell of another chain than the ledger.
+
+    What the driver has worked on meanwhile is not told: the ledger is asked again after the files.
+    """
+    with store.reading() as ledger:
+        known: dict[str, list[File]] = {}
+        for one in ledger.files():
+            known.setdefault(one.volume, []).append(one)
+    beside = Beside()
+    for backend in deployment.backends:
+        for row in deployment.volumes(backend):
+            before = known.get(row.key, [])
+            problem = _differs(backend, row, before, beside) if before and row.share else None
+            if problem is None:
+                continue
+            with store.reading() as ledger:
+                is_quiet = not ledger.open_operations(volume=row.key)
+                if is_quiet and list(ledger.files(row.key)) == before:
+                    yield problem
+
+
+def _differs(backend: Backend, row: Row, files: list[File], beside: Beside) -> Problem | None:
+    try:
+        held = [one.file for one in chain_of(row.key, files).layers]
+    except ChainUnknown:
+        return None  # `unsure`, which is told
+    try:
+        found = [
+            one.file for one in stated_of(folder_of(backend, row.share), row, {}, beside, held)
+        ]
+    except QmpsnapError as error:
+        return Problem("other-files", row.id, str(error), error.way_out)
+    except (OSError, ValueError) as error:
+        return Problem(
+            "files-not-read", row.id, str(error),
+            "run it where the share is mounted, as the user of cinder-volume",
+        )  # fmt: skip
+    if found == held:
+        return None
+    return Problem(
+        "other-files", row.id,
+        f"its files are {' on '.join(found)}, and the ledger knows {' on '.join(held)}",
+        f"{AGAIN}, if stock drivers were at work on it",
+    )  # fmt: skip
 
 
 def _open(ledger: Ledger) -> Iterator[Problem]:

@@ -15,6 +15,7 @@ import msgspec
 
 from qmpsnap.errors import Refused
 from qmpsnap.ledger.named import name_it
+from qmpsnap.openstack.cinder import adopt
 
 if TYPE_CHECKING:
     from qmpsnap.ledger.store import Store
@@ -90,6 +91,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     metadata: dict[str, str] = msgspec.field(default_factory=dict)
     attached: tuple[str, ...] = ()
     """Formats in its attachments' connection_info."""
+    snapshots: tuple[str, ...] = ()
+    """Ids of its snapshots, but of those that may have no file (`adopt.UNMADE`)."""
 
 
 class Deployment:
@@ -201,6 +204,7 @@ class Deployment:
                 ids = [row["id"] for row in rows]
                 metadata = self._metadata(connection, ids)
                 attached = self._attached(connection, ids)
+                snapshots = self._snapshots(connection, ids)
             for row in filter(lambda one: backend.has(one["host"]), rows):
                 key = row["_name_id"] or row["id"]
                 yield Row(
@@ -213,6 +217,7 @@ class Deployment:
                     encrypted=row["encryption_key_id"] is not None,
                     metadata=metadata.get(row["id"], {}),
                     attached=attached.get(row["id"], ()),
+                    snapshots=snapshots.get(row["id"], ()),
                 )
             if len(rows) < _BATCH:
                 return
@@ -246,6 +251,21 @@ class Deployment:
             stated = json.loads(text or "{}").get("format")
             if stated is not None:
                 found[volume] = (*found.get(volume, ()), str(stated))
+        return found
+
+    def _snapshots(self, connection: Any, ids: list[str]) -> dict[str, tuple[str, ...]]:
+        import sqlalchemy as sa
+        from cinder.db import models
+
+        table = models.Snapshot.__table__
+        query = sa.select(table.c.volume_id, table.c.id).where(
+            table.c.volume_id.in_(ids),
+            table.c.deleted.is_(False),
+            table.c.status.not_in(adopt.UNMADE),
+        )
+        found: dict[str, tuple[str, ...]] = {}
+        for volume, snapshot in connection.execute(query):
+            found[volume] = (*found.get(volume, ()), snapshot)
         return found
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 import click
 import msgspec
+from msgspec.structs import replace
 
 from qmpsnap.cli.command import Command
 from qmpsnap.cli.findings import FINDINGS
@@ -17,6 +18,7 @@ from qmpsnap.cli.output import rows_option, say, show
 from qmpsnap.cli.tables import Table
 from qmpsnap.errors import QmpsnapError, Refused
 from qmpsnap.ledger.named import words
+from qmpsnap.ledger.values import Place
 from qmpsnap.openstack.cinder import adopt
 from qmpsnap.openstack.cinder.cli.deployment import (
     Backend,
@@ -25,15 +27,20 @@ from qmpsnap.openstack.cinder.cli.deployment import (
     config_option,
     folder_of,
 )
+from qmpsnap.openstack.cinder.names import volume_of
 
 if TYPE_CHECKING:
     from qmpsnap.formats.qcow2 import Header
     from qmpsnap.ledger.ledger import Ledger
     from qmpsnap.ledger.store import Store
-    from qmpsnap.ledger.values import Format
+    from qmpsnap.ledger.values import Format, Statement
 
 EVERY: Final = 250
 """Volumes between two lines of progress in a pipe."""
+AGAIN: Final = "`qmpsnap cinder import --again`"
+_LATER: Final = "run it again once that has ended"
+_LOOKS: Final = 5
+"""At a volume that the driver works on."""
 
 
 class NotAChain(Refused):
@@ -130,7 +137,7 @@ def _view(counts: Mapping[str, int], left: list[Taken]) -> Iterator[str | Table]
     if left:
         rows = [(one.volume, one.result, one.detail) for one in left]
         yield Table(("VOLUME", "RESULT", "WHY"), rows)
-        yield from (f"-> {one.remedy}" for one in left if one.remedy)
+        yield from dict.fromkeys(f"-> {one.remedy}" for one in left if one.remedy)
     yield ", ".join(f"{number} {word}" for word, number in counts.items())
 
 
@@ -162,22 +169,46 @@ def taken(
 ) -> Iterator[Taken]:
     """Take over every volume of a back end that the ledger does not know, or knows otherwise."""
     with store.reading() as ledger:
-        known: dict[str, dict[str, Format | None]] = {}
+        known: dict[str, set[Format | None]] = {}
         formats: dict[str, str] = {}
         for one in ledger.files():
-            known.setdefault(one.volume, {})[one.file] = one.format
+            known.setdefault(one.volume, set()).add(one.format)
             if one.format is not None:
                 formats[one.file] = one.format.value
+    beside = Beside()
     for row in deployment.volumes(backend):
         if not row.share:
             continue
-        before = known.get(row.key, {})
-        if again:
-            yield _take(store, backend, row, {**formats, **guests}, before, again=True)
-        elif not before or None in before.values():
-            yield _take(store, backend, row, guests, before)
+        before = known.get(row.key, set())
+        if again or not before or None in before:
+            said = {**formats, **guests} if again else guests
+            yield _take(store, backend, row, said, beside, again=again)
         else:
             yield Taken(row.id, "known")
+
+
+class Beside:
+    """Overlays by the names of their volumes, as they lie in folders; each is listed once."""
+
+    def __init__(self) -> None:
+        self._listed: dict[str, dict[str, list[str]]] = {}
+
+    def of(self, folder: str, volume: str) -> list[str]:
+        """
+        Those of a volume that are there still.
+
+        Raises:
+            OSError: The folder cannot be read.
+        """
+        if folder not in self._listed:
+            found: dict[str, list[str]] = {}
+            for name in os.listdir(folder):
+                of_volume = volume_of(name)
+                if of_volume is not None:
+                    found.setdefault(of_volume, []).append(name)
+            self._listed[folder] = found
+        listed = self._listed[folder].get(volume, [])
+        return [one for one in listed if os.path.exists(os.path.join(folder, one))]
 
 
 def _take(
@@ -185,29 +216,75 @@ def _take(
     backend: Backend,
     row: Row,
     guests: Mapping[str, str],
-    known: Mapping[str, Format | None],
+    beside: Beside,
     *,
-    again: bool = False,
+    again: bool,
 ) -> Taken:
     """What a ledger that knows the files leaves open is stated anew: somebody may know it now."""
+    folder = folder_of(backend, row.share)
     try:
-        stated = adopt.statements(known_of(folder_of(backend, row.share), row, guests))
-        changed = bool(known) and {one.file for one in stated} != known.keys()
-        if known and not changed:
-            stated = [one for one in stated if known[one.file] is None]
-            if not stated:
-                return Taken(row.id, "known")
-        if changed and not again:
-            return Taken(row.id, "failed", "its files are others than the ledger knows: --again")
-
-        def work(ledger: Ledger) -> None:
-            if changed:
-                ledger.forget(row.key)
-            ledger.state(row.key, stated)
-
-        store.run(work)
-    except (QmpsnapError, OSError, ValueError) as error:
+        for _ in range(_LOOKS):
+            found = _looked(store, folder, row, guests, beside, again=again)
+            if found is not None:
+                return found
+    except QmpsnapError as error:
+        return Taken(row.id, "failed", str(error), error.way_out)
+    except (OSError, ValueError) as error:
         return Taken(row.id, "failed", str(error))
+    return Taken(row.id, "failed", "the driver is at work on it", _LATER)
+
+
+def _looked(
+    store: Store,
+    folder: str,
+    row: Row,
+    guests: Mapping[str, str],
+    beside: Beside,
+    *,
+    again: bool,
+) -> Taken | None:
+    """
+    Look at a volume, and state what is seen; None if the ledger has learnt of it in between.
+
+    The driver may be at work meanwhile. It writes into the ledger before it changes `.info`.
+    """
+    with store.reading() as ledger:
+        before = ledger.files(row.key, gone=True)
+        working = ledger.open_operations(volume=row.key)
+    for one in working:
+        why = f"the {one.kind} of snapshot {one.snapshot} is not settled"
+        return Taken(row.id, "failed", why, _LATER)
+    known = {one.file: one.format for one in before if one.place is Place.CHAIN}
+    stated = stated_of(folder, row, guests, beside, known)
+    names = {one.file for one in stated}
+    changed = bool(known) and names != known.keys()
+    left: list[Statement] = []
+    if changed and not again:
+        return Taken(row.id, "failed", "its files are others than the ledger knows", AGAIN)
+    if changed:
+        for file in before:
+            if file.file not in names and file.place is Place.UNSURE:
+                why = f"whether a guest writes to {file.file} is not known"
+                return Taken(row.id, "failed", why, "`qmpsnap cinder check` says how to settle it")
+        left = [x.statement for x in before if x.place is Place.LEFT and x.file not in names]
+    elif known:
+        stated = [one for one in stated if known[one.file] is None]
+        if not stated:
+            return Taken(row.id, "known")
+
+    def work(ledger: Ledger) -> bool:
+        ledger.lock(row.key)
+        if ledger.files(row.key, gone=True) != before or ledger.open_operations(volume=row.key):
+            return False
+        if changed:
+            ledger.forget(row.key)
+        ledger.state(row.key, [*stated, *left])
+        return True
+
+    return _told(row, stated) if store.run(work) else None
+
+
+def _told(row: Row, stated: Sequence[Statement]) -> Taken:
     unknown = [one for one in stated if one.format is None]
     if not unknown:
         return Taken(row.id, "imported")
@@ -220,6 +297,31 @@ def _take(
             for one in unknown
         ),
     )
+
+
+def stated_of(
+    folder: str, row: Row, guests: Mapping[str, str], beside: Beside, held: Iterable[str]
+) -> list[Statement]:
+    """
+    What is to be stated of one volume.
+
+    Args:
+        folder: Where its share is mounted.
+        row: Cinder's.
+        guests: Formats of files, as guests have them.
+        beside: Overlays on shares.
+        held: Files that the ledger has in its chain.
+
+    Raises:
+        ChainBroken: Its files are not one chain.
+        OSError, BadHeader, ValueError: As of `known_of`.
+    """
+    known = known_of(folder, row, guests)
+    if adopt.ACTIVE not in known.info:
+        above = [one for one in held if one != row.name]
+        signs = adopt.signs(beside.of(folder, row.name), row.snapshots, above)
+        known = replace(known, signs=signs)
+    return adopt.statements(known)
 
 
 def known_of(folder: str, row: Row, guests: Mapping[str, str]) -> adopt.Known:
