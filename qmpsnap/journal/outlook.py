@@ -88,9 +88,8 @@ def outlook(entry: Entry, guest: Guest | None) -> Outlook:
     if guest is None:
         return _gone(entry)
     runs = where_of(guest).road != _OFF
-    before, running = entry.record.where.process, where_of(guest).process
-    same = runs and before is not None and before == running
-    is_other = runs and not same and None not in (before, running)
+    same = runs and _is_same_qemu(entry.record, guest)
+    is_other = not same and None not in (entry.record.where.process, where_of(guest).process)
     job = _job(entry.record, guest) if runs else None
     if job is not None and not is_other:
         return _adopting(job)
@@ -113,6 +112,11 @@ def outlook(entry: Entry, guest: Guest | None) -> Outlook:
     if entry.record.merge is None:
         return _of_create(entry, now, runs=runs, same=same)
     return _of_merge(entry, entry.record.merge, now[0], runs=runs, same=same)
+
+
+def _is_same_qemu(record: Record, guest: Guest) -> bool:
+    before, now = record.where.process, where_of(guest).process
+    return before is not None and before == now
 
 
 def _adopting(job: JobReport) -> Outlook:

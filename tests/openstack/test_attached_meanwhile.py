@@ -198,9 +198,10 @@ def test_a_guest_is_evacuated_in_the_middle_of_a_deletion(rig: Rig) -> None:
     guest = Guest(rig, volume)
     guest.start()
     snapshots = [rig.snapshot(volume)[0] for _ in range(2)]
-    rig.stop("compute", signal.SIGKILL)
+    rig.nova("POST", "delay", {"delete": 600.0})
     rig.volumes("DELETE", f"/snapshots/{snapshots[0]}")
     read_until(lambda: _state(rig, snapshots[0]), lambda it: it is State.DELETING_AT_COMPUTE)
+    rig.stop("compute", signal.SIGKILL)
     guest.close()
     # As in Nova's evacuation; Cinder refuses to let go of an attachment that Nova still knows.
     rig.rows("update volume_attachment set connection_info = null where id = ?", guest.attachment)

@@ -11,6 +11,7 @@ import pytest
 
 from tests.openstack.conftest import MakeRig
 from tests.openstack.rig.backups import backed_up, backing_up_with, restored
+from tests.openstack.rig.guest import Guest
 from tests.openstack.rig.held_up import failing, held_up
 from tests.openstack.rig.pairings import OURS
 from tests.openstack.rig.rig import Rig
@@ -74,20 +75,31 @@ def test_a_clone_whose_snapshot_cannot_be_made(rig: Rig, volume: str) -> None:
     _delete(rig, clone)
 
 
-def test_a_backup_is_killed_in_its_copy(rig: Rig, volume: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("of", ["volume", "snapshot", "attached"])
+def test_a_backup_is_killed_in_its_copy(rig: Rig, volume: str, tmp_path: Path, of: str) -> None:
     snapshot, became, _ = rig.snapshot(volume)
     assert became == "available"
+    guest = Guest(rig, volume) if of == "attached" else None
+    if guest is not None:
+        guest.start()
     with held_up(rig, "convert", tmp_path) as command:
-        body = {"backup": {"volume_id": volume, "force": True}}
+        asked = {"snapshot_id": snapshot} if of == "snapshot" else {}
+        body = {"backup": {"volume_id": volume, "force": True, **asked}}
         backup = rig.volumes("POST", "/backups", body)["backup"]["id"]
         command.reached()
         rig.stop("cinder", signal.SIGKILL)
     rig.start("cinder")
     assert rig.status("backups", backup) == "error"
     _gone(rig, volume, snapshot)
+    active = snapshot
+    if guest is not None:
+        guest.detach()
+        # Of a guest that runs, what lies below the newest snapshot is pulled into its file.
+        query = "select id from snapshots where volume_id = ? and id != ?"
+        ((active,),) = rig.rows(query, volume, snapshot)
     named = "select id from volumes where display_name = ? and not deleted"
     read_until(lambda: rig.rows(named, f"backup-vol-{volume}"), lambda it: it == [])
-    check(rig, volume, [snapshot, ""])
+    check(rig, volume, [active, ""])
     _, became = backed_up(rig, volume)
     assert became == "available"
 

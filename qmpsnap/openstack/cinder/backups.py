@@ -134,22 +134,27 @@ class Backups(Family):  # type: ignore[misc]
         if is_encrypted(volume) and (is_copied or len(chain.layers) > 1):
             raise BackupRefused(volume.id)
         is_whole = len(chain.layers) == 1 and self._fits_backups(volume, chain.active)
-        if is_copied or is_whole:
+        if is_whole and not is_copied:
             return super().get_backup_device(context, backup)
         return self._copied(context, backup, volume), False
 
     def _copied(self: Any, context: Any, backup: Any, volume: Any) -> Any:
         """
-        Copy a volume; the backup's row names the copy before its file is made.
+        Copy a volume, or its snapshot; the backup's row names the copy before its file is made.
 
         Upstream writes the name when the copy is done. If it is killed before, cinder-backup does not
-        know of the copy, and it stays (_create_temp_cloned_volume).
+        know of the copy, and it stays (_create_temp_cloned_volume, _create_temp_volume_from_snapshot).
         """
         copy = self._create_temp_volume(context, volume)
         backup.temp_volume_id = copy.id
         backup.save()
         try:
-            copy.update(self.create_cloned_volume(copy, volume))
+            if backup.snapshot_id is None:
+                made = self.create_cloned_volume(copy, volume)
+            else:
+                snapshot = objects.Snapshot.get_by_id(context, backup.snapshot_id)
+                made = self.create_volume_from_snapshot(copy, snapshot)
+            copy.update(made)
         except Exception:
             with excutils.save_and_reraise_exception():
                 copy.destroy()

@@ -25,7 +25,7 @@ from tests.openstack.rig.layout import TOKEN, Layout, configure, layout_of, prep
 from tests.openstack.rig.pairings import Pairing
 from tests.openstack.rig.services import ROOT
 from tests.openstack.rig.updates import updates_in
-from tests.openstack.rig.waiting import read_until
+from tests.openstack.rig.waiting import CALM_S, read_until
 from tests.rig.waiting import until
 
 _PR_SET_PDEATHSIG: Final = 1
@@ -97,7 +97,9 @@ class Rig:
         answer = self.volumes("POST", "/volumes", {"volume": {"size": gib, **more}})
         volume: str = answer["volume"]["id"]
         got = read_until(
-            lambda: self.status("volumes", volume), lambda it: it in ("available", "error")
+            lambda: self.status("volumes", volume),
+            lambda it: it in ("available", "error"),
+            longest_s=CALM_S,
         )
         assert got == "available", got
         return volume
@@ -122,14 +124,22 @@ class Rig:
         """Take a snapshot; returns its id, what it has become, and seconds."""
         begun = time.perf_counter()
         snapshot = self.begin_snapshot(volume)
-        got = read_until(lambda: self.status("snapshots", snapshot), lambda it: it != "creating")
+        got = read_until(
+            lambda: self.status("snapshots", snapshot),
+            lambda it: it != "creating",
+            longest_s=CALM_S,
+        )
         return snapshot, got, time.perf_counter() - begun
 
     def delete(self, snapshot: str) -> tuple[str | None, float]:
         """Delete a snapshot; returns what it has become (None: gone), and seconds."""
         begun = time.perf_counter()
         self.volumes("DELETE", f"/snapshots/{snapshot}")
-        got = read_until(lambda: self.status("snapshots", snapshot), lambda it: it != "deleting")
+        got = read_until(
+            lambda: self.status("snapshots", snapshot),
+            lambda it: it != "deleting",
+            longest_s=CALM_S,
+        )
         return got, time.perf_counter() - begun
 
     def ended(self, what: str) -> tuple[float, str | None]:
