@@ -287,10 +287,8 @@ def test_unknown_volumes_whose_files_have_changed_are_told(cinder: Cinder) -> No
     assert cinder.knows() is Format.RAW
 
 
-def test_files_that_stock_has_changed_are_taken_over_as_it_is_advised(cinder: Cinder) -> None:
-    """Between the import and the switch of the driver, say."""
-    (share,) = (cinder.folder / "mnt").iterdir()
-    volume = share / f"volume-{cinder.volume}"
+def _of_raw(cinder: Cinder) -> None:
+    """Cinder has the format of its volume."""
     with sa.create_engine(f"sqlite:///{cinder.folder}/cinder.sqlite").begin() as connection:
         connection.execute(
             sa.text(
@@ -299,6 +297,13 @@ def test_files_that_stock_has_changed_are_taken_over_as_it_is_advised(cinder: Ci
             ),
             {"id": cinder.volume},
         )
+
+
+def test_files_that_stock_has_changed_are_taken_over_as_it_is_advised(cinder: Cinder) -> None:
+    """Between the import and the switch of the driver, say."""
+    (share,) = (cinder.folder / "mnt").iterdir()
+    volume = share / f"volume-{cinder.volume}"
+    _of_raw(cinder)
     assert cinder.cinder("import")[0] == 0
     assert cinder.found("other-files") == []
     overlay = f"{volume.name}.{uuid.uuid4()}"
@@ -319,3 +324,15 @@ def test_files_that_stock_has_changed_are_taken_over_as_it_is_advised(cinder: Ci
         )  # fmt: skip
         ledger.begin(intent)
     assert cinder.found("files-not-read") == []  # it is being changed
+
+
+def test_files_that_are_not_here_are_told_once(cinder: Cinder) -> None:
+    """Of a share that is not mounted, not of each of its volumes."""
+    (share,) = (cinder.folder / "mnt").iterdir()
+    _of_raw(cinder)
+    assert cinder.cinder("import")[0] == 0
+    away = share.rename(cinder.folder / "away")
+    (advice,) = cinder.found("files-not-read")
+    assert "where the share is mounted" in advice
+    away.rename(share)
+    assert cinder.found("files-not-read") == []

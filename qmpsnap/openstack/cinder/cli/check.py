@@ -55,7 +55,8 @@ def check(config_files: tuple[str, ...], output: str) -> None:
 
     Whether the extension and the drivers are configured and have started; whether every volume is
     known, with the format of every file, and whether its files are those that the ledger knows;
-    reports of compute that contradict the ledger; operations that are open for hours. An extension that does not load is only a warning in Cinder's own log.
+    reports of compute that contradict the ledger; operations that are open for hours. An extension
+    that does not load is only a warning in Cinder's own log.
     """
     deployment = Deployment(config_files)
     found = [*_configured(deployment)]
@@ -174,19 +175,35 @@ def _differing(store: Store, deployment: Deployment) -> Iterator[Problem]:
         for one in ledger.files():
             known.setdefault(one.volume, []).append(one)
     beside = Beside()
+    unread: dict[str, OSError] = {}
     for backend in deployment.backends:
         for row in deployment.volumes(backend):
             before = known.get(row.key, [])
-            problem = _differs(backend, row, before, beside) if before and row.share else None
+            try:
+                problem = _differs(backend, row, before, beside) if before and row.share else None
+            except OSError as error:  # mostly the share is not mounted here
+                unread.setdefault(row.share, error)
+                continue
             if problem is None:
                 continue
             with store.reading() as ledger:
                 is_quiet = not ledger.open_operations(volume=row.key)
                 if is_quiet and list(ledger.files(row.key)) == before:
                     yield problem
+    for share, reason in unread.items():
+        yield Problem(
+            "files-not-read", share, str(reason),
+            "run it where the share is mounted, as the user of cinder-volume",
+        )  # fmt: skip
 
 
 def _differs(backend: Backend, row: Row, files: list[File], beside: Beside) -> Problem | None:
+    """
+    What is wrong with the files of one volume.
+
+    Raises:
+        OSError: They cannot be read.
+    """
     try:
         held = [one.file for one in chain_of(row.key, files).layers]
     except ChainUnknown:
@@ -197,11 +214,8 @@ def _differs(backend: Backend, row: Row, files: list[File], beside: Beside) -> P
         ]
     except QmpsnapError as error:
         return Problem("other-files", row.id, str(error), error.way_out)
-    except (OSError, ValueError) as error:
-        return Problem(
-            "files-not-read", row.id, str(error),
-            "run it where the share is mounted, as the user of cinder-volume",
-        )  # fmt: skip
+    except ValueError as error:
+        return Problem("files-not-read", row.id, str(error), "see who writes its `.info`")
     if found == held:
         return None
     return Problem(
