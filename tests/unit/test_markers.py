@@ -150,14 +150,14 @@ class TestForbids:
             [1 if then != "replaced again and again" else 99],
         )
 
-        def opens(name: str, *arguments: Any) -> int:
-            descriptor = None if when == "before it is opened" else real(name, *arguments)
+        def opens(name: str, *arguments: Any, **more: Any) -> int:
+            descriptor = None if when == "before it is opened" else real(name, *arguments, **more)
             if times[0] > 0 and name == str(path):
                 times[0] -= 1
                 path.unlink()
                 if then != "gone":
                     path.write_text(text)
-            return real(name, *arguments) if descriptor is None else descriptor
+            return real(name, *arguments, **more) if descriptor is None else descriptor
 
         monkeypatch.setattr(os, "open", opens)
         is_open = then != "gone" and (when, then) != ("when it is open", "replaced again and again")
