@@ -498,6 +498,8 @@ class TestGuards:
                 assert rig.cli("delete", DISK, "s1", "--method", "commit").code == 0
             assert rig.guest.read_sha256(DISK) == content
             assert_sound(rig.disk())
+            if survives:
+                pytest.skip("this QEMU can, and has")
 
     @situation(
         "The file system has less room than a merge may need",
