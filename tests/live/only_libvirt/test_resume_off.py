@@ -158,7 +158,8 @@ class TestPivot:
         assert images.sha256_of(str(base.path), str(base.format)) == stale
 
     def test_the_marker_alone_forbids_it(self, off: Off, stale: str, journal: Journal) -> None:
-        journal.path.unlink()
+        for path in journal.path.parent.glob(f"{journal.path.name}*"):  # with its log
+            path.unlink()
         said = off.rig.cli("delete", DISK, "s1", "--method", "commit")
         assert said.code == 4, said
         assert "the marker" in said.err
@@ -185,7 +186,8 @@ class TestPivot:
     def test_by_the_marker_when_the_journal_is_gone(
         self, off: Off, stale: str, journal: Journal
     ) -> None:
-        journal.path.unlink()
+        for path in journal.path.parent.glob(f"{journal.path.name}*"):  # with its log
+            path.unlink()
         marker = str(off.folder / ".qmpsnap-0123abc")
         said = off.rig.cli_without_guest("resume", marker, "-o", "json")
         assert said.code == 6, said

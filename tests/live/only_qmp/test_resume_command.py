@@ -180,7 +180,8 @@ def test_by_the_marker_alone(make_rig: MakeRig, journal: Journal) -> None:
         rig.grow(2)
         killed_after_the_switch(rig, journal)
         (marker,) = rig.folder.glob(".qmpsnap-*")
-        journal.path.unlink()
+        for path in journal.path.parent.glob(f"{journal.path.name}*"):  # with its log
+            path.unlink()
         assert run_cli(["resume", "-o", "json"]).json["operations"] == []
         said = run_cli(["resume", str(marker), "-o", "json"])
         assert said.code == 0, said
