@@ -403,7 +403,8 @@ def _mix_again(database: sqlite3.Connection, record: Record) -> None:
     for id_, begun, text in database.execute(which).fetchall():
         with suppress(Unreadable):  # `mixing` says so
             earlier, end = loads(begun, Record), loads(text, Conclusion)
-            assert end.mixed is not None
+            if end.mixed is None:
+                continue
             done = is_done_by(end.mixed, earlier.guest, record)
             mixed = None if done else carried(end.mixed, record)
             if mixed != end.mixed:

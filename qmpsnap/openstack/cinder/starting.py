@@ -152,7 +152,7 @@ class Starting(Temporary):
             if one.volume in mine:
                 try:
                     self._remove(mine[one.volume], one.file)
-                except Exception:  # the next start tries again; others' files go meanwhile
+                except Exception:  # the next start tries again; the other files are removed now
                     log.exception("%s of volume %s is not removed", one.file, one.volume)
 
     @contextmanager

@@ -16,7 +16,7 @@ import pytest
 from qmpsnap.guests.files import qemu_img
 from qmpsnap.journal.file import Journal
 from qmpsnap.journal.keep import created, deleted
-from qmpsnap.operations.requests import CreateRequest, NamedDeleteRequest
+from qmpsnap.operations.requests import CreateRequest, Method, NamedDeleteRequest
 from qmpsnap.operations.step import Does
 from tests.rig import images
 from tests.rig.disks import qcow2_chain, raw_disk
@@ -160,6 +160,14 @@ def killed_after_the_switch(rig: Rig, journal: Journal) -> str:
     return content
 
 
+def killed_when_the_job_had_ended(rig: Rig, journal: Journal, method: Method) -> None:
+    """The tool dies before it hears of the end, and nobody has dismissed the job."""
+    request = NamedDeleteRequest(disk=DISK, snapshot="s1", method=method)
+    with rig.host() as host, pytest.raises(Killed):
+        deleted(journal, dying_at(host, Does.COMMIT, "after"), request)
+    until(lambda: {one["status"] for one in jobs_of(rig)} == {"concluded"})
+
+
 def test_a_marker_says_it_while_the_state_lasts(make_rig: MakeRig, journal: Journal) -> None:
     with make_rig("raw") as rig:
         rig.grow(2)
@@ -248,10 +256,7 @@ def test_a_pull_that_nobody_can_know_is_decided_by_a_person(
         qemu_img.run("create", str(overlay), *options, str(overlay), str(SIZE))
         assert rig.cli("create", DISK, "s1").code == 0
         content = rig.guest.read_sha256(DISK)
-        request = NamedDeleteRequest(disk=DISK, snapshot="s1", method="pull")
-        with rig.host() as host, pytest.raises(Killed):
-            deleted(journal, dying_at(host, Does.COMMIT, "after"), request)
-        until(lambda: {one["status"] for one in jobs_of(rig)} == {"concluded"})
+        killed_when_the_job_had_ended(rig, journal, "pull")
         rig.guest.qemu_io(DISK, "flush")
         rig.kill()
         if what == "the base is gone":
@@ -269,7 +274,7 @@ def test_a_pull_that_nobody_can_know_is_decided_by_a_person(
             assert again.cli("create", DISK, "s2").code == 0
 
 
-def test_a_base_that_was_written_by_hand_takes_the_next_commit(
+def test_the_base_of_a_commit_that_resume_has_finished_takes_the_next(
     make_rig: MakeRig, journal: Journal
 ) -> None:
     """
@@ -280,10 +285,7 @@ def test_a_base_that_was_written_by_hand_takes_the_next_commit(
     with make_rig("raw") as rig:
         rig.grow(3)
         content = rig.guest.read_sha256(DISK)
-        request = NamedDeleteRequest(disk=DISK, snapshot="s1", method="commit")
-        with rig.host() as host, pytest.raises(Killed):
-            deleted(journal, dying_at(host, Does.COMMIT, "after"), request)
-        until(lambda: {one["status"] for one in jobs_of(rig)} == {"concluded"})
+        killed_when_the_job_had_ended(rig, journal, "commit")
         assert run_cli(["resume"]).code == 0
         said = rig.cli("delete", DISK, "s2", "--method", "commit")
         assert said.code == 0, said
@@ -356,13 +358,11 @@ def test_by_the_socket_while_an_ended_stream_waits(make_rig: MakeRig, journal: J
     with make_rig("raw") as rig:
         rig.grow(2)
         content = rig.guest.read_sha256(DISK)
-        request = NamedDeleteRequest(disk=DISK, snapshot="s1", method="pull")
-        with rig.host() as host, pytest.raises(Killed):
-            deleted(journal, dying_at(host, Does.COMMIT, "after"), request)
-        until(lambda: {one["status"] for one in jobs_of(rig)} == {"concluded"})
+        killed_when_the_job_had_ended(rig, journal, "pull")
         version: Any = rig.guest.qmp("query-version")
-        # 10.0 keeps nothing of it that makes the question dangerous.
-        assert rig.cli("resume", "--plan").code == 4 or version["qemu"]["major"] > 7
+        # QEMU 7.2 may not be asked for its nodes then; 10.0 may.
+        expected = 4 if version["qemu"]["major"] < 8 else 0
+        assert rig.cli("resume", "--plan").code == expected
         assert [one["status"] for one in jobs_of(rig)] == ["concluded"]
         said = rig.cli("resume", "-o", "json")
         assert said.code == 0, said

@@ -135,7 +135,7 @@ def _known(ledger: Ledger, deployment: Deployment) -> Iterator[Problem]:
         for row in deployment.volumes(backend)
         if row.share
         and row.key not in known
-        and row.status != "creating"  # whoever makes it states it
+        and row.status != "creating"  # the driver records it when it is made
     ]
     if missing:
         some = ", ".join(missing[:3]) + (" …" if len(missing) > 3 else "")
@@ -168,7 +168,8 @@ def _differing(store: Store, deployment: Deployment) -> Iterator[Problem]:
     """
     Volumes whose `.info` and headers tell of another chain than the ledger.
 
-    What the driver has worked on meanwhile is not told: the ledger is asked again after the files.
+    A volume that the driver has changed in the meantime is not reported: the ledger is read again after
+    the files.
     """
     with store.reading() as ledger:
         known: dict[str, list[File]] = {}

@@ -246,7 +246,7 @@ def _looked(
     """
     Look at a volume, and state what is seen; None if the ledger has learnt of it in between.
 
-    The driver may be at work meanwhile. It writes into the ledger before it changes `.info`.
+    The driver may change the volume in the meantime. It writes to the ledger before `.info`.
     """
     with store.reading() as ledger:
         before = ledger.files(row.key, gone=True)
