@@ -231,6 +231,11 @@ class Recorder:
                 "`qmpsnap resume` will find it open"
             )
 
+    def stays_open(self) -> None:
+        """Write down what the last acts answered: there is no next intent to go with."""
+        if self._is_written and self._answers:
+            self._write(needed=False)
+
     # --- acts
 
     def take(self, step: Step) -> object:

@@ -229,6 +229,8 @@ def _written_down(
                 is_undone = isinstance(error, QmpsnapError) and error.changed == "no"
                 end = conclusion_of(outcome, time.time(), error=error)
                 recorder.concludes(end, is_undone=is_undone)
+            else:
+                recorder.stays_open()
             raise
         recorder.unmark()
         recorder.concludes(conclusion_of("finished", time.time(), done))

@@ -41,6 +41,7 @@ from qmpsnap.operations.names import tidy
 from qmpsnap.operations.options import DEFAULT_OPTIONS
 from qmpsnap.operations.plan_merge import MergePlan
 from qmpsnap.operations.step import Does
+from qmpsnap.operations.volume import VolumeLayer
 from qmpsnap.operations.where import Where, where_of
 
 
@@ -58,7 +59,7 @@ class Way(StrEnum):
     TAKE_BACK = "take back"
     """The chain is the old one: remove what was made for the new one."""
     NAME_AGAIN = "name again"
-    """A pull may not be on the disk: name the old backing file again, which has all data."""
+    """A merge may not be on the disk: name the old backing file again, which has all data."""
     UNKNOWN = "unknown"
 
 
@@ -198,18 +199,14 @@ def _merged(entry: Entry, plan: MergePlan, disk: Disk, *, runs: bool, same: bool
     new = "what was to leave the chain has left it"
     if same and disk.paths == tuple(layer.path for layer in plan.remaining):
         return Outlook(way=Way.FINISH, why=new, active=active)
+    if _is_unproven(entry, plan):
+        if not runs:
+            return _unproven(entry, plan, active)
+        if plan.kind == "pull" or _has_failed(entry):
+            since = f"gone on since: {disk.chain_text}" if same else "started a guest from it"
+            return _unknown(entry.record, f"{_unflushed(plan)}, and somebody has {since}")
     if same and plan.kind != "pull":
         return Outlook(way=Way.DONE, why=f"{new}, and somebody has gone on since", active=active)
-    if plan.kind == "pull" and entry.record.where.road != _OFF and not _is_flushed(entry):
-        if runs:
-            why = f"{plan.top.file} may have lost what was pulled, and a guest runs from it"
-            if same:
-                why = (
-                    f"nobody has proven that what {plan.top.file} pulled was flushed, and somebody has "
-                    f"gone on since: {disk.chain_text}"
-                )
-            return _unknown(entry.record, why)
-        return _unproven(entry.record, plan, active)
     begun_live = entry.record.where.road != _OFF
     if plan.kind == "active-commit" and begun_live and not intended(entry, Does.COMMIT):
         why = f"{disk.layers[0].file} is active, and the pivot to it was not sent"
@@ -230,20 +227,25 @@ def _unmerged(entry: Entry, plan: MergePlan, disk: Disk, *, runs: bool, same: bo
         return _unknown(entry.record, why)
     if is_open and intended(entry, Does.COMMIT):
         return _unknown(entry.record, _either(plan))
-    is_unproven = plan.kind == "pull" and not runs and not _is_flushed(entry)
-    if is_unproven and _has_let_go(plan):
+    if not runs and _is_unproven(entry, plan) and _has_let_go(plan):
         # libvirt died before it had the definition say so; whoever goes by the header reads zeros.
-        return _unproven(entry.record, plan, _first(disk))
+        return _unproven(entry, plan, _first(disk))
     return Outlook(way=Way.TAKE_BACK, why="the chain is the old one", active=_first(disk))
 
 
 def _has_let_go(plan: MergePlan) -> bool:
-    """Whether a pull's active file certainly names its old backing file no more."""
+    """Whether the file above what leaves the chain certainly names it no more."""
+    upper = above(plan)
     try:
-        header = read_header(plan.top.path, follow=False)
+        header = read_header(upper.path, follow=False)
     except (OSError, BadHeader):
         return False
-    return named_by(plan.top.path, header.backing_file) != tidy(plan.dropped[0].path)
+    return named_by(upper.path, header.backing_file) != tidy(plan.dropped[0].path)
+
+
+def above(plan: MergePlan) -> VolumeLayer:
+    """The layer whose header a pull or a commit changes."""
+    return plan.above or plan.top
 
 
 def _gone(entry: Entry) -> Outlook:
@@ -281,49 +283,59 @@ def _by_headers(entry: Entry) -> Outlook:
                 return _unknown(record, f"{doubt}: somebody has started the guest from it")
             return Outlook(way=Way.DONE, why="the pivot is proven", active=(plan.base.path,))
         return _unknown(record, _either(plan))
-    assert plan.above is not None  # every other merge changes a header
+    upper = above(plan)
     try:
-        header = read_header(plan.above.path, follow=False)
+        header = read_header(upper.path, follow=False)
     except (OSError, BadHeader) as error:
-        return _unknown(record, f"{plan.above.file} cannot be read: {error}")
-    named = named_by(plan.above.path, header.backing_file)
-    if named == named_by(plan.above.path, plan.base.path if plan.base else None):
-        if plan.kind == "pull" and not _is_flushed(entry):
-            return _unproven(record, plan, top)
-        return Outlook(
-            way=Way.DONE, why=f"{plan.above.file} names its new backing file", active=top
-        )
+        return _unknown(record, f"{upper.file} cannot be read: {error}")
+    named = named_by(upper.path, header.backing_file)
+    if named == named_by(upper.path, plan.base.path if plan.base else None):
+        if _is_unproven(entry, plan):
+            return _unproven(entry, plan, top)
+        return Outlook(way=Way.DONE, why=f"{upper.file} names its new backing file", active=top)
     if named == tidy(plan.dropped[0].path):
-        return Outlook(way=Way.TAKE_BACK, why=f"{plan.above.file} names the old file", active=top)
-    return _unknown(record, f"{plan.above.file} names {header.backing_file!r}")
+        return Outlook(way=Way.TAKE_BACK, why=f"{upper.file} names the old file", active=top)
+    return _unknown(record, f"{upper.file} names {header.backing_file!r}")
 
 
-def _unproven(record: Record, plan: MergePlan, active: tuple[str, ...]) -> Outlook:
-    """Of a pull that may not be on the disk: by its old backing file it is whole, if that is there."""
-    why = f"nobody has proven that what {plan.top.file} pulled was flushed"
+def _unproven(entry: Entry, plan: MergePlan, active: tuple[str, ...]) -> Outlook:
+    """
+    Of a merge that may not be on the disk: what was to leave the chain has all data, if it is there.
+
+    Without it a commit counts as done unless its flush has failed: QEMU flushes at the end of each.
+    """
+    record, why = entry.record, _unflushed(plan)
     problem = _not_to_be_named(record, plan)
-    if problem:
-        return _unknown(record, f"{why}, and {problem}")
-    return Outlook(way=Way.NAME_AGAIN, why=why, active=active)
+    if not problem:
+        return Outlook(way=Way.NAME_AGAIN, why=why, active=active)
+    if plan.kind == "commit" and not _has_failed(entry):
+        return Outlook(
+            way=Way.DONE, why=f"{above(plan).file} names its new backing file", active=active
+        )
+    return _unknown(record, f"{why}, and {problem}")
+
+
+def _unflushed(plan: MergePlan) -> str:
+    return f"nobody has proven that what {plan.written.file} was given is on the disk"
 
 
 def old_name(plan: MergePlan) -> str:
-    """How a pull's active file named its backing file before, or should have."""
-    return plan.top.backing_name or plan.disk.layers[1].path
+    """How the file above what leaves the chain named it before, or should have."""
+    return above(plan).backing_name or plan.dropped[0].path
 
 
 def _not_to_be_named(record: Record, plan: MergePlan) -> str:
     """
     Why the old name must not be written again.
 
-    It has to lead to the layer of the plan, and nobody may have written below the active file: what
-    was pulled hides it, but for what read as zeros before.
+    It has to lead to the layer of the plan, and nobody but the merge may have written there: what was
+    pulled hides it, but for what read as zeros before.
     """
-    below, name = plan.disk.layers[1], old_name(plan)
-    folder = os.path.dirname(plan.top.path)
+    upper, below, name = above(plan), plan.dropped[0], old_name(plan)
+    folder = os.path.dirname(upper.path)
     now = seen(below.path)
     if now is None:
-        return f"{below.file}, which it was pulled from, is gone"
+        return f"{below.file}, which has it, is gone"
     try:
         leads_there = os.path.samefile(os.path.join(folder, name), below.path)
     except OSError:
@@ -333,10 +345,14 @@ def _not_to_be_named(record: Record, plan: MergePlan) -> str:
     known = any(one.path == below.path and is_same(one, now) for one in record.files)
     if not known and tidy(os.path.dirname(below.path)) != tidy(folder):
         return f"{below.path} is in another folder, and was not looked at before"
-    written = written_since(record, [layer.path for layer in plan.disk.layers[1:]])
+    paths = [layer.path for layer in plan.disk.layers]
+    lower = paths[paths.index(upper.path) + 1 :] if upper.path in paths else paths
+    written = written_since(record, [path for path in lower if path != plan.written.path])
     if written:
         return f"{written} was written since: it would show through"
-    return f"{below.file} would show where the guest has discarded since" if _is_v2(plan) else ""
+    if plan.kind == "pull" and _is_v2(plan):
+        return f"{below.file} would show where the guest has discarded since"
+    return ""
 
 
 def _is_v2(plan: MergePlan) -> bool:
@@ -389,29 +405,54 @@ def _first(disk: Disk) -> tuple[str, ...]:
     return (disk.layers[0].path or disk.layers[0].file,) if disk.layers else ()
 
 
-def _is_flushed(entry: Entry) -> bool:
+def _is_unproven(entry: Entry, plan: MergePlan) -> bool:
     """
-    Whether a pull's flush was proven, as `operations.flushed` judges it: after its last commit.
+    Whether what a pull or a commit has copied may have been in the memory of its QEMU alone.
 
-    Files are removed after the proof only, so that the intent to remove one is proof as well.
+    A mirror flushes before it pivots; of a guest that is off, what copies ends before the header is
+    changed.
     """
-    last = max((at for at, act in enumerate(entry.acts) if act.does == Does.COMMIT), default=-1)
-    is_synced = False
-    for act in entry.acts[last + 1 :]:
+    if plan.kind == "active-commit" or entry.record.where.road == _OFF:
+        return False
+    return not _is_flushed(entry, plan)
+
+
+def _is_flushed(entry: Entry, plan: MergePlan) -> bool:
+    """
+    Whether the flush of a merge was proven, as `operations.flushed` judges it.
+
+    That of a pull counts after its last commit, for the new header came later. Files are removed after the proof only, so that the intent to remove one is proof as well.
+    """
+    committed = _last(entry, Does.COMMIT)
+    since = committed if plan.kind == "pull" else _last(entry, Does.START)
+    is_raw = plan.written.format == "raw"
+    is_flushed = is_synced = False
+    for at, act in enumerate(entry.acts[since + 1 :], since + 1):
         if act.does == Does.REMOVE:
             return True
         if act.does != Does.FLUSH:
             continue
-        if "size" in act.arguments and act.is_done:
-            return True
         if act.what == "fsync":  # tells nothing of the tables of a qcow2 file
             is_synced = _is_silent(act)
+            is_flushed = is_flushed or (is_synced and is_raw)
         elif act.what == "compare-tables":
-            if is_synced and _is_silent(act):
-                return True
-        elif _is_heard(act) and _is_silent(act):
-            return True
-    return False
+            is_flushed = is_synced and _is_silent(act)
+        elif "size" in act.arguments:
+            is_flushed = is_flushed or act.is_done
+        elif _is_heard(act) and (at < committed or not is_raw):  # see `flushed`: deaf afterwards
+            is_flushed = _is_silent(act)
+    return is_flushed
+
+
+def _has_failed(entry: Entry) -> bool:
+    """Whether something was heard of a flush but that it was carried out."""
+    flushes = [act for act in entry.acts if act.does == Does.FLUSH and act.answer is not None]
+    return not all(_is_silent(act) for act in flushes)
+
+
+def _last(entry: Entry, does: Does) -> int:
+    """Where the last act of a kind is; -1: nowhere."""
+    return max((at for at, act in enumerate(entry.acts) if act.does == does), default=-1)
 
 
 def _is_heard(act: Act) -> bool:

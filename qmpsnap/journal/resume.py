@@ -26,7 +26,15 @@ from qmpsnap.journal.hold import held
 from qmpsnap.journal.knowing import knowing
 from qmpsnap.journal.known_again import known_again
 from qmpsnap.journal.markers import beside
-from qmpsnap.journal.outlook import Outlook, Way, candidates, names_its_new, old_name, outlook
+from qmpsnap.journal.outlook import (
+    Outlook,
+    Way,
+    above,
+    candidates,
+    names_its_new,
+    old_name,
+    outlook,
+)
 from qmpsnap.journal.reach import Opener, lives, reached
 from qmpsnap.journal.record import Entry, Outcome, Record, conclusion_of
 from qmpsnap.journal.store import Store
@@ -253,8 +261,10 @@ def _carried_out(
     try:
         results = _acted(recorder, record, guest, found, wanted)
     except Unknown as error:
+        recorder.stays_open()
         return unknown(record, f"{found.why}; {error}")
     except (Failed, Refused) as error:
+        recorder.stays_open()
         again = _after_failure(entry, guest)
         if found.way is Way.ADOPT and again is not None and again.way in (Way.FINISH, Way.DONE):
             # It ended by itself, after it was seen and before it was taken up.
@@ -352,12 +362,11 @@ def _discard(door: Recorder, record: Record) -> None:
 
 
 def _naming_again(plan: MergePlan) -> Step:
-    """What a pull has taken out of the header, as it stood there or as it should have."""
-    below = plan.disk.layers[1]
+    """What a merge has taken out of the header, as it stood there or as it should have."""
     arguments = {
-        "path": plan.top.path,
+        "path": above(plan).path,
         "backing": old_name(plan),
-        "backing-format": below.format,
+        "backing-format": plan.dropped[0].format,
     }
     return Step(does=Does.REDEFINE, by="file", what="record-backing", arguments=arguments)
 

@@ -15,6 +15,8 @@ QEMU 5.2, 7.2, 10.0 and 11.1 on nodes whose tables or flushes fail:
 
 A raw file that was read-only before is so again although its flush has failed: nobody writes to the
 file below it any more, and QEMU does not flush what nobody writes to (bdrv_co_flush(), block/io.c).
+No pause is advised: it flushes (do_vm_stop(), system/cpus.c), but QEMU 10.0 leaves out the nodes that
+were added before the one that the last device has (seen; bdrv_next(), block/block-backend.c).
 An active commit needs none of these: the mirror flushes before it pivots, and fails when that does
 (mirror_flush(), block/mirror.c).
 """

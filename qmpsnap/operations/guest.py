@@ -339,10 +339,11 @@ class NotFlushed(Failed):
 
     msg = "{self.file} holds all data now, but it could not be flushed: {self.reason}"
     remedy = (
-        "Keep the files that left the chain until the guest has been paused and resumed once "
-        "(`virsh suspend`, `virsh resume`; or QMP `stop`, `cont`), which flushes; make room first "
-        "where there is none. If it ends before that, name the old backing file again where it was "
-        "named (`qemu-img rebase -u -f qcow2 -b BACKING -F FORMAT OVERLAY`), then start it."
+        "Keep the files that left the chain. Make room where there is none, then run `qmpsnap resume`, "
+        "which flushes it again and says what came of that. Without a journal, shut the guest down, "
+        "which flushes too. If it ends otherwise before that, `qmpsnap resume` names the old backing "
+        "file again; without a journal do so yourself (`qemu-img rebase -u -f qcow2 -b BACKING -F "
+        "FORMAT OVERLAY`), before anybody starts it."
     )
 
     file: str

@@ -74,10 +74,10 @@ _FLAGS: Final = {
         "Shut the guest down, and look at the disk's images with `qemu-img check -f FORMAT`.",
     ),
     "inactive": (
-        "is not this QEMU's to write: a migration has given the images to another one, or has not "
-        "brought them yet",
-        "Work on the guest where it runs. When the migration has failed and the guest is to go on "
-        "here, resume it (QMP `cont`, `virsh resume`): that takes the images back.",
+        "is not this QEMU's to write: a migration has given the images to another one, or it has not "
+        "taken them yet (a saved guest that was restored, and is paused)",
+        "Work on the guest where it runs. If that is here, resume it (QMP `cont`, `virsh resume`): it "
+        "takes the images then.",
     ),
     "encrypted": (
         "is encrypted",

@@ -40,6 +40,8 @@ REOPEN: dict[str, object] = {
     "arguments": {"command-line": "qemu-io top reopen"},
     "answer": "done",
 }
+START: dict[str, object] = {"does": "start", "what": "block-commit", "answer": "done"}
+NO_SPACE = {**REOPEN, "answer": '"Error flushing drive: no space"'}
 FLUSH = {**REOPEN, "arguments": {"command-line": 'qemu-io top "flush"'}}
 SYNC: dict[str, object] = {"does": "flush", "by": "file", "what": "fsync", "answer": "done"}
 COMPARE = {**SYNC, "what": "compare-tables"}
@@ -115,6 +117,13 @@ class TestRunning:
         """Somebody has started the guest, from a file that may be the wrong one."""
         broken_off = entry(merge_of(request_), "start", "commit")
         assert outlook(broken_off, guest(*files, where=OTHER)).way is way
+
+    def test_what_a_commit_could_not_flush(self) -> None:
+        """Another QEMU has opened the base without it."""
+        acts = (act(1, **START), act(2, **NO_SPACE))
+        broken_off = replace(entry(merge_of(COMMIT)), acts=acts)
+        host = guest("volume-1.s2", "volume-1", where=OTHER)
+        assert outlook(broken_off, host).way is Way.UNKNOWN
 
     def test_a_base_that_was_never_pivoted_to(self) -> None:
         """Whoever made it active did so without the data that the job had not copied."""
@@ -206,7 +215,7 @@ class TestGone:
     @pytest.mark.parametrize(
         ("request_", "below", "way"),
         [
-            (COMMIT, ("-b", "volume-1", "-F", "raw"), Way.DONE),
+            (COMMIT, ("-b", "volume-1", "-F", "raw"), Way.NAME_AGAIN),
             (PULL, ("-b", ""), Way.NAME_AGAIN),
             (COMMIT, ("-b", "other", "-F", "raw"), Way.UNKNOWN),
         ],
@@ -223,11 +232,7 @@ class TestGone:
         [
             pytest.param([REOPEN], Way.DONE, id="by HMP"),
             pytest.param([{**REOPEN, "answer": '"\\r\\n"'}], Way.DONE, id="an empty line"),
-            pytest.param(
-                [{**REOPEN, "answer": '"Error flushing drive: no space"'}],
-                Way.NAME_AGAIN,
-                id="HMP that says an error",
-            ),
+            pytest.param([NO_SPACE], Way.NAME_AGAIN, id="HMP that says an error"),
             pytest.param([{**REOPEN, "answer": None}], Way.NAME_AGAIN, id="not answered"),
             pytest.param([{**REOPEN, "answer": f"{FAILED}no"}], Way.NAME_AGAIN, id="refused"),
             pytest.param([FLUSH], Way.NAME_AGAIN, id="HMP's flush, which tells nothing"),
@@ -253,6 +258,50 @@ class TestGone:
         )
         assert outlook(broken_off, None).way is way
 
+    @pytest.mark.parametrize("format_", ["raw", "qcow2"])
+    @pytest.mark.parametrize(
+        ("acts", "proven"),
+        [
+            pytest.param([START, REOPEN, {"does": "commit"}], ("raw", "qcow2"), id="beforehand"),
+            pytest.param([START, REOPEN], ("qcow2",), id="afterwards, which no raw file hears"),
+            pytest.param([START, SYNC], ("raw",), id="synced, which tells nothing of tables"),
+            pytest.param([START, SYNC, COMPARE], ("raw", "qcow2"), id="the tables as well"),
+            pytest.param([REOPEN, START], (), id="before the job that was started again"),
+            pytest.param([START, NO_SPACE], (), id="an error"),
+            pytest.param([START, NO_SPACE, REOPEN], ("qcow2",), id="once more, without one"),
+        ],
+    )
+    def test_what_proves_a_commit(
+        self, share: Path, acts: list[dict[str, object]], proven: tuple[str, ...], format_: str
+    ) -> None:
+        broken_off = self.committed(share, acts, format_)
+        way = outlook(broken_off, None).way
+        assert way is (Way.DONE if format_ in proven else Way.NAME_AGAIN)
+
+    def committed(
+        self, share: Path, acts: list[dict[str, object]], format_: str = "qcow2"
+    ) -> Entry:
+        """A commit that the header of the layer above tells of."""
+        top = f"{share}/volume-1.s2"
+        qemu_img.run("rebase", top, "-u", "-f", "qcow2", "-b", "volume-1", "-F", format_, top)
+        record = merge_of(COMMIT, share)
+        plan = record.merge
+        assert plan is not None
+        assert plan.base is not None
+        plan = replace(plan, base=replace(plan.base, format=format_))
+        done = tuple(act(number, **one) for number, one in enumerate(acts, 1))
+        return replace(entry(replace(record, merge=plan)), acts=done)
+
+    @pytest.mark.parametrize(
+        ("acts", "way"), [([START], Way.DONE), ([START, NO_SPACE], Way.UNKNOWN)]
+    )
+    def test_a_commit_whose_layer_is_gone(
+        self, share: Path, acts: list[dict[str, object]], way: Way
+    ) -> None:
+        """QEMU flushes at the end of each; only what was heard speaks against it."""
+        (share / "volume-1.s1").unlink()
+        assert outlook(self.committed(share, acts), None).way is way
+
     def pulled(self, share: Path, name: str | None, below: str | None = None) -> Entry:
         """A pull that is not proven, by a record that may be forged."""
         top = f"{share}/volume-1.s2"
@@ -264,7 +313,8 @@ class TestGone:
         if below is not None:
             layers[1] = replace(layers[1], path=below)
         disk = replace(plan.disk, layers=tuple(layers))
-        return entry(replace(record, merge=replace(plan, top=layers[0], disk=disk)), "start")
+        plan = replace(plan, top=layers[0], above=layers[0], dropped=tuple(layers[1:]), disk=disk)
+        return entry(replace(record, merge=plan), "start")
 
     @pytest.mark.parametrize(
         ("name", "way"),

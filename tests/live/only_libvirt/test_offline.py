@@ -218,6 +218,7 @@ def test_guest_that_was_saved(off: Off, way: str) -> None:
         assert off.rig.cli("chain").code == 0
         if way == "start":
             off.domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
+            off.domain.resume()  # with libvirt 11.3 QEMU takes the images only then
             assert off.rig.cli("create", DISK, "n").code == 0
             off.domain.destroy()
             until(lambda: not off.domain.isActive())

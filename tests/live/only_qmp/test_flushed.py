@@ -23,6 +23,7 @@ from qmpsnap.operations.step import Does, Step
 from tests.rig import images
 from tests.rig.doors import at, with_door
 from tests.rig.flushes import FLUSHES, S1, S2, TABLES, UNTIL_READ, disk, make_chain
+from tests.rig.qemu_machine import QemuMachine
 from tests.rig.remedies import remedy
 from tests.rig.rig import BASE, DISK, MIB, SERIAL, Rig
 from tests.rig.roads import direct_rig
@@ -134,7 +135,7 @@ def status(rig: Rig) -> str:
 @remedy("NotFlushed")
 @pytest.mark.parametrize("kind", UNTIL_READ)
 @pytest.mark.parametrize("read_only", [True, False])
-def test_pause_flushes_when_the_storage_is_mended(
+def test_shutting_down_flushes_when_the_storage_is_mended(
     tmp_path: Path, kind: str, read_only: bool
 ) -> None:
     folder = tmp_path / "share"
@@ -144,13 +145,12 @@ def test_pause_flushes_when_the_storage_is_mended(
     with direct_rig(folder, spec) as rig:
         with rig.host() as guest, pytest.raises(NotFlushed) as said:
             merge.delete(finished_by_another(rig, guest), COMMIT, remove=True)
-        assert "QMP `stop`, `cont`" in said.value.way_out
+        assert "shut the guest down, which flushes too" in said.value.way_out
         assert (folder / S1).exists()
         for _ in range(2):
             rig.guest.qemu_io(DISK, f"read {3 * MIB} 64k")  # see UNTIL_READ
-        for command in ("cont", "stop", "cont"):
-            rig.guest.qmp(command)
-        rig.kill()
+        assert isinstance(rig.guest, QemuMachine)
+        rig.guest.quit()
     (folder / S1).unlink()
     assert images.sha256_of(folder / S2, "qcow2") == content
 
