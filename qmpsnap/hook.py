@@ -19,16 +19,23 @@ import shlex
 import sqlite3
 import sys
 from collections.abc import Iterable, Iterator
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from xml.parsers import expat  # noqa: TID251  # no entity is resolved here; lxml takes 30 ms
 
 from qmpsnap.guests.files.markers import PREFIX, markers_in
 
 _STATE: Final = "/var/lib/qmpsnap"
-_BEGUN: Final = {"create": {"switch"}, "active-commit": {"commit"}, "pull": {"start", "commit"}}
+_UNFLUSHED: Final = "flush that has failed"
+_BEGUN: Final = {
+    "create": {"switch"},
+    "active-commit": {"commit"},
+    "pull": {"start", "commit"},
+    "commit": {_UNFLUSHED},
+}
 """Acts after which files and definition do not tell any more which file is right."""
 _POOLS: Final = ("/etc/libvirt/storage", "/run/libvirt/storage")
 """Where libvirtd keeps the definitions of storage pools, and of those that go when they are stopped."""
+_BELOW: Final = "backingStore"
 _LIMIT: Final = 16 * 1024 * 1024
 
 
@@ -42,10 +49,10 @@ def main() -> int:
     if sys.argv[2:3] != ["prepare"]:
         return 0
     try:
-        paths = files_of(sys.stdin.buffer.read(_LIMIT))
+        files = files_of(sys.stdin.buffer.read(_LIMIT))
     except expat.ExpatError:
         return 0  # libvirt made it; it is no reason to keep a guest from starting
-    found = [*_by_markers(paths), *_by_journal(paths)]
+    found = [*_by_markers(files), *_by_journal(files)]
     for id_, (where, name) in dict(found).items():
         print(
             f"qmpsnap: operation {id_} on this guest's files is not settled ({where}): "
@@ -55,27 +62,46 @@ def main() -> int:
     return 1 if found else 0
 
 
-def files_of(text: bytes) -> frozenset[str]:
+class Files(NamedTuple):
+    """Files and block devices that a domain's XML names as a source, volumes of pools among them."""
+
+    all: frozenset[str]
+    active: frozenset[str]
+    """Those of them that the guest opens itself: they are no backing files."""
+
+
+def files_of(text: bytes) -> Files:
     """
-    All files and block devices that a domain's XML names as a source, volumes of pools among them.
+    Find what a guest opens.
 
     Raises:
         expat.ExpatError: It is no XML.
     """
     found: set[str] = set()
+    active: set[str] = set()
+    depth = 0
 
     def start(name: str, attributes: dict[str, str]) -> None:
+        nonlocal depth
+        depth += name == _BELOW
         if name != "source":
             return
         pool, volume = attributes.get("pool"), attributes.get("volume")
         known = _volume(pool, volume) if pool and volume else None
         values = (attributes.get("file"), attributes.get("dev"), known)
-        found.update(os.path.realpath(one) for one in values if one and one.startswith("/"))
+        named = {os.path.realpath(one) for one in values if one and one.startswith("/")}
+        found.update(named)
+        active.update(() if depth else named)
+
+    def end(name: str) -> None:
+        nonlocal depth
+        depth -= name == _BELOW
 
     parser = expat.ParserCreate()
     parser.StartElementHandler = start
+    parser.EndElementHandler = end
     parser.Parse(text, True)
-    return frozenset(found)
+    return Files(frozenset(found), frozenset(active))
 
 
 def _volume(pool: str, volume: str) -> str | None:
@@ -116,21 +142,21 @@ Found = tuple[str, tuple[str, str]]
 """Id of an operation; where it is known, and what names it to `qmpsnap resume`."""
 
 
-def _by_markers(paths: frozenset[str]) -> Iterator[Found]:
+def _by_markers(files: Files) -> Iterator[Found]:
     """By their paths: the journal may be another host's."""
-    for folder in {os.path.dirname(path) for path in paths}:
+    for folder in {os.path.dirname(path) for path in files.all}:
         for marker in markers_in(folder):
             id_ = os.path.basename(marker.path).removeprefix(PREFIX)
             try:
-                named = _named(json.loads(marker.text or "")["record"])
+                is_about = _is_about(json.loads(marker.text or "")["record"], files)
             except (ValueError, TypeError, KeyError, RecursionError):
                 yield id_, (f"{marker.path}, which cannot be read", marker.path)
                 continue
-            if paths & named:
+            if is_about:
                 yield id_, (marker.path, marker.path)
 
 
-def _by_journal(paths: frozenset[str]) -> Iterator[Found]:
+def _by_journal(files: Files) -> Iterator[Found]:
     name = os.path.join(os.environ.get("QMPSNAP_STATE") or _STATE, "journal.db")
     if not os.path.exists(name):
         return
@@ -138,8 +164,8 @@ def _by_journal(paths: frozenset[str]) -> Iterator[Found]:
         database = sqlite3.connect(name, timeout=1)
         try:
             rows = database.execute(
-                "SELECT id, record, (SELECT group_concat(json_extract(act, '$.does')) FROM act "
-                "WHERE operation = id) FROM operation WHERE ended IS NULL"
+                "SELECT id, record, (SELECT json_group_array(json_array(json_extract(act, '$.does'), "
+                "answer)) FROM act WHERE operation = id) FROM operation WHERE ended IS NULL"
             ).fetchall()
         finally:
             database.close()
@@ -148,15 +174,34 @@ def _by_journal(paths: frozenset[str]) -> Iterator[Found]:
     for id_, text, acts in rows:
         try:
             record = json.loads(text)
-            begun = _BEGUN.get(record["kind"], set()) & set(str(acts).split(","))
-            if begun and record["where"]["road"] != "offline" and paths & _named(record):
+            begun = _BEGUN.get(record["kind"], set()) & set(map(_state, json.loads(acts)))
+            if begun and record["where"]["road"] != "offline" and _is_about(record, files):
                 yield id_, (name, id_)
         except (ValueError, TypeError, KeyError, RecursionError):
             continue
 
 
-def _named(record: dict[str, Any]) -> frozenset[str]:
-    """The files of an operation."""
+def _state(act: tuple[str, str | None]) -> str:
+    """What an act is; of a flush, whether it was heard that it has failed."""
+    does, answer = act
+    if does != "flush" or answer in (None, "done"):
+        return does
+    try:
+        is_silent = not str(json.loads(answer)).strip()
+    except ValueError:
+        is_silent = False
+    return does if is_silent else _UNFLUSHED
+
+
+def _is_about(record: dict[str, Any], files: Files) -> bool:
+    """Whether an operation works on what a guest opens, or has in a chain what the guest writes to."""
+    chains = _chains(record)
+    own = frozenset(os.path.realpath(path) for path in record.get("works_on") or ()) or chains
+    return bool(own & files.all or chains & files.active)
+
+
+def _chains(record: dict[str, Any]) -> frozenset[str]:
+    """All files of an operation's chains."""
     plans: Iterable[dict[str, Any]] = (*record["creates"], *filter(None, [record["merge"]]))
     found: set[str] = set()
     for plan in plans:

@@ -40,6 +40,7 @@ from qmpsnap.journal.record import (
     act_of,
     dumps,
     who,
+    works_on,
 )
 from qmpsnap.journal.store import Store
 from qmpsnap.monitor.base import CommandFailed
@@ -148,10 +149,12 @@ class Recorder:
 
     def _check_free(self, record: Record) -> None:
         for other in self._others:
-            if other.record.id != record.id and other.record.paths & record.paths:
+            shared = other.record.paths & record.paths
+            is_busy = shared & (other.record.own | record.own)
+            if other.record.id != record.id and is_busy:
                 reason = "it was begun, and has not been settled"
                 raise open_operation(other.record, reason)
-        check_unmarked(record.paths, but=record.id)
+        check_unmarked(record.paths, record.own, but=record.id)
 
     def _record_of(self, ready: snapshot.Prepared | merge.Prepared) -> Record:
         request, wishes, token = self._asked
@@ -185,6 +188,7 @@ class Recorder:
             made_here=made_here,
             merge=unnumbered(plan),
             wishes=wishes,
+            works_on=works_on(plans, remove=wishes.remove),
             files=seen_all(
                 (layer.path, layer.format == "qcow2" and layer.path not in written)
                 for layer in layers

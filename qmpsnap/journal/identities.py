@@ -22,7 +22,7 @@ def seen(path: str, *, header: bool = False) -> Seen | None:
     """
     try:
         status = os.stat(path)
-    except OSError:
+    except (OSError, ValueError):  # a name that is none
         return None
     is_device = stat.S_ISBLK(status.st_mode)
     return Seen(

@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Final
 
 from msgspec.structs import replace
@@ -25,7 +26,15 @@ from qmpsnap.journal.hold import held
 from qmpsnap.journal.knowing import knowing
 from qmpsnap.journal.markers import check_unmarked, open_operation
 from qmpsnap.journal.outlook import Way, outlook
-from qmpsnap.journal.record import Conclusion, Entry, Outcome, Request, Wishes, conclusion_of
+from qmpsnap.journal.record import (
+    Conclusion,
+    Entry,
+    Outcome,
+    Request,
+    Wishes,
+    conclusion_of,
+    works_on,
+)
 from qmpsnap.journal.resume import Settled, settle
 from qmpsnap.journal.store import Store
 from qmpsnap.operations import merge, snapshot
@@ -181,7 +190,7 @@ def _kept(
     if journal is None:
         return tuple(
             replace(one, notes=(*one.notes, WITHOUT, *([_FORGOTTEN] if one.kept else [])))
-            for one in work(guest, _check_unmarked)
+            for one in work(guest, partial(_check_unmarked, remove=wishes.remove))
         )
     with journal.opened() as store:
         try:
@@ -256,10 +265,11 @@ def _told_apart(
     return error
 
 
-def _check_unmarked(ready: snapshot.Prepared | merge.Prepared) -> None:
+def _check_unmarked(ready: snapshot.Prepared | merge.Prepared, *, remove: bool) -> None:
     """What is asked without a journal too."""
     plans = ready.plans if isinstance(ready, snapshot.Prepared) else (ready.plan,)
-    check_unmarked(path for plan in plans for path in plan.disk.paths if path is not None)
+    paths = (path for plan in plans for path in plan.disk.paths if path is not None)
+    check_unmarked(paths, works_on(plans, remove=remove))
 
 
 def _settled_before(
@@ -284,7 +294,7 @@ def _settled_before(
     paths = {path for one in asked for path in disks.disk(one.disk).paths}
     for entry in mine:
         record = entry.record
-        if not record.paths & paths:
+        if not record.own & paths:
             continue
         same = record.request == request
         found = outlook(entry, guest)

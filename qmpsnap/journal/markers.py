@@ -13,15 +13,18 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final, Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from qmpsnap.errors import Refused
+from qmpsnap.formats.layers import Disk
 from qmpsnap.guests.files.markers import PREFIX, MarkerFile, marker_path, markers_in
 from qmpsnap.journal.identities import is_same, seen
 from qmpsnap.journal.record import Act, Entry, Record, Unreadable, dumps, loads
+from qmpsnap.journal.sound import flaw_of
 from qmpsnap.operations.names import tidy
 from qmpsnap.operations.step import Does, Step
 
@@ -57,14 +60,24 @@ class Marker(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_trusted(self) -> bool:
-        """Whether it may be acted on: by who owns every file of it, and all in its own folder."""
+        """
+        Whether it may be acted on, by who owns it and where its files lie.
+
+        Of root's or our own, what is worked on lies in folders that it lies in; of another one, all
+        that it names lies in its own folder, and belongs to its owner.
+        """
         if self.written is None:
             return False
-        folder = os.path.dirname(self.path)
-        paths = _named_in(self.written.record)
-        if any(tidy(os.path.dirname(path)) != tidy(folder) for path in paths):
-            return False
-        return self.owner in {_ROOT, os.geteuid()} or _owners(paths) == {self.owner}
+        record = self.written.record
+        paths, own = _named_in(record), {tidy(os.path.dirname(self.path))}
+        if self.owner not in {_ROOT, os.geteuid()}:
+            return _folders_of(paths) == own and _owners(paths) == {self.owner}
+        own.update(
+            tidy(folder)
+            for folder in folders(record)
+            if os.path.lexists(marker_path(folder, self.id))
+        )
+        return _folders_of(paths - (record.paths - record.own)) <= own
 
 
 def _named_in(record: Record) -> frozenset[str]:
@@ -75,7 +88,11 @@ def _named_in(record: Record) -> frozenset[str]:
         merge = record.merge
         layers += [one for one in (merge.top, merge.base, merge.above) if one is not None]
         layers += [*merge.dropped, *merge.remaining]
-    return record.paths.union(layer.path for layer in layers)
+    return record.paths.union(record.works_on, (layer.path for layer in layers))
+
+
+def _folders_of(paths: Iterable[str]) -> set[str]:
+    return {tidy(os.path.dirname(path)) for path in paths}
 
 
 def _owners(paths: Iterable[str]) -> set[int | None]:
@@ -164,35 +181,59 @@ def _marker(file: MarkerFile) -> Marker:
         except Unreadable as error:
             problem = str(error)
     id_ = os.path.basename(file.path).removeprefix(PREFIX)
-    if written is not None and written.record.id != id_:
-        problem = f"it is the marker of {written.record.id}"
-        written = None
+    if written is not None:
+        is_other = written.record.id != id_
+        problem = (
+            f"it is the marker of {written.record.id}" if is_other else flaw_of(written.record)
+        )
+        written = None if problem else written
     return Marker(path=file.path, id=id_, owner=file.owner, written=written, problem=problem)
 
 
-def concerning(paths: Iterable[str]) -> tuple[Marker, ...]:
-    """
-    The markers that forbid work on some files, by name or identity.
+def actives(disks: Iterable[Disk]) -> frozenset[str]:
+    """The files that guests write to."""
+    return frozenset(path for disk in disks for path in disk.paths[:1] if path is not None)
 
-    One that cannot be read forbids it for all files of its folder.
+
+def concerning(paths: Iterable[str], works_on: Collection[str]) -> tuple[Marker, ...]:
+    """
+    The markers that forbid work on some chains, by the names or identities of their files.
+
+    One that cannot be read forbids it for all files of its folder. Of a file that both only read,
+    a template, neither takes anything away.
+
+    Args:
+        paths: All files of the chains.
+        works_on: Those that may be changed, or that only one guest may have open.
     """
     wanted = tuple(paths)
-    return tuple(marker for marker in beside(wanted) if _is_about(marker, wanted))
+    return tuple(
+        marker
+        for marker in beside(wanted)
+        if marker.written is None or _is_about(marker.written.record, wanted, works_on)
+    )
 
 
-def _is_about(marker: Marker, paths: tuple[str, ...]) -> bool:
-    if marker.written is None:
+def _is_about(record: Record, paths: tuple[str, ...], works_on: Collection[str]) -> bool:
+    its = {tidy(path) for path in record.own}
+    ours = {tidy(path) for path in works_on}
+    names = {tidy(path) for path in paths}
+    if its & names or ours & {tidy(path) for path in record.paths}:
         return True
-    record = marker.written.record
-    if {tidy(path) for path in record.paths} & {tidy(path) for path in paths}:
-        return True
-    now = [one for path in paths if (one := seen(path)) is not None]
-    return any(is_same(before, one) for before in record.files for one in now)
+    now = [(tidy(path), one) for path in paths if (one := seen(path)) is not None]
+    return any(
+        is_same(before, one)
+        for before in record.files
+        for path, one in now
+        if path in ours or tidy(before.path) in its
+    )
 
 
 def entry_of(marker: Marker) -> Entry:
     """
     The operation of a marker, when the journal is gone: the act that it was written for may be done.
+
+    The way to its guest is taken from one of root's or our own only; else it has to be given.
 
     Raises:
         MarkerUntrusted: It forbids, and nobody acts on it.
@@ -206,23 +247,27 @@ def entry_of(marker: Marker) -> Entry:
             "files of another folder",
         )
     record = marker.written.record
+    if marker.owner not in (_ROOT, os.geteuid()):
+        # libvirt runs programs that a URI names, and a socket may be anybody's.
+        record = replace(record, where=replace(record.where, at=""))
     does = {"switch": Does.SWITCH, "pivot": Does.COMMIT, "pull": Does.START}[marker.written.state]
     act = Act(number=1, at=record.begun, does=does.value, by="?", what="?", arguments={})
-    return Entry(record=record, acts=(act,))
+    return Entry(record=record, acts=(act,), marker=marker.path)
 
 
-def check_unmarked(paths: Iterable[str], but: str | None = None) -> None:
+def check_unmarked(paths: Iterable[str], works_on: Collection[str], but: str | None = None) -> None:
     """
-    See that no marker forbids work on some files.
+    See that no marker forbids work on some chains.
 
     Args:
-        paths: The files.
+        paths: See `concerning`.
+        works_on: See there.
         but: The operation whose own marker does not count.
 
     Raises:
         OperationOpen: One does.
     """
-    for marker in concerning(paths):
+    for marker in concerning(paths, works_on):
         if marker.id != but:
             reason = f"the marker {marker.path} lies beside it"
             if marker.problem:

@@ -136,10 +136,11 @@ def _job(record: Record, guest: Guest) -> JobReport | None:
 
 
 def _has_any_of(record: Record, disks: Disks) -> bool:
-    """Whether a guest has any file of an operation, by whatever name."""
-    mine = {identity(path) for path in record.paths} - {None}
+    """Whether a guest has a file that only the operation's own can have, by whatever name."""
+    own = record.own
+    mine = {identity(path) for path in own} - {None}
     theirs = (path for disk in disks.disks for path in disk.paths if path is not None)
-    return any(path in record.paths or identity(path) in mine for path in theirs)
+    return any(path in own or identity(path) in mine for path in theirs)
 
 
 def _of_another(entry: Entry, where: Where) -> Outlook:
@@ -336,8 +337,9 @@ def _not_to_be_named(record: Record, plan: MergePlan) -> str:
     now = seen(below.path)
     if now is None:
         return f"{below.file}, which has it, is gone"
+    leads_to = named_by(upper.path, name)
     try:
-        leads_there = os.path.samefile(os.path.join(folder, name), below.path)
+        leads_there = os.path.samefile(leads_to or "", below.path)
     except OSError:
         leads_there = False
     if not leads_there:
@@ -477,7 +479,7 @@ def _is_pivoted(entry: Entry) -> bool:
 
 
 def _users(record: Record) -> str:
-    found, _ = other_users(sorted(record.paths), None)
+    found, _ = other_users(sorted(record.own), None)
     return "; ".join(f"{path} is open by {', '.join(users)}" for path, users in found.items())
 
 

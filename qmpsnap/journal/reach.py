@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 from qmpsnap.errors import Unreachable
-from qmpsnap.journal.record import Record
+from qmpsnap.journal.record import Entry, Record
 from qmpsnap.monitor.memory import qemu_process
 from qmpsnap.monitor.virt import GuestNotFound
 from qmpsnap.operations.guest import Guest
@@ -18,17 +18,18 @@ Opener = Callable[[Where], AbstractContextManager[Guest]]
 
 
 @contextmanager
-def reached(record: Record, opener: Opener | None = None) -> Iterator[Guest | None]:
+def reached(entry: Entry, opener: Opener | None = None) -> Iterator[Guest | None]:
     """
     Reach the guest of an operation; None where its QEMU is certainly gone, and libvirt has none.
 
     Raises:
         Unreachable: It may still run.
     """
+    record = entry.record
     with ExitStack() as stack:
         try:
             if opener is None and not record.where.at:
-                raise NoWay(record.id)
+                raise NoWay(record.id, entry.named)
             guest: Guest | None = stack.enter_context((opener or _opened)(record.where))
         except Unreachable as error:
             if not _is_gone(record, error):
@@ -47,15 +48,23 @@ def _opened(where: Where) -> AbstractContextManager[Guest]:
 
 class NoWay(Unreachable):
     """
-    An operation was written down without the way to its guest.
+    An operation is known without the way to its guest.
 
-    A program has used a monitor of its own; under libvirt the way is always known.
+    A program has used a monitor of its own, or only the marker of somebody else tells of it: that
+    could name a program to run (`qemu+ext`).
     """
 
-    msg = "how the guest of operation {self.operation} was reached was not written down"
-    remedy = "Name its QMP socket: `qmpsnap --qmp SOCKET resume {self.operation}`."
+    msg = (
+        "how the guest of operation {self.operation} is reached is not known, or not to be trusted"
+    )
+    remedy = (
+        "Name its QMP socket, or its libvirt: `qmpsnap --qmp SOCKET resume {self.name}`, "
+        "`qmpsnap --connect URI resume {self.name}`."
+    )
 
     operation: str
+    name: str
+    """Its id, or the path of its marker."""
 
 
 def lives(record: Record) -> bool:
@@ -72,6 +81,6 @@ def _is_gone(record: Record, error: Unreachable) -> bool:
     if lives(record):
         return False
     if isinstance(error, NoWay):
-        return record.where.process is not None
+        return record.where.process is not None and record.where.road == "qmp"
     # Of a libvirt that does not answer nobody knows what its definitions say.
     return record.where.road == "qmp" or isinstance(error, GuestNotFound)

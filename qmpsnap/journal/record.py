@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import os
 import pwd
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Literal, TypeVar, cast
 
 import msgspec
@@ -82,6 +83,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """For each of these, whether the overlay was not there before."""
     merge: MergePlan | None = None
     wishes: Wishes = Wishes()
+    works_on: tuple[str, ...] = ()
+    """See the function; libvirt's hook reads it here. Empty: written down by an earlier version."""
     files: tuple[Seen, ...] = ()
     by: str = ""
     """Who did it; see `who`."""
@@ -101,16 +104,40 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def paths(self) -> frozenset[str]:
-        """All files that it may change, read or remove."""
+        """All files of its chains; templates that other chains rest on may be among them."""
         found = {plan.overlay for plan in self.creates}
         return frozenset(
             found.union(layer.path for plan in self.plans for layer in plan.disk.layers)
         )
 
     @property
+    def own(self) -> frozenset[str]:
+        """Those of them that it may change, or that its own guest alone may have."""
+        return frozenset(self.works_on) or self.paths
+
+    @property
     def slim(self) -> Record:
         """What is still told of it when it has ended: all but the plans."""
         return replace(self, creates=(), made_here=(), merge=None, files=())
+
+
+def works_on(plans: Iterable[CreatePlan | MergePlan], *, remove: bool) -> tuple[str, ...]:
+    """
+    The files that operations may change or remove, and those that only their guest can have open.
+
+    What a pull reads, and what lies below a commit or a snapshot, other guests may read as well.
+    """
+    found: set[str] = set()
+    for plan in plans:
+        found.add(plan.disk.layers[0].path)
+        if isinstance(plan, CreatePlan):
+            found.add(plan.overlay)
+            found.update(layer.path for layer in plan.kept)
+            continue
+        found.update(one.path for one in (plan.top, plan.written, plan.above) if one is not None)
+        if remove or plan.kind != "pull":
+            found.update(layer.path for layer in plan.dropped)
+    return tuple(sorted(found))
 
 
 class Act(msgspec.Struct, frozen=True, kw_only=True):
@@ -204,6 +231,13 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     acts: tuple[Act, ...] = ()
     conclusion: Conclusion | None = None
     """None: it is open."""
+    marker: str | None = None
+    """Path of the marker that alone tells of it; None: the journal has it."""
+
+    @property
+    def named(self) -> str:
+        """What names it to `qmpsnap resume`."""
+        return shlex.quote(self.marker or self.record.id)
 
 
 class Unreadable(ValueError):

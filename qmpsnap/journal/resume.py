@@ -126,7 +126,7 @@ def resume(
     left = _TRIES
     while True:
         try:
-            with reached(entry.record, opener) as guest:
+            with reached(entry, opener) as guest:
                 settled = settle(journal, entry, guest, wanted)
         except Unreachable as error:
             why = f"its guest cannot be reached: {told(error)}"

@@ -13,8 +13,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.formats.qcow2 import BadHeader
-from qmpsnap.guests.files import qemu_img
-from qmpsnap.guests.files.census import images_resting_on
+from qmpsnap.guests.files import census, qemu_img
 from qmpsnap.guests.files.header import read_header
 from qmpsnap.guests.files.identity import identity
 from qmpsnap.guests.files.overlay import readable
@@ -105,7 +104,7 @@ def gone_on_from(record: Record, paths: Iterable[str]) -> str:
     for path in dict.fromkeys(paths):
         newer = [
             os.path.basename(image)
-            for image in images_resting_on([path])[0].get(path, ())
+            for image in census.images_resting_on([path])[0].get(path, ())
             if tidy(image) not in own
             and identity(image) not in same
             and (_modified(image) or 0) >= int(record.begun * 1e9)
@@ -144,8 +143,11 @@ def intended(entry: Entry, does: Does) -> bool:
 
 
 def named_by(path: str, name: str | None) -> str | None:
-    """The path that a name in the header of a file leads to."""
-    return None if name is None else tidy(os.path.join(os.path.dirname(path), name))
+    """The path that a name in the header of a file leads to; a `json:` name, where it is about one file."""
+    if name is None:
+        return None
+    found = [tidy(one) for one in census.named_by(path, name)]
+    return found[0] if len(found) == 1 else tidy(os.path.join(os.path.dirname(path), name))
 
 
 def is_empty(path: str) -> bool:

@@ -88,6 +88,36 @@ def test_a_layer_below_counts(journal: Journal, monkeypatch: pytest.MonkeyPatch)
     assert asked(monkeypatch, "/share/other", "/share/volume-1") == 1
 
 
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        ("done", 0),
+        ('"\\r\\n"', 0),
+        ('"Error flushing drive: No space left on device"', 1),
+        ("! FileFailed: cannot sync", 1),
+    ],
+)
+def test_a_commit_whose_flush_has_failed(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, answer: str, code: int
+) -> None:
+    record = merging()
+    begun(journal, record, "start", "flush")
+    with journal.opened() as store:
+        store.go_on(record.id, [(2, answer)], [])
+    assert asked(monkeypatch, "/share/volume-1.s2") == code
+
+
+def test_a_template_that_others_read_as_well(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless a guest is to write to it."""
+    own = ("/share/volume-1.s1", "/share/volume-1.new")
+    begun(journal, replace(creating(), works_on=own), "switch")
+    assert asked(monkeypatch, "/share/other", "/share/volume-1") == 0
+    assert asked(monkeypatch, "/share/volume-1", "/none") == 1
+    assert asked(monkeypatch, "/share/other", "/share/volume-1.s1") == 1
+
+
 POOL = "<pool type='dir'><name>p</name><source><dir path='/no'/></source><target><path>{}</path></target></pool>"
 IN_A_POOL = """
 <domain type='kvm'><name>web1</name><devices>

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -25,9 +28,11 @@ from qmpsnap.journal.markers import (
     folders,
     steps_for,
 )
-from qmpsnap.journal.record import Record
+from qmpsnap.journal.record import Record, works_on
+from qmpsnap.journal.resume import settle
+from qmpsnap.operations.plan_merge import plan_delete
 from qmpsnap.operations.plan_snapshot import plan_creates
-from qmpsnap.operations.requests import CreateRequest
+from qmpsnap.operations.requests import CreateRequest, DeleteRequest
 from qmpsnap.operations.step import Does
 from tests.unit import samples
 from tests.unit.fake_guest import FakeGuest
@@ -41,6 +46,20 @@ def on_share(record: Record, share: Path) -> Record:
     disk = moved(samples.disk(2), share)
     request = CreateRequest(disk="vda", new_file=None, snapshot="new")
     return replace(record, creates=plan_creates(samples.guest(disk), [request]))
+
+
+def merge_on_share(request: DeleteRequest, share: Path) -> Record:
+    disk = moved(samples.disk(3), share)
+    plan = plan_delete(samples.guest(disk), request)
+    return merging("abc", merge=plan, kind=plan.kind, files=())
+
+
+MERGES = {
+    "pivot": DeleteRequest(
+        disk="vda", file_to_merge="volume-1.s2", merge_target_file="volume-1.s1"
+    ),
+    "pull": DeleteRequest(disk="vda", file_to_merge=None, merge_target_file=None),
+}
 
 
 def moved(disk: Disk, share: Path) -> Disk:
@@ -111,11 +130,11 @@ class TestForbids:
     def test_its_files_and_no_others(self, record: Record, tmp_path: Path) -> None:
         write(record)
         with pytest.raises(OperationOpen) as caught:
-            check_unmarked([f"{tmp_path}/volume-1"])
+            check_unmarked([f"{tmp_path}/volume-1"], [f"{tmp_path}/volume-1"])
         assert caught.value.operation == "abc"
         assert f"`qmpsnap resume {tmp_path}/.qmpsnap-abc`" in caught.value.way_out
-        check_unmarked([f"{tmp_path}/volume-2"])
-        check_unmarked([f"{tmp_path}/volume-1"], but="abc")
+        check_unmarked([f"{tmp_path}/volume-2"], [f"{tmp_path}/volume-2"])
+        check_unmarked([f"{tmp_path}/volume-1"], [f"{tmp_path}/volume-1"], but="abc")
 
     def test_the_same_file_by_another_name(self, record: Record, tmp_path: Path) -> None:
         from qmpsnap.journal.identities import seen_all
@@ -123,13 +142,13 @@ class TestForbids:
         seen = seen_all([(f"{tmp_path}/volume-1", False)])
         write(replace(record, files=seen))
         os.link(tmp_path / "volume-1", tmp_path / "volume-2")
-        assert concerning([f"{tmp_path}/volume-2"])
+        assert concerning([f"{tmp_path}/volume-2"], [f"{tmp_path}/volume-2"])
 
     @pytest.mark.parametrize("content", ["", "{}", '{"qmpsnap": 1}', "\xff", "[" * 100_000])
     def test_one_that_cannot_be_read(self, tmp_path: Path, content: str) -> None:
         (tmp_path / ".qmpsnap-x").write_bytes(content.encode("latin-1"))
         with pytest.raises(OperationOpen, match="cannot be read"):
-            check_unmarked([f"{tmp_path}/anything"])
+            check_unmarked([f"{tmp_path}/anything"], [f"{tmp_path}/anything"])
 
     @pytest.mark.parametrize("when", ["before it is opened", "when it is open"])
     @pytest.mark.parametrize("then", ["gone", "replaced", "replaced again and again"])
@@ -167,10 +186,10 @@ class TestForbids:
         times[0] = 99 if then == "replaced again and again" else 1
         if then == "gone":
             path.write_text(text)
-            check_unmarked([f"{tmp_path}/volume-1"])
+            check_unmarked([f"{tmp_path}/volume-1"], [f"{tmp_path}/volume-1"])
         else:
             with pytest.raises(OperationOpen):
-                check_unmarked([f"{tmp_path}/volume-1"])
+                check_unmarked([f"{tmp_path}/volume-1"], [f"{tmp_path}/volume-1"])
 
     def test_one_of_another_name(self, record: Record, tmp_path: Path) -> None:
         write(record)
@@ -180,7 +199,7 @@ class TestForbids:
 
     def test_temporary_files_are_none(self, tmp_path: Path) -> None:
         (tmp_path / ".qmpsnap-x.tmp").write_text("")
-        check_unmarked([f"{tmp_path}/anything"])
+        check_unmarked([f"{tmp_path}/anything"], [f"{tmp_path}/anything"])
 
     @pytest.mark.parametrize("journal", [True, False])
     def test_an_operation(self, record: Record, tmp_path: Path, journal: bool) -> None:
@@ -241,7 +260,7 @@ class TestHostile:
         with pytest.raises(MarkerUntrusted, match="does not own all"):
             entry_of(forged)
         os.chown(tmp_path / "volume-1.s1", 4242, -1)
-        assert entry_of(forged).record == record
+        assert entry_of(forged).record == replace(record, where=replace(record.where, at=""))
 
     @AS_ROOT
     def test_of_the_owner_of_a_link(self, record: Record, tmp_path: Path) -> None:
@@ -275,6 +294,26 @@ class TestHostile:
         with pytest.raises(MarkerUntrusted, match="another folder"):
             entry_of(replace(marker, written=forged))
 
+    def test_of_a_chain_in_two_folders(self, record: Record, tmp_path: Path) -> None:
+        """It lies in both; a template that is only read may lie anywhere."""
+        (plan,) = record.creates
+        new, old = tmp_path / "new", tmp_path / "old"
+        for folder in (new, old):
+            folder.mkdir()
+        below = replace(plan.disk.layers[1], path="/templates/volume-1")
+        active = replace(plan.active, path=f"{old}/volume-1.s1")
+        disk = replace(plan.disk, layers=(active, below))
+        moved_on = replace(plan, disk=disk, active=active, overlay=f"{new}/volume-1.new")
+        own = works_on([moved_on], remove=False)
+        write(replace(record, creates=(moved_on,), works_on=own))
+        for folder in (new, old):
+            (marker,) = beside([f"{folder}/x"])
+            assert entry_of(marker).marker == marker.path
+        (old / ".qmpsnap-abc").unlink()
+        (marker,) = beside([f"{new}/x"])
+        with pytest.raises(MarkerUntrusted, match="another folder"):
+            entry_of(marker)
+
     def test_that_names_files_of_another_folder(self, tmp_path: Path) -> None:
         record = creating("abc")  # its files are in /share
         (step, *_) = steps_for(record)[0]
@@ -284,13 +323,72 @@ class TestHostile:
         with pytest.raises(MarkerUntrusted, match="another folder"):
             entry_of(marker)
 
-    @pytest.mark.parametrize(
-        ("kind", "does"),
-        [("create", Does.SWITCH), ("active-commit", Does.COMMIT), ("pull", Does.START)],
-    )
+    @pytest.mark.parametrize(("kind", "does"), [("pivot", Does.COMMIT), ("pull", Does.START)])
     def test_the_act_it_was_written_for_may_be_done(
-        self, record: Record, tmp_path: Path, kind: Any, does: Does
+        self, tmp_path: Path, kind: str, does: Does
     ) -> None:
-        write(replace(record, kind=kind))
+        write(merge_on_share(MERGES[kind], tmp_path))
         (marker,) = beside([f"{tmp_path}/x"])
         assert [act.does for act in entry_of(marker).acts] == [does]
+
+    def test_the_switch_may_be_done(self, record: Record, tmp_path: Path) -> None:
+        write(record)
+        (marker,) = beside([f"{tmp_path}/x"])
+        assert [act.does for act in entry_of(marker).acts] == [Does.SWITCH]
+
+    @pytest.mark.parametrize("kind", ["create", *MERGES])
+    def test_of_which_anything_is_wrong(self, record: Record, tmp_path: Path, kind: str) -> None:
+        """Whatever it says, it is taken for a marker that is none, or something is found out by it."""
+        whole = record if kind == "create" else merge_on_share(MERGES[kind], tmp_path)
+        write(whole)
+        path, random = tmp_path / ".qmpsnap-abc", Random(kind)
+        text = path.read_text()
+        acted_on = 0
+        for number in range(200):
+            path.write_text(json.dumps(mutated(json.loads(text), random)))
+            (marker,) = beside([f"{tmp_path}/x"])
+            try:
+                entry = entry_of(marker)
+            except MarkerUntrusted:
+                continue
+            acted_on += 1
+            settle(Journal(tmp_path / f"state-{number}"), entry, None)
+            moved(samples.disk(3), tmp_path)
+        assert 20 < acted_on < 180
+
+
+def mutated(value: Any, random: Random) -> Any:
+    """One place of a JSON document is another one, or is gone."""
+    holder, key = random.choice([*places(value)])
+    odd: tuple[Any, ...] = (
+        None,
+        0,
+        -1,
+        2**70,
+        "",
+        "x",
+        "/",
+        "/x\0",
+        "\ud800",
+        "../x",
+        [],
+        {},
+        True,
+    )
+    if isinstance(holder, dict) and random.random() < 0.2:
+        del holder[key]
+    else:
+        holder[key] = random.choice([*odd, random.choice([*places(value)])[0]])
+        with suppress(ValueError):  # a document within itself
+            json.dumps(value)
+            return value
+        holder[key] = None
+    return value
+
+
+def places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Where anything stands in a JSON document."""
+    pairs = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, inner in list(pairs) if isinstance(value, dict | list) else ():
+        yield value, key
+        yield from places(inner) if isinstance(inner, dict | list) else ()

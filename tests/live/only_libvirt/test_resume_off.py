@@ -37,7 +37,8 @@ from tests.rig import images
 from tests.rig.doors import Killed, at, die, with_door
 from tests.rig.libvirt_machine import embedded_process, machine_of
 from tests.rig.off import Off, sound
-from tests.rig.rig import BASE, DISK, SERIAL, SIZE
+from tests.rig.remedies import remedy
+from tests.rig.rig import BASE, DISK, SERIAL, SIZE, run_cli
 
 PIVOT = DeleteRequest(disk=SERIAL, file_to_merge=f"{BASE}.s1", merge_target_file=BASE)
 PULL = DeleteRequest(disk=SERIAL, file_to_merge=None, merge_target_file=None)
@@ -354,3 +355,28 @@ def test_a_guest_that_libvirt_has_forgotten(off: Off, journal: Journal) -> None:
     left(journal, replace(record, where=where), Does.START, marked=False)
     said = off.rig.cli_without_guest("resume", "-o", "json")
     assert (said.code, said.json["operations"][0]["outcome"]) == (0, "rolled-back")
+
+
+@remedy("NoWay")
+def test_the_way_of_a_marker_that_is_somebody_elses(off: Off, tmp_path: Path) -> None:
+    """Who owns the images could have any program run by whoever goes on with it."""
+    off.grow(3)
+    record, ran = record_of(off, PULL), tmp_path / "ran"
+    uri = f"qemu+ext:///system?command=/usr/bin/touch&netcat={ran}"
+    forged = replace(record, where=replace(record.where, at=uri))
+    for step in steps_for(forged)[0]:
+        take_file(step)
+    for path in (off.folder, *off.folder.iterdir()):
+        os.chown(path, 4242, -1)
+    try:
+        (marker,) = off.folder.glob(".qmpsnap-*")
+        said = off.rig.cli_without_guest("resume", str(marker), "-o", "json")
+        (one,) = said.json["operations"]
+        assert (said.code, one["outcome"]) == (6, "unknown"), said
+        assert f"`qmpsnap --connect URI resume {marker}`" in one["notes"][0]
+        assert not ran.exists()
+        said = run_cli(["--connect", record.where.at, "resume", str(marker), "-o", "json"])
+        assert (said.code, said.json["operations"][0]["outcome"]) == (0, "rolled-back"), said
+        assert not marker.exists()
+    finally:
+        os.chown(off.folder, os.geteuid(), -1)
