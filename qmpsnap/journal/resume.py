@@ -219,6 +219,11 @@ def _decided(entry: Entry, found: Outlook, take: Take) -> Outlook:
     creates = entry.record.creates
     pairs = tuple((one.overlay, one.disk.layers[0].path) for one in creates) or (files,)
     active = tuple(pair[number] for pair in pairs)
+    gone = [path for path in active if not os.path.exists(path)]
+    other = [pair[1 - number] for pair in pairs if len(pair) > 1]
+    if gone and other and all(map(os.path.exists, other)):
+        raise CannotTake(entry.record.id, f"{' and '.join(gone)} cannot be right: nothing is there")
+    done = done and not gone
     # Nothing is removed: whoever decides may be wrong.
     return Outlook(way=Way.DONE if done else Way.UNKNOWN, why=why, active=active)
 

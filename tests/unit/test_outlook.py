@@ -18,7 +18,7 @@ from qmpsnap.journal.file import Journal
 from qmpsnap.journal.identities import seen_all
 from qmpsnap.journal.outlook import Way, outlook
 from qmpsnap.journal.record import FAILED, Entry, Record
-from qmpsnap.journal.resume import Wanted, settle
+from qmpsnap.journal.resume import CannotTake, Wanted, settle
 from qmpsnap.operations.job.states import JobStatus, JobView
 from qmpsnap.operations.plan_merge import plan_delete
 from qmpsnap.operations.plan_snapshot import plan_creates
@@ -530,6 +530,19 @@ class TestCreateThatWasWritten:
                 plan.overlay if take == "active" else plan.active.path for plan in record.creates
             ]
             assert settled.active == tuple(files)
+
+    def test_a_file_that_is_not_there_is_not_right(self, record: Record, tmp_path: Path) -> None:
+        """Unless the other ones are gone too; nothing was finished then."""
+        (tmp_path / "state").mkdir(mode=0o700)
+        journal, broken_off = Journal(tmp_path / "state"), entry(record, "make")
+        first, other = record.creates
+        write(first.overlay)
+        Path(other.overlay).unlink()
+        with pytest.raises(CannotTake, match=f"{other.overlay} cannot be right"):
+            settle(journal, broken_off, None, Wanted(take="active"))
+        Path(other.active.path).unlink()
+        settled = settle(journal, broken_off, None, Wanted(take="active"))
+        assert (settled.outcome, settled.file_format) == ("rolled-back", {})
 
 
 def written(path: str, when: float) -> None:
