@@ -154,13 +154,14 @@ def _entry(journal: Journal, id_: str) -> Entry:
         MarkerUntrusted: Its marker is not acted on.
     """
     store = journal.looked_into()
-    name = os.path.basename(id_).removeprefix(PREFIX) if "/" in id_ else id_
+    is_path = "/" in id_ or id_.startswith(PREFIX)
+    name = os.path.basename(id_).removeprefix(PREFIX) if is_path else id_
     if store is not None:
         with store:
             found = store.entry(name)
         if found is not None:
             return found
-    if "/" in id_:
+    if is_path:
         for marker in beside((os.path.abspath(id_),)):
             if marker.path == os.path.abspath(id_):
                 return entry_of(marker)

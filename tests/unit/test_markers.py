@@ -94,6 +94,26 @@ def test_written_whole_and_taken_away(record: Record, tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".*"))
 
 
+def test_one_that_was_not_written_whole(
+    record: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed in the middle: it says nothing, and goes with the marker, or before there is one."""
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", lambda *_: os._exit(9))
+        child = os.fork()
+        if not child:
+            write(record)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert [path.name for path in tmp_path.glob(".*")] == [".qmpsnap-abc.tmp"]
+    assert beside([f"{tmp_path}/any"]) == ()
+    for step in steps_for(record)[1]:
+        take_file(step)
+    assert not list(tmp_path.glob(".*"))
+    (tmp_path / ".qmpsnap-abc.tmp").touch()
+    write(record)
+    assert [path.name for path in tmp_path.glob(".*")] == [".qmpsnap-abc"]
+
+
 def test_one_that_was_taken_away_does_not_come_back(
     record: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

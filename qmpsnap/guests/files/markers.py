@@ -126,11 +126,12 @@ def write_marker(path: str, text: str) -> None:
     Raises:
         OSError: It is not there.
     """
-    import tempfile  # which libvirt's hook, at every start of a guest, does without
-
-    folder = os.path.dirname(path)
+    name = f"{path}{_UNFINISHED}"
     try:
-        descriptor, name = tempfile.mkstemp(dir=folder, prefix=PREFIX, suffix=_UNFINISHED)
+        with suppress(FileNotFoundError):
+            os.unlink(name)  # of one that was killed here
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(name, flags, 0o600)
     except PermissionError as error:
         instead_of(error).write_marker(path, text)
         return
@@ -145,7 +146,7 @@ def write_marker(path: str, text: str) -> None:
         with suppress(FileNotFoundError):
             os.unlink(name)
         raise
-    sync_folder(folder)
+    sync_folder(os.path.dirname(path))
 
 
 def remove_marker(path: str) -> None:
@@ -158,6 +159,8 @@ def remove_marker(path: str) -> None:
         OSError: It is still there, or may come back.
     """
     try:
+        with suppress(FileNotFoundError):
+            os.unlink(f"{path}{_UNFINISHED}")
         with suppress(FileNotFoundError):
             os.unlink(path)
             sync_folder(os.path.dirname(path))
