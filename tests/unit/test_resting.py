@@ -52,6 +52,19 @@ def test_until_what_it_rests_on_is_written(disk: Disk, tmp_path: Path, below: st
     assert resting_on(disk) == Resting(found, {})
 
 
+def test_a_name_in_another_folder(disk: Disk, tmp_path: Path) -> None:
+    """A hard link: what lies there may rest on the file by that name, and is not looked for."""
+    base, elsewhere = tmp_path / "volume-1", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    os.link(base, tmp_path / "second")
+    os.utime(base, (1000, 1000))
+    assert resting_on(disk) == NOTHING
+    os.link(base, elsewhere / "third")
+    os.utime(base, (1000, 1000))
+    (note,) = resting_on(disk).notes
+    assert note.startswith(f"{base} has a name in another folder as well")
+
+
 @pytest.mark.parametrize(
     ("made", "written", "counts"),
     [

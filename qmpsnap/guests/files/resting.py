@@ -45,7 +45,11 @@ def resting_on(disk: Disk) -> Resting:
     own = {identity(path) for path in paths}
     younger: dict[str, tuple[str, ...]] = {}
     older: dict[str, tuple[str, ...]] = {}
-    notes = []
+    notes = [
+        f"{path} has a name in another folder as well (a hard link): {_NOT_LOOKED_AT} there"
+        for path in below
+        if _is_named_elsewhere(path)
+    ]
     for folder, names in folders_of(paths if below else ()).items():
         try:
             if len(os.listdir(folder)) > MANY:
@@ -68,6 +72,23 @@ def resting_on(disk: Disk) -> Resting:
                     found = younger if _may_be_younger(image, path) else older
                     found[path] = (*found.get(path, ()), image)
     return Resting(younger, older, tuple(notes))
+
+
+def _is_named_elsewhere(path: str) -> bool:
+    """Whether a file has more names than lie in the folders where it is known to have one."""
+    try:
+        status = os.stat(path)
+        if status.st_nlink == 1:
+            return False
+        here = 0
+        for folder in folders_of([path]):
+            with os.scandir(folder) as entries:
+                # The number of a file is that of its file system; the folder may be on another one.
+                near = [entry.path for entry in entries if entry.inode() == status.st_ino]
+            here += sum(os.path.samestat(os.lstat(one), status) for one in near)
+    except OSError:
+        return False  # gone; or a folder that may not be listed, which is said anyway
+    return here < status.st_nlink
 
 
 def _may_be_younger(image: str, path: str) -> bool:
