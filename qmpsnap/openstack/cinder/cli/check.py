@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +17,7 @@ from qmpsnap.cli.tables import Table
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.ledger.chain import ChainUnknown, chain_of
 from qmpsnap.ledger.named import words
+from qmpsnap.ledger.values import Place
 from qmpsnap.openstack.cinder.cli.deployment import (
     Backend,
     Deployment,
@@ -24,12 +25,12 @@ from qmpsnap.openstack.cinder.cli.deployment import (
     config_option,
     folder_of,
 )
-from qmpsnap.openstack.cinder.cli.import_ import AGAIN, Beside, stated_of
+from qmpsnap.openstack.cinder.cli.import_ import AGAIN, Beside, stated_of, undecided, unheard
 
 if TYPE_CHECKING:
     from qmpsnap.ledger.ledger import Ledger
     from qmpsnap.ledger.store import Store
-    from qmpsnap.ledger.values import File
+    from qmpsnap.ledger.values import File, Statement
 
 LONG: Final = timedelta(hours=2)
 """An operation that is open for longer: stock waits as long for a merge."""
@@ -144,17 +145,8 @@ def _known(ledger: Ledger, deployment: Deployment) -> Iterator[Problem]:
             "qmpsnap cinder import",
         )  # fmt: skip
     for file in files:
-        if file.format is None:
-            yield Problem(
-                "unknown-format", file.volume, f"{file.file}: {file.detail}",
-                f"`qmpsnap ledger set {file.volume} {file.file} --format FORMAT --why REASON{words()}`",
-            )  # fmt: skip
-        if file.place.value == "unsure":
-            yield Problem(
-                "unsure", file.volume, f"whether a guest writes to {file.file} is not known",
-                "`qmpsnap chain GUEST` on its compute host tells. If it is not in the chain: "
-                f"`qmpsnap ledger set {file.volume} {file.file} --place left --why REASON{words()}`",
-            )  # fmt: skip
+        for kind, said, remedy in undecided(file.volume, file):
+            yield Problem(kind, file.volume, said, remedy)
     for one in ledger.differences():
         kind = "raw-became-qcow2" if one.is_alarm else "contradiction"
         yield Problem(
@@ -206,24 +198,29 @@ def _differs(backend: Backend, row: Row, files: list[File], beside: Beside) -> P
         OSError: They cannot be read.
     """
     try:
-        held = [one.file for one in chain_of(row.key, files).layers]
+        known = chain_of(row.key, files).layers
     except ChainUnknown:
         return None  # `unsure`, which is told
+    held = [one.file for one in known]
     try:
-        found = [
-            one.file for one in stated_of(folder_of(backend, row.share), row, {}, beside, held)
-        ]
+        stated = stated_of(folder_of(backend, row.share), row, {}, beside, held)
     except QmpsnapError as error:
         return Problem("other-files", row.id, str(error), error.way_out)
     except ValueError as error:
         return Problem("files-not-read", row.id, str(error), "see who writes its `.info`")
-    if found == held:
+    found = unheard(stated, files)
+    if [one.file for one in found] == held:
         return None
     return Problem(
-        "other-files", row.id,
-        f"its files are {' on '.join(found)}, and the ledger knows {' on '.join(held)}",
+        "other-files", row.id, f"its files are {_told(found)}, and the ledger knows {_told(known)}",
         f"{AGAIN}, if stock drivers were at work on it",
     )  # fmt: skip
+
+
+def _told(files: Sequence[Statement]) -> str:
+    """A chain in words, and what lies beside it."""
+    chain = " on ".join(one.file for one in files if one.place is Place.CHAIN)
+    return " beside ".join([chain, *(one.file for one in files if one.place is not Place.CHAIN)])
 
 
 def _open(ledger: Ledger) -> Iterator[Problem]:

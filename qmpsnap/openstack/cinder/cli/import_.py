@@ -6,11 +6,11 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import click
 import msgspec
-from msgspec.structs import replace
 
 from qmpsnap.cli.command import Command
 from qmpsnap.cli.findings import FINDINGS
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from qmpsnap.formats.qcow2 import Header
     from qmpsnap.ledger.ledger import Ledger
     from qmpsnap.ledger.store import Store
-    from qmpsnap.ledger.values import Format, Statement
+    from qmpsnap.ledger.values import File, Format, Statement
 
 EVERY: Final = 250
 """Volumes between two lines of progress in a pipe."""
@@ -57,7 +57,7 @@ class Taken(msgspec.Struct, frozen=True):
 
     volume: str
     result: str
-    """`known` (before), `imported`, `unknown` (a format is), `failed`."""
+    """`known` (before), `imported`, `unknown` (a format is, or whether a file is in use), `failed`."""
     detail: str = ""
     remedy: str = ""
 
@@ -255,7 +255,7 @@ def _looked(
         why = f"the {one.kind} of snapshot {one.snapshot} is not settled"
         return Taken(row.id, "failed", why, _LATER)
     known = {one.file: one.format for one in before if one.place is Place.CHAIN}
-    stated = stated_of(folder, row, guests, beside, known)
+    stated = unheard(stated_of(folder, row, guests, beside, known), before)
     names = {one.file for one in stated}
     changed = bool(known) and names != known.keys()
     left: list[Statement] = []
@@ -285,18 +285,37 @@ def _looked(
 
 
 def _told(row: Row, stated: Sequence[Statement]) -> Taken:
-    unknown = [one for one in stated if one.format is None]
-    if not unknown:
+    left = [one for file in stated for one in undecided(row.key, file)]
+    if not left:
         return Taken(row.id, "imported")
-    return Taken(
-        row.id,
-        "unknown",
-        "; ".join(f"{one.file}: {one.detail}" for one in unknown),
-        "; ".join(
-            f"`qmpsnap ledger set {row.key} {one.file} --format FORMAT --why REASON{words()}`"
-            for one in unknown
-        ),
-    )
+    said, remedies = "; ".join(one[1] for one in left), "; ".join(one[2] for one in left)
+    return Taken(row.id, "unknown", said, remedies)
+
+
+def undecided(volume: str, file: Statement) -> Iterator[tuple[str, str, str]]:
+    """
+    What of a file somebody has to say.
+
+    Args:
+        volume: By which the ledger knows it.
+        file: Of the volume.
+
+    Yields:
+        The kind of finding, what is not known, and how it is said.
+    """
+    command = f"`qmpsnap ledger set {volume} {file.file}"
+    if file.format is None:
+        yield (
+            "unknown-format", f"{file.file}: {file.detail}",
+            f"{command} --format FORMAT --why REASON{words()}`",
+        )  # fmt: skip
+    if file.place is Place.UNSURE:
+        yield (
+            "unsure", f"whether a guest writes to {file.file} is not known",
+            "`qmpsnap chain GUEST` on its compute host tells. If it is not in the chain: "
+            f"{command} --place left --why REASON{words()}`. One that holds nothing is let go by "
+            "itself, once nobody has the volume attached and it is used again",
+        )  # fmt: skip
 
 
 def stated_of(
@@ -316,12 +335,30 @@ def stated_of(
         ChainBroken: Its files are not one chain.
         OSError, BadHeader, ValueError: As of `known_of`.
     """
+    from qmpsnap.formats.qcow2 import BadHeader
+    from qmpsnap.guests.files.header import read_header
+
     known = known_of(folder, row, guests)
     if adopt.ACTIVE not in known.info:
         above = [one for one in held if one != row.name]
-        signs = adopt.signs(beside.of(folder, row.name), row.snapshots, above)
-        known = replace(known, signs=signs)
+        overlays: dict[str, Header | None] = dict.fromkeys(beside.of(folder, row.name))
+        for one in overlays:
+            with suppress(BadHeader):
+                overlays[one] = read_header(os.path.join(folder, one))
+        known = adopt.seen_beside(known, overlays, row.snapshots, above)
     return adopt.statements(known)
+
+
+def unheard(stated: Iterable[Statement], files: Iterable[File]) -> list[Statement]:
+    """
+    Of what is to be stated: without files beside the chain that the ledger knows already.
+
+    Args:
+        stated: By `stated_of`.
+        files: Of the ledger.
+    """
+    there = {one.file for one in files if one.place is not Place.GONE}
+    return [one for one in stated if one.place is Place.CHAIN or one.file not in there]
 
 
 def known_of(folder: str, row: Row, guests: Mapping[str, str]) -> adopt.Known:
