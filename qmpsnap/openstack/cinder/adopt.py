@@ -24,8 +24,8 @@ from qmpsnap.ledger.values import Format, Place, Statement, Witness
 
 ACTIVE: Final = "active"
 """Key of the active file in `.info`."""
-UNMADE: Final = ("creating", "error")
-"""Statuses of snapshots that may have no file."""
+UNMADE: Final = ("creating", "error", "deleting", "error_deleting")
+"""Statuses of snapshots that may have no file. One that failed is `deleting` when it is asked to go."""
 _MOST: Final = 1000
 """Layers; a chain of stock Cinder's does not come near it."""
 

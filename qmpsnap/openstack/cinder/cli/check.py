@@ -25,13 +25,15 @@ from qmpsnap.openstack.cinder.cli.deployment import (
     config_option,
     folder_of,
 )
-from qmpsnap.openstack.cinder.cli.import_ import AGAIN, Beside, stated_of, undecided, unheard
+from qmpsnap.openstack.cinder.cli.import_ import AGAIN, INFO, Beside, stated_of, undecided, unheard
 
 if TYPE_CHECKING:
     from qmpsnap.ledger.ledger import Ledger
     from qmpsnap.ledger.store import Store
     from qmpsnap.ledger.values import File, Statement
 
+TOLD: Final = timedelta(days=2)
+"""So long a refused update is told of, after the last: whoever looks every day sees it."""
 LONG: Final = timedelta(hours=2)
 """An operation that is open for longer: stock waits as long for a merge."""
 _EXTENSION: Final = "qmpsnap.openstack.cinder.Extension"
@@ -207,7 +209,7 @@ def _differs(backend: Backend, row: Row, files: list[File], beside: Beside) -> P
     except QmpsnapError as error:
         return Problem("other-files", row.id, str(error), error.way_out)
     except ValueError as error:
-        return Problem("files-not-read", row.id, str(error), "see who writes its `.info`")
+        return Problem("files-not-read", row.id, str(error), INFO)
     found = unheard(stated, files)
     if [one.file for one in found] == held:
         return None
@@ -234,8 +236,11 @@ def _open(ledger: Ledger) -> Iterator[Problem]:
                 f"`qmpsnap ledger settle {one.token} --why REASON{words()}`",
             )  # fmt: skip
     for refused in ledger.refusals():
-        yield Problem(
-            "refused-updates", refused.snapshot,
-            f"{refused.times} times {refused.reason}, last {refused.last:%F %R}Z: {refused.detail}",
-            "somebody sent updates that do not belong to an operation; see Cinder's log",
-        )  # fmt: skip
+        if now - refused.last <= TOLD:
+            yield Problem(
+                "refused-updates", refused.snapshot,
+                f"{refused.times} times {refused.reason}, last {refused.last:%F %R}Z: "
+                f"{refused.detail}",
+                "somebody sent updates that do not belong to an operation; see Cinder's log. This is "
+                f"told for {TOLD.days} days",
+            )  # fmt: skip

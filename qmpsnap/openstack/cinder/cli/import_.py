@@ -38,6 +38,10 @@ if TYPE_CHECKING:
 EVERY: Final = 250
 """Volumes between two lines of progress in a pipe."""
 AGAIN: Final = "`qmpsnap cinder import --again`"
+INFO: Final = (
+    "write it again as `qmpsnap chain` on the compute host, or the headers, have the chain"
+)
+"""How a `.info` is mended that cannot be read."""
 _LATER: Final = "run it again once that has ended"
 _LOOKS: Final = 5
 """At a volume that the driver works on."""
@@ -229,7 +233,9 @@ def _take(
                 return found
     except QmpsnapError as error:
         return Taken(row.id, "failed", str(error), error.way_out)
-    except (OSError, ValueError) as error:
+    except ValueError as error:
+        return Taken(row.id, "failed", str(error), INFO)
+    except OSError as error:
         return Taken(row.id, "failed", str(error))
     return Taken(row.id, "failed", "the driver is at work on it", _LATER)
 
@@ -368,7 +374,7 @@ def known_of(folder: str, row: Row, guests: Mapping[str, str]) -> adopt.Known:
     Raises:
         OSError: Its files cannot be read.
         BadHeader: An overlay is not qcow2.
-        ValueError: Its `.info` is not JSON.
+        ValueError: Its `.info` is not what Cinder writes.
     """
     from qmpsnap.guests.files.header import read_header
 
@@ -376,7 +382,7 @@ def known_of(folder: str, row: Row, guests: Mapping[str, str]) -> adopt.Known:
     path = os.path.join(folder, f"{row.name}.info")
     if os.path.exists(path):
         with open(path, encoding="utf-8") as file:
-            info = json.load(file)
+            info = _info_of(file.read())
     file_name: str | None = info.get(adopt.ACTIVE, row.name)
     headers: dict[str, Header | None] = {}
     while file_name is not None and file_name not in headers:
@@ -396,6 +402,19 @@ def known_of(folder: str, row: Row, guests: Mapping[str, str]) -> adopt.Known:
         encrypted=row.encrypted,
         guest=guests.get(row.name),
     )
+
+
+def _info_of(text: str) -> dict[str, str]:
+    """
+    What a `.info` says.
+
+    Raises:
+        ValueError: It is not the names of files.
+    """
+    try:
+        return msgspec.json.decode(text, type=dict[str, str])
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"its `.info` is not the names of files: {error}") from error
 
 
 def formats_in(paths: tuple[str, ...]) -> dict[str, str]:
