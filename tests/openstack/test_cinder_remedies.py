@@ -258,6 +258,33 @@ def test_an_operation_and_an_unsure_file_are_settled_as_it_is_advised(cinder: Ci
         assert ledger.chain(cinder.volume).active.file == base
 
 
+@pytest.mark.parametrize("option", ["nfs_mount_point_base", "volume_driver"])
+def test_what_holds_for_every_back_end(cinder: Cinder, option: str) -> None:
+    """Cinder's own way to say an option once."""
+    text = Path(cinder.conf).read_text()
+    (line,) = re.findall(f"^{option} = .*\n", text, re.MULTILINE)
+    Path(cinder.conf).write_text(text.replace(line, "") + f"[backend_defaults]\n{line}")
+    assert cinder.cinder("import")[1]["counts"]["unknown"] == 1
+
+
+def test_a_back_end_that_is_not_there(cinder: Cinder) -> None:
+    said = "no such back end: nfs-1; of these families there are: nfs1"
+    command = [
+        sys.executable,
+        "-Wignore",
+        "-m",
+        "qmpsnap",
+        "cinder",
+        "import",
+        "--backend",
+        "nfs-1",
+    ]
+    done = subprocess.run(
+        [*command, "--config-file", cinder.conf], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, said in done.stderr) == (2, True), done.stderr
+
+
 def test_what_is_unknown_stays_so_until_somebody_says_it(cinder: Cinder, tmp_path: Path) -> None:
     """An import is run again; a guest may have been asked in between."""
     chain = tmp_path / "web1.json"

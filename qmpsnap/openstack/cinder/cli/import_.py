@@ -104,6 +104,11 @@ def import_(
     the driver is switched; volumes that come in between are taken over when they are first used.
     """
     deployment = Deployment(config_files)
+    there = [one.name for one in deployment.backends]
+    unknown = [one for one in names if one not in there]
+    if unknown or not there:
+        said = f"no such back end: {', '.join(unknown)}" if unknown else "no back end to import"
+        raise click.UsageError(f"{said}; of these families there are: {', '.join(there) or 'none'}")
     store = deployment.store(make=True)
     guests = formats_in(chains)
     found: list[Taken] = []
