@@ -17,6 +17,7 @@ from qmpsnap.ledger.values import Format, Intent, Kind, Place, Statement, Witnes
 from qmpsnap.openstack.cinder import adopt
 from qmpsnap.openstack.cinder.cli import import_
 from qmpsnap.openstack.cinder.cli.deployment import Backend, Deployment, Row, folder_of
+from tests.ledger.acts import BASE as BASE_OF
 from tests.ledger.acts import asked, update
 from tests.unit.qcow2_header import header
 
@@ -221,6 +222,29 @@ def test_what_may_be_the_active_file_is_not_taken_for_it(
     taken = share.take()
     assert (taken.result, "lies on the share" in taken.detail) == ("failed", True)
     assert share.known() == {}
+
+
+@pytest.mark.parametrize("status", ["creating", "error"])
+def test_a_volume_that_was_being_made_is_left_out(share: Share, status: str) -> None:
+    """A clone that was killed has a torn file; a volume that is known has not."""
+    made, share.row = share.row, replace(share.row, status=status)
+    deployment = cast(Deployment, share)
+    assert [*import_.taken(deployment, share.store, share.backend, {}, again=True)] == []
+    share.row = made
+    assert share.take().result == "imported"
+    share.row = replace(made, status=status)
+    assert share.take(again=True).result == "known"
+
+
+def test_what_the_ledger_knew_is_not_a_guests_word(share: Share) -> None:
+    with share.store.writing() as ledger:
+        base = replace(BASE_OF, file=BASE, witness=Witness.MADE, detail="created")
+        ledger.state(KEY, [base])
+    assert share.take(again=True).result == "imported"  # stock has taken a snapshot
+    with share.store.reading() as ledger:
+        known = ledger.file(KEY, BASE)
+    assert known is not None
+    assert (known.format, known.witness, known.detail) == (Format.RAW, Witness.MADE, "created")
 
 
 def test_a_volume_without_snapshots_has_no_info(share: Share) -> None:

@@ -25,7 +25,15 @@ from qmpsnap.openstack.cinder.cli.deployment import (
     config_option,
     folder_of,
 )
-from qmpsnap.openstack.cinder.cli.import_ import AGAIN, INFO, Beside, stated_of, undecided, unheard
+from qmpsnap.openstack.cinder.cli.import_ import (
+    AGAIN,
+    INFO,
+    UNMADE,
+    Beside,
+    stated_of,
+    undecided,
+    unheard,
+)
 
 if TYPE_CHECKING:
     from qmpsnap.ledger.ledger import Ledger
@@ -136,9 +144,7 @@ def _known(ledger: Ledger, deployment: Deployment) -> Iterator[Problem]:
         row.id
         for backend in deployment.backends
         for row in deployment.volumes(backend)
-        if row.share
-        and row.key not in known
-        and row.status != "creating"  # the driver records it when it is made
+        if row.share and row.key not in known and row.status not in UNMADE
     ]
     if missing:
         some = ", ".join(missing[:3]) + (" …" if len(missing) > 3 else "")

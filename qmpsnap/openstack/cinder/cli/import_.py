@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 import msgspec
+from msgspec.structs import replace
 
 from qmpsnap.cli.command import Command
 from qmpsnap.cli.findings import FINDINGS
@@ -42,6 +43,8 @@ INFO: Final = (
     "write it again as `qmpsnap chain` on the compute host, or the headers, have the chain"
 )
 """How a `.info` is mended that cannot be read."""
+UNMADE: Final = ("creating", "error")
+"""Statuses of volumes whose file is not whole, if the ledger does not know it: it was being made."""
 _LATER: Final = "run it again once that has ended"
 _LOOKS: Final = 5
 """At a volume that the driver works on."""
@@ -179,19 +182,15 @@ def taken(
     """Take over every volume of a back end that the ledger does not know, or knows otherwise."""
     with store.reading() as ledger:
         known: dict[str, set[Format | None]] = {}
-        formats: dict[str, str] = {}
         for one in ledger.files():
             known.setdefault(one.volume, set()).add(one.format)
-            if one.format is not None:
-                formats[one.file] = one.format.value
     beside = Beside()
     for row in deployment.volumes(backend):
-        if not row.share:
-            continue
         before = known.get(row.key, set())
+        if not row.share or (not before and row.status in UNMADE):
+            continue
         if again or not before or None in before:
-            said = {**formats, **guests} if again else guests
-            yield _take(store, backend, row, said, beside, again=again)
+            yield _take(store, backend, row, guests, beside, again=again)
         else:
             yield Taken(row.id, "known")
 
@@ -267,6 +266,7 @@ def _looked(
         return Taken(row.id, "failed", why, _LATER)
     known = {one.file: one.format for one in before if one.place is Place.CHAIN}
     stated = unheard(stated_of(folder, row, guests, beside, known), before)
+    stated = [_as_before(one, before, guests) for one in stated]
     names = {one.file for one in stated}
     changed = bool(known) and names != known.keys()
     left: list[Statement] = []
@@ -293,6 +293,14 @@ def _looked(
         return True
 
     return _told(row, stated) if store.run(work) else None
+
+
+def _as_before(said: Statement, before: Iterable[File], guests: Mapping[str, str]) -> Statement:
+    """What is to be stated of a file; its format, if no guest tells, as the ledger has it, and by whom."""
+    known = next((one for one in before if one.file == said.file), None)
+    if known is None or known.format is None or known.place is Place.GONE or said.file in guests:
+        return said
+    return replace(said, format=known.format, witness=known.witness, detail=known.detail)
 
 
 def _told(row: Row, stated: Sequence[Statement]) -> Taken:
