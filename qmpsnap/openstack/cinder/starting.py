@@ -62,6 +62,7 @@ class Starting(Temporary):
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._alarm = Alarm()
+        self._shown: dict[str, float] = {}
         self._working: set[str] = set()
         self._asked: dict[str, float] = {}
         self._left: set[str] = set()
