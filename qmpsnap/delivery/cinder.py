@@ -96,11 +96,25 @@ class Cinder:
         Returns:
             202: what it does not know of will be asked for once more. 404: a stock service.
         """
-        return self._request(project, f"/{machine.EXTENSION}", said)
+        return self._request(project, f"/{machine.EXTENSION}", said, is_stocks=False)
 
     def _request(
-        self, project: str | None, path: str, body: Mapping[str, object] | None = None
+        self,
+        project: str | None,
+        path: str,
+        body: Mapping[str, object] | None = None,
+        *,
+        is_stocks: bool = True,
     ) -> Answer:
+        """
+        Ask, and give no answer where none is Cinder's.
+
+        Args:
+            project: For an identity without one.
+            path: Below the endpoint.
+            body: Of a POST; None: a GET.
+            is_stocks: Whether a stock service knows the path. Of another it says 404 in plain text.
+        """
         from keystoneauth1.exceptions import ClientException
 
         more: dict[str, Any] = {} if body is None else {"json": body}
@@ -120,7 +134,7 @@ class Cinder:
             )
         except ClientException as error:
             return Answer(status=None, text=_short(f"{type(error).__name__}: {error}"))
-        return _answer(answer)
+        return _answer(answer, is_stocks=is_stocks)
 
     def _url(self, project: str | None) -> str:
         """
@@ -136,8 +150,10 @@ class Cinder:
         return self._endpoint.replace(_PROJECT, quote(own or project or "", safe="")).rstrip("/")
 
 
-def _answer(answer: Any) -> Answer:
+def _answer(answer: Any, *, is_stocks: bool = True) -> Answer:
     status = int(answer.status_code)
+    if status == 404 and is_stocks and _said(answer) is None:  # a proxy's, with nobody behind it
+        return Answer(status=None, text=_short(f"404, and not Cinder's: {answer.text}"))
     row, seen = _row(answer) if status == 200 else (None, None)
     return Answer(
         status=status,
@@ -158,12 +174,17 @@ def _row(answer: Any) -> tuple[str | None, str | None]:
 
 
 def _message(answer: Any) -> str:
-    """What an error of Cinder says: `{"badRequest": {"code": 400, "message": …}}`."""
+    said = _said(answer)
+    return str(answer.text) if said is None else said
+
+
+def _said(answer: Any) -> str | None:
+    """What an error of Cinder says: `{"badRequest": {"code": 400, "message": …}}`; None: not its words."""
     try:
         (inner,) = json.loads(answer.content).values()
         return str(inner["message"])
     except (ValueError, KeyError, TypeError, AttributeError):
-        return str(answer.text)
+        return None
 
 
 def _retry_after(text: str | None) -> float | None:

@@ -252,6 +252,11 @@ def _shows_acceptance(course: Course, row: str | None) -> bool:
 
     What only this update leads to is proof. What may also have come by another way counts only where
     an earlier try had no answer.
+
+    So is a snapshot that is not there once it was deleted, to a service that knows which snapshots
+    there are: it has answered 400 or 409, or it is ours, which finds those of every project. Ours sees
+    in the headers what is done, and may have ended the deletion before the update came. To a stock one
+    a 404 may mean that this identity is not to see it.
     """
     letter = course.letter
     assert letter.content is not None
@@ -262,7 +267,9 @@ def _shows_acceptance(course: Course, row: str | None) -> bool:
         return course.is_unsure and row in ("deleting", "error_deleting")
     if not done and row == "error_deleting":
         return True
-    return course.is_unsure and row is None
+    knows = course.refusal is not None and course.refusal.status != 404
+    knows = knows or course.dialect is Dialect.SPEC
+    return row is None and (course.is_unsure or (done and knows))
 
 
 def _waiting(course: Course, answer: Answer) -> End:

@@ -89,7 +89,8 @@ def judge(update: Update, standing: Standing | None) -> Verdict:
     Accept an update, or refuse it.
 
     Without a token (stock compute sends none) it is meant for the operation that waits now. When
-    several calls to delete the snapshot may be at work, it is doubted.
+    several calls to delete the snapshot may be at work, it is doubted. With it, that the operation is
+    done is said again where the headers have told so before compute did.
     """
     if not update.is_service:
         return Rejected(Reason.NOT_A_SERVICE, update.by)
@@ -110,11 +111,18 @@ def judge(update: Update, standing: Standing | None) -> Verdict:
         said = (answer.status, dict(answer.file_format))
         if said == (update.status, dict(update.file_format)):
             return Accepted(operation.token, event, again=True)
+        if update.operation is not None and event is Event.COMPLETE and _is_bare(answer):
+            return Accepted(operation.token, event, again=True)
         return Rejected(Reason.ANSWERED, f"{answer.status} before, {update.status} now")
     if (standing.state, event) not in TABLE or standing.state.control.value != "compute":
         return Rejected(Reason.NOTHING_WAITS, f"the snapshot is {standing.state.word}")
     several = update.operation is None and standing.calls > 1 and operation.kind is not Kind.CREATE
     return Accepted(operation.token, event, is_doubted=several and event is not Event.RUNNING)
+
+
+def _is_bare(answer: Answer) -> bool:
+    """Whether it says no more than that the operation is done: the headers may have told it first."""
+    return not answer.file_format and not answer.status.startswith("error")
 
 
 def meaning(update: Update, operation: Operation) -> Event | None:

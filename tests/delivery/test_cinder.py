@@ -6,6 +6,7 @@ import email.utils
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from keystoneauth1.session import Session
 from keystoneauth1.token_endpoint import Token
 from msgspec.structs import replace
 
-from qmpsnap.delivery.cinder import Cinder, _retry_after
+from qmpsnap.delivery.cinder import Cinder, _answer, _retry_after
 from qmpsnap.delivery.machine import Ask
 from qmpsnap.delivery.outbox import Outbox, wait_s
 from qmpsnap.journal.file import Journal
@@ -63,6 +64,15 @@ def test_gone(service: VolumeService) -> None:
     answer = cinder(service).ask(letter(), ROW)
     assert (answer.status, answer.row) == (404, None)
     assert answer.text == "Snapshot s1 could not be found."
+
+
+@pytest.mark.parametrize(("is_stocks", "status"), [(True, None), (False, 404)])
+def test_a_404_that_is_not_cinders_is_no_answer(is_stocks: bool, status: int | None) -> None:
+    """A proxy's, while no API is behind it. A stock Cinder says so of a path that it does not know."""
+    page = "<html>404 Not Found</html>"
+    said = SimpleNamespace(status_code=404, content=page.encode(), text=page, headers={})
+    answer = _answer(said, is_stocks=is_stocks)
+    assert (answer.status, page in answer.text) == (status, True)
 
 
 @pytest.mark.parametrize(("is_spec", "status"), [(True, 200), (False, 404)])

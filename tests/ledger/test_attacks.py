@@ -151,6 +151,33 @@ def test_the_same_answer_twice_is_one_and_another_is_refused(store: Store) -> No
 
 
 @pytest.mark.parametrize(
+    ("status", "said", "is_accepted"),
+    [
+        ("deleting_compute_complete", {"volume-1": "raw"}, True),
+        ("deleting_compute_complete", {"volume-9": "raw"}, False),
+        ("error_deleting", {}, False),
+    ],
+)
+def test_what_the_headers_have_told_compute_tells_again(
+    store: Store, status: str, said: dict[str, str], is_accepted: bool
+) -> None:
+    """After a restart of the volume service, which then looks at the headers, and may see it first."""
+    done(store, create())
+    with store.writing() as ledger:
+        token = asked(ledger, commit()).token
+        ledger.hand_over(token)
+        assert isinstance(ledger.accept(update("a", "deleting", token)), Accepted)
+        verdict = ledger.accept(update("a", status, token, said))
+        assert isinstance(verdict, Accepted) is is_accepted
+        if isinstance(verdict, Accepted):
+            assert verdict.again
+            assert ledger.refusals() == ()
+            ledger.record(token)
+            ledger.finish(token)
+            assert isinstance(ledger.accept(update("a", status, token, said)), Accepted)
+
+
+@pytest.mark.parametrize(
     "told", [{"volume-1": "qcow2"}, {"volume-1": "qcow2", "volume-1.a": "raw"}]
 )
 def test_a_header_is_not_believed_whoever_is_taken_in(store: Store, told: dict[str, str]) -> None:

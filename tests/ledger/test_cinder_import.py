@@ -11,11 +11,13 @@ from typing import Final, cast
 import pytest
 from msgspec.structs import replace
 
+from qmpsnap.ledger.files import moved
 from qmpsnap.ledger.store import Store
 from qmpsnap.ledger.values import Format, Intent, Kind, Place, Statement, Witness
 from qmpsnap.openstack.cinder import adopt
 from qmpsnap.openstack.cinder.cli import import_
 from qmpsnap.openstack.cinder.cli.deployment import Backend, Deployment, Row, folder_of
+from tests.ledger.acts import BASE as BASE_OF
 from tests.ledger.acts import asked, update
 from tests.unit.qcow2_header import header
 
@@ -175,6 +177,74 @@ def test_a_lost_info_is_not_taken_for_no_snapshots(share: Share, sign: str, said
         share.info.write_text(content)
         assert share.take(again=True).result == "imported"
         assert share.known() == CHAIN
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+def test_the_file_of_a_failed_create_is_left_to_whoever_looks(share: Share, is_known: bool) -> None:
+    """Stock has written `qcow2` into the row before `.info`, if it has come so far."""
+    content = (share.folder / OVERLAY).read_bytes()
+    (share.folder / OVERLAY).unlink()
+    share.info.unlink()
+    share.row = replace(share.row, metadata={"format": "raw"})
+    if is_known:
+        assert share.take().result == "imported"
+    (share.folder / OVERLAY).write_bytes(content)
+    taken = share.take(again=is_known)
+    assert taken.result == "unknown"
+    assert f"`qmpsnap ledger set {KEY} {OVERLAY} --place left" in taken.remedy
+    found = {OVERLAY: (Format.QCOW2, Place.UNSURE), BASE: (Format.RAW, Place.CHAIN)}
+    assert share.known() == found
+    assert share.take(again=True).result == "known"
+    with share.store.writing() as ledger:
+        known = ledger.file(KEY, OVERLAY)
+        assert known is not None
+        ledger.state(KEY, [moved(known, Place.LEFT)])
+    assert share.take(again=True).result == "known"
+    assert share.known() == found | {OVERLAY: (Format.QCOW2, Place.LEFT)}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "backing"),
+    [
+        ({}, BASE),
+        ({"format": "qcow2"}, BASE),
+        ({"format": "raw"}, f"{BASE}.x"),
+        ({"format": "raw"}, ""),
+    ],
+)
+def test_what_may_be_the_active_file_is_not_taken_for_it(
+    share: Share, metadata: dict[str, str], backing: str
+) -> None:
+    share.info.unlink()
+    named = header(backing=backing.encode(), extensions=[(0xE2792ACA, b"raw")]) if backing else b"x"
+    (share.folder / OVERLAY).write_bytes(named.ljust(1 << 16, b"\0"))
+    share.row = replace(share.row, metadata=metadata)
+    taken = share.take()
+    assert (taken.result, "lies on the share" in taken.detail) == ("failed", True)
+    assert share.known() == {}
+
+
+@pytest.mark.parametrize("status", ["creating", "error"])
+def test_a_volume_that_was_being_made_is_left_out(share: Share, status: str) -> None:
+    """A clone that was killed has a torn file; a volume that is known has not."""
+    made, share.row = share.row, replace(share.row, status=status)
+    deployment = cast(Deployment, share)
+    assert [*import_.taken(deployment, share.store, share.backend, {}, again=True)] == []
+    share.row = made
+    assert share.take().result == "imported"
+    share.row = replace(made, status=status)
+    assert share.take(again=True).result == "known"
+
+
+def test_what_the_ledger_knew_is_not_a_guests_word(share: Share) -> None:
+    with share.store.writing() as ledger:
+        base = replace(BASE_OF, file=BASE, witness=Witness.MADE, detail="created")
+        ledger.state(KEY, [base])
+    assert share.take(again=True).result == "imported"  # stock has taken a snapshot
+    with share.store.reading() as ledger:
+        known = ledger.file(KEY, BASE)
+    assert known is not None
+    assert (known.format, known.witness, known.detail) == (Format.RAW, Witness.MADE, "created")
 
 
 def test_a_volume_without_snapshots_has_no_info(share: Share) -> None:

@@ -103,6 +103,7 @@ class NfsDriver(Ours):
     def _commit_into(self, *arguments: Any) -> None:
         super()._commit_into(*arguments)
         die_at("committed")
+        fail_at("committed")
 
     def _name_below(self, *arguments: Any) -> None:
         super()._name_below(*arguments)

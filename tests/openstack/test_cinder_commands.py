@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import uuid
 from typing import Any
 
 import pytest
@@ -37,17 +38,21 @@ def test_a_share_of_stock_volumes_is_taken_over_and_given_back(stock: Rig) -> No
     snapshot, became, _ = rig.snapshot(deep)
     assert became == "available"
     rig.rows("delete from volume_admin_metadata where volume_id = ?", old)
+    failed = _failed(rig)
     assert cinder(rig, "db-sync")[0] == 0
     code, found = cinder(rig, "import", "-o", "json")
     assert code == 3
     unknown = {one["volume"]: one for one in found["volumes"]}
     assert unknown[old]["result"] == "unknown"
+    assert "--place left" in unknown[failed]["remedy"]
     assert formats(rig, plain) == {"": "raw"}
     assert formats(rig, deep) == {snapshot: "qcow2", "": "raw"}
     assert cinder(rig, "import", "-o", "json")[1]["counts"]["imported"] == 0  # again
     kinds = {one["kind"] for one in cinder(rig, "check", "-o", "json")[1]["findings"]}
-    assert {"stock-driver", "unknown-format"} <= kinds
+    assert {"stock-driver", "unknown-format", "unsure"} <= kinds
     with rig.configured(pairings.OUR_CINDER, "cinder"):
+        Guest(rig, failed)
+        check(rig, failed, [""])
         check(rig, deep, [snapshot, ""], guest)
         assert rig.delete(snapshot)[0] is None
         check(rig, deep, [snapshot], guest)
@@ -65,6 +70,19 @@ def test_a_share_of_stock_volumes_is_taken_over_and_given_back(stock: Rig) -> No
     assert cinder(rig, "import", "--again", "-o", "json")[1]["counts"]["imported"] == 1
     assert list(formats(rig, deep)) == [third, second, snapshot]
     guest.close()
+
+
+def _failed(rig: Rig) -> str:
+    """
+    A volume with the file of a snapshot that Nova has failed to take, and that was deleted since.
+
+    Stock makes it, asks Nova, and writes `.info` and the row only when Nova has done its part.
+    """
+    volume = rig.create_volume()
+    name = f"volume-{volume}"
+    words = ["-f", "qcow2", "-b", name, "-F", "raw", str(rig.share / f"{name}.{uuid.uuid4()}")]
+    subprocess.run(["qemu-img", "create", "-q", *words], check=True)
+    return volume
 
 
 def test_volumes_of_another_back_end_are_left_alone(stock: Rig) -> None:

@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from msgspec.structs import replace
 
 from qmpsnap.ledger import tables
+from qmpsnap.ledger.judge import Reason
 from qmpsnap.ledger.named import name_it
 from qmpsnap.ledger.operations import OperationUnsettled
 from qmpsnap.ledger.store import Store
@@ -257,6 +258,33 @@ def test_an_operation_and_an_unsure_file_are_settled_as_it_is_advised(cinder: Ci
         assert ledger.chain(cinder.volume).active.file == base
 
 
+@pytest.mark.parametrize("option", ["nfs_mount_point_base", "volume_driver"])
+def test_what_holds_for_every_back_end(cinder: Cinder, option: str) -> None:
+    """Cinder's own way to say an option once."""
+    text = Path(cinder.conf).read_text()
+    (line,) = re.findall(f"^{option} = .*\n", text, re.MULTILINE)
+    Path(cinder.conf).write_text(text.replace(line, "") + f"[backend_defaults]\n{line}")
+    assert cinder.cinder("import")[1]["counts"]["unknown"] == 1
+
+
+def test_a_back_end_that_is_not_there(cinder: Cinder) -> None:
+    said = "no such back end: nfs-1; of these families there are: nfs1"
+    command = [
+        sys.executable,
+        "-Wignore",
+        "-m",
+        "qmpsnap",
+        "cinder",
+        "import",
+        "--backend",
+        "nfs-1",
+    ]
+    done = subprocess.run(
+        [*command, "--config-file", cinder.conf], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, said in done.stderr) == (2, True), done.stderr
+
+
 def test_what_is_unknown_stays_so_until_somebody_says_it(cinder: Cinder, tmp_path: Path) -> None:
     """An import is run again; a guest may have been asked in between."""
     chain = tmp_path / "web1.json"
@@ -299,11 +327,25 @@ def _of_raw(cinder: Cinder) -> None:
         )
 
 
+def _with_snapshot(cinder: Cinder, status: str) -> None:
+    """Its volume has a snapshot in Cinder, which failed, and has no file."""
+    with sa.create_engine(f"sqlite:///{cinder.folder}/cinder.sqlite").begin() as connection:
+        connection.execute(
+            sa.text(
+                "insert into snapshots (id, volume_id, status, deleted, volume_type_id, use_quota) "
+                "select :id, :volume, :status, 0, id, 1 from volume_types"
+            ),
+            {"id": str(uuid.uuid4()), "volume": cinder.volume, "status": status},
+        )
+
+
 def test_files_that_stock_has_changed_are_taken_over_as_it_is_advised(cinder: Cinder) -> None:
     """Between the import and the switch of the driver, say."""
     (share,) = (cinder.folder / "mnt").iterdir()
     volume = share / f"volume-{cinder.volume}"
     _of_raw(cinder)
+    for status in ("error", "deleting", "error_deleting"):
+        _with_snapshot(cinder, status)
     assert cinder.cinder("import")[0] == 0
     assert cinder.found("other-files") == []
     overlay = f"{volume.name}.{uuid.uuid4()}"
@@ -324,6 +366,30 @@ def test_files_that_stock_has_changed_are_taken_over_as_it_is_advised(cinder: Ci
         )  # fmt: skip
         ledger.begin(intent)
     assert cinder.found("files-not-read") == []  # it is being changed
+
+
+def test_what_is_not_as_cinder_writes_it_is_told_and_a_refusal_for_some_days(
+    cinder: Cinder,
+) -> None:
+    (share,) = (cinder.folder / "mnt").iterdir()
+    info = share / f"volume-{cinder.volume}.info"
+    _of_raw(cinder)
+    assert cinder.cinder("import")[0] == 0
+
+    def found() -> set[str]:
+        kinds = {one["kind"] for one in cinder.cinder("check")[1]["findings"]}
+        return kinds & {"files-not-read", "refused-updates"}
+
+    with cinder.store.writing() as ledger:
+        ledger.refuse("s", Reason.NOT_A_SERVICE, "somebody")
+    info.write_text("[]")
+    assert found() == {"files-not-read", "refused-updates"}
+    with cinder.store.engine.begin() as connection:
+        last = tables.refusals.c.last
+        (at,) = connection.execute(sa.select(last)).one()
+        connection.execute(sa.update(tables.refusals).values(last=at - timedelta(days=3)))
+    info.write_text(json.dumps({"active": {}}))
+    assert found() == {"files-not-read"}
 
 
 def test_files_that_are_not_here_are_told_once(cinder: Cinder) -> None:

@@ -118,6 +118,12 @@ def test_a_copy_that_fails_leaves_no_file(rig: Rig, volume: str) -> None:
     assert _files(rig) == before
     for one in (clone, copy):
         _delete(rig, one)
+    # The copy is made, and what follows fails: its temporary snapshot is not deleted.
+    (rig.folder / "fail-at").write_text("committed")
+    _, became = backed_up(rig, volume)
+    assert became == "error"
+    _gone(rig, volume, snapshot)
+    assert _files(rig) == before
     check(rig, volume, [snapshot, ""])
 
 

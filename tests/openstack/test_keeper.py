@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 from typing import Any
 
@@ -60,7 +61,7 @@ def test_after_a_round_that_leaves_something_open(
             raise answer
         return answer
 
-    monkeypatch.setattr(keeper, "settle", settle)
+    monkeypatch.setattr(keeper, "_settle_beside", settle)
     assert [keeper._round() for _ in left_open] == waits
 
 
@@ -79,3 +80,63 @@ def test_what_is_done_once_is_tried_until_it_is_done(tmp_path: Path) -> None:
 
     keeper = keepers.Keeper(Journal(tmp_path / "none"), outbox, lambda _where: nullcontext(), once)
     assert [keeper._round() for _ in range(6)] == [1.0, 2.0, 4.0, 8.0, 60.0, 60.0]
+
+
+def test_what_takes_long_to_settle_holds_up_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A merge that an earlier process has begun; beside it an operation, and an update that waits."""
+    keepers = pytest.importorskip("qmpsnap.openstack.nova.keeper")
+    merged = Event()
+    settled: list[str] = []
+    sent: list[list[str]] = []
+    entries = [SimpleNamespace(record=SimpleNamespace(id=one)) for one in ("merge", "create")]
+
+    def send() -> Any:
+        sent.append([*settled])
+        return SimpleNamespace(next_at=None)
+
+    def is_left_open(entry: Any) -> bool:
+        if entry.record.id == "merge":
+            assert merged.wait(60)
+        settled.append(entry.record.id)
+        entries.remove(entry)
+        return False
+
+    outbox: Any = SimpleNamespace(send=send)
+    keeper = keepers.Keeper(
+        Journal(tmp_path / "none"), outbox, lambda _where: nullcontext(), lambda: True
+    )
+    monkeypatch.setattr(keeper, "_open_entries", lambda: [*entries])
+    monkeypatch.setattr(keeper, "_is_left_open", is_left_open)
+    for _ in range(2):
+        assert keeper._round() == 60.0
+    assert sent == [["create"]] * 2
+    assert not keeper._woken.is_set()
+    merged.set()
+    assert keeper._woken.wait(60)
+    assert keeper._round() == 60.0
+    assert sent[2:] == [["create", "merge"]]
+    assert keeper._settling == {}
+
+
+def test_what_fails_unforeseen_beside_the_others_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keepers = pytest.importorskip("qmpsnap.openstack.nova.keeper")
+    outbox: Any = SimpleNamespace(send=lambda: SimpleNamespace(next_at=None))
+    keeper = keepers.Keeper(
+        Journal(tmp_path / "none"), outbox, lambda _where: nullcontext(), lambda: True
+    )
+    entry = SimpleNamespace(record=SimpleNamespace(id="one"))
+    answers: Iterator[bool | Exception] = iter([True, OSError(), True, False])
+
+    def is_left_open(_entry: Any) -> bool:
+        if isinstance(answer := next(answers), Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(keeper, "_open_entries", lambda: [entry])
+    monkeypatch.setattr(keeper, "_is_left_open", is_left_open)
+    assert [keeper._round() for _ in range(4)] == [1.0, 2.0, 4.0, 60.0]
+    assert not keeper._woken.is_set()

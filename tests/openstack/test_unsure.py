@@ -5,12 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import libvirt
 import msgspec
 import pytest
+from msgspec.structs import replace
 
+from qmpsnap.ledger.files import moved
 from qmpsnap.ledger.values import File, Format, Place, Statement, Witness
 from tests.openstack.failed import failed, place_of
 from tests.openstack.rig.rig import Rig
@@ -98,10 +101,27 @@ def test_a_volume_with_such_a_file_does_not_hold_up_others(our_cinder: Rig) -> N
             )  # fmt: skip
             ledger.state(volume, [stated])
             left[volume, place] = rig.share / file
+    named = [*_said_to_have_left(rig)]
     rig.restart("cinder")
     read_until(left[two, Place.LEFT].exists, lambda it: not it)
     assert left[one, Place.LEFT].exists()
     assert left[one, Place.UNSURE].exists()
+    assert [one.name for one in named if not one.exists()] == []
+
+
+def _said_to_have_left(rig: Rig) -> Iterator[Path]:
+    """An active file, and a base, that the ledger has by an operator's word as what it may remove."""
+    active, base = rig.create_volume(), rig.create_volume()
+    overlays = {one: f"volume-{one}.{rig.snapshot(one)[0]}" for one in (active, base)}
+    with ledger_of(rig).writing() as ledger:
+        for volume, file in ((active, overlays[active]), (base, f"volume-{base}")):
+            known = ledger.file(volume, file)
+            assert known is not None
+            ledger.state(volume, [replace(moved(known, Place.LEFT), witness=Witness.OPERATOR)])
+            yield rig.share / file
+        above = ledger.file(base, overlays[base])
+        assert above is not None
+        ledger.state(base, [replace(above.statement, backing=None, witness=Witness.OPERATOR)])
 
 
 @pytest.mark.parametrize(

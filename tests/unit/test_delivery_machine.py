@@ -144,7 +144,6 @@ def test_once_unsure_stays_unsure() -> None:
         ("create", DONE, True, None, "dead"),
         ("create", FAILED, False, "error", "accepted"),
         ("create", FAILED, False, "available", "dead"),
-        ("delete", DONE, False, None, "dead"),
         ("delete", DONE, True, None, "accepted"),
         ("delete", DONE, True, "available", "dead"),
         ("delete", DONE, True, "error_deleting", "dead"),
@@ -167,6 +166,23 @@ def test_what_the_row_shows(
     looks = ["look"] if dialect is Dialect.LEGACY else []
     assert asked == ["dialect", *looks, dialect, "row"]
     assert end.state == state
+
+
+@pytest.mark.parametrize(
+    ("service", "refusal", "state"),
+    [
+        (SPEC, GONE, "accepted"),
+        (SPEC, NOT_ALLOWED, "accepted"),
+        (STOCK, NOT_ALLOWED, "accepted"),
+        (STOCK, GONE, "dead"),
+    ],
+    ids=["ours", "ours, a moment before", "stock, a moment before", "stock, not seen"],
+)
+def test_a_snapshot_that_is_deleted_before_it_is_told_so(
+    service: Answer, refusal: Answer, state: str
+) -> None:
+    """Ours has seen in the headers that it is done. A stock one may not show it to this identity."""
+    assert course(letter(), service, refusal, GONE)[1].state == state
 
 
 def test_a_row_that_cannot_be_seen() -> None:

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from qmpsnap.errors import Refused
 from qmpsnap.formats.qcow2 import Header
@@ -23,8 +24,8 @@ from qmpsnap.ledger.values import Format, Place, Statement, Witness
 
 ACTIVE: Final = "active"
 """Key of the active file in `.info`."""
-UNMADE: Final = ("creating", "error")
-"""Statuses of snapshots that may have no file."""
+UNMADE: Final = ("creating", "error", "deleting", "error_deleting")
+"""Statuses of snapshots that may have no file. One that failed is `deleting` when it is asked to go."""
 _MOST: Final = 1000
 """Layers; a chain of stock Cinder's does not come near it."""
 
@@ -42,6 +43,18 @@ class ChainBroken(Refused):
 
     volume: str
     reason: str
+
+
+class InfoLost(ChainBroken):
+    """Nothing names the active file of a volume that has overlays, or may have."""
+
+    msg = "no `.info` names the active file of {self.volume}, but {self.reason}"
+    remedy = (
+        "Nothing was done to it. If `.info` is lost, write it again as `qmpsnap chain` on its compute "
+        "host, or the headers, have the chain. If a snapshot that failed has left the file, which no "
+        "guest then has, move it out of the share. Then the same command, or `qmpsnap cinder import "
+        "--again`."
+    )
 
 
 class Known(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,7 +75,9 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     guest: str | None = None
     """Format of `volume-<id>` in a running guest, where somebody has asked."""
     signs: tuple[str, ...] = ()
-    """Of overlays, where `.info` tells of none: see `signs`."""
+    """Of overlays, where `.info` tells of none: see `seen_beside`."""
+    orphans: Mapping[str, Header] = {}
+    """Overlays that a failed create may have left beside the one file, with their headers."""
 
 
 def active_file(known: Known) -> str:
@@ -70,33 +85,54 @@ def active_file(known: Known) -> str:
     return known.info.get(ACTIVE, known.name)
 
 
-def signs(
-    beside: Iterable[str], snapshots: Iterable[str], held: Iterable[str] = ()
-) -> tuple[str, ...]:
+def seen_beside(
+    known: Known,
+    beside: Mapping[str, Header | None],
+    snapshots: Iterable[str],
+    held: Iterable[str] = (),
+) -> Known:
     """
-    What speaks for overlays of a volume, in words. Stock and we leave `.info` there once it is made.
+    Add what there is of overlays to what is known of a volume whose `.info` names no active file.
+
+    Stock and we leave `.info` there once it is made, so it may be lost. But stock writes it, and
+    `qcow2` into the row before that, only when a create is done; one that fails while a guest has
+    the volume leaves its overlay for good. Whether the guest is on it all the same nobody knows.
 
     Args:
-        beside: Overlays of the volume that lie on the share.
+        known: Of the volume.
+        beside: Overlays of the volume that lie on the share; None where the header cannot be read.
         snapshots: Ids of its snapshots in Cinder, but those that are `UNMADE`.
-        held: Overlays that the ledger has of it.
+        held: Overlays that the ledger has in its chain.
     """
-    return (
-        *(f"{one} lies on the share" for one in sorted(beside)),
+    signs = (
         *(f"Cinder has its snapshot {one}" for one in sorted(snapshots)),
         *(f"the ledger has {one}" for one in sorted(held)),
     )
+    orphans = {one: header for one, header in beside.items() if header is not None}
+    is_left = known.metadata.get("format") == "raw" and len(orphans) == len(beside)
+    if not signs and is_left and all(_below(one) == known.name for one in orphans.values()):
+        return replace(known, orphans=orphans)
+    lie = (f"{one} lies on the share" for one in sorted(beside))
+    return replace(known, signs=(*lie, *signs))
+
+
+def _below(header: Header | None) -> str | None:
+    """The bare name of the backing file that a header names."""
+    if header is None or header.backing_file is None:
+        return None
+    return header.backing_file.rpartition("/")[2]
 
 
 def statements(known: Known) -> list[Statement]:
     """
-    What is stated of every file of the chain, active one first.
+    What is stated of every file of the chain, active one first, and of what may be a part of it.
 
     Raises:
-        ChainBroken: A file is missing, the headers lead elsewhere, or `.info` is lost.
+        ChainBroken: A file is missing, or the headers lead elsewhere.
+        InfoLost: So is `.info`.
     """
     if ACTIVE not in known.info and known.signs:
-        raise ChainBroken(known.name, f"no `.info` names the active file, but {known.signs[0]}")
+        raise InfoLost(known.name, known.signs[0])
     found: list[Statement] = []
     file: str | None = active_file(known)
     above: Header | None = None
@@ -108,8 +144,7 @@ def statements(known: Known) -> list[Statement]:
             raise ChainBroken(known.name, f"{file} is named as part of it, and is not there")
         seen.add(file)
         header = known.headers[file]
-        below = None if header is None or header.backing_file is None else header.backing_file
-        below = None if below is None else below.rpartition("/")[2]
+        below = _below(header)
         first = file == known.name
         stated, witness, detail = (
             _first(known, above) if first else (Format.QCOW2, Witness.NAME, "")
@@ -129,7 +164,20 @@ def statements(known: Known) -> list[Statement]:
         )
         above = header
         file = None if first else below
-    return found
+    return found + [
+        Statement(
+            file=one,
+            format=Format.QCOW2,
+            base=False,
+            backing=known.name,
+            place=Place.UNSURE,
+            size=header.virtual_size,
+            encrypted=known.encrypted,
+            witness=Witness.NAME,
+            detail="it lies beside the volume's file, and nothing names it",
+        )
+        for one, header in sorted(known.orphans.items())
+    ]
 
 
 def _first(known: Known, above: Header | None) -> tuple[Format | None, Witness, str]:

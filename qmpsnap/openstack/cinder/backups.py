@@ -7,6 +7,7 @@ A restore truncates the file first. Source: cinder/backup/manager.py, continue_b
 
 from __future__ import annotations
 
+import logging
 import os
 from contextvars import ContextVar
 from typing import Any, Final
@@ -28,6 +29,7 @@ from qmpsnap.openstack.cinder.family import Family
 from qmpsnap.openstack.cinder.names import ledger_id
 from qmpsnap.openstack.cinder.reading import FileUnusable, describe
 
+log = logging.getLogger(__name__)
 GIB: Final = 1 << 30
 _RESTORED: Final = ("restoring-backup", "creating")
 """What a volume is while a backup is written into it; `creating` if it was made for that."""
@@ -157,10 +159,23 @@ class Backups(Family):  # type: ignore[misc]
             copy.update(made)
         except Exception:
             with excutils.save_and_reraise_exception():
-                copy.destroy()
+                self._let_go_of_copy(copy)
         copy.status = fields.VolumeStatus.BACKING_UP
         copy.save()
         return copy
+
+    def _let_go_of_copy(self: Any, copy: Any) -> None:
+        """
+        Remove what there is of a copy by now: what failed may be what comes after it.
+
+        If that fails, too, the row stays, and the next start of cinder-backup has it deleted.
+        """
+        try:
+            self.delete_volume(copy)
+        except Exception:
+            log.exception("the copy %s of a backup that has failed is not removed", copy.id)
+        else:
+            copy.destroy()
 
     def _fits_backups(self: Any, volume: Any, file: File) -> bool:
         """Whether a file has the format of all backups here: new volumes', and a copy is one."""

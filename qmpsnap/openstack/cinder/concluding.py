@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 from cinder import exception
 
@@ -16,6 +17,7 @@ from qmpsnap.ledger.chain import ChainUnknown, holder
 from qmpsnap.ledger.judge import Accepted
 from qmpsnap.ledger.machine import State
 from qmpsnap.ledger.named import words
+from qmpsnap.ledger.snapshots import ENDED
 from qmpsnap.ledger.values import File, Kind, Operation, Place, Update
 from qmpsnap.openstack.cinder import info
 from qmpsnap.openstack.cinder.books import Books
@@ -23,6 +25,8 @@ from qmpsnap.openstack.cinder.family import Family
 from qmpsnap.openstack.cinder.names import UNFINISHED, ledger_id
 
 log = logging.getLogger(__name__)
+FLUSHED_S: Final = 30.0
+"""So long our compute may need for its flush, once the headers show that a merge is done."""
 
 
 def _by_the_headers(operation: Operation) -> Update:
@@ -46,6 +50,8 @@ class Concluding(Family):  # type: ignore[misc]
     """Records, proves, writes `.info` and rows, removes, settles."""
 
     _books: Books | None
+    _shown: dict[str, float]
+    """When the headers were first seen to show an operation as done, by its token."""
 
     def _conclude(self: Any, snapshot: Any, operation: Operation) -> None:
         """
@@ -155,7 +161,9 @@ class Concluding(Family):  # type: ignore[misc]
         """
         Whether the headers show an operation as done of which several calls may be at work.
 
-        A stock compute, which sends no token, does not say which of them it answers for.
+        A stock compute, which sends no token, does not say which of them it answers for. Ours does, and
+        not before it has seen that what was merged is flushed (the header is written before that): so
+        while nobody has answered it is given the time to.
         """
         try:
             above, named = self._named_above(volume, operation)
@@ -163,6 +171,11 @@ class Concluding(Family):  # type: ignore[misc]
             return False  # not to be read now
         if above is None or named == operation.file:
             return False
+        standing = self._books.standing(operation.snapshot)
+        since = self._shown.setdefault(operation.token, time.monotonic())
+        if not standing.why.startswith(ENDED) and time.monotonic() - since < FLUSHED_S:
+            return False
+        del self._shown[operation.token]
         log.info("%s is backed by %s: snapshot %s is done", above, named, operation.snapshot)
         verdict = self._books.run(lambda ledger: ledger.accept(_by_the_headers(operation)))
         return isinstance(verdict, Accepted)

@@ -7,7 +7,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ from oslo_concurrency import processutils
 from oslo_config import cfg
 from oslo_utils import imageutils
 
-from qmpsnap.formats.qcow2 import Header
+from qmpsnap.formats.qcow2 import BadHeader, Header
 from qmpsnap.guests.files.header import read_header
 from qmpsnap.ledger.chain import Chain
 from qmpsnap.ledger.files import moved
@@ -128,7 +128,7 @@ class Files(Family):  # type: ignore[misc]
             log.info("took volume %s over into the ledger: %s", key, _told(found))
             for one in doubted:
                 log.warning("not believed: %s of volume %s", one, key)
-        elif not self._is_volume_attached(volume):
+        if not self._is_volume_attached(volume):
             self._let_go_of_unsure(volume)
         chain: Chain[File] = self._books.chain(key)
         active = self.get_active_image_from_info(volume)
@@ -167,19 +167,24 @@ class Files(Family):  # type: ignore[misc]
             below = None if header is None else header.backing_file
             file = None if below is None else os.path.basename(below)
         attached = [dict(one.connection_info or {}) for one in volume.volume_attachment or ()]
-        signs: tuple[str, ...] = ()
-        if adopt.ACTIVE not in content:
-            beside = [one for one in os.listdir(folder) if volume_of(one) == volume.name]
-            rows = objects.SnapshotList.get_all_for_volume(volume.obj_context, volume.id)
-            signs = adopt.signs(beside, [x.id for x in rows if x.status not in adopt.UNMADE])
-        return adopt.Known(
+        known = adopt.Known(
             name=volume.name,
             info=content,
             headers=headers,
             metadata=self._admin_metadata(volume),
             attached=tuple(one["format"] for one in attached if "format" in one),
             encrypted=is_encrypted(volume),
-            signs=signs,
+        )
+        if adopt.ACTIVE in content:
+            return known
+        beside = [one for one in os.listdir(folder) if volume_of(one) == volume.name]
+        overlays: dict[str, Header | None] = dict.fromkeys(beside)
+        for one in beside:
+            with suppress(BadHeader, FileUnusable):
+                overlays[one] = self._header(os.path.join(folder, one))
+        rows = objects.SnapshotList.get_all_for_volume(volume.obj_context, volume.id)
+        return adopt.seen_beside(
+            known, overlays, [one.id for one in rows if one.status not in adopt.UNMADE]
         )
 
     def _header(self: Any, path: str) -> Header:

@@ -8,6 +8,7 @@ guest does by then. What compute has not answered yet is looked at again while t
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from cinder.volume import rpcapi
 
 from qmpsnap.ledger.machine import Next, State, after_a_restart
 from qmpsnap.ledger.snapshots import MISSED
-from qmpsnap.ledger.values import Kind, Operation, Place
+from qmpsnap.ledger.values import File, Format, Kind, Operation, Place
 from qmpsnap.openstack.cinder.books import Books, own_version
 from qmpsnap.openstack.cinder.bus import Alarm
 from qmpsnap.openstack.cinder.calling import was_refused
@@ -61,6 +62,7 @@ class Starting(Temporary):
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._alarm = Alarm()
+        self._shown: dict[str, float] = {}
         self._working: set[str] = set()
         self._asked: dict[str, float] = {}
         self._left: set[str] = set()
@@ -151,9 +153,27 @@ class Starting(Temporary):
         for one in left:
             if one.volume in mine:
                 try:
-                    self._remove(mine[one.volume], one.file)
+                    self._remove_unnamed(mine[one.volume], one)
                 except Exception:  # the next start tries again; the other files are removed now
                     log.exception("%s of volume %s is not removed", one.file, one.volume)
+
+    def _remove_unnamed(self: Any, volume: Any, file: File) -> None:
+        """
+        Remove a file that neither `.info` nor a header of the volume's chain names.
+
+        That it has left may be an operator's word alone. `cinder check` tells of such a volume.
+        """
+        folder = self._local_volume_dir(volume)
+        content = self._read_info_file(self._local_path_volume_info(volume), empty_if_missing=True)
+        named = {*content.values()}
+        for one in self._books.look(lambda ledger: ledger.files(file.volume)):
+            if one.format is Format.QCOW2 and one.place is Place.CHAIN:
+                header = self._header(os.path.join(folder, one.file))
+                named.add(os.path.basename(header.backing_file or ""))
+        if file.file in named:
+            log.warning("%s has left volume %s, and is named still: kept", file.file, volume.id)
+        else:
+            self._remove(volume, file.file)
 
     @contextmanager
     def _at_work(self: Any, operation: Operation) -> Iterator[None]:

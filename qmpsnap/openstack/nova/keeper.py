@@ -1,16 +1,18 @@
 """
 What goes on beside Nova's calls: operations that broke off are settled, updates are sent.
 
-    once: tell Cinder that we have started ─► open operations of this host ─► resume ─► the outbox
-    ─► sleep until something is due, or woken
+    once: tell Cinder that we have started ─► open operations of this host ─► resume, each beside
+    the others ─► the outbox ─► sleep until something is due, or woken
 
-It begins when the service listens: a start is not held up by what a merge still has to copy.
+It begins when the service listens: a start is not held up by what a merge still has to copy. Nor is
+an update, or what else is to be settled.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
 from threading import Event, Thread
 from typing import Any, Final
 
@@ -29,6 +31,8 @@ LOOK_S: Final = 60.0
 """So often it looks by itself."""
 SOON_S: Final = 5.0
 """At most so long until an operation is tried again that could not be settled."""
+BESIDE_S: Final = 1.0
+"""So long a round waits for what it has begun to settle. What takes longer ends with a round of its own."""
 AGAIN_S: Final = 1.0
 """At least so long between two rounds: an update that is left although its time has come is in the hands
 of another thread, which may wait for Cinder. Of rounds that leave something open, each waits twice as
@@ -36,7 +40,7 @@ long as the one before: libvirtd is back within a second, or takes its time."""
 
 
 class Keeper:
-    """One thread a service."""
+    """One thread a service, and one for each operation that is being settled."""
 
     def __init__(
         self, journal: Journal, outbox: Outbox, opener: Opener, once: Callable[[], bool]
@@ -54,6 +58,8 @@ class Keeper:
         self._once: Callable[[], bool] | None = once
         self._woken = Event()
         self._thread: Thread | None = None
+        self._settling: dict[str, Future[bool]] = {}
+        """By operation: whether it is left open. Of this thread alone."""
         self._failed = 0
         """How many rounds have left something open since one that has not."""
 
@@ -76,7 +82,7 @@ class Keeper:
         """Do what is due, and return the seconds until the next round."""
         is_done = self._is_done_once()
         try:
-            are_open = self.settle()
+            are_open = self._settle_beside()
             next_at = self._outbox.send().next_at
         except QmpsnapError as error:
             LOG.error("The journal cannot be used: %s %s", error, error.way_out)
@@ -108,22 +114,55 @@ class Keeper:
         self._failed = min(self._failed + 1, 16)
         return min(AGAIN_S * 2.0 ** (self._failed - 1), at_most)
 
-    def settle(self, volume: str | None = None) -> bool:
+    def settle(self, volume: str) -> None:
         """
-        Settle what nobody is at work on; of one volume only, where it is named.
-
-        Returns:
-            Whether anything is still open that can be tried again.
+        Settle what nobody is at work on, of one volume.
 
         Raises:
             JournalUnusable: The journal cannot be read or written.
         """
+        for one in self._open_entries():
+            if volume in _volumes(one):
+                self._is_left_open(one)
+
+    def _settle_beside(self) -> bool:
+        """
+        Settle what nobody is at work on, each on a thread: one may wait for a merge of hours.
+
+        Returns:
+            Whether anything is still open that can be tried again, as far as is known by now.
+
+        Raises:
+            JournalUnusable: The journal cannot be read or written.
+        """
+        begun = [
+            self._begin(one) for one in self._open_entries() if one.record.id not in self._settling
+        ]
+        for slow in wait(begun, timeout=BESIDE_S).not_done:
+            slow.add_done_callback(lambda _: self._woken.set())
+        ended = [key for key, one in self._settling.items() if one.done()]
+        return any([self._settling.pop(key).result() for key in ended])
+
+    def _begin(self, entry: Entry) -> Future[bool]:
+        future: Future[bool] = Future()
+
+        def work() -> None:
+            try:
+                future.set_result(self._is_left_open(entry))
+            except BaseException as error:  # for the keeper's thread, which tells
+                future.set_exception(error)
+
+        name = f"qmpsnap-settling-{entry.record.id}"
+        Thread(target=work, name=name, daemon=True).start()
+        self._settling[entry.record.id] = future
+        return future
+
+    def _open_entries(self) -> Sequence[Entry]:
         store = self._journal.looked_into()
         if store is None:
-            return False
+            return ()
         with store:
-            entries = [one for one in store.open_entries() if volume in (None, *_volumes(one))]
-        return any([self._is_left_open(one) for one in entries])
+            return store.open_entries()
 
     def _is_left_open(self, entry: Entry) -> bool:
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +17,7 @@ from qmpsnap.cli.tables import Table
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.ledger.chain import ChainUnknown, chain_of
 from qmpsnap.ledger.named import words
+from qmpsnap.ledger.values import Place
 from qmpsnap.openstack.cinder.cli.deployment import (
     Backend,
     Deployment,
@@ -24,13 +25,23 @@ from qmpsnap.openstack.cinder.cli.deployment import (
     config_option,
     folder_of,
 )
-from qmpsnap.openstack.cinder.cli.import_ import AGAIN, Beside, stated_of
+from qmpsnap.openstack.cinder.cli.import_ import (
+    AGAIN,
+    INFO,
+    UNMADE,
+    Beside,
+    stated_of,
+    undecided,
+    unheard,
+)
 
 if TYPE_CHECKING:
     from qmpsnap.ledger.ledger import Ledger
     from qmpsnap.ledger.store import Store
-    from qmpsnap.ledger.values import File
+    from qmpsnap.ledger.values import File, Statement
 
+TOLD: Final = timedelta(days=2)
+"""So long a refused update is told of, after the last: whoever looks every day sees it."""
 LONG: Final = timedelta(hours=2)
 """An operation that is open for longer: stock waits as long for a merge."""
 _EXTENSION: Final = "qmpsnap.openstack.cinder.Extension"
@@ -133,9 +144,7 @@ def _known(ledger: Ledger, deployment: Deployment) -> Iterator[Problem]:
         row.id
         for backend in deployment.backends
         for row in deployment.volumes(backend)
-        if row.share
-        and row.key not in known
-        and row.status != "creating"  # the driver records it when it is made
+        if row.share and row.key not in known and row.status not in UNMADE
     ]
     if missing:
         some = ", ".join(missing[:3]) + (" …" if len(missing) > 3 else "")
@@ -144,17 +153,8 @@ def _known(ledger: Ledger, deployment: Deployment) -> Iterator[Problem]:
             "qmpsnap cinder import",
         )  # fmt: skip
     for file in files:
-        if file.format is None:
-            yield Problem(
-                "unknown-format", file.volume, f"{file.file}: {file.detail}",
-                f"`qmpsnap ledger set {file.volume} {file.file} --format FORMAT --why REASON{words()}`",
-            )  # fmt: skip
-        if file.place.value == "unsure":
-            yield Problem(
-                "unsure", file.volume, f"whether a guest writes to {file.file} is not known",
-                "`qmpsnap chain GUEST` on its compute host tells. If it is not in the chain: "
-                f"`qmpsnap ledger set {file.volume} {file.file} --place left --why REASON{words()}`",
-            )  # fmt: skip
+        for kind, said, remedy in undecided(file.volume, file):
+            yield Problem(kind, file.volume, said, remedy)
     for one in ledger.differences():
         kind = "raw-became-qcow2" if one.is_alarm else "contradiction"
         yield Problem(
@@ -206,24 +206,29 @@ def _differs(backend: Backend, row: Row, files: list[File], beside: Beside) -> P
         OSError: They cannot be read.
     """
     try:
-        held = [one.file for one in chain_of(row.key, files).layers]
+        known = chain_of(row.key, files).layers
     except ChainUnknown:
         return None  # `unsure`, which is told
+    held = [one.file for one in known]
     try:
-        found = [
-            one.file for one in stated_of(folder_of(backend, row.share), row, {}, beside, held)
-        ]
+        stated = stated_of(folder_of(backend, row.share), row, {}, beside, held)
     except QmpsnapError as error:
         return Problem("other-files", row.id, str(error), error.way_out)
     except ValueError as error:
-        return Problem("files-not-read", row.id, str(error), "see who writes its `.info`")
-    if found == held:
+        return Problem("files-not-read", row.id, str(error), INFO)
+    found = unheard(stated, files)
+    if [one.file for one in found] == held:
         return None
     return Problem(
-        "other-files", row.id,
-        f"its files are {' on '.join(found)}, and the ledger knows {' on '.join(held)}",
+        "other-files", row.id, f"its files are {_told(found)}, and the ledger knows {_told(known)}",
         f"{AGAIN}, if stock drivers were at work on it",
     )  # fmt: skip
+
+
+def _told(files: Sequence[Statement]) -> str:
+    """A chain in words, and what lies beside it."""
+    chain = " on ".join(one.file for one in files if one.place is Place.CHAIN)
+    return " beside ".join([chain, *(one.file for one in files if one.place is not Place.CHAIN)])
 
 
 def _open(ledger: Ledger) -> Iterator[Problem]:
@@ -237,8 +242,11 @@ def _open(ledger: Ledger) -> Iterator[Problem]:
                 f"`qmpsnap ledger settle {one.token} --why REASON{words()}`",
             )  # fmt: skip
     for refused in ledger.refusals():
-        yield Problem(
-            "refused-updates", refused.snapshot,
-            f"{refused.times} times {refused.reason}, last {refused.last:%F %R}Z: {refused.detail}",
-            "somebody sent updates that do not belong to an operation; see Cinder's log",
-        )  # fmt: skip
+        if now - refused.last <= TOLD:
+            yield Problem(
+                "refused-updates", refused.snapshot,
+                f"{refused.times} times {refused.reason}, last {refused.last:%F %R}Z: "
+                f"{refused.detail}",
+                "somebody sent updates that do not belong to an operation; see Cinder's log. This is "
+                f"told for {TOLD.days} days",
+            )  # fmt: skip

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 FAMILIES: Final = ("nfs", "quobyte", "vzstorage")
 """Of drivers; also how the names of their options begin."""
+_SHARED: Final = "backend_defaults"
+"""The group of options that hold for each back end which says nothing else."""
 _BATCH: Final = 500
 log = logging.getLogger(__name__)
 
@@ -164,22 +166,33 @@ class Deployment:
     def _backends(self) -> Iterator[Backend]:
         from oslo_config import cfg
 
-        names = ("volume_driver", "backend_host", *(f"{x}_mount_point_base" for x in FAMILIES))
+        # Cinder's own options are registered by its manager, which loads all of the service.
+        names = ("volume_driver", *(f"{x}_mount_point_base" for x in FAMILIES))
+        options = [cfg.StrOpt(one) for one in names]
+        self.conf.register_opts(options, group=_SHARED)
         for name in self.conf.enabled_backends or ():
-            # Cinder's own options are registered by its manager, which loads all of the service.
-            self.conf.register_opts([cfg.StrOpt(one) for one in names], group=name)
+            self.conf.register_opts([*options, cfg.StrOpt("backend_host")], group=name)
             group = getattr(self.conf, name)
-            driver = group.volume_driver or ""
+            driver = self._of(name, "volume_driver") or ""
             family = next((one for one in FAMILIES if f".{one}" in driver.lower()), None)
             if family is None:
                 continue
-            mounts = getattr(group, f"{family}_mount_point_base")
+            mounts = self._of(name, f"{family}_mount_point_base")
             yield Backend(
                 name=name,
                 host=f"{group.backend_host or self.conf.host}@{name}",
                 driver=driver,
                 mounts=os.path.realpath(mounts or os.path.join(self.conf.state_path, "mnt")),
             )
+
+    def _of(self, backend: str, option: str) -> str | None:
+        """
+        An option of a back end, or of all.
+
+        Source: cinder/volume/configuration.py, BackendGroupConfiguration; not so `backend_host`.
+        """
+        found: str | None = self.conf[backend][option] or self.conf[_SHARED][option]
+        return found
 
     def volumes(self, backend: Backend) -> Iterator[Row]:
         """Volumes of a back end, in batches: there may be ten thousands."""

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -33,11 +34,17 @@ if TYPE_CHECKING:
     from qmpsnap.formats.qcow2 import Header
     from qmpsnap.ledger.ledger import Ledger
     from qmpsnap.ledger.store import Store
-    from qmpsnap.ledger.values import Format, Statement
+    from qmpsnap.ledger.values import File, Format, Statement
 
 EVERY: Final = 250
 """Volumes between two lines of progress in a pipe."""
 AGAIN: Final = "`qmpsnap cinder import --again`"
+INFO: Final = (
+    "write it again as `qmpsnap chain` on the compute host, or the headers, have the chain"
+)
+"""How a `.info` is mended that cannot be read."""
+UNMADE: Final = ("creating", "error")
+"""Statuses of volumes whose file is not whole, if the ledger does not know it: it was being made."""
 _LATER: Final = "run it again once that has ended"
 _LOOKS: Final = 5
 """At a volume that the driver works on."""
@@ -57,7 +64,7 @@ class Taken(msgspec.Struct, frozen=True):
 
     volume: str
     result: str
-    """`known` (before), `imported`, `unknown` (a format is), `failed`."""
+    """`known` (before), `imported`, `unknown` (a format is, or whether a file is in use), `failed`."""
     detail: str = ""
     remedy: str = ""
 
@@ -100,6 +107,11 @@ def import_(
     the driver is switched; volumes that come in between are taken over when they are first used.
     """
     deployment = Deployment(config_files)
+    there = [one.name for one in deployment.backends]
+    unknown = [one for one in names if one not in there]
+    if unknown or not there:
+        said = f"no such back end: {', '.join(unknown)}" if unknown else "no back end to import"
+        raise click.UsageError(f"{said}; of these families there are: {', '.join(there) or 'none'}")
     store = deployment.store(make=True)
     guests = formats_in(chains)
     found: list[Taken] = []
@@ -170,19 +182,15 @@ def taken(
     """Take over every volume of a back end that the ledger does not know, or knows otherwise."""
     with store.reading() as ledger:
         known: dict[str, set[Format | None]] = {}
-        formats: dict[str, str] = {}
         for one in ledger.files():
             known.setdefault(one.volume, set()).add(one.format)
-            if one.format is not None:
-                formats[one.file] = one.format.value
     beside = Beside()
     for row in deployment.volumes(backend):
-        if not row.share:
-            continue
         before = known.get(row.key, set())
+        if not row.share or (not before and row.status in UNMADE):
+            continue
         if again or not before or None in before:
-            said = {**formats, **guests} if again else guests
-            yield _take(store, backend, row, said, beside, again=again)
+            yield _take(store, backend, row, guests, beside, again=again)
         else:
             yield Taken(row.id, "known")
 
@@ -229,7 +237,9 @@ def _take(
                 return found
     except QmpsnapError as error:
         return Taken(row.id, "failed", str(error), error.way_out)
-    except (OSError, ValueError) as error:
+    except ValueError as error:
+        return Taken(row.id, "failed", str(error), INFO)
+    except OSError as error:
         return Taken(row.id, "failed", str(error))
     return Taken(row.id, "failed", "the driver is at work on it", _LATER)
 
@@ -255,7 +265,8 @@ def _looked(
         why = f"the {one.kind} of snapshot {one.snapshot} is not settled"
         return Taken(row.id, "failed", why, _LATER)
     known = {one.file: one.format for one in before if one.place is Place.CHAIN}
-    stated = stated_of(folder, row, guests, beside, known)
+    stated = unheard(stated_of(folder, row, guests, beside, known), before)
+    stated = [_as_before(one, before, guests) for one in stated]
     names = {one.file for one in stated}
     changed = bool(known) and names != known.keys()
     left: list[Statement] = []
@@ -284,19 +295,46 @@ def _looked(
     return _told(row, stated) if store.run(work) else None
 
 
+def _as_before(said: Statement, before: Iterable[File], guests: Mapping[str, str]) -> Statement:
+    """What is to be stated of a file; its format, if no guest tells, as the ledger has it, and by whom."""
+    known = next((one for one in before if one.file == said.file), None)
+    if known is None or known.format is None or known.place is Place.GONE or said.file in guests:
+        return said
+    return replace(said, format=known.format, witness=known.witness, detail=known.detail)
+
+
 def _told(row: Row, stated: Sequence[Statement]) -> Taken:
-    unknown = [one for one in stated if one.format is None]
-    if not unknown:
+    left = [one for file in stated for one in undecided(row.key, file)]
+    if not left:
         return Taken(row.id, "imported")
-    return Taken(
-        row.id,
-        "unknown",
-        "; ".join(f"{one.file}: {one.detail}" for one in unknown),
-        "; ".join(
-            f"`qmpsnap ledger set {row.key} {one.file} --format FORMAT --why REASON{words()}`"
-            for one in unknown
-        ),
-    )
+    said, remedies = "; ".join(one[1] for one in left), "; ".join(one[2] for one in left)
+    return Taken(row.id, "unknown", said, remedies)
+
+
+def undecided(volume: str, file: Statement) -> Iterator[tuple[str, str, str]]:
+    """
+    What of a file somebody has to say.
+
+    Args:
+        volume: By which the ledger knows it.
+        file: Of the volume.
+
+    Yields:
+        The kind of finding, what is not known, and how it is said.
+    """
+    command = f"`qmpsnap ledger set {volume} {file.file}"
+    if file.format is None:
+        yield (
+            "unknown-format", f"{file.file}: {file.detail}",
+            f"{command} --format FORMAT --why REASON{words()}`",
+        )  # fmt: skip
+    if file.place is Place.UNSURE:
+        yield (
+            "unsure", f"whether a guest writes to {file.file} is not known",
+            "`qmpsnap chain GUEST` on its compute host tells. If it is not in the chain: "
+            f"{command} --place left --why REASON{words()}`. One that holds nothing is let go by "
+            "itself, once nobody has the volume attached and it is used again",
+        )  # fmt: skip
 
 
 def stated_of(
@@ -316,12 +354,30 @@ def stated_of(
         ChainBroken: Its files are not one chain.
         OSError, BadHeader, ValueError: As of `known_of`.
     """
+    from qmpsnap.formats.qcow2 import BadHeader
+    from qmpsnap.guests.files.header import read_header
+
     known = known_of(folder, row, guests)
     if adopt.ACTIVE not in known.info:
         above = [one for one in held if one != row.name]
-        signs = adopt.signs(beside.of(folder, row.name), row.snapshots, above)
-        known = replace(known, signs=signs)
+        overlays: dict[str, Header | None] = dict.fromkeys(beside.of(folder, row.name))
+        for one in overlays:
+            with suppress(BadHeader):
+                overlays[one] = read_header(os.path.join(folder, one))
+        known = adopt.seen_beside(known, overlays, row.snapshots, above)
     return adopt.statements(known)
+
+
+def unheard(stated: Iterable[Statement], files: Iterable[File]) -> list[Statement]:
+    """
+    Of what is to be stated: without files beside the chain that the ledger knows already.
+
+    Args:
+        stated: By `stated_of`.
+        files: Of the ledger.
+    """
+    there = {one.file for one in files if one.place is not Place.GONE}
+    return [one for one in stated if one.place is Place.CHAIN or one.file not in there]
 
 
 def known_of(folder: str, row: Row, guests: Mapping[str, str]) -> adopt.Known:
@@ -331,7 +387,7 @@ def known_of(folder: str, row: Row, guests: Mapping[str, str]) -> adopt.Known:
     Raises:
         OSError: Its files cannot be read.
         BadHeader: An overlay is not qcow2.
-        ValueError: Its `.info` is not JSON.
+        ValueError: Its `.info` is not what Cinder writes.
     """
     from qmpsnap.guests.files.header import read_header
 
@@ -339,7 +395,7 @@ def known_of(folder: str, row: Row, guests: Mapping[str, str]) -> adopt.Known:
     path = os.path.join(folder, f"{row.name}.info")
     if os.path.exists(path):
         with open(path, encoding="utf-8") as file:
-            info = json.load(file)
+            info = _info_of(file.read())
     file_name: str | None = info.get(adopt.ACTIVE, row.name)
     headers: dict[str, Header | None] = {}
     while file_name is not None and file_name not in headers:
@@ -359,6 +415,19 @@ def known_of(folder: str, row: Row, guests: Mapping[str, str]) -> adopt.Known:
         encrypted=row.encrypted,
         guest=guests.get(row.name),
     )
+
+
+def _info_of(text: str) -> dict[str, str]:
+    """
+    What a `.info` says.
+
+    Raises:
+        ValueError: It is not the names of files.
+    """
+    try:
+        return msgspec.json.decode(text, type=dict[str, str])
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"its `.info` is not the names of files: {error}") from error
 
 
 def formats_in(paths: tuple[str, ...]) -> dict[str, str]:
