@@ -41,6 +41,11 @@ lock_path = {0}
 SHARE: Final = "127.0.0.1:/export"
 
 
+def database_of(folder: Path) -> sa.Engine:
+    """Cinder's database; no connection stays open."""
+    return sa.create_engine(f"sqlite:///{folder}/cinder.sqlite", poolclass=sa.NullPool)
+
+
 @dataclass(frozen=True)
 class Cinder:
     """A Cinder's database, and one volume of which nobody states the format."""
@@ -56,7 +61,7 @@ class Cinder:
     @property
     def store(self) -> Store:
         """The ledger."""
-        return Store(sa.create_engine(f"sqlite:///{self.folder}/cinder.sqlite"))
+        return Store(database_of(self.folder))
 
     def run(self, *words: str) -> tuple[int, str]:
         """Give a command where no variable names a ledger."""
@@ -110,7 +115,7 @@ def cinder(database: Path, tmp_path: Path) -> Cinder:
     folder = tmp_path / "mnt" / mounted
     folder.mkdir(parents=True)
     (folder / f"volume-{volume}").write_bytes(bytes(1 << 20))
-    with sa.create_engine(f"sqlite:///{tmp_path}/cinder.sqlite").begin() as connection:
+    with database_of(tmp_path).begin() as connection:
         kind = connection.scalar(sa.text("select id from volume_types"))
         connection.execute(
             sa.text(
@@ -183,7 +188,7 @@ print([one.use_quota for one in rows])
 
 def test_a_deletion_that_is_brought_twice_is_counted_once(cinder: Cinder) -> None:
     there, gone = str(uuid.uuid4()), str(uuid.uuid4())
-    with sa.create_engine(f"sqlite:///{cinder.folder}/cinder.sqlite").begin() as connection:
+    with database_of(cinder.folder).begin() as connection:
         for one, deleted in ((there, 0), (gone, 1)):
             connection.execute(
                 sa.text(
@@ -317,7 +322,7 @@ def test_unknown_volumes_whose_files_have_changed_are_told(cinder: Cinder) -> No
 
 def _of_raw(cinder: Cinder) -> None:
     """Cinder has the format of its volume."""
-    with sa.create_engine(f"sqlite:///{cinder.folder}/cinder.sqlite").begin() as connection:
+    with database_of(cinder.folder).begin() as connection:
         connection.execute(
             sa.text(
                 "insert into volume_admin_metadata (volume_id, key, value, deleted) "
@@ -329,7 +334,7 @@ def _of_raw(cinder: Cinder) -> None:
 
 def _with_snapshot(cinder: Cinder, status: str) -> None:
     """Its volume has a snapshot in Cinder, which failed, and has no file."""
-    with sa.create_engine(f"sqlite:///{cinder.folder}/cinder.sqlite").begin() as connection:
+    with database_of(cinder.folder).begin() as connection:
         connection.execute(
             sa.text(
                 "insert into snapshots (id, volume_id, status, deleted, volume_type_id, use_quota) "

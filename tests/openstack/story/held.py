@@ -185,8 +185,10 @@ def _graph(volume: Volume, stated: list[tuple[str, str]]) -> None:
     (top,) = [one["inserted"]["node-name"] for one in asked[1] if "inserted" in one]
     found, image = [], nodes[top]["image"]
     while image is not None:
-        # A file that is on top of an option of its own is told as `json:{…}`.
-        found.append((re.findall(r"[^/\"]+", image["filename"].rstrip('"}'))[-1], image["format"]))
+        # A file that is on top of an option of its own is told as `json:{…}`; a raw one that libvirt
+        # gives no other node (11.3) has the driver of its protocol.
+        format_ = "raw" if image["format"] == "file" else image["format"]
+        found.append((re.findall(r"[^/\"]+", image["filename"].rstrip('"}'))[-1], format_))
         image = image.get("backing-image")
     assert found == stated, found
     assert _qmp(volume, "query-block-jobs") == []
