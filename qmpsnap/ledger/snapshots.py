@@ -19,6 +19,24 @@ MISSED: Final = "compute has started again, and does not know of it"
 """The reason of a state in which compute is to be asked again."""
 
 
+FLUSHED_S: Final = 30.0
+"""So long our compute may need for its flush, once the headers show that a merge is done."""
+
+
+def are_headers_enough(why: str, shown_for_s: float) -> bool:
+    """
+    Whether headers that show a merge as done end the wait for compute.
+
+    A stock one, which sends no token, does not say which of several calls it answers for. Ours does,
+    and not before it has seen that what was merged is flushed, which comes after the header.
+
+    Args:
+        why: The reason of the snapshot's state.
+        shown_for_s: Seconds since they were first seen to.
+    """
+    return why.startswith(ENDED) or shown_for_s >= FLUSHED_S
+
+
 class Snapshots(OnConnection):
     """States of snapshots, operations, and what these were answered."""
 

@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any
 
 from cinder import exception
 
@@ -17,7 +17,7 @@ from qmpsnap.ledger.chain import ChainUnknown, holder
 from qmpsnap.ledger.judge import Accepted
 from qmpsnap.ledger.machine import State
 from qmpsnap.ledger.named import words
-from qmpsnap.ledger.snapshots import ENDED
+from qmpsnap.ledger.snapshots import are_headers_enough
 from qmpsnap.ledger.values import File, Kind, Operation, Place, Update
 from qmpsnap.openstack.cinder import info
 from qmpsnap.openstack.cinder.books import Books
@@ -25,8 +25,6 @@ from qmpsnap.openstack.cinder.family import Family
 from qmpsnap.openstack.cinder.names import UNFINISHED, ledger_id
 
 log = logging.getLogger(__name__)
-FLUSHED_S: Final = 30.0
-"""So long our compute may need for its flush, once the headers show that a merge is done."""
 
 
 def _by_the_headers(operation: Operation) -> Update:
@@ -161,9 +159,7 @@ class Concluding(Family):  # type: ignore[misc]
         """
         Whether the headers show an operation as done of which several calls may be at work.
 
-        A stock compute, which sends no token, does not say which of them it answers for. Ours does, and
-        not before it has seen that what was merged is flushed (the header is written before that): so
-        while nobody has answered it is given the time to.
+        While nobody has answered, ours is given the time to; see `are_headers_enough`.
         """
         try:
             above, named = self._named_above(volume, operation)
@@ -173,7 +169,7 @@ class Concluding(Family):  # type: ignore[misc]
             return False
         standing = self._books.standing(operation.snapshot)
         since = self._shown.setdefault(operation.token, time.monotonic())
-        if not standing.why.startswith(ENDED) and time.monotonic() - since < FLUSHED_S:
+        if not are_headers_enough(standing.why, time.monotonic() - since):
             return False
         del self._shown[operation.token]
         log.info("%s is backed by %s: snapshot %s is done", above, named, operation.snapshot)
