@@ -187,11 +187,19 @@ class TestReplacedMeanwhile:
             assert rig.guest.read_sha256(DISK) == content
 
     def test_a_cancel_opens_the_base_again(self, make_rig: MakeRig) -> None:
-        """By its name, for reading only: QEMU has the new file then, and that is said."""
+        """
+        By its name, for reading only: QEMU has the new file then, and that is said.
+
+        It keeps the old one, as it was open for the job, where libvirt gives a raw file one node
+        (11.3): nothing has changed.
+        """
         with make_rig("raw") as rig:
             rig.grow(3)
+            base = rig.disk().layers[-1]
+            is_kept = base.node == base.protocol_node and bool(rig.names)  # under libvirt
             meddle = at(Does.START, lambda _step: restored(rig.folder / BASE))
-            with rig.host() as host, pytest.raises(OpenedAnother):
+            said = StoppedByChange if is_kept else OpenedAnother
+            with rig.host() as host, pytest.raises(said):
                 merge.delete(with_door(host, after=meddle), REQUESTS["active-commit"], remove=True)
             assert rig.files() == [f"{BASE}.s2", f"{BASE}.s1", BASE]
             assert (rig.folder / f"{BASE}.s1").exists()
