@@ -49,6 +49,8 @@ def normal(text: str, places: Mapping[str, str]) -> str:
     """
     for name, real in places.items():
         text = text.replace(real, name)
+        if real.startswith("/dev/"):  # a device's bare name, where another one was free
+            text = text.replace(f'"{real[5:]}"', f'"{name[5:]}"')
         if real.startswith("/"):  # relative to the root folder
             text = text.replace(real[1:] + "/", name[1:] + "/")
     return _TEMPORARY.sub("vl.XXXXXX", text)
