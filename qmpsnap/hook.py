@@ -23,6 +23,7 @@ from typing import Any, Final, NamedTuple
 from xml.parsers import expat  # noqa: TID251  # no entity is resolved here; lxml takes 30 ms
 
 from qmpsnap.guests.files.markers import PREFIX, markers_in
+from qmpsnap.journal.answers import is_silent
 
 _STATE: Final = "/var/lib/qmpsnap"
 _UNFLUSHED: Final = "flush that has failed"
@@ -184,13 +185,8 @@ def _by_journal(files: Files) -> Iterator[Found]:
 def _state(act: tuple[str, str | None]) -> str:
     """What an act is; of a flush, whether it was heard that it has failed."""
     does, answer = act
-    if does != "flush" or answer in (None, "done"):
-        return does
-    try:
-        is_silent = not str(json.loads(answer)).strip()
-    except ValueError:
-        is_silent = False
-    return does if is_silent else _UNFLUSHED
+    failed = does == "flush" and answer is not None and not is_silent(answer)
+    return _UNFLUSHED if failed else does
 
 
 def _is_about(record: dict[str, Any], files: Files) -> bool:

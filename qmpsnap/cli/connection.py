@@ -202,12 +202,12 @@ def _open_operations(report: Disks) -> tuple[str, ...]:
     paths = [path for disk in report.disks for path in disk.paths if path is not None]
     if not any(markers_in(folder) for folder in {os.path.dirname(path) for path in paths}):
         return ()
-    from qmpsnap.journal.markers import actives, concerning, resume_by
+    from qmpsnap.journal.markers import forbidding, resume_by
 
     return tuple(
         f"operation {marker.id} on these files is under way, or was interrupted ({marker.path}): "
         f"`{resume_by(marker)}` settles it"
-        for marker in concerning(paths, actives(report.disks))
+        for marker in forbidding(report.disks)
     )
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 
 import click
+from msgspec.structs import replace
 
 from qmpsnap import service
 from qmpsnap.cli.command import Command
@@ -17,19 +17,17 @@ from qmpsnap.cli.reporting import STDOUT, Reports, report_option, sent, sentence
 from qmpsnap.cli.tables import Screen, Table
 from qmpsnap.cli.text import fold, printable
 from qmpsnap.formats.layers import Disks
-from qmpsnap.guests.connect import connect, connect_qmp
+from qmpsnap.guests.connect import connect_qmp
 from qmpsnap.guests.files.markers import PREFIX
 from qmpsnap.journal.file import Journal
 from qmpsnap.journal.hold import OperationBusy
 from qmpsnap.journal.letter import WAITING
 from qmpsnap.journal.markers import MarkerUntrusted, beside, entry_of
-from qmpsnap.journal.reach import Opener
 from qmpsnap.journal.record import Entry
 from qmpsnap.journal.resume import Settled, Take, Wanted, settle, told, unknown
 from qmpsnap.journal.resume import resume as resume_one
 from qmpsnap.operations.clear import cleared_alone
 from qmpsnap.operations.guest import Guest
-from qmpsnap.operations.where import Where
 
 INTERRUPTED = 6
 
@@ -128,21 +126,14 @@ def _settled_on(journal: Journal, road: Road, entry: Entry, wanted: Wanted) -> S
     if entry.conclusion is not None:
         return resume_one(journal, entry, wanted)
     if road.qmp is None:
-        is_told = road.connect is None or entry.record.where.at
-        return resume_one(journal, entry, wanted, opener=None if is_told else _by(road.connect))
+        record = entry.record
+        if road.connect is not None and not record.where.at:
+            record = replace(record, where=replace(record.where, at=road.connect))
+        return resume_one(journal, replace(entry, record=record), wanted)
     with connect_qmp(road.qmp, max_stall_s=road.max_stall_s) as guest:
         if not entry.record.own & _read(guest, wanted.only_plan).stated().keys():
             return unknown(entry.record, f"the guest at {road.qmp} has none of its files")
         return settle(journal, entry, guest, wanted)
-
-
-def _by(uri: str | None) -> Opener:
-    """The way that was given, to a guest whose own is not known."""
-
-    def opened(where: Where) -> AbstractContextManager[Guest]:
-        return connect(uri, guest=where.guest or "")
-
-    return opened
 
 
 def _entry(journal: Journal, id_: str) -> Entry:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from qmpsnap.findings import finding as rules
 from qmpsnap.findings.facts import Seen
 from qmpsnap.findings.finding import Finding
-from qmpsnap.journal.markers import Marker, actives, concerning
+from qmpsnap.journal.markers import Marker, forbidding
 
 
 def interrupted(seen: Seen) -> tuple[Finding, ...]:
@@ -20,7 +20,7 @@ def interrupted(seen: Seen) -> tuple[Finding, ...]:
             remedy=rules.OPERATION_OPEN.remedy,
         )
         for disk in seen.report.disks
-        for marker in concerning([one for one in disk.paths if one is not None], actives([disk]))
+        for marker in forbidding([disk])
     )
 
 

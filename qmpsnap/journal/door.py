@@ -21,6 +21,7 @@ from msgspec.structs import replace
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.formats.layers import Disk, Disks
 from qmpsnap.guests.files.door import FileFailed, StillNamed, take_file
+from qmpsnap.journal.answers import DONE, FAILED
 from qmpsnap.journal.folder import JournalUnusable
 from qmpsnap.journal.identities import seen_all
 from qmpsnap.journal.kept import kept_by
@@ -29,7 +30,6 @@ from qmpsnap.journal.left_over import elsewhere_in, left_by, left_over_among, ne
 from qmpsnap.journal.markers import check_unmarked, open_operation, steps_for
 from qmpsnap.journal.mixed import NOTE, may_have_begun, mixed_by
 from qmpsnap.journal.record import (
-    FAILED,
     Act,
     Conclusion,
     Entry,
@@ -264,7 +264,7 @@ class Recorder:
                 self._is_frozen = False
         # What the making of a file answers has the number of its file system.
         tells = answer and step.does is not Does.MAKE
-        self._answered(number, dumps(answer) if tells else "done")
+        self._answered(number, dumps(answer) if tells else DONE)
         return answer
 
     def _taken(self, step: Step) -> object:

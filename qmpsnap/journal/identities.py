@@ -22,7 +22,7 @@ def seen(path: str, *, header: bool = False) -> Seen | None:
     """
     try:
         status = os.stat(path)
-    except (OSError, ValueError):  # a name that is none
+    except (OSError, ValueError):  # no name at all: a NUL in it
         return None
     is_device = stat.S_ISBLK(status.st_mode)
     return Seen(

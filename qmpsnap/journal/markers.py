@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final, Literal
 
 import msgspec
@@ -190,9 +190,11 @@ def _marker(file: MarkerFile) -> Marker:
     return Marker(path=file.path, id=id_, owner=file.owner, written=written, problem=problem)
 
 
-def actives(disks: Iterable[Disk]) -> frozenset[str]:
-    """The files that guests write to."""
-    return frozenset(path for disk in disks for path in disk.paths[:1] if path is not None)
+def forbidding(disks: Sequence[Disk]) -> tuple[Marker, ...]:
+    """The markers that forbid work on some disks as they are; see `concerning`."""
+    paths = [path for disk in disks for path in disk.paths if path is not None]
+    active = {path for disk in disks for path in disk.paths[:1] if path is not None}
+    return concerning(paths, active)
 
 
 def concerning(paths: Iterable[str], works_on: Collection[str]) -> tuple[Marker, ...]:

@@ -21,9 +21,10 @@ from qmpsnap.formats.qcow2 import BadHeader
 from qmpsnap.guests.files.header import read_header
 from qmpsnap.guests.files.identity import identity
 from qmpsnap.guests.files.neighbours import other_users
+from qmpsnap.journal.answers import is_silent
 from qmpsnap.journal.identities import is_same, seen
 from qmpsnap.journal.reach import lives
-from qmpsnap.journal.record import Act, Entry, Record, Unreadable, loads
+from qmpsnap.journal.record import Act, Entry, Record
 from qmpsnap.journal.since import (
     gone_on_from,
     intended,
@@ -435,21 +436,21 @@ def _is_flushed(entry: Entry, plan: MergePlan) -> bool:
         if act.does != Does.FLUSH:
             continue
         if act.what == "fsync":  # tells nothing of the tables of a qcow2 file
-            is_synced = _is_silent(act)
+            is_synced = is_silent(act.answer)
             is_flushed = is_flushed or (is_synced and is_raw)
         elif act.what == "compare-tables":
-            is_flushed = is_synced and _is_silent(act)
+            is_flushed = is_synced and is_silent(act.answer)
         elif "size" in act.arguments:
             is_flushed = is_flushed or act.is_done
         elif _is_heard(act) and (at < committed or not is_raw):  # see `flushed`: deaf afterwards
-            is_flushed = _is_silent(act)
+            is_flushed = is_silent(act.answer)
     return is_flushed
 
 
 def _has_failed(entry: Entry) -> bool:
     """Whether something was heard of a flush but that it was carried out."""
     flushes = [act for act in entry.acts if act.does == Does.FLUSH and act.answer is not None]
-    return not all(_is_silent(act) for act in flushes)
+    return not all(is_silent(act.answer) for act in flushes)
 
 
 def _last(entry: Entry, does: Does) -> int:
@@ -461,16 +462,6 @@ def _is_heard(act: Act) -> bool:
     """Whether it is HMP's `qemu-io NODE reopen`, which tells of a flush that fails."""
     line = str(act.arguments.get("command-line", ""))
     return line.startswith("qemu-io ") and "reopen" in line
-
-
-def _is_silent(act: Act) -> bool:
-    """Whether it was carried out and answered no text: a text tells why it was not."""
-    if not act.is_done:
-        return False
-    try:
-        return act.answer == "done" or not loads(act.answer or "", str).strip()
-    except Unreadable:
-        return False
 
 
 def _is_pivoted(entry: Entry) -> bool:

@@ -16,6 +16,7 @@ from typing import Any, Final, Literal, TypeVar, cast
 import msgspec
 from msgspec.structs import replace
 
+from qmpsnap.journal.answers import FAILED
 from qmpsnap.operations.guards import Guard
 from qmpsnap.operations.options import MergeOptions
 from qmpsnap.operations.outcome import Result
@@ -29,7 +30,6 @@ Kind = Literal["create", "revert"] | MergeKind
 Outcome = Literal["finished", "rolled-back", "nothing-to-do", "failed"]
 Request = tuple[CreateRequest, ...] | DeleteRequest | NamedDeleteRequest
 T = TypeVar("T")
-FAILED: Final = "! "
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):

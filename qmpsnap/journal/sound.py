@@ -1,8 +1,8 @@
 """
 Whether what a marker says of an operation agrees with itself. Pure.
 
-A marker may be written by whoever may write beside the images. What is taken for sound here is gone
-on with as if this program had written it.
+Whoever may write to the images' folder may write a marker. One that is sound is acted on as if this
+program had written it.
 """
 
 from __future__ import annotations

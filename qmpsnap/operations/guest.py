@@ -339,11 +339,11 @@ class NotFlushed(Failed):
 
     msg = "{self.file} holds all data now, but it could not be flushed: {self.reason}"
     remedy = (
-        "Keep the files that left the chain. Make room where there is none, then run `qmpsnap resume`, "
-        "which flushes it again and says what came of that. Without a journal, shut the guest down, "
-        "which flushes too. If it ends otherwise before that, `qmpsnap resume` names the old backing "
-        "file again; without a journal do so yourself (`qemu-img rebase -u -f qcow2 -b BACKING -F "
-        "FORMAT OVERLAY`), before anybody starts it."
+        "Keep the files that left the chain. Free some space if the disk is full, then run `qmpsnap "
+        "resume`: it flushes the file again, and says whether that worked. Without a journal, shut the "
+        "guest down instead, which also flushes. If the guest dies before that, `qmpsnap resume` names "
+        "the old backing file again; without a journal, do it yourself before the guest is started "
+        "(`qemu-img rebase -u -f qcow2 -b BACKING -F FORMAT OVERLAY`)."
     )
 
     file: str

@@ -222,5 +222,7 @@ def test_it_imports_little() -> None:
         "qmpsnap.guests.files.helper",
         "qmpsnap.guests.files.markers",
         "qmpsnap.hook",
+        "qmpsnap.journal",
+        "qmpsnap.journal.answers",
     }
     assert modules.isdisjoint({"lxml", "msgspec", "click", "dataclasses", "tempfile", "asyncio"})

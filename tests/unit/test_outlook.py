@@ -14,10 +14,11 @@ from msgspec.structs import replace
 
 from qmpsnap.formats.layers import Disk
 from qmpsnap.guests.files import qemu_img
+from qmpsnap.journal.answers import FAILED
 from qmpsnap.journal.file import Journal
 from qmpsnap.journal.identities import seen_all
 from qmpsnap.journal.outlook import Way, outlook
-from qmpsnap.journal.record import FAILED, Entry, Record
+from qmpsnap.journal.record import Entry, Record
 from qmpsnap.journal.resume import CannotTake, Wanted, settle
 from qmpsnap.operations.job.states import JobStatus, JobView
 from qmpsnap.operations.plan_merge import plan_delete

@@ -160,9 +160,9 @@ def remove_marker(path: str) -> None:
     """
     try:
         with suppress(FileNotFoundError):
-            os.unlink(f"{path}{_UNFINISHED}")
-        with suppress(FileNotFoundError):
             os.unlink(path)
             sync_folder(os.path.dirname(path))
+        with suppress(OSError):  # it forbids nothing, and may be somebody else's
+            os.unlink(f"{path}{_UNFINISHED}")
     except PermissionError as error:
         instead_of(error).remove_marker(path)

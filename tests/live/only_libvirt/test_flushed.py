@@ -64,7 +64,7 @@ def not_flushed(rig: Rig, kind: str) -> str:
     content = grown(rig)
     make_failing(rig, "qcow2", UNTIL_READ[kind])
     said = rig.cli("delete", DISK, "s1", "--method", "commit", "--remove-file")
-    assert (said.code, "run `qmpsnap resume`" in said.err) == (1, True), said
+    assert (said.code, "run `qmpsnap resume`: it flushes" in said.err) == (1, True), said
     return content
 
 

@@ -359,7 +359,7 @@ def test_a_guest_that_libvirt_has_forgotten(off: Off, journal: Journal) -> None:
 
 @remedy("NoWay")
 def test_the_way_of_a_marker_that_is_somebody_elses(off: Off, tmp_path: Path) -> None:
-    """Who owns the images could have any program run by whoever goes on with it."""
+    """The owner of the images could otherwise make whoever resumes it run any program."""
     off.grow(3)
     record, ran = record_of(off, PULL), tmp_path / "ran"
     uri = f"qemu+ext:///system?command=/usr/bin/touch&netcat={ran}"

@@ -145,7 +145,7 @@ def test_shutting_down_flushes_when_the_storage_is_mended(
     with direct_rig(folder, spec) as rig:
         with rig.host() as guest, pytest.raises(NotFlushed) as said:
             merge.delete(finished_by_another(rig, guest), COMMIT, remove=True)
-        assert "shut the guest down, which flushes too" in said.value.way_out
+        assert "shut the guest down instead, which also flushes" in said.value.way_out
         assert (folder / S1).exists()
         for _ in range(2):
             rig.guest.qemu_io(DISK, f"read {3 * MIB} 64k")  # see UNTIL_READ

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from qmpsnap.ledger.values import File, Statement
 
 TOLD: Final = timedelta(days=2)
-"""So long a refused update is told of, after the last: whoever looks every day sees it."""
+"""How long a refused update is shown after it last came: long enough for a daily look."""
 LONG: Final = timedelta(hours=2)
 """An operation that is open for longer: stock waits as long for a merge."""
 _EXTENSION: Final = "qmpsnap.openstack.cinder.Extension"
