@@ -112,6 +112,10 @@ def test_one_that_was_not_written_whole(
     (tmp_path / ".qmpsnap-abc.tmp").touch()
     write(record)
     assert [path.name for path in tmp_path.glob(".*")] == [".qmpsnap-abc"]
+    (tmp_path / ".qmpsnap-abc.tmp").mkdir()  # as somebody else might
+    for step in steps_for(record)[1]:
+        take_file(step)
+    assert [path.name for path in tmp_path.glob(".*")] == [".qmpsnap-abc.tmp"]
 
 
 def test_one_that_was_taken_away_does_not_come_back(

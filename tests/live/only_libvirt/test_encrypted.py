@@ -18,6 +18,7 @@ from tests.rig.doors import Killed, dying_at
 from tests.rig.encrypted import ENCRYPTION, PASSPHRASE, SECRET, Encrypted, defined, make
 from tests.rig.headers import recorded, without_format
 from tests.rig.rig import BASE, DISK
+from tests.rig.state_folder import own_state
 
 PULL = DeleteRequest(disk=DISK, file_to_merge=None, merge_target_file=None)
 CREATE = CreateRequest(disk=DISK, new_file=f"{BASE}.s1", snapshot="s1")
@@ -35,9 +36,7 @@ def guest(tmp_path: Path) -> Iterator[Encrypted]:
 
 @pytest.fixture
 def journal(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Journal:
-    folder = tmp_path_factory.mktemp("journal")
-    folder.chmod(0o700)
-    monkeypatch.setenv("QMPSNAP_STATE", str(folder))
+    own_state(tmp_path_factory, monkeypatch)
     return Journal()
 
 

@@ -39,6 +39,7 @@ from tests.rig.libvirt_machine import embedded_process, machine_of
 from tests.rig.off import Off, sound
 from tests.rig.remedies import remedy
 from tests.rig.rig import BASE, DISK, SERIAL, SIZE, run_cli
+from tests.rig.state_folder import own_state
 
 PIVOT = DeleteRequest(disk=SERIAL, file_to_merge=f"{BASE}.s1", merge_target_file=BASE)
 PULL = DeleteRequest(disk=SERIAL, file_to_merge=None, merge_target_file=None)
@@ -46,9 +47,7 @@ PULL = DeleteRequest(disk=SERIAL, file_to_merge=None, merge_target_file=None)
 
 @pytest.fixture(autouse=True)
 def journal(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Journal:
-    folder = tmp_path_factory.mktemp("journal")
-    folder.chmod(0o700)
-    monkeypatch.setenv("QMPSNAP_STATE", str(folder))
+    own_state(tmp_path_factory, monkeypatch)
     return Journal()
 
 

@@ -30,6 +30,7 @@ from tests.rig.off import Off, defined_off, sound
 from tests.rig.remedies import remedy
 from tests.rig.rig import BASE, DISK, MIB, SERIAL, SIZE
 from tests.rig.situations import situation
+from tests.rig.state_folder import own_state
 
 ARGUMENTS = ("revert", DISK, "s1", "--as", "again")
 BACK = [f"{BASE}.again", BASE]
@@ -37,9 +38,7 @@ BACK = [f"{BASE}.again", BASE]
 
 @pytest.fixture(autouse=True)
 def journal(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Journal:
-    folder = tmp_path_factory.mktemp("journal")
-    folder.chmod(0o700)
-    monkeypatch.setenv("QMPSNAP_STATE", str(folder))
+    own_state(tmp_path_factory, monkeypatch)
     return Journal()
 
 

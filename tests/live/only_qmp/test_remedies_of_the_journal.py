@@ -21,6 +21,7 @@ from tests.rig.jobs import fill, small_file_system
 from tests.rig.remedies import remedy
 from tests.rig.rig import BASE, DISK, Rig, run_cli
 from tests.rig.roads import MakeRig
+from tests.rig.state_folder import own_state
 
 NEW = CreateRequest(disk=DISK, new_file=f"{BASE}.new", snapshot="new")
 
@@ -28,15 +29,7 @@ NEW = CreateRequest(disk=DISK, new_file=f"{BASE}.new", snapshot="new")
 @pytest.fixture(autouse=True)
 def state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The state folder."""
-    return another(tmp_path_factory, monkeypatch)
-
-
-def another(factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Name another folder in QMPSNAP_STATE."""
-    folder = factory.mktemp("state")
-    folder.chmod(0o700)
-    monkeypatch.setenv("QMPSNAP_STATE", str(folder))
-    return folder
+    return own_state(tmp_path_factory, monkeypatch)
 
 
 @pytest.fixture
@@ -85,7 +78,7 @@ def test_folder_that_others_can_write(
     if way == "mend":
         state.chmod(0o700)
     elif way == "another folder":
-        another(tmp_path_factory, monkeypatch)
+        own_state(tmp_path_factory, monkeypatch)
     taken(rig, *(["--no-journal"] if way == "without" else []))
 
 
@@ -105,7 +98,7 @@ def test_disk_that_is_full(
         if way == "mend":
             filler.unlink()
         elif way == "another folder":
-            another(tmp_path_factory, monkeypatch)
+            own_state(tmp_path_factory, monkeypatch)
         taken(rig, *(["--no-journal"] if way == "without" else []))
 
 
@@ -120,7 +113,7 @@ def test_state_on_a_share(
     where = "qmpsnap.journal.folder._file_system"
     monkeypatch.setattr(where, lambda folder: "nfs4" if folder == state else "ext4")
     assert "on a local disk" in refused(rig, "StateOnNetwork")
-    another(tmp_path_factory, monkeypatch)
+    own_state(tmp_path_factory, monkeypatch)
     taken(rig)
 
 
@@ -137,7 +130,7 @@ def test_journal_of_a_newer_version(
         database.execute("PRAGMA user_version=1000000")
     before = Journal().path.read_bytes()
     assert "name another folder in QMPSNAP_STATE" in refused(rig, "JournalNewer")
-    another(tmp_path_factory, monkeypatch)
+    own_state(tmp_path_factory, monkeypatch)
     taken(rig)
     assert (state / "journal.db").read_bytes() == before
 

@@ -24,6 +24,7 @@ from tests.rig.doors import Killed, dying_at
 from tests.rig.remedies import remedy
 from tests.rig.rig import BASE, DISK, SERIAL, SIZE, Rig, run_cli
 from tests.rig.roads import MakeRig, direct_rig
+from tests.rig.state_folder import own_state
 from tests.rig.waiting import until
 
 NEW = CreateRequest(disk=DISK, new_file=f"{BASE}.new", snapshot="new")
@@ -31,9 +32,7 @@ NEW = CreateRequest(disk=DISK, new_file=f"{BASE}.new", snapshot="new")
 
 @pytest.fixture(autouse=True)
 def journal(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Journal:
-    folder = tmp_path_factory.mktemp("journal")
-    folder.chmod(0o700)
-    monkeypatch.setenv("QMPSNAP_STATE", str(folder))
+    own_state(tmp_path_factory, monkeypatch)
     return Journal()
 
 

@@ -18,14 +18,12 @@ from tests.rig.disks import qcow2_chain
 from tests.rig.doors import Killed, dying_at
 from tests.rig.rig import DISK, MIB, SERIAL, SIZE, Rig, run_cli
 from tests.rig.roads import direct_rig
+from tests.rig.state_folder import own_state
 
 
 @pytest.fixture(autouse=True)
 def state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path_factory.mktemp("state")
-    folder.chmod(0o700)
-    monkeypatch.setenv("QMPSNAP_STATE", str(folder))
-    return folder
+    return own_state(tmp_path_factory, monkeypatch)
 
 
 @pytest.fixture

@@ -13,14 +13,13 @@ from qmpsnap.journal.file import Journal
 from tests.rig.remedies import remedy
 from tests.rig.rig import BASE, SERIAL, run_cli
 from tests.rig.roads import MakeRig
+from tests.rig.state_folder import own_state
 from tests.rig.waiting import until
 
 
 @pytest.fixture(autouse=True)
 def journal(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Journal:
-    folder = tmp_path_factory.mktemp("journal")
-    folder.chmod(0o700)
-    monkeypatch.setenv("QMPSNAP_STATE", str(folder))
+    own_state(tmp_path_factory, monkeypatch)
     return Journal()
 
 
