@@ -142,9 +142,7 @@ class Recorder:
         self._check_free(self.record)
         if self._hold is not None:
             self._hold(self.record.id)
-        if (
-            self.record.where.road != "offline"
-        ):  # there nobody writes before the definition names it
+        if not self.record.where.is_offline:  # there nobody writes before the definition names it
             self._mark_at = _untold(ready)
 
     def _check_free(self, record: Record) -> None:

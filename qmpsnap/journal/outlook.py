@@ -8,11 +8,9 @@ What became of an operation that broke off, and what is to be done about it. Loo
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Final
 
 import msgspec
 
@@ -21,19 +19,17 @@ from qmpsnap.formats.qcow2 import BadHeader
 from qmpsnap.guests.files.header import read_header
 from qmpsnap.guests.files.identity import identity
 from qmpsnap.guests.files.neighbours import other_users
-from qmpsnap.journal.answers import is_silent
 from qmpsnap.journal.identities import is_same, seen
+from qmpsnap.journal.named import above, has_let_go, named_by
+from qmpsnap.journal.named_again import not_to_be_named
+from qmpsnap.journal.proven import has_failed, intended, is_pivoted, is_unproven
 from qmpsnap.journal.reach import lives
-from qmpsnap.journal.record import Act, Entry, Record
+from qmpsnap.journal.record import Entry, Record
 from qmpsnap.journal.since import (
     gone_on_from,
-    intended,
     is_empty,
-    named_by,
     not_switched,
-    proof_of,
     stale_written,
-    written_since,
 )
 from qmpsnap.operations.guest import Guest
 from qmpsnap.operations.job.states import JobReport, JobStatus
@@ -42,7 +38,6 @@ from qmpsnap.operations.names import tidy
 from qmpsnap.operations.options import DEFAULT_OPTIONS
 from qmpsnap.operations.plan_merge import MergePlan
 from qmpsnap.operations.step import Does
-from qmpsnap.operations.volume import VolumeLayer
 from qmpsnap.operations.where import Where, where_of
 
 
@@ -73,9 +68,6 @@ class Outlook(msgspec.Struct, frozen=True, kw_only=True):
     """The file that each disk is to be started from; of an unknown one, the candidates."""
 
 
-_OFF: Final = "offline"
-
-
 def outlook(entry: Entry, guest: Guest | None) -> Outlook:
     """
     Find out what became of an operation.
@@ -89,7 +81,7 @@ def outlook(entry: Entry, guest: Guest | None) -> Outlook:
     """
     if guest is None:
         return _gone(entry)
-    runs = where_of(guest).road != _OFF
+    runs = not where_of(guest).is_offline
     same = runs and _is_same_qemu(entry.record, guest)
     is_other = not same and None not in (entry.record.where.process, where_of(guest).process)
     job = _job(entry.record, guest) if runs else None
@@ -178,7 +170,7 @@ def _of_create(entry: Entry, now: Sequence[Disk], *, runs: bool, same: bool) -> 
         )
     if doubt := not_switched(entry, written):
         return _unknown(record, doubt)
-    if record.where.road != _OFF:
+    if not record.where.is_offline:
         why = f"the guest has written to {names}, which its definition does not name"
         return Outlook(way=Way.POINT, why=why, active=tuple(one.overlay for one in record.creates))
     return _unknown(record, f"{names} holds data, and is not in the chain")
@@ -201,53 +193,38 @@ def _merged(entry: Entry, plan: MergePlan, disk: Disk, *, runs: bool, same: bool
     new = "what was to leave the chain has left it"
     if same and disk.paths == tuple(layer.path for layer in plan.remaining):
         return Outlook(way=Way.FINISH, why=new, active=active)
-    if _is_unproven(entry, plan):
+    if is_unproven(entry, plan):
         if not runs:
             return _unproven(entry, plan, active)
-        if plan.kind == "pull" or _has_failed(entry):
+        if plan.kind == "pull" or has_failed(entry):
             since = f"gone on since: {disk.chain_text}" if same else "started a guest from it"
             return _unknown(entry.record, f"{_unflushed(plan)}, and somebody has {since}")
     if same and plan.kind != "pull":
         return Outlook(way=Way.DONE, why=f"{new}, and somebody has gone on since", active=active)
-    begun_live = entry.record.where.road != _OFF
+    begun_live = not entry.record.where.is_offline
     if plan.kind == "active-commit" and begun_live and not intended(entry, Does.COMMIT):
         why = f"{disk.layers[0].file} is active, and the pivot to it was not sent"
         return _unknown(entry.record, why)
     direct = entry.record.where.road == "qmp"
-    if plan.kind == "active-commit" and direct and not _is_pivoted(entry):
+    if plan.kind == "active-commit" and direct and not is_pivoted(entry):
         why = f"somebody has started the guest from {disk.layers[0].file}, and the pivot is not proven"
         return _unknown(entry.record, why)
     return Outlook(way=Way.DONE, why=new, active=active)
 
 
 def _unmerged(entry: Entry, plan: MergePlan, disk: Disk, *, runs: bool, same: bool) -> Outlook:
-    is_open = plan.kind == "active-commit" and not same and entry.record.where.road != _OFF
-    if is_open and _is_pivoted(entry):
+    is_open = plan.kind == "active-commit" and not same and not entry.record.where.is_offline
+    if is_open and is_pivoted(entry):
         why = (
             f"the pivot from {plan.top.file} is proven, and somebody has started the guest from it"
         )
         return _unknown(entry.record, why)
     if is_open and intended(entry, Does.COMMIT):
         return _unknown(entry.record, _either(plan))
-    if not runs and _is_unproven(entry, plan) and _has_let_go(plan):
+    if not runs and is_unproven(entry, plan) and has_let_go(plan):
         # libvirt died before it had the definition say so; whoever goes by the header reads zeros.
         return _unproven(entry, plan, _first(disk))
     return Outlook(way=Way.TAKE_BACK, why="the chain is the old one", active=_first(disk))
-
-
-def _has_let_go(plan: MergePlan) -> bool:
-    """Whether the file above what leaves the chain certainly names it no more."""
-    upper = above(plan)
-    try:
-        header = read_header(upper.path, follow=False)
-    except (OSError, BadHeader):
-        return False
-    return named_by(upper.path, header.backing_file) != tidy(plan.dropped[0].path)
-
-
-def above(plan: MergePlan) -> VolumeLayer:
-    """The layer whose header a pull or a commit changes."""
-    return plan.above or plan.top
 
 
 def _gone(entry: Entry) -> Outlook:
@@ -280,7 +257,7 @@ def _by_headers(entry: Entry) -> Outlook:
     if plan.kind == "active-commit":
         if not intended(entry, Does.COMMIT):
             return Outlook(way=Way.TAKE_BACK, why="the pivot was not sent", active=top)
-        if _is_pivoted(entry) and plan.base is not None:
+        if is_pivoted(entry) and plan.base is not None:
             if doubt := stale_written(entry, plan):
                 return _unknown(record, f"{doubt}: somebody has started the guest from it")
             return Outlook(way=Way.DONE, why="the pivot is proven", active=(plan.base.path,))
@@ -292,7 +269,7 @@ def _by_headers(entry: Entry) -> Outlook:
         return _unknown(record, f"{upper.file} cannot be read: {error}")
     named = named_by(upper.path, header.backing_file)
     if named == named_by(upper.path, plan.base.path if plan.base else None):
-        if _is_unproven(entry, plan):
+        if is_unproven(entry, plan):
             return _unproven(entry, plan, top)
         return Outlook(way=Way.DONE, why=f"{upper.file} names its new backing file", active=top)
     if named == tidy(plan.dropped[0].path):
@@ -307,10 +284,10 @@ def _unproven(entry: Entry, plan: MergePlan, active: tuple[str, ...]) -> Outlook
     Without it a commit counts as done unless its flush has failed: QEMU flushes at the end of each.
     """
     record, why = entry.record, _unflushed(plan)
-    problem = _not_to_be_named(record, plan)
+    problem = not_to_be_named(record, plan)
     if not problem:
         return Outlook(way=Way.NAME_AGAIN, why=why, active=active)
-    if plan.kind == "commit" and not _has_failed(entry):
+    if plan.kind == "commit" and not has_failed(entry):
         return Outlook(
             way=Way.DONE, why=f"{above(plan).file} names its new backing file", active=active
         )
@@ -319,55 +296,6 @@ def _unproven(entry: Entry, plan: MergePlan, active: tuple[str, ...]) -> Outlook
 
 def _unflushed(plan: MergePlan) -> str:
     return f"nobody has proven that what {plan.written.file} was given is on the disk"
-
-
-def old_name(plan: MergePlan) -> str:
-    """How the file above what leaves the chain named it before, or should have."""
-    return above(plan).backing_name or plan.dropped[0].path
-
-
-def _not_to_be_named(record: Record, plan: MergePlan) -> str:
-    """
-    Why the old name must not be written again.
-
-    It has to lead to the layer of the plan, and nobody but the merge may have written there: what was
-    pulled hides it, but for what read as zeros before.
-    """
-    upper, below, name = above(plan), plan.dropped[0], old_name(plan)
-    folder = os.path.dirname(upper.path)
-    now = seen(below.path)
-    if now is None:
-        return f"{below.file}, which has it, is gone"
-    leads_to = named_by(upper.path, name)
-    try:
-        leads_there = os.path.samefile(leads_to or "", below.path)
-    except OSError:
-        leads_there = False
-    if not leads_there:
-        return f"{name!r}, as its header named its backing file, does not lead to {below.path}"
-    known = any(one.path == below.path and is_same(one, now) for one in record.files)
-    if not known and tidy(os.path.dirname(below.path)) != tidy(folder):
-        return f"{below.path} is in another folder, and was not looked at before"
-    paths = [layer.path for layer in plan.disk.layers]
-    lower = paths[paths.index(upper.path) + 1 :] if upper.path in paths else paths
-    written = written_since(record, [path for path in lower if path != plan.written.path])
-    if written:
-        return f"{written} was written since: it would show through"
-    if plan.kind == "pull" and _is_v2(plan):
-        return f"{below.file} would show where the guest has discarded since"
-    return ""
-
-
-def _is_v2(plan: MergePlan) -> bool:
-    """
-    Whether QEMU only lets go of a cluster that the guest discards or zeroes in a file without backing.
-
-    This version of qcow2 has no zero clusters. Source: block/qcow2-cluster.c, zero_in_l2_slice.
-    """
-    try:
-        return read_header(plan.top.path, follow=False).version == 2
-    except (OSError, BadHeader):
-        return False
 
 
 def _either(plan: MergePlan) -> str:
@@ -383,17 +311,6 @@ def _unknown(record: Record, why: str) -> Outlook:
     return Outlook(way=Way.UNKNOWN, why=why, active=candidates(record))
 
 
-def names_its_new(plan: MergePlan) -> bool:
-    """Whether the header that a merge changes names the backing file that it has afterwards."""
-    assert plan.above is not None  # see `_by_headers`
-    try:
-        header = read_header(plan.above.path, follow=False)
-    except (OSError, BadHeader):
-        return False
-    new = named_by(plan.above.path, plan.base.path if plan.base else None)
-    return named_by(plan.above.path, header.backing_file) == new
-
-
 def candidates(record: Record) -> tuple[str, ...]:
     """The file that the first disk is to be started from if it was done, and if it was not."""
     if record.creates:
@@ -406,67 +323,6 @@ def candidates(record: Record) -> tuple[str, ...]:
 
 def _first(disk: Disk) -> tuple[str, ...]:
     return (disk.layers[0].path or disk.layers[0].file,) if disk.layers else ()
-
-
-def _is_unproven(entry: Entry, plan: MergePlan) -> bool:
-    """
-    Whether what a pull or a commit has copied may have been in the memory of its QEMU alone.
-
-    A mirror flushes before it pivots; of a guest that is off, what copies ends before the header is
-    changed.
-    """
-    if plan.kind == "active-commit" or entry.record.where.road == _OFF:
-        return False
-    return not _is_flushed(entry, plan)
-
-
-def _is_flushed(entry: Entry, plan: MergePlan) -> bool:
-    """
-    Whether the flush of a merge was proven, as `operations.flushed` judges it.
-
-    That of a pull counts after its last commit, for the new header came later. Files are removed after the proof only, so that the intent to remove one is proof as well.
-    """
-    committed = _last(entry, Does.COMMIT)
-    since = committed if plan.kind == "pull" else _last(entry, Does.START)
-    is_raw = plan.written.format == "raw"
-    is_flushed = is_synced = False
-    for at, act in enumerate(entry.acts[since + 1 :], since + 1):
-        if act.does == Does.REMOVE:
-            return True
-        if act.does != Does.FLUSH:
-            continue
-        if act.what == "fsync":  # tells nothing of the tables of a qcow2 file
-            is_synced = is_silent(act.answer)
-            is_flushed = is_flushed or (is_synced and is_raw)
-        elif act.what == "compare-tables":
-            is_flushed = is_synced and is_silent(act.answer)
-        elif "size" in act.arguments:
-            is_flushed = is_flushed or act.is_done
-        elif _is_heard(act) and (at < committed or not is_raw):  # see `flushed`: deaf afterwards
-            is_flushed = is_silent(act.answer)
-    return is_flushed
-
-
-def _has_failed(entry: Entry) -> bool:
-    """Whether something was heard of a flush but that it was carried out."""
-    flushes = [act for act in entry.acts if act.does == Does.FLUSH and act.answer is not None]
-    return not all(is_silent(act.answer) for act in flushes)
-
-
-def _last(entry: Entry, does: Does) -> int:
-    """Where the last act of a kind is; -1: nowhere."""
-    return max((at for at, act in enumerate(entry.acts) if act.does == does), default=-1)
-
-
-def _is_heard(act: Act) -> bool:
-    """Whether it is HMP's `qemu-io NODE reopen`, which tells of a flush that fails."""
-    line = str(act.arguments.get("command-line", ""))
-    return line.startswith("qemu-io ") and "reopen" in line
-
-
-def _is_pivoted(entry: Entry) -> bool:
-    """Whether a node of what left the chain could be closed: QEMU closes none that is in use."""
-    return proof_of(entry) is not None
 
 
 def _users(record: Record) -> str:

@@ -26,15 +26,9 @@ from qmpsnap.journal.hold import held
 from qmpsnap.journal.knowing import knowing
 from qmpsnap.journal.known_again import known_again
 from qmpsnap.journal.markers import beside
-from qmpsnap.journal.outlook import (
-    Outlook,
-    Way,
-    above,
-    candidates,
-    names_its_new,
-    old_name,
-    outlook,
-)
+from qmpsnap.journal.named import above, names_its_new
+from qmpsnap.journal.named_again import old_name
+from qmpsnap.journal.outlook import Outlook, Way, candidates, outlook
 from qmpsnap.journal.reach import Opener, lives, reached
 from qmpsnap.journal.record import Entry, Outcome, Record, conclusion_of
 from qmpsnap.journal.store import Store

@@ -12,12 +12,12 @@ import os
 from collections.abc import Collection, Iterable, Sequence
 
 from qmpsnap.errors import QmpsnapError
-from qmpsnap.formats.qcow2 import BadHeader
 from qmpsnap.guests.files import census, qemu_img
-from qmpsnap.guests.files.header import read_header
 from qmpsnap.guests.files.identity import identity
 from qmpsnap.guests.files.overlay import readable
-from qmpsnap.journal.record import Act, Entry, Record
+from qmpsnap.journal.named import names_its_active
+from qmpsnap.journal.proven import intended, proof_of
+from qmpsnap.journal.record import Entry, Record
 from qmpsnap.operations.names import tidy
 from qmpsnap.operations.plan_merge import MergePlan
 from qmpsnap.operations.plan_snapshot import CreatePlan
@@ -114,40 +114,12 @@ def gone_on_from(record: Record, paths: Iterable[str]) -> str:
     return f"{'; '.join(found)}: somebody has gone on from there" if found else ""
 
 
-def proof_of(entry: Entry) -> Act | None:
-    """
-    What came after a node of what left the chain was closed: QEMU closes none that is in use.
-
-    That it was is known only when there is something after it.
-    """
-    closed = max(
-        (at for at, act in enumerate(entry.acts) if act.does == Does.CLOSE and act.is_done),
-        default=None,
-    )
-    if closed is None:
-        return None
-    return entry.acts[min(closed + 1, len(entry.acts) - 1)]
-
-
 def _modified(path: str) -> int | None:
     """Nanoseconds; None where nobody can look."""
     try:
         return os.stat(path).st_mtime_ns
     except OSError:
         return None
-
-
-def intended(entry: Entry, does: Does) -> bool:
-    """Whether an act of a kind was written down, and so may have been taken."""
-    return any(act.does == does for act in entry.acts)
-
-
-def named_by(path: str, name: str | None) -> str | None:
-    """The path that a name in the header of a file leads to; a `json:` name, where it is about one file."""
-    if name is None:
-        return None
-    found = [tidy(one) for one in census.named_by(path, name)]
-    return found[0] if len(found) == 1 else tidy(os.path.join(os.path.dirname(path), name))
 
 
 def is_empty(path: str) -> bool:
@@ -159,16 +131,3 @@ def is_empty(path: str) -> bool:
             return qemu_img.is_empty(file)
     except (OSError, QmpsnapError):
         return False
-
-
-def names_its_active(plan: CreatePlan) -> bool:
-    """Whether an overlay is there, and its header is as the plan has it."""
-    try:
-        header = read_header(plan.overlay, follow=False)
-    except (OSError, BadHeader):
-        return False
-    return (
-        named_by(plan.overlay, header.backing_file) == tidy(plan.active.path)
-        and header.virtual_size == plan.virtual_size
-        and header.data_file is None
-    )

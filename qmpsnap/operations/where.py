@@ -19,6 +19,11 @@ class Where(msgspec.Struct, frozen=True, kw_only=True):
     """The QEMU, where it can be seen from here: its number, and when it began, in clock ticks after
     the start of the host."""
 
+    @property
+    def is_offline(self) -> bool:
+        """Whether the guest was off."""
+        return self.road == "offline"
+
 
 NOWHERE: Final = Where(road="unknown")
 

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from qmpsnap.formats.qcow2 import Header
 from qmpsnap.guests.files import door
-from qmpsnap.journal import identities, outlook, resume, since
+from qmpsnap.journal import identities, named, named_again, outlook, resume, since
 from qmpsnap.journal.file import Journal
 from qmpsnap.journal.record import Record, Seen
 from qmpsnap.journal.store import Store
@@ -106,7 +106,8 @@ def on_the_model(patch: pytest.MonkeyPatch, model: BlockLayer) -> None:
 
     patch.setattr("qmpsnap.journal.folder.file_system", lambda _path: "tmpfs")
     patch.setattr(outlook, "read_header", read_header)
-    patch.setattr(since, "read_header", read_header)
+    patch.setattr(named, "read_header", read_header)
+    patch.setattr(named_again, "read_header", read_header)
     patch.setattr("qmpsnap.guests.files.overlay.read_header", read_header)
     patch.setattr("qmpsnap.journal.since.qemu_img.is_empty", is_empty)
     patch.setattr(outlook, "other_users", other_users)

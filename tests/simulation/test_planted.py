@@ -106,7 +106,7 @@ def _marked_for_long(patch: pytest.MonkeyPatch) -> None:
 PLANTED: Final = {
     "a merge is not flushed": Planted(_unflushed, what=("qemu",)),
     "a job that ended is taken for done": Planted(_believing, what=("nothing",), calls=4),
-    "a pivot is taken for proven": Planted(_says(outlook, "_is_pivoted", True)),
+    "a pivot is taken for proven": Planted(_says(outlook, "is_pivoted", True)),
     "acts that were sent are taken for unsent": Planted(_says(outlook, "intended", False)),
     "an overlay is taken for empty": Planted(_says(outlook, "is_empty", True)),
     "any QEMU is taken for the same": Planted(
