@@ -344,6 +344,37 @@ def _with_snapshot(cinder: Cinder, status: str) -> None:
         )
 
 
+def test_a_snapshot_that_stock_makes_meanwhile_is_no_failed_one(cinder: Cinder) -> None:
+    """Whether its file is in the chain is seen once that has ended."""
+    (share,) = (cinder.folder / "mnt").iterdir()
+    name = f"volume-{cinder.volume}"
+    _of_raw(cinder)
+    words = [
+        "-f",
+        "qcow2",
+        "-u",
+        "-b",
+        name,
+        "-F",
+        "raw",
+        str(share / f"{name}.{uuid.uuid4()}"),
+        "1M",
+    ]
+    subprocess.run(["qemu-img", "create", "-q", *words], check=True)
+    _with_snapshot(cinder, "creating")
+    code, document = cinder.cinder("import")
+    assert code == 3
+    (left,) = document["volumes"]
+    assert left["result"] == "failed"
+    assert "is being made or deleted" in left["detail"]
+    with database_of(cinder.folder).begin() as connection:  # what `snapshot-reset-state` does
+        (snapshot,) = connection.execute(sa.text("select id from snapshots")).scalars()
+        connection.execute(sa.text("update snapshots set status = 'error'"))
+    assert f"--state error {snapshot}`" in left["remedy"]
+    _, document = cinder.cinder("import")
+    assert [one["result"] for one in document["volumes"]] == ["unknown"]  # whether it is in use
+
+
 def test_files_that_stock_has_changed_are_taken_over_as_it_is_advised(cinder: Cinder) -> None:
     """Between the import and the switch of the driver, say."""
     (share,) = (cinder.folder / "mnt").iterdir()

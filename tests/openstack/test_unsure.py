@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import uuid
@@ -70,6 +71,28 @@ def test_it_stays_while_a_qemu_has_it(our_cinder: Rig) -> None:
         guest.close()
 
 
+def test_it_stays_where_another_file_lies_on_it(our_cinder: Rig) -> None:
+    """Stock drivers were at work since, and the guest writes above what is still empty."""
+    rig = our_cinder
+    with failed(rig) as (guest, snapshot):
+        volume = guest.volume
+        below, above = (f"volume-{volume}.{one}" for one in (snapshot, uuid.uuid4()))
+        words = ["-f", "qcow2", "-u", "-b", below, "-F", "qcow2", str(rig.share / above), "1G"]
+        subprocess.run(["qemu-img", "create", "-q", *words], check=True)
+        guest.detach()
+        assert refused(rig, volume)
+        assert place_of(rig, volume, snapshot) is Place.UNSURE
+        (rig.share / above).unlink()
+        told = rig.share / f"volume-{volume}.info"
+        told.write_text(json.dumps({"active": below, snapshot: below}))
+        assert refused(rig, volume)
+        assert place_of(rig, volume, snapshot) is Place.UNSURE
+        told.unlink()
+        newer, became, _ = rig.snapshot(volume)
+        assert became == "available"
+        check(rig, volume, [newer, ""])
+
+
 def test_what_is_stated_to_have_left_goes_with_the_volume(our_cinder: Rig) -> None:
     rig = our_cinder
     with failed(rig) as (guest, snapshot):
@@ -101,7 +124,18 @@ def test_a_volume_with_such_a_file_does_not_hold_up_others(our_cinder: Rig) -> N
             )  # fmt: skip
             ledger.state(volume, [stated])
             left[volume, place] = rig.share / file
-    named = [*_said_to_have_left(rig)]
+    lain_on = rig.create_volume()
+    lain_under, on_it = (rig.share / f"volume-{lain_on}.{uuid.uuid4()}" for _ in range(2))
+    for path, backing in ((lain_under, f"volume-{lain_on}"), (on_it, lain_under.name)):
+        words = ["-f", "qcow2", "-u", "-b", backing, "-F", "raw", str(path), "1M"]
+        subprocess.run(["qemu-img", "create", "-q", *words], check=True)
+    with ledger_of(rig).writing() as ledger:  # the one above is somebody else's
+        stated = Statement(
+            file=lain_under.name, format=Format.QCOW2, base=False, backing=f"volume-{lain_on}",
+            place=Place.LEFT, witness=Witness.OPERATOR,
+        )  # fmt: skip
+        ledger.state(lain_on, [stated])
+    named = [*_said_to_have_left(rig), lain_under]
     rig.restart("cinder")
     read_until(left[two, Place.LEFT].exists, lambda it: not it)
     assert left[one, Place.LEFT].exists()

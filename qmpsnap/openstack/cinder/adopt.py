@@ -110,13 +110,13 @@ def seen_beside(
     )
     orphans = {one: header for one, header in beside.items() if header is not None}
     is_left = known.metadata.get("format") == "raw" and len(orphans) == len(beside)
-    if not signs and is_left and all(_below(one) == known.name for one in orphans.values()):
+    if not signs and is_left and all(below(one) == known.name for one in orphans.values()):
         return replace(known, orphans=orphans)
     lie = (f"{one} lies on the share" for one in sorted(beside))
     return replace(known, signs=(*lie, *signs))
 
 
-def _below(header: Header | None) -> str | None:
+def below(header: Header | None) -> str | None:
     """The bare name of the backing file that a header names."""
     if header is None or header.backing_file is None:
         return None
@@ -144,7 +144,7 @@ def statements(known: Known) -> list[Statement]:
             raise ChainBroken(known.name, f"{file} is named as part of it, and is not there")
         seen.add(file)
         header = known.headers[file]
-        below = _below(header)
+        backing = below(header)
         first = file == known.name
         stated, witness, detail = (
             _first(known, above) if first else (Format.QCOW2, Witness.NAME, "")
@@ -154,7 +154,7 @@ def statements(known: Known) -> list[Statement]:
                 file=file,
                 format=stated,
                 base=first,
-                backing=below if not first or stated is Format.QCOW2 else None,
+                backing=backing if not first or stated is Format.QCOW2 else None,
                 place=Place.CHAIN,
                 size=None if header is None else header.virtual_size,
                 encrypted=known.encrypted,
@@ -163,7 +163,7 @@ def statements(known: Known) -> list[Statement]:
             )
         )
         above = header
-        file = None if first else below
+        file = None if first else backing
     return found + [
         Statement(
             file=one,

@@ -108,6 +108,8 @@ class Concluding(Family):  # type: ignore[misc]
             return known, holder(known, chain, ledger.open_operations(volume=key))
 
         known, reason = self._books.look(held)
+        if known is not None and reason is None:
+            reason = self._holder_on_share(volume, file)
         if known is None or reason is not None:
             log.info("%s of volume %s is not removed: %s", file, key, reason or "it may be in use")
             return

@@ -148,10 +148,31 @@ class Files(Family):  # type: ignore[misc]
                 os.path.join(folder, one.backing), stated,
                 run=self._execute, as_root=self._execute_as_root,
             )  # fmt: skip
-            if shows_what_lies_below(folder, one, below["virtual-size"]):
+            shows = shows_what_lies_below(folder, one, below["virtual-size"])
+            if shows and self._holder_on_share(volume, one.file) is None:
                 log.info("%s holds nothing, and nobody has the volume: it is let go", one.file)
                 self._books.run(partial(_leaves, key, one))
                 self._remove(volume, one.file)
+
+    def _holder_on_share(self: Any, volume: Any, file: str) -> str | None:
+        """
+        Who names a file of a volume on its share, whatever the ledger says; None where nobody does.
+
+        Somebody else may have been at work since the ledger learnt of it: stock drivers, an operator.
+        """
+        key, folder = ledger_id(volume), self._local_volume_dir(volume)
+        content = self._read_info_file(self._local_path_volume_info(volume), empty_if_missing=True)
+        if content.get(adopt.ACTIVE) == file:
+            return "`.info` says that it is active"
+        known = self._books.look(lambda ledger: ledger.files(key))
+        passed = {file, *(one.file for one in known if one.place is Place.LEFT)}
+        for one in os.listdir(folder):
+            if volume_of(one) != volume.name or one in passed:
+                continue
+            with suppress(BadHeader, FileUnusable, FileNotFoundError):
+                if adopt.below(self._header(os.path.join(folder, one))) == file:
+                    return f"{one} lies on it"
+        return None
 
     def _known(self: Any, volume: Any) -> adopt.Known:
         """Gather what there is to go by of a volume that the ledger does not know."""

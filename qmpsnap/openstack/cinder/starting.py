@@ -8,7 +8,6 @@ guest does by then. What compute has not answered yet is looked at again while t
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from cinder.volume import rpcapi
 
 from qmpsnap.ledger.machine import Next, State, after_a_restart
 from qmpsnap.ledger.snapshots import MISSED
-from qmpsnap.ledger.values import File, Format, Kind, Operation, Place
+from qmpsnap.ledger.values import File, Kind, Operation, Place
 from qmpsnap.openstack.cinder.books import Books, own_version
 from qmpsnap.openstack.cinder.bus import Alarm
 from qmpsnap.openstack.cinder.calling import was_refused
@@ -159,19 +158,15 @@ class Starting(Temporary):
 
     def _remove_unnamed(self: Any, volume: Any, file: File) -> None:
         """
-        Remove a file that neither `.info` nor a header of the volume's chain names.
+        Remove a file that `.info` does not name, for no snapshot either.
 
         That it has left may be an operator's word alone. `cinder check` tells of such a volume.
         """
-        folder = self._local_volume_dir(volume)
         content = self._read_info_file(self._local_path_volume_info(volume), empty_if_missing=True)
-        named = {*content.values()}
-        for one in self._books.look(lambda ledger: ledger.files(file.volume)):
-            if one.format is Format.QCOW2 and one.place is Place.CHAIN:
-                header = self._header(os.path.join(folder, one.file))
-                named.add(os.path.basename(header.backing_file or ""))
-        if file.file in named:
-            log.warning("%s has left volume %s, and is named still: kept", file.file, volume.id)
+        if file.file in content.values():
+            log.warning(
+                "%s has left volume %s, and `.info` names it still: kept", file.file, volume.id
+            )
         else:
             self._remove(volume, file.file)
 

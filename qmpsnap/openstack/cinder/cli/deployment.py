@@ -26,6 +26,7 @@ FAMILIES: Final = ("nfs", "quobyte", "vzstorage")
 _SHARED: Final = "backend_defaults"
 """The group of options that hold for each back end which says nothing else."""
 _BATCH: Final = 500
+_UNDER_WAY: Final = ("creating", "deleting")
 log = logging.getLogger(__name__)
 
 
@@ -95,6 +96,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     """Formats in its attachments' connection_info."""
     snapshots: tuple[str, ...] = ()
     """Ids of its snapshots, but of those that may have no file (`adopt.UNMADE`)."""
+    under_way: tuple[str, ...] = ()
+    """Ids of its snapshots that are being made or deleted."""
 
 
 class Deployment:
@@ -220,6 +223,7 @@ class Deployment:
                 snapshots = self._snapshots(connection, ids)
             for row in filter(lambda one: backend.has(one["host"]), rows):
                 key = row["_name_id"] or row["id"]
+                mine = snapshots.get(row["id"], ())
                 yield Row(
                     id=row["id"],
                     key=key,
@@ -230,7 +234,8 @@ class Deployment:
                     encrypted=row["encryption_key_id"] is not None,
                     metadata=metadata.get(row["id"], {}),
                     attached=attached.get(row["id"], ()),
-                    snapshots=snapshots.get(row["id"], ()),
+                    snapshots=tuple(id_ for id_, is_ in mine if is_ not in adopt.UNMADE),
+                    under_way=tuple(id_ for id_, is_ in mine if is_ in _UNDER_WAY),
                 )
             if len(rows) < _BATCH:
                 return
@@ -266,19 +271,20 @@ class Deployment:
                 found[volume] = (*found.get(volume, ()), str(stated))
         return found
 
-    def _snapshots(self, connection: Any, ids: list[str]) -> dict[str, tuple[str, ...]]:
+    def _snapshots(
+        self, connection: Any, ids: list[str]
+    ) -> dict[str, tuple[tuple[str, str | None], ...]]:
+        """Ids and statuses of the snapshots of volumes."""
         import sqlalchemy as sa
         from cinder.db import models
 
         table = models.Snapshot.__table__
-        query = sa.select(table.c.volume_id, table.c.id).where(
-            table.c.volume_id.in_(ids),
-            table.c.deleted.is_(False),
-            table.c.status.not_in(adopt.UNMADE),
+        query = sa.select(table.c.volume_id, table.c.id, table.c.status).where(
+            table.c.volume_id.in_(ids), table.c.deleted.is_(False)
         )
-        found: dict[str, tuple[str, ...]] = {}
-        for volume, snapshot in connection.execute(query):
-            found[volume] = (*found.get(volume, ()), snapshot)
+        found: dict[str, tuple[tuple[str, str | None], ...]] = {}
+        for volume, snapshot, status in connection.execute(query):
+            found[volume] = (*found.get(volume, ()), (snapshot, status))
         return found
 
 

@@ -267,6 +267,11 @@ def _looked(
     known = {one.file: one.format for one in before if one.place is Place.CHAIN}
     stated = unheard(stated_of(folder, row, guests, beside, known), before)
     stated = [_as_before(one, before, guests) for one in stated]
+    if row.under_way and any(one.place is Place.UNSURE for one in stated):
+        snapshot = row.under_way[0]
+        reset = f"`cinder snapshot-reset-state --state error {snapshot}`, if nobody works on it any more"
+        why = f"its snapshot {snapshot} is being made or deleted"
+        return Taken(row.id, "failed", why, f"{_LATER}; or {reset}")
     names = {one.file for one in stated}
     changed = bool(known) and names != known.keys()
     left: list[Statement] = []
