@@ -15,7 +15,7 @@ from qmpsnap.ledger.files import moved
 from qmpsnap.ledger.store import Store
 from qmpsnap.ledger.values import Format, Intent, Kind, Place, Statement, Witness
 from qmpsnap.openstack.cinder import adopt
-from qmpsnap.openstack.cinder.cli import import_
+from qmpsnap.openstack.cinder.cli import gathered, import_
 from qmpsnap.openstack.cinder.cli.deployment import Backend, Deployment, Row, folder_of
 from tests.ledger.acts import BASE as BASE_OF
 from tests.ledger.acts import asked, update
@@ -111,7 +111,7 @@ def test_the_driver_deletes_a_snapshot_meanwhile(
 ) -> None:
     if is_known:
         assert share.take().result == "imported"
-    real = import_.known_of
+    real = gathered.known_of
     held: list[adopt.Known] = []
 
     def overtaken(folder: str, row: Row, guests: Mapping[str, str]) -> adopt.Known:
@@ -124,7 +124,7 @@ def test_the_driver_deletes_a_snapshot_meanwhile(
             share.merge()
         return found
 
-    monkeypatch.setattr(import_, "known_of", overtaken)
+    monkeypatch.setattr(gathered, "known_of", overtaken)
     assert share.take(again=again).result == "known"
     assert share.known() == {BASE: (Format.RAW, Place.CHAIN)}
 

@@ -7,7 +7,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ from oslo_concurrency import processutils
 from oslo_config import cfg
 from oslo_utils import imageutils
 
-from qmpsnap.formats.qcow2 import BadHeader, Header
+from qmpsnap.formats.qcow2 import Header
 from qmpsnap.guests.files.header import read_header
 from qmpsnap.ledger.chain import Chain
 from qmpsnap.ledger.files import moved
@@ -35,6 +35,7 @@ from qmpsnap.openstack.cinder.encrypted import (
     opening_below,
 )
 from qmpsnap.openstack.cinder.family import Family
+from qmpsnap.openstack.cinder.headers import beside, downwards
 from qmpsnap.openstack.cinder.names import id_in, ledger_id, volume_of
 from qmpsnap.openstack.cinder.reading import FileUnusable, describe
 from qmpsnap.openstack.cinder.unsure import shows_what_lies_below
@@ -166,43 +167,29 @@ class Files(Family):  # type: ignore[misc]
             return "`.info` says that it is active"
         known = self._books.look(lambda ledger: ledger.files(key))
         passed = {file, *(one.file for one in known if one.place is Place.LEFT)}
-        for one in os.listdir(folder):
-            if volume_of(one) != volume.name or one in passed:
-                continue
-            with suppress(BadHeader, FileUnusable, FileNotFoundError):
-                if adopt.below(self._header(os.path.join(folder, one))) == file:
-                    return f"{one} lies on it"
+        others = [one for one in _overlays_of(volume, folder) if one not in passed]
+        for one, header in beside(folder, others, self._header):
+            if adopt.below(header) == file:
+                return f"{one} lies on it"
         return None
 
     def _known(self: Any, volume: Any) -> adopt.Known:
         """Gather what there is to go by of a volume that the ledger does not know."""
         folder = self._local_volume_dir(volume)
         content = self._read_info_file(self._local_path_volume_info(volume), empty_if_missing=True)
-        file: str | None = content.get(adopt.ACTIVE, volume.name)
-        headers: dict[str, Header | None] = {}
-        while file is not None and file not in headers:
-            if not os.path.exists(os.path.join(folder, file)):
-                break
-            header = None if file == volume.name else self._header(os.path.join(folder, file))
-            headers[file] = header
-            below = None if header is None else header.backing_file
-            file = None if below is None else os.path.basename(below)
+        active = content.get(adopt.ACTIVE, volume.name)
         attached = [dict(one.connection_info or {}) for one in volume.volume_attachment or ()]
         known = adopt.Known(
             name=volume.name,
             info=content,
-            headers=headers,
+            headers=downwards(folder, active, volume.name, self._header),
             metadata=self._admin_metadata(volume),
             attached=tuple(one["format"] for one in attached if "format" in one),
             encrypted=is_encrypted(volume),
         )
         if adopt.ACTIVE in content:
             return known
-        beside = [one for one in os.listdir(folder) if volume_of(one) == volume.name]
-        overlays: dict[str, Header | None] = dict.fromkeys(beside)
-        for one in beside:
-            with suppress(BadHeader, FileUnusable):
-                overlays[one] = self._header(os.path.join(folder, one))
+        overlays = dict(beside(folder, _overlays_of(volume, folder), self._header))
         rows = objects.SnapshotList.get_all_for_volume(volume.obj_context, volume.id)
         return adopt.seen_beside(
             known, overlays, [one.id for one in rows if one.status not in adopt.UNMADE]
@@ -373,6 +360,10 @@ class Files(Family):  # type: ignore[misc]
         if not self._is_volume_attached(volume):
             self._mend_headers(volume, chain)
         yield chain
+
+
+def _overlays_of(volume: Any, folder: str) -> list[str]:
+    return [one for one in os.listdir(folder) if volume_of(one) == volume.name]
 
 
 def _leaves(key: str, file: File, ledger: Any) -> None:

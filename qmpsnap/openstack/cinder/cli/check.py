@@ -25,15 +25,8 @@ from qmpsnap.openstack.cinder.cli.deployment import (
     config_option,
     folder_of,
 )
-from qmpsnap.openstack.cinder.cli.import_ import (
-    AGAIN,
-    INFO,
-    UNMADE,
-    Beside,
-    stated_of,
-    undecided,
-    unheard,
-)
+from qmpsnap.openstack.cinder.cli.gathered import Beside, stated_of, undecided, unheard
+from qmpsnap.openstack.cinder.cli.import_ import AGAIN, INFO, UNMADE
 
 if TYPE_CHECKING:
     from qmpsnap.ledger.ledger import Ledger

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -18,9 +16,7 @@ from qmpsnap.cli.findings import FINDINGS
 from qmpsnap.cli.output import rows_option, say, show
 from qmpsnap.cli.tables import Table
 from qmpsnap.errors import QmpsnapError, Refused
-from qmpsnap.ledger.named import words
 from qmpsnap.ledger.values import Place
-from qmpsnap.openstack.cinder import adopt
 from qmpsnap.openstack.cinder.cli.deployment import (
     Backend,
     Deployment,
@@ -28,10 +24,9 @@ from qmpsnap.openstack.cinder.cli.deployment import (
     config_option,
     folder_of,
 )
-from qmpsnap.openstack.cinder.names import volume_of
+from qmpsnap.openstack.cinder.cli.gathered import Beside, stated_of, undecided, unheard
 
 if TYPE_CHECKING:
-    from qmpsnap.formats.qcow2 import Header
     from qmpsnap.ledger.ledger import Ledger
     from qmpsnap.ledger.store import Store
     from qmpsnap.ledger.values import File, Format, Statement
@@ -195,30 +190,6 @@ def taken(
             yield Taken(row.id, "known")
 
 
-class Beside:
-    """Overlays by the names of their volumes, as they lie in folders; each is listed once."""
-
-    def __init__(self) -> None:
-        self._listed: dict[str, dict[str, list[str]]] = {}
-
-    def of(self, folder: str, volume: str) -> list[str]:
-        """
-        Those of a volume that are there still.
-
-        Raises:
-            OSError: The folder cannot be read.
-        """
-        if folder not in self._listed:
-            found: dict[str, list[str]] = {}
-            for name in os.listdir(folder):
-                of_volume = volume_of(name)
-                if of_volume is not None:
-                    found.setdefault(of_volume, []).append(name)
-            self._listed[folder] = found
-        listed = self._listed[folder].get(volume, [])
-        return [one for one in listed if os.path.exists(os.path.join(folder, one))]
-
-
 def _take(
     store: Store,
     backend: Backend,
@@ -314,125 +285,6 @@ def _told(row: Row, stated: Sequence[Statement]) -> Taken:
         return Taken(row.id, "imported")
     said, remedies = "; ".join(one[1] for one in left), "; ".join(one[2] for one in left)
     return Taken(row.id, "unknown", said, remedies)
-
-
-def undecided(volume: str, file: Statement) -> Iterator[tuple[str, str, str]]:
-    """
-    What of a file somebody has to say.
-
-    Args:
-        volume: By which the ledger knows it.
-        file: Of the volume.
-
-    Yields:
-        The kind of finding, what is not known, and how it is said.
-    """
-    command = f"`qmpsnap ledger set {volume} {file.file}"
-    if file.format is None:
-        yield (
-            "unknown-format", f"{file.file}: {file.detail}",
-            f"{command} --format FORMAT --why REASON{words()}`",
-        )  # fmt: skip
-    if file.place is Place.UNSURE:
-        yield (
-            "unsure", f"whether a guest writes to {file.file} is not known",
-            "`qmpsnap chain GUEST` on its compute host tells. If it is not in the chain: "
-            f"{command} --place left --why REASON{words()}`. One that holds nothing is let go by "
-            "itself, once nobody has the volume attached and it is used again",
-        )  # fmt: skip
-
-
-def stated_of(
-    folder: str, row: Row, guests: Mapping[str, str], beside: Beside, held: Iterable[str]
-) -> list[Statement]:
-    """
-    What is to be stated of one volume.
-
-    Args:
-        folder: Where its share is mounted.
-        row: Cinder's.
-        guests: Formats of files, as guests have them.
-        beside: Overlays on shares.
-        held: Files that the ledger has in its chain.
-
-    Raises:
-        ChainBroken: Its files are not one chain.
-        OSError, BadHeader, ValueError: As of `known_of`.
-    """
-    from qmpsnap.formats.qcow2 import BadHeader
-    from qmpsnap.guests.files.header import read_header
-
-    known = known_of(folder, row, guests)
-    if adopt.ACTIVE not in known.info:
-        above = [one for one in held if one != row.name]
-        overlays: dict[str, Header | None] = dict.fromkeys(beside.of(folder, row.name))
-        for one in overlays:
-            with suppress(BadHeader):
-                overlays[one] = read_header(os.path.join(folder, one))
-        known = adopt.seen_beside(known, overlays, row.snapshots, above)
-    return adopt.statements(known)
-
-
-def unheard(stated: Iterable[Statement], files: Iterable[File]) -> list[Statement]:
-    """
-    Of what is to be stated: without files beside the chain that the ledger knows already.
-
-    Args:
-        stated: By `stated_of`.
-        files: Of the ledger.
-    """
-    there = {one.file for one in files if one.place is not Place.GONE}
-    return [one for one in stated if one.place is Place.CHAIN or one.file not in there]
-
-
-def known_of(folder: str, row: Row, guests: Mapping[str, str]) -> adopt.Known:
-    """
-    Gather what there is to go by of one volume.
-
-    Raises:
-        OSError: Its files cannot be read.
-        BadHeader: An overlay is not qcow2.
-        ValueError: Its `.info` is not what Cinder writes.
-    """
-    from qmpsnap.guests.files.header import read_header
-
-    info: dict[str, str] = {}
-    path = os.path.join(folder, f"{row.name}.info")
-    if os.path.exists(path):
-        with open(path, encoding="utf-8") as file:
-            info = _info_of(file.read())
-    file_name: str | None = info.get(adopt.ACTIVE, row.name)
-    headers: dict[str, Header | None] = {}
-    while file_name is not None and file_name not in headers:
-        path = os.path.join(folder, file_name)
-        if not os.path.exists(path):
-            break
-        header = None if file_name == row.name else read_header(path)
-        headers[file_name] = header
-        below = None if header is None else header.backing_file
-        file_name = None if below is None else os.path.basename(below)
-    return adopt.Known(
-        name=row.name,
-        info=info,
-        headers=headers,
-        metadata=row.metadata,
-        attached=row.attached,
-        encrypted=row.encrypted,
-        guest=guests.get(row.name),
-    )
-
-
-def _info_of(text: str) -> dict[str, str]:
-    """
-    What a `.info` says.
-
-    Raises:
-        ValueError: It is not the names of files.
-    """
-    try:
-        return msgspec.json.decode(text, type=dict[str, str])
-    except msgspec.MsgspecError as error:
-        raise ValueError(f"its `.info` is not the names of files: {error}") from error
 
 
 def formats_in(paths: tuple[str, ...]) -> dict[str, str]:
