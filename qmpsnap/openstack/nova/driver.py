@@ -24,6 +24,7 @@ from typing import Any, Final
 from nova import context as nova_context
 from nova import exception, objects, utils
 from nova.virt.libvirt import driver as libvirt_driver
+from nova.virt.libvirt import utils as libvirt_utils
 from oslo_log import log as logging
 
 from qmpsnap import service
@@ -32,7 +33,7 @@ from qmpsnap.errors import QmpsnapError
 from qmpsnap.guests.files.helper import lend
 from qmpsnap.journal.file import Journal
 from qmpsnap.journal.letter import Letter
-from qmpsnap.openstack.nova import options
+from qmpsnap.openstack.nova import kept_xml, options
 from qmpsnap.openstack.nova.calls import Call, begun, current
 from qmpsnap.openstack.nova.encrypted import EncryptedDisk, NotNamed, files_below
 from qmpsnap.openstack.nova.engine import opened, quiesce_of
@@ -40,7 +41,7 @@ from qmpsnap.openstack.nova.helper import WITHOUT, NovasHelper
 from qmpsnap.openstack.nova.keeper import Keeper
 from qmpsnap.openstack.nova.missed import tell_started
 from qmpsnap.openstack.nova.reports import NO_IDENTITY, NovasCinder, has_identity
-from qmpsnap.openstack.nova.start import NotKnown, active_file
+from qmpsnap.openstack.nova.start import Active, NotKnown, active_file
 from qmpsnap.operations.guest import Guest
 from qmpsnap.operations.quiesce import NEVER
 from qmpsnap.operations.where import Where
@@ -328,11 +329,7 @@ class LibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
         conf = super()._get_volume_config(connection_info, disk_info)
         if conf.source_type != "file" or not conf.serial:
             return conf
-        try:
-            self._keeper.settle(conf.serial)
-            found = active_file(self._journal, conf.serial, conf.source_path)
-        except (QmpsnapError, NotKnown) as error:
-            raise exception.InternalError(_told(error)) from error
+        found = self._left_off_with(conf.serial, conf.source_path)
         if found is not None:
             LOG.warning(
                 "The volume %s is started from %s (%s): Cinder has not concluded its last snapshot, "
@@ -341,6 +338,44 @@ class LibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
             )
             conf.source_path, conf.driver_format = found.path, found.format
         return _with_chain(conf)
+
+    def _left_off_with(self, volume: str, path: str) -> Active | None:
+        """
+        The file that a guest has left off with, by the journal; None: it is that one.
+
+        Raises:
+            InternalError: Nobody knows which one it is.
+        """
+        try:
+            self._keeper.settle(volume)
+            return active_file(self._journal, volume, path)
+        except (QmpsnapError, NotKnown) as error:
+            raise exception.InternalError(_told(error)) from error
+
+    def unrescue(self, context: Any, instance: Any) -> None:
+        """
+        As Nova's; the guest gets the files that its disks have by now, not those before the rescue.
+
+        Raises:
+            InternalError: Nobody knows which ones these are; the server is still rescued.
+        """
+        path = os.path.join(libvirt_utils.get_instance_path(instance), kept_xml.FILE)
+        kept = libvirt_utils.load_file(path)
+        try:
+            for volume in kept_xml.files_of(kept):
+                self._keeper.settle(volume)
+        except QmpsnapError as error:
+            raise exception.InternalError(_told(error)) from error
+        guest = self._found(instance)
+        text = kept if guest is None else kept_xml.renewed(kept, guest.get_xml_desc())
+        for volume, file in kept_xml.files_of(text).items():
+            found = self._left_off_with(volume, file)
+            if found is not None:
+                text = kept_xml.pointed(text, volume, found.path, found.format)
+        if not kept_xml.is_same(text, kept):
+            LOG.info("The disks of unrescue.xml have changed since.", instance=instance)
+            kept_xml.keep(path, text)
+        super().unrescue(context, instance)
 
 
 def _with_chain(conf: Any) -> Any:

@@ -9,6 +9,8 @@ refreshed by Nova's own code.
     DELETE /v2.1/…/os-assisted-volume-snapshots/ID
     POST   /rig/register                                   see records.py
     POST   /rig/unregister {"volume": ID}                  it is detached
+    POST   /rig/rescue {"volume": ID}                      its guest's definition is kept
+    POST   /rig/unrescue {"volume": ID}                    its guest starts from that
     POST   /rig/delay {"create": S, "delete": S}           compute begins late
     POST   /rig/release                                    what is late begins now
     GET    /rig/log                                        what came in, and how each call ended
@@ -40,6 +42,7 @@ from nova.api.openstack.compute.schemas import assisted_volume_snapshots as sche
 from nova.db.main import api as db
 from nova.db.main import models
 from nova.virt import driver, fake
+from nova.virt.libvirt import utils as libvirt_utils
 from oslo_privsep import priv_context
 
 from tests.openstack.rig.layout import layout_of
@@ -84,6 +87,13 @@ def started_from(volume: str) -> dict[str, object]:
         "format": config.driver_format,
         "inside": "".join(etree.tostring(one, encoding="unicode") for one in inside),
     }
+
+
+def keep_definition(instance: Any) -> None:
+    """What a rescue does at first; the disk that the guest would be rescued with is left out."""
+    path = Path(libvirt_utils.get_instance_path(instance))
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "unrescue.xml").write_text(compute._get_existing_domain_xml(instance, None))
 
 
 def work(
@@ -133,6 +143,10 @@ class Handler(BaseHTTPRequestHandler):
             keep_secret(body["volume"])
         elif self.path == "/rig/unregister":
             unregister(body["volume"])
+        elif self.path == "/rig/rescue":
+            keep_definition(instance_of(body["volume"]))
+        elif self.path == "/rig/unrescue":
+            compute.unrescue(admin(), instance_of(body["volume"]))
         elif self.path == "/rig/delay":
             delay.update(body)
         elif self.path == "/rig/release":
