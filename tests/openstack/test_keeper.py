@@ -1,4 +1,4 @@
-"""What goes on beside Nova's calls: how often it looks."""
+"""What goes on beside Nova's calls: how often it looks, and until when it tells."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from qmpsnap.delivery.machine import Answer
 from qmpsnap.journal.file import Journal
 from qmpsnap.journal.folder import JournalUnusable
 
@@ -140,3 +141,37 @@ def test_what_fails_unforeseen_beside_the_others_is_told(
     monkeypatch.setattr(keeper, "_is_left_open", is_left_open)
     assert [keeper._round() for _ in range(4)] == [1.0, 2.0, 4.0, 60.0]
     assert not keeper._woken.is_set()
+
+
+@pytest.mark.parametrize(
+    ("answers", "is_told"),
+    [
+        ((202,), True),
+        ((404, 404), True),
+        ((404, None), False),
+        ((404, 200), False),
+        ((404, 401), False),
+        ((None,), False),
+    ],
+    ids=["told", "stock", "a proxy's alone", "it is back", "no identity there", "nobody"],
+)
+def test_it_is_told_until_it_is_known_to_be_a_stock_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, answers: tuple[int | None, ...], is_told: bool
+) -> None:
+    """A proxy says 404 as well, while all of Cinder starts: just when calls have been lost."""
+    missed = pytest.importorskip("qmpsnap.openstack.nova.missed")
+    replies = [Answer(status=one) for one in answers]
+    cinder: Any = SimpleNamespace(
+        started=lambda said, project: replies.pop(0), knows_us=lambda: replies.pop(0)
+    )
+    instance = SimpleNamespace(uuid="u", project_id="p")
+    mapping = SimpleNamespace(volume_id="v")
+    monkeypatch.setattr(missed, "has_identity", lambda: True)
+    monkeypatch.setattr(
+        missed, "objects", SimpleNamespace(
+            InstanceList=SimpleNamespace(get_by_host=lambda *_, **__: [instance]),
+            BlockDeviceMappingList=SimpleNamespace(get_by_instance_uuids=lambda *_: [mapping]),
+        ),
+    )  # fmt: skip
+    assert missed.tell_started(Journal(tmp_path), cinder, "h") is is_told
+    assert replies == []

@@ -275,6 +275,25 @@ def test_nova_is_killed_during_a_merge_and_the_next_one_tells_cinder(our_nova: R
         assert guest.reads(7, "0", "16M")
 
 
+def test_a_hard_reboot_in_the_middle_of_a_merge_starts_the_guest(our_nova: Rig) -> None:
+    """Nova destroys the guest and asks at once what to start it from; our call has not seen it yet."""
+    with attached(our_nova) as guest:
+        story = Story(our_nova, guest)
+        guest.io("write -P 7 0 16M")
+        snapshot = story.create()
+        with our_nova.configured(SLOWLY, "compute"):
+            our_nova.volumes("DELETE", f"/snapshots/{snapshot}")
+            read_until(lambda: guest.domain.blockJobInfo("vda", 0), bool)
+            guest.stop()
+            begins = our_nova.nova("GET", f"start/{guest.volume}")
+            assert "error" not in begins, begins
+            assert begins["path"].endswith(story.layers[0][0])
+            guest.start()
+            assert concluded(our_nova, snapshot, "deleting") == "error_deleting"
+        assert guest.chain() == story.layers
+        assert guest.reads(7, "0", "16M")
+
+
 def test_libvirtd_is_killed_before_it_has_seen_a_snapshot(our_nova: Rig) -> None:
     """What was not carried out is told as an error, once the look at the guest has shown it."""
     with attached(our_nova) as guest:

@@ -31,6 +31,9 @@ LOOK_S: Final = 60.0
 """So often it looks by itself."""
 SOON_S: Final = 5.0
 """At most so long until an operation is tried again that could not be settled."""
+SEES_S: Final = 10.0
+"""So long a call is waited for whose guest may be gone. It looks each second."""
+_ASK_S: Final = 0.1
 BESIDE_S: Final = 1.0
 """So long a round waits for what it has begun to settle. What takes longer ends with a round of its own."""
 AGAIN_S: Final = 1.0
@@ -116,14 +119,24 @@ class Keeper:
 
     def settle(self, volume: str) -> None:
         """
-        Settle what nobody is at work on, of one volume.
+        Settle what is open of one volume.
+
+        A call that is at work on it is waited for, but not long: a hard reboot destroys the guest in
+        the middle of a merge and starts it at once, and the call needs a moment to see that.
 
         Raises:
             JournalUnusable: The journal cannot be read or written.
         """
+        until = time.monotonic() + SEES_S
         for one in self._open_entries():
-            if volume in _volumes(one):
-                self._is_left_open(one)
+            while volume in _volumes(one):
+                try:
+                    self._is_unread(one)
+                    break
+                except OperationBusy:
+                    if time.monotonic() > until:
+                        break
+                time.sleep(_ASK_S)
 
     def _settle_beside(self) -> bool:
         """
@@ -166,9 +179,21 @@ class Keeper:
 
     def _is_left_open(self, entry: Entry) -> bool:
         try:
-            settled = resume(self._journal, entry, opener=self._opener)
+            return self._is_unread(entry)
         except OperationBusy:
             return False  # its own call concludes it
+
+    def _is_unread(self, entry: Entry) -> bool:
+        """
+        Settle one, and return whether it is left open for what could not be read.
+
+        Raises:
+            OperationBusy: Its own call is at work on it.
+        """
+        try:
+            settled = resume(self._journal, entry, opener=self._opener)
+        except OperationBusy:
+            raise
         except QmpsnapError as error:
             LOG.warning("Operation %s is not settled: %s", entry.record.id, error)
             return True

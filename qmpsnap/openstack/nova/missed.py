@@ -52,7 +52,11 @@ def tell_started(journal: Journal, cinder: NovasCinder, host: str) -> bool:
             }
         }
         answer = cinder.started(said, instances[0].project_id)
-        if answer.status not in (202, 404):
+        if answer.status == 404:  # a stock Cinder's, or a proxy's with nobody behind it
+            answer = cinder.knows_us()
+            if answer.status == 404:
+                return True
+        if answer.status != 202:
             LOG.warning(
                 "Cinder cannot be asked which calls have died with an earlier process: %s %s",
                 *(answer.status or "no answer", answer.text),

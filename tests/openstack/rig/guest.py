@@ -114,9 +114,14 @@ class Guest:
         self.domain.create()
 
     def connect(self) -> None:
-        """Connect again, after a restart of libvirtd."""
-        self.libvirt = libvirt.open(self.rig.uri)
+        """Connect again, after a restart of libvirtd; one that was killed takes a moment to be back."""
+        self.libvirt = read_until(self._opened_libvirt, lambda it: it is not None)
         self.domain = self.libvirt.lookupByUUIDString(self.server)
+
+    def _opened_libvirt(self) -> Any:
+        with suppress(libvirt.libvirtError):
+            return libvirt.open(self.rig.uri)
+        return None
 
     def stop(self) -> None:
         """Cut the power."""
