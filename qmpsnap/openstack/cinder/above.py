@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final
 
 from cinder import exception
@@ -28,6 +29,7 @@ from qmpsnap.openstack.cinder.encrypted import (
     making,
     opening,
 )
+from qmpsnap.openstack.cinder.files import leaves
 from qmpsnap.openstack.cinder.migrating import Migrating
 from qmpsnap.openstack.cinder.names import ledger_id
 from qmpsnap.openstack.cinder.temporary import uncounted
@@ -100,18 +102,22 @@ class Above(Migrating, Backups):
         self._books.run(lambda ledger: ledger.state(key, [statement]))
 
     def delete_volume(self: Any, volume: Any) -> None:
-        """Delete a volume; what has left its chain goes too, and its files from the ledger."""
-        if self._books is not None and volume.provider_location:
-            known = self._books.look(lambda ledger: ledger.files(ledger_id(volume)))
-            for one in known:
-                if one.place is Place.LEFT:
-                    self._remove(volume, one.file)
-        super().delete_volume(volume)
+        """Delete a volume, with the files beside its chain; the ledger calls all of them gone."""
         if self._books is None or not volume.provider_location:
+            super().delete_volume(volume)
             return
+        key = ledger_id(volume)
+        known = self._books.look(lambda ledger: ledger.files(key))
+        for one in known:
+            if one.place is Place.LEFT:
+                self._remove(volume, one.file)
+        super().delete_volume(volume)
         self._remove_unfinished(self._local_path_volume_info(volume))
         if not self._has_moved(volume):
-            key = ledger_id(volume)
+            for one in known:
+                if one.place is Place.UNSURE:  # no guest has the volume: Cinder deletes none then
+                    self._books.run(partial(leaves, key, one, "its volume is deleted"))
+                    self._remove(volume, one.file)
             self._books.run(lambda ledger: ledger.forget(key))
 
     def delete_snapshot(self: Any, snapshot: Any) -> None:

@@ -152,7 +152,8 @@ class Files(Family):  # type: ignore[misc]
             shows = shows_what_lies_below(folder, one, below["virtual-size"])
             if shows and self._holder_on_share(volume, one.file) is None:
                 log.info("%s holds nothing, and nobody has the volume: it is let go", one.file)
-                self._books.run(partial(_leaves, key, one))
+                why = "nobody has the volume attached, and nothing was written to it"
+                self._books.run(partial(leaves, key, one, why))
                 self._remove(volume, one.file)
 
     def _holder_on_share(self: Any, volume: Any, file: str) -> str | None:
@@ -366,11 +367,10 @@ def _overlays_of(volume: Any, folder: str) -> list[str]:
     return [one for one in os.listdir(folder) if volume_of(one) == volume.name]
 
 
-def _leaves(key: str, file: File, ledger: Any) -> None:
-    """Unless it has been settled in this very moment."""
+def leaves(key: str, file: File, why: str, ledger: Any) -> None:
+    """State that an unsure file is in no chain; unless it has been settled in this very moment."""
     if ledger.file(key, file.file) == file:
-        detail = "nobody has the volume attached, and nothing was written to it"
-        ledger.state(key, [replace(moved(file, Place.LEFT), detail=detail)])
+        ledger.state(key, [replace(moved(file, Place.LEFT), detail=why)])
 
 
 def _told(found: list[Statement]) -> str:

@@ -29,7 +29,7 @@ from qmpsnap.openstack.cinder.cli.gathered import Beside, stated_of, undecided, 
 if TYPE_CHECKING:
     from qmpsnap.ledger.ledger import Ledger
     from qmpsnap.ledger.store import Store
-    from qmpsnap.ledger.values import File, Format, Statement
+    from qmpsnap.ledger.values import File, Statement
 
 EVERY: Final = 250
 """Volumes between two lines of progress in a pipe."""
@@ -176,15 +176,16 @@ def taken(
 ) -> Iterator[Taken]:
     """Take over every volume of a back end that the ledger does not know, or knows otherwise."""
     with store.reading() as ledger:
-        known: dict[str, set[Format | None]] = {}
+        known: dict[str, bool] = {}
         for one in ledger.files():
-            known.setdefault(one.volume, set()).add(one.format)
+            is_open = one.format is None or one.place is Place.UNSURE
+            known[one.volume] = known.get(one.volume, False) or is_open
     beside = Beside()
     for row in deployment.volumes(backend):
-        before = known.get(row.key, set())
-        if not row.share or (not before and row.status in UNMADE):
+        is_known = row.key in known
+        if not row.share or (not is_known and row.status in UNMADE):
             continue
-        if again or not before or None in before:
+        if again or not is_known or known[row.key]:
             yield _take(store, backend, row, guests, beside, again=again)
         else:
             yield Taken(row.id, "known")
@@ -255,9 +256,10 @@ def _looked(
                 return Taken(row.id, "failed", why, "`qmpsnap cinder check` says how to settle it")
         left = [x.statement for x in before if x.place is Place.LEFT and x.file not in names]
     elif known:
-        stated = [one for one in stated if known[one.file] is None]
-        if not stated:
-            return Taken(row.id, "known")
+        stated = [one for one in stated if known.get(one.file) is None]
+    unsure = [x.statement for x in before if x.place is Place.UNSURE and x.file not in names]
+    if known and not stated:
+        return _told(row, unsure) if unsure else Taken(row.id, "known")
 
     def work(ledger: Ledger) -> bool:
         ledger.lock(row.key)
@@ -268,7 +270,7 @@ def _looked(
         ledger.state(row.key, [*stated, *left])
         return True
 
-    return _told(row, stated) if store.run(work) else None
+    return _told(row, [*stated, *unsure]) if store.run(work) else None
 
 
 def _as_before(said: Statement, before: Iterable[File], guests: Mapping[str, str]) -> Statement:
