@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
+from collections.abc import Collection
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -22,14 +23,15 @@ from qmpsnap.cli.snapshots import tell
 from qmpsnap.errors import Refused
 from qmpsnap.journal import keep
 from qmpsnap.journal.file import Journal
+from qmpsnap.journal.identities import is_same, seen
 from qmpsnap.journal.knowing import known_by
-from qmpsnap.journal.record import Unreadable, loads
+from qmpsnap.journal.record import Seen, Unreadable, loads
 from qmpsnap.operations import planned
 from qmpsnap.operations.forecast import Forecast, forecast_create, forecast_delete
 from qmpsnap.operations.guest import Guest
 from qmpsnap.operations.options import BadOption
 from qmpsnap.operations.outcome import Result
-from qmpsnap.operations.planned import Asked, ShownDisk, check_asked, check_same_plan
+from qmpsnap.operations.planned import Asked, PlanDiffers, ShownDisk, check_asked, check_same_plan
 from qmpsnap.operations.requests import BadFileName, BadRequest
 
 SCHEMA: Final = "qmpsnap.plan/1"
@@ -38,12 +40,23 @@ _LIMIT: Final = 16 * 1024 * 1024
 _ROOT: Final = 0
 
 
+class _Known(msgspec.Struct, frozen=True, kw_only=True):
+    """A file of the chain that a plan was made from, as in `journal.record.Seen`."""
+
+    path: str
+    inode: int
+    born: int | None = None
+    device: int | None = None
+
+
 class _File(msgspec.Struct, frozen=True, kw_only=True):
     """What is read of a plan; further keys are for people."""
 
     schema: str
     operation: str
     disks: tuple[ShownDisk, ...]
+    files: tuple[_Known, ...] = ()
+    """Empty in what an earlier version has written."""
     request: Asked | None = None
 
 
@@ -91,10 +104,12 @@ def apply(road: Road, plan: str, journal: Journal | None, output: str) -> None:
     with expecting(_road(source, road, asked), asked.way.guest) as host, shown() as screen:
         looked = known_by(host, journal)
         check_same_plan(made.disks, [planned.shown(one) for one in _again(looked, asked)])
+        _check_files(made.files)
 
         def check(ready: keep.Prepared) -> None:
             """Nobody has come in between since; all acts are still to come."""
             check_same_plan(made.disks, planned.shown_ready(ready), steps=False)
+            _check_files(made.files)
 
         done: tuple[Result, ...]
         if asked.create:
@@ -122,6 +137,20 @@ def apply(road: Road, plan: str, journal: Journal | None, output: str) -> None:
         done,
         output,
     )
+
+
+def _check_files(files: Collection[_Known]) -> None:
+    """
+    See that the files of a chain are those that they were, and not others of the same names.
+
+    Raises:
+        PlanDiffers: One is not.
+    """
+    for one in files:
+        now = seen(one.path)
+        before = Seen(path=one.path, inode=one.inode, born=one.born, size=0, device=one.device)
+        if now is None or not is_same(before, now):
+            raise PlanDiffers(f"{one.path} is another file than it was")
 
 
 def _again(host: Guest, asked: Asked) -> tuple[Forecast, ...]:

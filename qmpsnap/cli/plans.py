@@ -12,6 +12,8 @@ from qmpsnap.cli.output import show
 from qmpsnap.cli.tables import Screen, Table
 from qmpsnap.cli.text import INDENT, Safe, cells, fold, json_text, printable
 from qmpsnap.cli.views import size
+from qmpsnap.journal.identities import seen_all
+from qmpsnap.journal.record import Seen
 from qmpsnap.operations.forecast import Forecast
 from qmpsnap.operations.guest import Guest
 from qmpsnap.operations.planned import Asked, Way
@@ -38,6 +40,10 @@ def show_plans(
         "schema": "qmpsnap.plan/1",
         "operation": operation,
         "request": None if asked is None else msgspec.to_builtins(asked),
+        "files": [
+            {"path": one.path, "inode": one.inode, "born": one.born, "device": one.device}
+            for one in _files(forecasts)
+        ],
         "disks": [
             {
                 "disk": one.disk,
@@ -64,6 +70,12 @@ def show_plans(
         ],
     }
     show(document, output, lambda here: _view(operation, forecasts, here))
+
+
+def _files(forecasts: Sequence[Forecast]) -> tuple[Seen, ...]:
+    """Which files they are: another one may be called the same when the plan is applied."""
+    paths = dict.fromkeys(layer.path for one in forecasts for layer in one.before)
+    return seen_all((path, False) for path in paths if path is not None)
 
 
 def way_to(road: Road, host: Guest) -> Way:

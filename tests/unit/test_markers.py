@@ -17,6 +17,7 @@ import qmpsnap
 from qmpsnap.formats.layers import Disk
 from qmpsnap.guests.files import markers as files
 from qmpsnap.guests.files.door import FileFailed, take_file
+from qmpsnap.journal import keep
 from qmpsnap.journal.file import Journal
 from qmpsnap.journal.markers import (
     MarkerUntrusted,
@@ -224,6 +225,16 @@ class TestForbids:
     def test_temporary_files_are_none(self, tmp_path: Path) -> None:
         (tmp_path / ".qmpsnap-x.tmp").write_text("")
         check_unmarked([f"{tmp_path}/anything"], [f"{tmp_path}/anything"])
+
+    def test_the_same_call_with_the_same_token(self, record: Record, tmp_path: Path) -> None:
+        """Of another host, or with a new journal: it does not know what became of the first one."""
+        write(record)
+        (tmp_path / "state").mkdir(mode=0o700)
+        guest = FakeGuest(samples.guest(moved(samples.disk(2), tmp_path)))
+        asked = CreateRequest(disk="vda", snapshot="other")
+        with pytest.raises(OperationOpen):
+            keep.created(Journal(tmp_path / "state"), guest, (asked,), token="abc")
+        assert not {"make", "switch"} & set(guest.calls)
 
     @pytest.mark.parametrize("journal", [True, False])
     def test_an_operation(self, record: Record, tmp_path: Path, journal: bool) -> None:

@@ -470,6 +470,21 @@ def test_plan_is_applied_while_the_guest_is_off(
     sound(off)
 
 
+def test_plan_is_not_applied_to_another_file_of_the_same_name(off: Off, tmp_path: Path) -> None:
+    """A snapshot that was taken since: a guest that is off has no node to tell it by."""
+    off.grow(3)
+    plan = tmp_path / "plan"
+    plan.write_text(off.rig.cli("delete", DISK, "s2", "--plan", "-o", "json").out)
+    assert off.rig.cli("delete", DISK, "s2", "--remove-file").code == 0
+    assert off.rig.cli("create", DISK, "s2").code == 0
+    content = off.content()
+    said = off.rig.cli_without_guest("apply", str(plan))
+    assert said.code == 4, said
+    assert f"{BASE}.s2 is another file than it was" in said.err
+    assert off.content() == content
+    sound(off)
+
+
 ELSEWHERE = "create in another folder"
 
 
