@@ -231,7 +231,7 @@ class TestForbids:
         write(record)
         (tmp_path / "state").mkdir(mode=0o700)
         guest = FakeGuest(samples.guest(moved(samples.disk(2), tmp_path)))
-        asked = CreateRequest(disk="vda", snapshot="other")
+        asked = CreateRequest(disk="vda", snapshot="other", new_file=None)
         with pytest.raises(OperationOpen):
             keep.created(Journal(tmp_path / "state"), guest, (asked,), token="abc")
         assert not {"make", "switch"} & set(guest.calls)
