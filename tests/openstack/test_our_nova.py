@@ -294,6 +294,28 @@ def test_a_hard_reboot_in_the_middle_of_a_merge_starts_the_guest(our_nova: Rig) 
         assert guest.reads(7, "0", "16M")
 
 
+def test_a_state_that_is_reset_is_no_conclusion(our_nova: Rig) -> None:
+    """A stock Cinder that was killed forgets what it waited for, and its connection_info stays as it was."""
+    with attached(our_nova) as guest:
+        guest.io("write -P 1 0 1M")
+        our_nova.nova("POST", "delay", {"create": 600})
+        snapshot = our_nova.begin_snapshot(guest.volume)
+        asked(our_nova, "POST")
+        our_nova.restart("cinder", signal.SIGKILL)
+        our_nova.nova("POST", "delay", {"create": 0})
+        our_nova.nova("POST", "release")
+        read_until(lambda: our_nova.progress(snapshot), lambda it: it[1] == "90%")
+        body = {"os-reset_status": {"status": "error"}}
+        our_nova.volumes("POST", f"/snapshots/{snapshot}/action", body)
+        assert our_nova.ended("create")[1] is None
+        guest.io("write -P 2 0 1M")
+        guest.stop()
+        begins = our_nova.nova("GET", f"start/{guest.volume}")
+        assert begins["path"].endswith(f"volume-{guest.volume}.{snapshot}"), begins
+        assert begins["format"] == "qcow2"
+        assert guest.reads(2, "0", "1M")
+
+
 def test_libvirtd_is_killed_before_it_has_seen_a_snapshot(our_nova: Rig) -> None:
     """What was not carried out is told as an error, once the look at the guest has shown it."""
     with attached(our_nova) as guest:

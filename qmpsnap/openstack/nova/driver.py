@@ -16,9 +16,8 @@ Source: nova/virt/libvirt/driver.py, nova 34.0.0.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, Final
 
 from nova import context as nova_context
@@ -40,6 +39,7 @@ from qmpsnap.openstack.nova.engine import opened, quiesce_of
 from qmpsnap.openstack.nova.helper import WITHOUT, NovasHelper
 from qmpsnap.openstack.nova.keeper import Keeper
 from qmpsnap.openstack.nova.missed import tell_started
+from qmpsnap.openstack.nova.refreshed import await_conclusion, check_refreshed
 from qmpsnap.openstack.nova.reports import NO_IDENTITY, NovasCinder, has_identity
 from qmpsnap.openstack.nova.start import Active, NotKnown, active_file
 from qmpsnap.operations.guest import Guest
@@ -49,16 +49,7 @@ from qmpsnap.service import Update
 from qmpsnap.status import ACTION, Operation
 
 LOG = logging.getLogger(__name__)
-_ASK_AT_FIRST_S: Final = 0.1
-_ASK_S: Final = 0.5
-"""Seconds until the next look at what Cinder has made of a snapshot: each time twice as many, until they
-are as Nova's. Each costs 15 ms of the processor."""
-
-_NOT_ATTACHED: Final = (
-    exception.InstanceNotFound,
-    exception.VolumeBDMNotFound,
-    exception.VolumeAttachmentNotFound,
-)
+_NOT_ATTACHED: Final = (exception.InstanceNotFound, exception.VolumeBDMNotFound)
 
 
 class NeedsThreads(exception.NovaException):  # type: ignore[misc]
@@ -68,10 +59,6 @@ class NeedsThreads(exception.NovaException):  # type: ignore[misc]
         "qmpsnap.LibvirtDriver runs on threads only, and this service runs on eventlet: leave "
         "[DEFAULT] concurrency_backend at `threading`, or use libvirt.LibvirtDriver."
     )
-
-
-class NotConcluded(Exception):
-    """Cinder has heard of a snapshot, and has not concluded it."""
 
 
 class LibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
@@ -287,24 +274,14 @@ class LibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
             instance = objects.Instance.get_by_uuid(
                 nova_context.get_admin_context(), to.after["instance"]
             )
-            self._volume_refresh_connection_info(context, instance, to.volume)
+            with suppress(exception.VolumeAttachmentNotFound):  # or not to be seen: looked at below
+                self._volume_refresh_connection_info(context, instance, to.volume)
+            check_refreshed(self._journal, letter, instance, libvirt_driver.CONF.host)
         except _NOT_ATTACHED:
             LOG.info("The volume %s is not attached any more.", to.volume)
 
-    def _await_conclusion(self, context: Any, snapshot_id: str) -> None:
-        """Wait until Cinder has concluded a snapshot: only then its connection_info is the new one."""
-        deadline = time.monotonic() + self._qmpsnap.refresh_timeout
-        wait = _ASK_AT_FIRST_S
-        try:
-            while True:
-                time.sleep(wait)  # a look at once would be too early: it has only just been told
-                if self._volume_api.get_snapshot(context, snapshot_id).get("status") != "creating":
-                    return
-                if time.monotonic() > deadline:
-                    raise NotConcluded(f"Cinder has not concluded the snapshot {snapshot_id}")
-                wait = min(2 * wait, _ASK_S)
-        except exception.SnapshotNotFound:
-            return
+    def _await_conclusion(self, context: Any, snapshot: str) -> None:
+        await_conclusion(self._volume_api, context, snapshot, self._qmpsnap.refresh_timeout)
 
     # --- After an interruption
 

@@ -65,6 +65,32 @@ def active_file(journal: Journal, volume: str, path: str) -> Active | None:
     return found
 
 
+def left_by(journal: Journal, letter: Letter) -> frozenset[str]:
+    """
+    Bare names of files that were in a chain before the operation of a letter, and are not active since.
+
+    None where it was not done, where the journal does not know, and where a later operation on the
+    volume was: then that one's letter is the one to go by.
+
+    Raises:
+        JournalUnusable: The journal cannot be read.
+    """
+    store = journal.looked_into()
+    if store is None:
+        return frozenset()
+    with store:
+        found: frozenset[str] = frozenset()
+        for one in store.letters.find(_EVERY, volume=letter.due.addressee.volume):
+            try:
+                active, before = _after(store, one)
+            except NotKnown:
+                continue
+            if active is not None:
+                mine = one.id == letter.id
+                found = before - {os.path.basename(active.path)} if mine else frozenset()
+        return found
+
+
 def _after(store: Store, letter: Letter) -> tuple[Active | None, frozenset[str]]:
     """The active file after the operation of a letter, and every file that was there before."""
     entry = None if letter.operation is None else store.entry(letter.operation)
