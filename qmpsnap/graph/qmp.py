@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import msgspec
 
@@ -219,12 +219,16 @@ def leaves_no_bare_filter(reply: object) -> bool:
     return major < 6 or major >= 10
 
 
-def lingering_streams(reply: object) -> tuple[str, ...]:
+def lingering_streams(reply: object, ended: Collection[str] = ()) -> tuple[str, ...]:
     """
     Parse `query-block-jobs`: ids of streams that may end at any moment, and stay behind then.
 
-    Until such a job is dismissed, its filter node is listed without a child, and
+    One that has ended since it was last looked at may have stayed behind already. Until such a job is dismissed, its filter node is listed without a child, and
     `query-named-block-nodes` makes QEMU 7.2 crash in `bdrv_refresh_filename()` (12 times of 12).
+
+    Args:
+        reply: What was answered.
+        ended: Ids of those that were known to have ended before, whose filters were looked at.
 
     Raises:
         MalformedReply: It is not a list of BlockJobInfo.
@@ -233,8 +237,8 @@ def lingering_streams(reply: object) -> tuple[str, ...]:
         info.device
         for info in parse("query-block-jobs", reply, list[BlockJobInfo])
         if info.type == "stream"
-        and info.status != "concluded"
-        and info.auto_finalize
+        and info.device not in ended
+        and (info.auto_finalize or info.status == "concluded")
         and not info.auto_dismiss
     )
 

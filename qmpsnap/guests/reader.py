@@ -245,7 +245,8 @@ class Reader:
             return ended[0].id
         if isinstance(details, CommandFailed):
             return None
-        return next(iter(lingering_streams(details)), None)
+        looked_at = [job.id for job in ended]
+        return next(iter(lingering_streams(details, looked_at)), None)
 
     def _nodes(self, seen: _Seen, nested_ok: bool) -> tuple[Graph, tuple[Job, ...]]:
         """The second hop: nodes and devices; and the jobs as they are after it."""

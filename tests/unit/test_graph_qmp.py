@@ -375,7 +375,9 @@ class TestJobs:
             ({"auto-dismiss": True}, False),
             ({"type": "commit"}, False),
             ({"auto-finalize": False}, False),
-            ({"status": "concluded"}, False),
+            ({"status": "concluded"}, True),
+            ({"auto-finalize": False, "status": "concluded"}, True),
+            ({"device": "known", "status": "concluded"}, False),
             ({"auto-finalize": False, "status": "pending"}, False),
         ],
     )
@@ -389,7 +391,8 @@ class TestJobs:
             "auto-finalize": True,
             "auto-dismiss": False,
         }
-        assert lingering_streams([told | change]) == (("job0",) if lingers else ())
+        found = lingering_streams([told | change], ended=["known"])
+        assert found == (("job0",) if lingers else ())
 
 
 class TestMalformed:

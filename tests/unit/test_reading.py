@@ -459,6 +459,13 @@ class TestStreamThatLingers:
             Reader(monitor).read()
         assert NODES not in monitor.commands()
 
+    def test_one_that_ends_between_two_questions(self) -> None:
+        """Of another disk, by another thread: two merges of one guest end at the same time."""
+        monitor = self.monitor("running", details={"status": "concluded"})
+        with pytest.raises(StreamLingers, match="pull"):
+            Reader(monitor).read()
+        assert NODES not in monitor.commands()
+
     def test_one_that_has_ended_on_a_qemu_without_the_fault(self) -> None:
         monitor = self.monitor("concluded")
         assert "#block9" in Reader(monitor).read().nodes

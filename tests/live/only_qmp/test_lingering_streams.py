@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from qmpsnap.graph.debug_graph import QUERY, debug_graph_from
+from qmpsnap.graph.qmp import jobs_from
 from qmpsnap.guests.qmp.guest import QmpGuest
-from qmpsnap.guests.reader import StreamLingers
-from qmpsnap.monitor.base import Monitor
+from qmpsnap.guests.reader import StreamLingers, TornReading
+from qmpsnap.monitor.base import Monitor, Query
 from qmpsnap.monitor.socket import SocketMonitor
 from qmpsnap.operations.step import Does
 from tests.rig import qemu_machine
@@ -49,6 +51,35 @@ def test_a_look_answers_and_the_guest_lives(guest: QemuMachine) -> None:
     formats = {disk.disk: [layer.format for layer in disk.layers] for disk in report.disks}
     assert formats == {"a": ["qcow2"], "b": ["qcow2", "qcow2", "raw"]}
     assert any("stream job pull" in note for note in report.notes) is bare
+    assert guest.qmp("query-status")
+
+
+class EndsMeanwhile:
+    """A monitor over which a stream has ended by itself before QEMU is asked for details of it."""
+
+    def __init__(self, guest: QemuMachine, monitor: Monitor) -> None:
+        self.guest, self.monitor = guest, monitor
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.monitor, name)
+
+    def execute_all(self, queries: Sequence[Query]) -> list[object]:
+        """As the monitor's."""
+        if queries[0][0] == "query-block-jobs":
+            self.guest.qmp("block-job-set-speed", {"device": "pull", "speed": 0})
+            while [job.status for job in jobs_from(self.guest.qmp("query-jobs"))] != ["concluded"]:
+                pass
+        return self.monitor.execute_all(queries)
+
+
+def test_a_stream_that_ends_while_it_is_asked_about(guest: QemuMachine) -> None:
+    """Two merges of one guest, on two disks, end at the same time: QEMU 7.2 died of the reading."""
+    with closing(SocketMonitor.connect(guest.qmp_path)) as monitor:
+        arguments = {"job-id": "pull", "device": "a-0-fmt", "auto-dismiss": False, "speed": 1}
+        monitor.execute("block-stream", arguments)
+        host = QmpGuest(cast(Monitor, EndsMeanwhile(guest, monitor)))
+        with suppress(StreamLingers, TornReading):  # as the QEMU is
+            host.read()
     assert guest.qmp("query-status")
 
 
