@@ -23,7 +23,7 @@ from qmpsnap.formats.layers import Disk, Disks
 from qmpsnap.guests.files.door import FileFailed, StillNamed, take_file
 from qmpsnap.journal.answers import DONE, FAILED
 from qmpsnap.journal.folder import JournalUnusable
-from qmpsnap.journal.identities import seen_all
+from qmpsnap.journal.identities import modified, seen_all
 from qmpsnap.journal.kept import kept_by
 from qmpsnap.journal.known_again import unnumbered, unnumbered_step
 from qmpsnap.journal.left_over import elsewhere_in, left_by, left_over_among, needing, touched_by
@@ -261,10 +261,17 @@ class Recorder:
             self._has_begun_job = self._has_begun_job or is_start
             if step.does is Does.THAW:
                 self._is_frozen = False
+        if step.does is Does.CLOSE:
+            answer = self._last_written()
         # What the making of a file answers has the number of its file system.
         tells = answer and step.does is not Does.MAKE
         self._answered(number, dumps(answer) if tells else DONE)
         return answer
+
+    def _last_written(self) -> int | None:
+        """When the uppermost file that a merge drops was: see `proven.as_it_was_closed`."""
+        plan = None if self.record is None else self.record.merge
+        return None if plan is None else modified(plan.top.path)
 
     def _taken(self, step: Step) -> object:
         try:

@@ -42,6 +42,14 @@ def seen_all(paths: Iterable[tuple[str, bool]]) -> tuple[Seen, ...]:
     return tuple(one for one in found if one is not None)
 
 
+def modified(path: str) -> int | None:
+    """When a file was last written, by the clock of its share: nanoseconds; None where nobody can look."""
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError:
+        return None
+
+
 def is_same(before: Seen, now: Seen) -> bool:
     """Whether it is the same file, whatever it is called and holds now."""
     if before.device is not None or now.device is not None:

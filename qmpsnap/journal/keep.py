@@ -24,6 +24,7 @@ from qmpsnap.journal.door import Recorder
 from qmpsnap.journal.file import Journal
 from qmpsnap.journal.hold import held
 from qmpsnap.journal.knowing import knowing
+from qmpsnap.journal.left_over import left_over_among
 from qmpsnap.journal.markers import check_unmarked, open_operation
 from qmpsnap.journal.outlook import Way, outlook
 from qmpsnap.journal.record import (
@@ -297,7 +298,7 @@ def _settled_before(
         if not record.own & paths:
             continue
         same = record.request == request
-        found = outlook(entry, guest)
+        found = outlook(entry, guest, partial(left_over_among, store))
         if found.way is Way.ADOPT and same:
             return entry, ()
         if found.way in (Way.ADOPT, Way.UNKNOWN):

@@ -74,7 +74,7 @@ def touched_among(store: Store, paths: Collection[str]) -> tuple[str, ...]:
         path
         for path in paths
         if (now := seen(path)) is not None
-        and any(_is_as_it_was(one, now, end) for end in ends for one in end.touched)
+        and any(_is_as_it_was(one, now) for end in ends for one in end.touched)
     )
 
 
@@ -87,22 +87,20 @@ def _is_left_over(entries: Iterable[Entry], path: str) -> bool:
     if now is None or in_use_by_qemu(path):
         return False
     for entry in entries:
-        if any(_is_as_it_was(one, now, end) for end in _ends([entry]) for one in end.left):
+        if any(_is_as_it_was(one, now) for end in _ends([entry]) for one in end.left):
             is_left = True
         elif is_left and _has_in_its_chain(entry, path):
             is_left = False  # somebody has taken it up again
     return is_left
 
 
-def _is_as_it_was(before: Seen, now: Seen, end: Conclusion) -> bool:
+def _is_as_it_was(before: Seen, now: Seen) -> bool:
     """
     Whether nobody has written to a file since an operation ended.
 
     By the file's own time, which is the share's: the clock of this host may be another one, or have
     been set since.
     """
-    if before.written is None:  # by an earlier version
-        return is_same(before, now) and (now.written or 0) <= end.ended * 1e9
     return is_same(before, now) and before.written == now.written
 
 

@@ -20,6 +20,7 @@ from qmpsnap.guests.files.header import read_header
 from qmpsnap.guests.files.identity import identity
 from qmpsnap.guests.files.neighbours import other_users
 from qmpsnap.journal.identities import is_same, seen
+from qmpsnap.journal.left_over import Among
 from qmpsnap.journal.named import above, has_let_go, named_by
 from qmpsnap.journal.named_again import not_to_be_named
 from qmpsnap.journal.proven import has_failed, intended, is_pivoted, is_unproven
@@ -68,19 +69,20 @@ class Outlook(msgspec.Struct, frozen=True, kw_only=True):
     """The file that each disk is to be started from; of an unknown one, the candidates."""
 
 
-def outlook(entry: Entry, guest: Guest | None) -> Outlook:
+def outlook(entry: Entry, guest: Guest | None, left_over: Among = lambda _images: ()) -> Outlook:
     """
     Find out what became of an operation.
 
     Args:
         entry: As the journal, or a marker, has it.
         guest: The guest, running or off; None: it cannot be had any more, and its QEMU is gone.
+        left_over: Which images earlier operations have left, where the journal is there.
 
     Raises:
         QmpsnapError: The guest cannot be read.
     """
     if guest is None:
-        return _gone(entry)
+        return _gone(entry, left_over)
     runs = not where_of(guest).is_offline
     same = runs and _is_same_qemu(entry.record, guest)
     is_other = not same and None not in (entry.record.where.process, where_of(guest).process)
@@ -90,7 +92,7 @@ def outlook(entry: Entry, guest: Guest | None) -> Outlook:
     try:
         disks = guest.read()
         if not same and not _has_any_of(entry.record, disks):
-            return _of_another(entry, where_of(guest))
+            return _of_another(entry, where_of(guest), left_over)
         if job is not None:
             return _adopting(job)
         now = [disks.disk(name) for name in entry.record.disks]
@@ -104,7 +106,7 @@ def outlook(entry: Entry, guest: Guest | None) -> Outlook:
         if changed:
             return _unknown(entry.record, changed)
     if entry.record.merge is None:
-        return _of_create(entry, now, runs=runs, same=same)
+        return _of_create(entry, now, left_over, runs=runs, same=same)
     return _of_merge(entry, entry.record.merge, now[0], runs=runs, same=same)
 
 
@@ -136,15 +138,17 @@ def _has_any_of(record: Record, disks: Disks) -> bool:
     return any(path in own or identity(path) in mine for path in theirs)
 
 
-def _of_another(entry: Entry, where: Where) -> Outlook:
+def _of_another(entry: Entry, where: Where, left_over: Among) -> Outlook:
     """Of a guest that is found now where the operation's was: it tells nothing of that one."""
     record = entry.record
     if record.host != platform.node() or lives(record):
         return _unknown(record, f"the guest at {where.at} has none of its files")
-    return _gone(entry)
+    return _gone(entry, left_over)
 
 
-def _of_create(entry: Entry, now: Sequence[Disk], *, runs: bool, same: bool) -> Outlook:
+def _of_create(
+    entry: Entry, now: Sequence[Disk], left_over: Among, *, runs: bool, same: bool
+) -> Outlook:
     record = entry.record
     active = tuple(disk.paths[0] or disk.layers[0].file for disk in now if disk.layers)
     there = [plan.overlay in disk.paths for plan, disk in zip(record.creates, now, strict=True)]
@@ -156,7 +160,7 @@ def _of_create(entry: Entry, now: Sequence[Disk], *, runs: bool, same: bool) -> 
         return Outlook(way=way, why="every overlay is in its chain", active=active)
     if any(there):
         return _unknown(record, "some of the overlays are in their chains, and some are not")
-    if others := gone_on_from(record, [plan.overlay for plan in record.creates]):
+    if others := gone_on_from(record, [plan.overlay for plan in record.creates], left_over):
         return _unknown(record, others)
     if same:
         return Outlook(way=Way.TAKE_BACK, why="no overlay is in its chain", active=active)
@@ -227,13 +231,13 @@ def _unmerged(entry: Entry, plan: MergePlan, disk: Disk, *, runs: bool, same: bo
     return Outlook(way=Way.TAKE_BACK, why="the chain is the old one", active=_first(disk))
 
 
-def _gone(entry: Entry) -> Outlook:
+def _gone(entry: Entry, left_over: Among) -> Outlook:
     """By the headers alone."""
     record, found = entry.record, _by_headers(entry)
     if found.way is Way.UNKNOWN:
         return found
     overlays = [plan.overlay for plan in record.creates]
-    others = gone_on_from(record, [*overlays, *found.active])
+    others = gone_on_from(record, [*overlays, *found.active], left_over)
     return _unknown(record, others) if others else found
 
 

@@ -17,24 +17,15 @@ def intended(entry: Entry, does: Does) -> bool:
     return any(act.does == does for act in entry.acts)
 
 
-def proof_of(entry: Entry) -> Act | None:
-    """
-    What came after a node of what left the chain was closed: QEMU closes none that is in use.
-
-    That it was is known only when there is something after it.
-    """
-    closed = max(
-        (at for at, act in enumerate(entry.acts) if act.does == Does.CLOSE and act.is_done),
-        default=None,
-    )
-    if closed is None:
-        return None
-    return entry.acts[min(closed + 1, len(entry.acts) - 1)]
-
-
 def is_pivoted(entry: Entry) -> bool:
     """Whether a node of what left the chain could be closed: QEMU closes none that is in use."""
-    return proof_of(entry) is not None
+    return any(act.does == Does.CLOSE and act.is_done for act in entry.acts)
+
+
+def as_it_was_closed(entry: Entry) -> int | None:
+    """When the uppermost file had last been written as its node was closed, by its own share's clock."""
+    told = [act.answer for act in entry.acts if act.does == Does.CLOSE and act.answer is not None]
+    return max((int(one) for one in told if one.isdecimal()), default=None)
 
 
 def is_unproven(entry: Entry, plan: MergePlan) -> bool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 from typing import Final, Literal, cast
 
 import msgspec
@@ -25,6 +26,7 @@ from qmpsnap.journal.file import Journal
 from qmpsnap.journal.hold import held
 from qmpsnap.journal.knowing import knowing
 from qmpsnap.journal.known_again import known_again
+from qmpsnap.journal.left_over import left_over_among
 from qmpsnap.journal.markers import beside
 from qmpsnap.journal.named import above, names_its_new
 from qmpsnap.journal.named_again import old_name
@@ -155,7 +157,7 @@ def settle(
         try:
             if guest is not None and not wanted.only_plan:
                 cleared_alone(guest, entry.record.disks)  # an ended stream makes reading unsafe
-            found = outlook(entry, guest)
+            found = outlook(entry, guest, partial(left_over_among, store))
         except QmpsnapError as error:
             return replace(unknown(entry.record, str(error)), is_unread=True)
         if wanted.take is not None:
@@ -264,7 +266,7 @@ def _carried_out(
         return unknown(record, f"{found.why}; {error}")
     except (Failed, Refused) as error:
         recorder.stays_open()
-        again = _after_failure(entry, guest)
+        again = _after_failure(store, entry, guest)
         if found.way is Way.ADOPT and again is not None and again.way in (Way.FINISH, Way.DONE):
             # It ended by itself, after it was seen and before it was taken up.
             entry = replace(_known(store, entry, only_plan=False), record=record)
@@ -302,10 +304,10 @@ def _carried_out(
     )
 
 
-def _after_failure(entry: Entry, guest: Guest | None) -> Outlook | None:
+def _after_failure(store: Store, entry: Entry, guest: Guest | None) -> Outlook | None:
     """Where an attempt to go on has left it: the job that was adopted may have failed."""
     try:
-        return outlook(entry, guest)
+        return outlook(entry, guest, partial(left_over_among, store))
     except QmpsnapError:
         return None
 

@@ -4,6 +4,7 @@ Whether a file was written that nobody should have written since an operation br
 After a switch the guest writes to the overlay, and after a pivot to the base. Somebody may have started
 the guest from the other file since, and stopped it again. No graph shows that, and no tool can say
 which of the two files is wanted. Modification times show it: two files of one share have one clock.
+That of this host is another one, so no time of a file is compared with it.
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ from collections.abc import Collection, Iterable, Sequence
 
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.guests.files import census, qemu_img
+from qmpsnap.guests.files.birth import born
 from qmpsnap.guests.files.identity import identity
 from qmpsnap.guests.files.overlay import readable
+from qmpsnap.journal.identities import modified
+from qmpsnap.journal.left_over import Among
 from qmpsnap.journal.named import names_its_active
-from qmpsnap.journal.proven import intended, proof_of
+from qmpsnap.journal.proven import as_it_was_closed, intended
 from qmpsnap.journal.record import Entry, Record
 from qmpsnap.operations.names import tidy
 from qmpsnap.operations.plan_merge import MergePlan
@@ -51,11 +55,11 @@ def _written_below(plans: Sequence[CreatePlan], written: Sequence[CreatePlan]) -
     own overlay where that was written: somebody may have started the guest from the files of some
     disks and the overlays of others, and written to both.
     """
-    times = {plan.overlay: at for plan in written if (at := _modified(plan.overlay)) is not None}
+    times = {plan.overlay: at for plan in written if (at := modified(plan.overlay)) is not None}
     latest = max(times.values(), default=None)
     found = []
     for plan in plans:
-        switched, at = times.get(plan.overlay, latest), _modified(plan.active.path)
+        switched, at = times.get(plan.overlay, latest), modified(plan.active.path)
         if switched is not None and at is not None and at > switched:
             found.append(plan.active.file)
     return ", ".join(found)
@@ -65,14 +69,14 @@ def stale_written(entry: Entry, plan: MergePlan) -> str:
     """
     Whether an overlay was written after its pivot was proven, in words; empty: no.
 
-    QEMU may write to it until its node is closed. Of two clocks that differ the share's may be ahead,
-    so it has to be newer than the base as well.
+    QEMU may write to it until its node is closed, and the journal has its time as it was then. Where
+    it has none, the overlay has to be newer than the base.
     """
-    proof, base = proof_of(entry), plan.base
-    overlay, other = _modified(plan.top.path), None if base is None else _modified(base.path)
-    if proof is None or base is None or overlay is None:
+    base, now = plan.base, modified(plan.top.path)
+    if base is None or now is None:
         return ""
-    if overlay <= max(int(proof.at * 1e9), other or 0):
+    before = as_it_was_closed(entry)
+    if now <= ((modified(base.path) or 0) if before is None else before):
         return ""
     return f"{plan.top.file} was written after the pivot to {base.file}"
 
@@ -87,39 +91,54 @@ def written_since(record: Record, paths: Collection[str]) -> str:
     return ", ".join(
         os.path.basename(path)
         for path in paths
-        if (was := before.get(path)) is not None and (_modified(path) or 0) > was
+        if (was := before.get(path)) is not None and (modified(path) or 0) > was
     )
 
 
-def gone_on_from(record: Record, paths: Iterable[str]) -> str:
+def gone_on_from(record: Record, paths: Iterable[str], left_over: Among) -> str:
     """
     Whether images beside files, written since the operation began, rest on them, in words.
 
     Somebody has taken a snapshot with another tool then, and the guest has written there. What
-    earlier merges have left names those files as well, and is older.
+    earlier merges have left names those files as well: it is older, or the journal knows it.
     """
     own = {tidy(one) for one in record.paths}
     same = {identity(one) for one in own} - {None}
     found = []
     for path in dict.fromkeys(paths):
         newer = [
-            os.path.basename(image)
+            image
             for image in census.images_resting_on([path])[0].get(path, ())
             if tidy(image) not in own
             and identity(image) not in same
-            and (_modified(image) or 0) >= int(record.begun * 1e9)
+            and not _is_older(image, record, path)
         ]
-        if newer:
-            found.append(f"{', '.join(newer)} rests on {os.path.basename(path)}")
+        known = left_over(newer) if newer else ()
+        if names := [os.path.basename(image) for image in newer if image not in known]:
+            found.append(f"{', '.join(names)} rests on {os.path.basename(path)}")
     return f"{'; '.join(found)}: somebody has gone on from there" if found else ""
 
 
-def _modified(path: str) -> int | None:
-    """Nanoseconds; None where nobody can look."""
+def _is_older(image: str, record: Record, path: str) -> bool:
+    """
+    Whether an image is older than the operation, by the clock of its own share; in doubt it is not.
+
+    An overlay was made for the operation, and what had been written to its other files had been by then.
+    """
+    of_it = (one.overlay for one in record.creates if path in (one.overlay, one.active.path))
+    moments = [(name, born(name)) for name in of_it]
+    moments += [(one.path, one.written) for one in record.files if one.path == path]
+    for name, at in moments:
+        if at is not None and _are_on_one_share(name, image):
+            return max(born(image) or 0, modified(image) or 0) < at
+    return False
+
+
+def _are_on_one_share(one: str, other: str) -> bool:
     try:
-        return os.stat(path).st_mtime_ns
+        return os.stat(one).st_dev == os.stat(other).st_dev
     except OSError:
-        return None
+        return False
 
 
 def is_empty(path: str) -> bool:

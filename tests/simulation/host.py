@@ -111,7 +111,8 @@ def on_the_model(patch: pytest.MonkeyPatch, model: BlockLayer) -> None:
     patch.setattr("qmpsnap.guests.files.overlay.read_header", read_header)
     patch.setattr("qmpsnap.journal.since.qemu_img.is_empty", is_empty)
     patch.setattr(outlook, "other_users", other_users)
-    patch.setattr(since, "_modified", modified)
+    patch.setattr(since, "modified", modified)
+    patch.setattr("qmpsnap.journal.door.modified", modified)
     patch.setattr("qmpsnap.journal.door.seen_all", seen_all)
     patch.setattr(resume, "take_file", take)
     conclude = Store.conclude

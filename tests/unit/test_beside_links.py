@@ -34,10 +34,13 @@ def links(tmp_path: Path) -> Path:
 
 def test_own_files_are_not_taken_for_somebody_elses(links: Path) -> None:
     """The overlay is seen under the name that the link leads to as well."""
-    record: Any = SimpleNamespace(paths={f"{links}/base", f"{links}/top"}, begun=0.0)
-    assert gone_on_from(record, [f"{links}/base"]) == ""
+    paths = {f"{links}/base", f"{links}/top"}
+    record: Any = SimpleNamespace(paths=paths, creates=(), files=())
+    assert gone_on_from(record, [f"{links}/base"], lambda _: ()) == ""
     images.create_qcow2(links.parent / "store" / "theirs", SIZE, "base", "raw")
-    assert gone_on_from(record, [f"{links}/base"]).startswith("theirs rests on base: ")
+    assert gone_on_from(record, [f"{links}/base"], lambda _: ()).startswith(
+        "theirs rests on base: "
+    )
 
 
 def test_what_is_kept_is_known_by_any_name(links: Path) -> None:

@@ -100,6 +100,21 @@ def test_a_merge(journal: Journal) -> None:
     assert entry.conclusion.file_format == done.file_format == {"volume-1": "raw"}
 
 
+def test_when_the_file_was_written_that_is_closed(
+    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its share's clock: `resume` compares it with that clock only."""
+    top = tmp_path / "volume-1.s2"
+    top.touch()
+    times = {top.name: top.stat().st_mtime_ns}
+    monkeypatch.setattr("qmpsnap.journal.door.modified", lambda path: times.get(Path(path).name))
+    qmpsnap.delete(Watched(journal, 3), "vda", "s2", journal=journal)
+    entry = only(journal)
+    closed = [act.answer for act in entry.acts if act.does == "close"]
+    assert closed
+    assert {*closed} == {str(times[top.name])}
+
+
 def test_nothing_is_written_while_the_guest_is_frozen(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -191,19 +191,28 @@ class TestGone:
         assert found.active[0] == f"{share}/volume-1.s2"
 
     @pytest.mark.parametrize(
-        ("overlay", "base", "way"),
+        ("closed", "overlay", "base", "way"),
         [
-            pytest.param(1000, 900, Way.DONE, id="before the proof"),
-            pytest.param(1100, 1200, Way.DONE, id="by a clock that is ahead"),
-            pytest.param(1200, 1100, Way.UNKNOWN, id="after it"),
+            pytest.param(900, 900, 800, Way.DONE, id="as it was closed"),
+            pytest.param(900, 800, 700, Way.DONE, id="the power failed"),
+            pytest.param(900, 950, 1200, Way.UNKNOWN, id="by a clock that is behind"),
+            pytest.param(1100, 1100, 1000, Way.DONE, id="by one that is ahead"),
+            pytest.param(None, 900, 950, Way.DONE, id="nobody looked, and the base is newer"),
+            pytest.param(None, 900, 850, Way.UNKNOWN, id="nobody looked, and it is older"),
         ],
     )
-    def test_a_pivot_that_is_proven(self, share: Path, overlay: int, base: int, way: Way) -> None:
+    def test_a_pivot_that_is_proven(
+        self, share: Path, closed: int | None, overlay: int, base: int, way: Way
+    ) -> None:
         """Unless the overlay was written since: somebody has started the guest from it."""
         written(f"{share}/volume-1.s2", overlay)
         written(f"{share}/volume-1.s1", base)
-        broken_off = entry(merge_of(PIVOT, share), "commit", "close", "dismiss", answers="done")
-        found = outlook(broken_off, None)
+        answer = "done" if closed is None else str(closed * 10**9)
+        done = entry(merge_of(PIVOT, share), "commit", "close", "dismiss", answers="done")
+        acts = tuple(
+            replace(one, answer=answer if one.does == "close" else "done") for one in done.acts
+        )
+        found = outlook(replace(done, acts=acts), None)
         assert found.way is way
         assert f"{share}/volume-1.s1" in found.active
 
@@ -432,27 +441,60 @@ class TestCreate:
         assert (found.way, found.active) == (Way.TAKE_BACK, (record.creates[0].active.path,))
 
     @pytest.mark.parametrize("rests_on", ["the overlay", "the old file"])
-    @pytest.mark.parametrize(("hour", "way"), [(-1, Way.TAKE_BACK), (0, Way.UNKNOWN)])
+    @pytest.mark.parametrize("clock", [-3600, 3600], ids=["clock behind", "clock ahead"])
+    @pytest.mark.parametrize(
+        ("is_older", "way"), [(True, Way.TAKE_BACK), (False, Way.UNKNOWN)], ids=["before", "since"]
+    )
     def test_somebody_has_gone_on(
-        self, record: Record, tmp_path: Path, rests_on: str, hour: int, way: Way
+        self, record: Record, tmp_path: Path, rests_on: str, clock: int, is_older: bool, way: Way
     ) -> None:
-        """With another tool, which left an image that was written after the operation began."""
+        """With another tool, which left an image that is younger by the clock of its share alone."""
         (plan,) = record.creates
         other = f"{tmp_path}/volume-1.other"
         below = plan.file if rests_on == "the overlay" else plan.active.file
-        Path(plan.active.path).touch()
-        for path, name in ((plan.overlay, plan.active.file), (other, below)):
+
+        def make(path: str, name: str) -> None:
             qemu_img.create_overlay(
                 path, backing_name=name, backing_format="qcow2", size=samples.MIB
             )
-        written(other, record.begun + 3600 * hour)
-        found = outlook(entry(record, "make", "switch"), None)
+
+        if is_older:
+            make(other, below)
+        tick(tmp_path)
+        Path(plan.active.path).touch()
+        files = seen_all([(plan.active.path, False)])
+        record = replace(record, files=files, begun=time.time() - clock)
+        make(plan.overlay, plan.active.file)
+        if not is_older:
+            make(other, below)
+        broken_off = entry(record, "make", "switch")
+        found = outlook(broken_off, None)
         assert found.way is way
         assert way is Way.TAKE_BACK or f"volume-1.other rests on {below}: somebody" in found.why
+        assert outlook(broken_off, None, lambda images: images).way is Way.TAKE_BACK
         off = FakeGuest(samples.guest(on(samples.disk(2), tmp_path)))
         off.where = OFF
         expected = way if rests_on == "the overlay" else Way.TAKE_BACK  # the definition tells
-        assert outlook(entry(record, "make", "switch"), off).way is expected
+        assert outlook(broken_off, off).way is expected
+        Path(plan.overlay).unlink()
+        if rests_on == "the old file":
+            assert outlook(broken_off, None).way is way
+
+    def test_an_image_on_another_share_has_another_clock(
+        self, record: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It is seen where the overlay has a name there; that it is older is not known."""
+        (plan,) = record.creates
+        other = f"{tmp_path}/volume-1.other"
+        for path, name in ((other, plan.file), (plan.overlay, plan.active.file)):
+            qemu_img.create_overlay(
+                path, backing_name=name, backing_format="qcow2", size=samples.MIB
+            )
+            tick(tmp_path)
+        broken_off = entry(record, "make", "switch")
+        assert outlook(broken_off, None).way is Way.TAKE_BACK
+        monkeypatch.setattr("qmpsnap.journal.since._are_on_one_share", lambda *_: False)
+        assert outlook(broken_off, None).way is Way.UNKNOWN
 
 
 class TestCreateThatWasWritten:
@@ -549,6 +591,14 @@ class TestCreateThatWasWritten:
 def written(path: str, when: float) -> None:
     """Say that a file was written then."""
     os.utime(path, (when, when))
+
+
+def tick(folder: Path) -> None:
+    """Let the clock of a folder's files go on: that of the kernel's timer."""
+    times: set[int] = set()
+    while len(times) < 2:
+        (folder / "tick").touch()
+        times.add((folder / "tick").stat().st_mtime_ns)
 
 
 def write(path: str) -> None:
