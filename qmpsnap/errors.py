@@ -66,8 +66,9 @@ class QmpsnapError(Exception):
 
     @property
     def way_out(self) -> str:
-        """What to do next, in one sentence; empty when the message already says it."""
-        return self.remedy.format(self=self)
+        """What to do next; empty when the message already says it. With the notes of this one."""
+        notes: list[str] = getattr(self, "__notes__", [])
+        return " ".join(filter(None, (self.remedy.format(self=self), *notes)))
 
     @property
     def code(self) -> int:

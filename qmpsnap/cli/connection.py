@@ -206,7 +206,7 @@ def _open_operations(report: Disks) -> tuple[str, ...]:
 
     return tuple(
         f"operation {marker.id} on these files is under way, or was interrupted ({marker.path}): "
-        f"`{resume_by(marker)}` settles it"
+        f"`{resume_by(marker.path)}` settles it"
         for marker in forbidding(report.disks)
     )
 

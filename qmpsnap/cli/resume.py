@@ -151,7 +151,7 @@ def _entry(journal: Journal, id_: str) -> Entry:
         with store:
             found = store.entry(name)
         if found is not None:
-            return found
+            return replace(found, marker=os.path.abspath(id_)) if is_path else found
     if is_path:
         for marker in beside((os.path.abspath(id_),)):
             if marker.path == os.path.abspath(id_):

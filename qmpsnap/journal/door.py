@@ -27,7 +27,7 @@ from qmpsnap.journal.identities import modified, seen_all
 from qmpsnap.journal.kept import kept_by
 from qmpsnap.journal.known_again import unnumbered, unnumbered_step
 from qmpsnap.journal.left_over import elsewhere_in, left_by, left_over_among, needing, touched_by
-from qmpsnap.journal.markers import check_unmarked, open_operation, steps_for
+from qmpsnap.journal.markers import check_unmarked, open_operation, resume_by, steps_for
 from qmpsnap.journal.mixed import NOTE, may_have_begun, mixed_by
 from qmpsnap.journal.record import (
     Act,
@@ -123,10 +123,21 @@ class Recorder:
         self._is_frozen = False
         self._mark_at: frozenset[Does] = frozenset()
         """Before which acts the markers have to be there."""
-        self.notes: list[str] = []
-        """What could not be written down."""
+        self._notes: list[str] = []
+        self._to_see_to: list[str] = []
+        """What a person has to do about the end: the journal, or a marker, does not tell of it."""
 
     # --- the operation
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What could not be written down."""
+        return (*self._notes, *self._to_see_to)
+
+    def tell(self, error: BaseException) -> None:
+        """Have an error say what a person has to see to; a result has it in its notes."""
+        for note in self._to_see_to:
+            error.add_note(f"{note[0].upper()}{note[1:]}.")
 
     @property
     def has_begun(self) -> bool:
@@ -225,11 +236,11 @@ class Recorder:
         if mixed is not None:
             note = NOTE.format(file=os.path.basename(mixed.into))
             conclusion = replace(conclusion, mixed=mixed, notes=(*conclusion.notes, note))
-            self.notes.append(note)
+            self._notes.append(note)
         try:
             self._store.conclude(record, conclusion, self._answers, self._waiting)
         except JournalUnusable as error:
-            self.notes.append(
+            self._to_see_to.append(
                 f"what operation {record.id} came to could not be written down: {error}; "
                 "`qmpsnap resume` will find it open"
             )
@@ -261,11 +272,12 @@ class Recorder:
             self._has_begun_job = self._has_begun_job or is_start
             if step.does is Does.THAW:
                 self._is_frozen = False
-        if step.does is Does.CLOSE:
-            answer = self._last_written()
-        # What the making of a file answers has the number of its file system.
-        tells = answer and step.does is not Does.MAKE
-        self._answered(number, dumps(answer) if tells else DONE)
+        told = answer
+        if step.does is Does.MAKE:
+            told = None  # it has the number of a file system
+        elif step.does is Does.CLOSE:
+            told = self._last_written()
+        self._answered(number, dumps(told) if told else DONE)
         return answer
 
     def _last_written(self) -> int | None:
@@ -314,17 +326,21 @@ class Recorder:
             try:
                 take_file(step)
             except FileFailed as error:
-                self.notes.append(f"no marker lies beside the images: {error}")
+                self._notes.append(f"no marker lies beside the images: {error}")
 
     def unmark(self) -> None:
         """Take the markers away: it is proven what the operation came to."""
         if self.record is None:
             return
+        self._to_see_to.clear()  # it may go at the second time
         for step in steps_for(self.record)[1]:
             try:
                 take_file(step)
             except FileFailed as error:
-                self.notes.append(f"the marker has to be removed by hand: {error}")
+                self._to_see_to.append(
+                    f"the marker stays, and forbids work on these files ({error}): "
+                    f"`{resume_by(error.path)}` takes it away"
+                )
 
     def _act(self, step: Step) -> Act:
         self._number += 1
@@ -344,7 +360,7 @@ class Recorder:
             self._answers = answers
             if needed:
                 raise
-            self.notes.append(f"the journal was not written before an act: {error}")
+            self._notes.append(f"the journal was not written before an act: {error}")
 
     def _answered(self, number: int | None, answer: str) -> None:
         if number is not None:

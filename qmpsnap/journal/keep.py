@@ -239,6 +239,7 @@ def _written_down(
                 is_undone = isinstance(error, QmpsnapError) and error.changed == "no"
                 end = conclusion_of(outcome, time.time(), error=error)
                 recorder.concludes(end, is_undone=is_undone)
+                recorder.tell(error)
             else:
                 recorder.stays_open()
             raise

@@ -190,6 +190,14 @@ def _marker(file: MarkerFile) -> Marker:
     return Marker(path=file.path, id=id_, owner=file.owner, written=written, problem=problem)
 
 
+def is_of(marker: Marker, record: Record) -> bool:
+    """Whether a marker is that of an operation; a caller's token is its id on every host."""
+    if marker.written is None:
+        return False
+    one = marker.written.record
+    return (one.id, one.host, one.begun) == (record.id, record.host, record.begun)
+
+
 def forbidding(disks: Sequence[Disk]) -> tuple[Marker, ...]:
     """The markers that forbid work on some disks as they are; see `concerning`."""
     paths = [path for disk in disks for path in disk.paths if path is not None]
@@ -276,12 +284,12 @@ def check_unmarked(paths: Iterable[str], works_on: Collection[str], but: str | N
                 reason += f", and cannot be read ({marker.problem})"
             written = marker.written
             what = "these files" if written is None else what_of(written.record)
-            raise OperationOpen(marker.id, what, reason, resume_by(marker))
+            raise OperationOpen(marker.id, what, reason, resume_by(marker.path))
 
 
-def resume_by(marker: Marker) -> str:
+def resume_by(path: str) -> str:
     """The command that settles the operation of a marker, whether or not this journal knows it."""
-    return f"qmpsnap resume {shlex.quote(marker.path)}"
+    return f"qmpsnap resume {shlex.quote(path)}"
 
 
 def open_operation(record: Record, reason: str) -> OperationOpen:

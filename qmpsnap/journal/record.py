@@ -232,7 +232,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     conclusion: Conclusion | None = None
     """None: it is open."""
     marker: str | None = None
-    """Path of the marker that alone tells of it; None: the journal has it."""
+    """Path of the marker that it was found by; None: the journal has it."""
 
     @property
     def named(self) -> str:

@@ -27,12 +27,12 @@ from qmpsnap.journal.hold import held
 from qmpsnap.journal.knowing import knowing
 from qmpsnap.journal.known_again import known_again
 from qmpsnap.journal.left_over import left_over_among
-from qmpsnap.journal.markers import beside
+from qmpsnap.journal.markers import MarkerUntrusted, beside, is_of
 from qmpsnap.journal.named import above, names_its_new
 from qmpsnap.journal.named_again import old_name
 from qmpsnap.journal.outlook import Outlook, Way, candidates, outlook
 from qmpsnap.journal.reach import Opener, lives, reached
-from qmpsnap.journal.record import Entry, Outcome, Record, conclusion_of
+from qmpsnap.journal.record import Conclusion, Entry, Outcome, Record, conclusion_of
 from qmpsnap.journal.store import Store
 from qmpsnap.operations import finish, snapshot
 from qmpsnap.operations.clear import cleared_alone
@@ -114,6 +114,8 @@ def resume(
         JournalUnusable: That it is settled cannot be written down.
         CannotTake: See there.
         OperationBusy: Somebody is at work on it.
+        FileFailed: It had ended, and its marker cannot be removed.
+        MarkerUntrusted: It had ended, and the marker that was named is not its own.
     """
     if entry.conclusion is not None:
         return settle(journal, entry, None, wanted)
@@ -146,13 +148,14 @@ def settle(
         wanted: How.
 
     Raises:
-        JournalUnusable, CannotTake, OperationBusy: See `resume`.
+        JournalUnusable, CannotTake, OperationBusy, FileFailed, MarkerUntrusted: See `resume`.
     """
     with journal.opened() as store, held(journal.opened_folder, entry.record.id):
         guest = None if guest is None else knowing(guest, store)
+        named = entry.marker
         entry = _known(store, entry, only_plan=wanted.only_plan)
         if entry.conclusion is not None:
-            return _ended(entry, only_plan=wanted.only_plan)
+            return _ended(entry, named, only_plan=wanted.only_plan)
         entry = replace(entry, record=known_again(entry.record))
         try:
             if guest is not None and not wanted.only_plan:
@@ -177,23 +180,42 @@ def _known(store: Store, entry: Entry, *, only_plan: bool) -> Entry:
     return entry
 
 
-def _ended(entry: Entry, *, only_plan: bool) -> Settled:
-    """It was settled before; at most its marker is left."""
+def _ended(entry: Entry, named: str | None, *, only_plan: bool) -> Settled:
+    """It was settled before; at most its markers are left, of which one may have been named."""
     end = entry.conclusion
     assert end is not None
-    if not only_plan:
-        for marker in beside(
-            f"{folder}/x" for folder in {os.path.dirname(one) for one in end.active}
-        ):
-            if marker.id == entry.record.id:
-                take_file(_removing(marker.path))
+    notes = [f"it had ended: {end.outcome}"]
+    for path in _left_behind(entry.record, end, named):
+        if not only_plan:
+            take_file(_removing(path))
+        notes.append(f"its marker {path} {'is still there' if only_plan else 'was left: removed'}")
     return Settled(
         record=entry.record,
         outcome="nothing-to-do",
         active=end.active,
         file_format=end.file_format if end.outcome == "finished" else {},
-        notes=(f"it had ended: {end.outcome}",),
+        notes=tuple(notes),
     )
+
+
+def _left_behind(record: Record, end: Conclusion, named: str | None) -> tuple[str, ...]:
+    """
+    The markers of an operation that has ended.
+
+    Raises:
+        MarkerUntrusted: The one that was named is not its own: another host may have used the id.
+    """
+    files = {*end.active, *end.elsewhere, *record.works_on, *([named] if named else [])}
+    found = [one for one in beside(sorted(files)) if one.id == record.id]
+    own = tuple(one.path for one in found if is_of(one, record))
+    for one in found:
+        if one.path == named and one.path not in own:
+            why = (
+                one.problem
+                or f"operation {one.id} of this host has ended, and it is of another one"
+            )
+            raise MarkerUntrusted(one.path, why)
+    return own
 
 
 def _removing(path: str) -> Step:

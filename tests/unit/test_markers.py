@@ -29,8 +29,8 @@ from qmpsnap.journal.markers import (
     folders,
     steps_for,
 )
-from qmpsnap.journal.record import Record, works_on
-from qmpsnap.journal.resume import settle
+from qmpsnap.journal.record import Conclusion, Entry, Outcome, Record, works_on
+from qmpsnap.journal.resume import Wanted, settle
 from qmpsnap.operations.plan_merge import plan_delete
 from qmpsnap.operations.plan_snapshot import plan_creates
 from qmpsnap.operations.requests import CreateRequest, DeleteRequest
@@ -247,6 +247,73 @@ class TestForbids:
         with pytest.raises(OperationOpen):
             qmpsnap.create(guest, "vda", "other", journal=keeper)
         assert not {"make", "switch"} & set(guest.calls)
+
+
+class TestOfOneThatHasEnded:
+    """It could not be removed then, or came back when the power failed."""
+
+    @pytest.fixture
+    def journal(self, tmp_path: Path) -> Journal:
+        state = tmp_path / "state"
+        state.mkdir(mode=0o700)
+        return Journal(state)
+
+    def ended(self, journal: Journal, record: Record, outcome: Outcome, *active: str) -> None:
+        with journal.opened() as store:
+            store.begin(record, [])
+            end = Conclusion(outcome=outcome, ended=1.0, active=active)
+            store.conclude(record, end)
+
+    @pytest.mark.parametrize("outcome", ["failed", "finished"])
+    def test_in_each_of_its_folders(
+        self, journal: Journal, tmp_path: Path, outcome: Outcome
+    ) -> None:
+        """An error knows no active file; a base may lie in another folder than that."""
+        (tmp_path / "else").mkdir()
+        top, base, lowest = moved(samples.disk(3), tmp_path).layers
+        base = replace(base, path=f"{tmp_path}/else/volume-1.s1")
+        disk = replace(samples.disk(3), layers=(top, base, lowest))
+        plan = plan_delete(samples.guest(disk), MERGES["pivot"], foreign=True)
+        works = works_on([plan], remove=False)
+        record = merging("abc", merge=plan, kind=plan.kind, files=(), works_on=works)
+        write(record)
+        places = [tmp_path / ".qmpsnap-abc", tmp_path / "else" / ".qmpsnap-abc"]
+        assert all(map(Path.exists, places))
+        self.ended(journal, record, outcome, *([plan.top.path] if outcome == "finished" else []))
+        settled = settle(journal, Entry(record=record), None)
+        assert settled.outcome == "nothing-to-do"
+        assert not any(map(Path.exists, places))
+        assert len(settled.notes) == 3
+
+    def test_where_it_was_named(self, journal: Journal, record: Record, tmp_path: Path) -> None:
+        """The share is mounted elsewhere by now."""
+        write(record)
+        self.ended(journal, record, "failed")
+        (tmp_path / "now").mkdir()
+        place = tmp_path / "now" / ".qmpsnap-abc"
+        (tmp_path / ".qmpsnap-abc").rename(place)
+        settle(journal, Entry(record=record), None)
+        assert place.exists()
+        settle(journal, Entry(record=record, marker=str(place)), None, Wanted(only_plan=True))
+        assert place.exists()
+        settle(journal, Entry(record=record, marker=str(place)), None)
+        assert not place.exists()
+
+    @pytest.mark.parametrize("of", ["another host", "another time", "nobody knows whom"])
+    def test_one_of_the_same_id(
+        self, journal: Journal, record: Record, tmp_path: Path, of: str
+    ) -> None:
+        """A caller's token is the id on every host; the other one may be open."""
+        place = tmp_path / ".qmpsnap-abc"
+        changed = {"host": "other"} if of == "another host" else {"begun": record.begun + 1}
+        write(replace(record, **changed))
+        if of == "nobody knows whom":
+            place.write_text("{}")
+        self.ended(journal, replace(record, works_on=(f"{tmp_path}/volume-1",)), "finished")
+        assert settle(journal, Entry(record=record), None).notes == ("it had ended: finished",)
+        with pytest.raises(MarkerUntrusted):
+            settle(journal, Entry(record=record, marker=str(place)), None)
+        assert place.exists()
 
 
 class TestHostile:

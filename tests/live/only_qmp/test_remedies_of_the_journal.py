@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -13,10 +15,11 @@ import pytest
 from qmpsnap.guests.qmp.guest import QmpGuest
 from qmpsnap.journal.file import Journal
 from qmpsnap.journal.keep import created
+from qmpsnap.monitor.base import CommandFailed
 from qmpsnap.monitor.socket import SocketMonitor
 from qmpsnap.operations.requests import CreateRequest
-from qmpsnap.operations.step import Does
-from tests.rig.doors import Killed, dying_at
+from qmpsnap.operations.step import Does, Step
+from tests.rig.doors import Killed, at, dying_at, with_door
 from tests.rig.jobs import fill, small_file_system
 from tests.rig.remedies import remedy
 from tests.rig.rig import BASE, DISK, Rig, run_cli
@@ -226,3 +229,33 @@ def test_marker_that_is_not_acted_on(rig: Rig) -> None:
     assert run_cli(["log", "-o", "json"]).json["operations"] == []
     marker.unlink()
     taken(rig)
+
+
+def test_marker_of_an_operation_that_has_failed(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The share hangs for a moment when it is to be removed; the error says so, as nothing else can."""
+
+    def refuse(_step: Step) -> None:
+        raise CommandFailed("transaction", "GenericError", "busy")
+
+    with monkeypatch.context() as patch, rig.host() as host:
+        patch.setattr("qmpsnap.guests.files.door.remove_marker", hang)
+        with pytest.raises(CommandFailed) as caught:
+            created(Journal(), with_door(host, before=at(Does.SWITCH, refuse)), (NEW,))
+    (marker,) = rig.folder.glob(".qmpsnap-*")
+    command = f"qmpsnap resume {marker}"
+    assert f"`{command}` takes it away" in caught.value.way_out
+    said = rig.cli("create", DISK, "s1")
+    assert (said.code, f"`{command}`" in said.err) == (4, True), said
+    said = run_cli([*command.split()[1:], "--plan"])
+    assert (said.code, "is still there" in said.out) == (0, True), said
+    with monkeypatch.context() as patch:
+        patch.setattr("qmpsnap.guests.files.door.remove_marker", hang)
+        said = run_cli(command.split()[1:])
+        assert (said.code, "cannot remove" in said.err) == (1, True), said
+    said = run_cli(command.split()[1:])
+    assert (said.code, "was left: removed" in said.out) == (0, True), said
+    taken(rig)
+
+
+def hang(_path: str) -> None:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
