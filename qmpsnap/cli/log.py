@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import math
 import time
 from collections.abc import Iterable, Sequence
 
@@ -12,7 +12,7 @@ from qmpsnap.cli.command import Command
 from qmpsnap.cli.connection import Road
 from qmpsnap.cli.output import Drawing, draw, say, show, timeline_option
 from qmpsnap.cli.tables import Table
-from qmpsnap.cli.units import seconds_text
+from qmpsnap.cli.units import moment, seconds_text
 from qmpsnap.journal.file import Journal
 from qmpsnap.journal.record import Entry
 from qmpsnap.journal.store import KEEP
@@ -82,7 +82,7 @@ def _absolute(path: str) -> str:
 
 def entry_document(entry: Entry) -> dict[str, object]:
     """One operation of `qmpsnap.log/1`."""
-    record, end = entry.record, entry.conclusion
+    record, end, took = entry.record, entry.conclusion, _took(entry)
     return {
         "id": record.id,
         "kind": record.kind,
@@ -91,7 +91,7 @@ def entry_document(entry: Entry) -> dict[str, object]:
         "outcome": "open" if end is None else end.outcome,
         "begun": time_text(record.begun),
         "ended": None if end is None else time_text(end.ended),
-        "seconds": None if end is None else round(end.ended - record.begun, 3),
+        "seconds": None if took is None else round(took, 3),
         "by": record.by,
         "host": record.host,
         "road": record.where.road,
@@ -121,9 +121,7 @@ def table(entries: Iterable[Entry]) -> Table:
             ", ".join(entry.record.disks),
             entry.record.kind,
             _came_to(entry),
-            None
-            if entry.conclusion is None
-            else seconds_text(entry.conclusion.ended - entry.record.begun),
+            None if (took := _took(entry)) is None else seconds_text(took),
             entry.record.by,
             _formats(entry),
             entry.record.id,
@@ -162,7 +160,12 @@ def _formats(entry: Entry) -> str:
     return ", ".join(said)
 
 
+def _took(entry: Entry) -> float | None:
+    """Seconds; None of what is open, and where a marker of somebody else had no time at all."""
+    took = None if entry.conclusion is None else entry.conclusion.ended - entry.record.begun
+    return took if took is not None and math.isfinite(took) else None
+
+
 def time_text(seconds: float) -> str:
-    """A moment in UTC, to the second: `2026-11-26T04:46:03Z`."""
-    moment = datetime.datetime.fromtimestamp(seconds, tz=datetime.UTC)
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+    """A moment in UTC, to the second: `2026-11-26T04:46:03Z`; `?` for a number that is none."""
+    return moment(seconds) or "?"

@@ -16,6 +16,7 @@ from typing import Any, Final, Literal, TypeVar, cast
 import msgspec
 from msgspec.structs import replace
 
+from qmpsnap.errors import QmpsnapError
 from qmpsnap.journal.answers import FAILED
 from qmpsnap.operations.guards import Guard
 from qmpsnap.operations.options import MergeOptions
@@ -264,7 +265,7 @@ def loads(text: str, kind: type[T]) -> T:
         if len(text) > _LIMIT:
             raise Unreadable("it is too long")
         return msgspec.convert(json.loads(text), type=kind)
-    except (ValueError, msgspec.ValidationError, RecursionError) as error:
+    except (ValueError, msgspec.ValidationError, RecursionError, QmpsnapError) as error:
         raise Unreadable(str(error)) from error
 
 

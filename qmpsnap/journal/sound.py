@@ -8,10 +8,18 @@ program had written it.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+import msgspec
 
 from qmpsnap.journal.record import Record
 from qmpsnap.operations.plan_merge import MergePlan
+
+_END: Final = 253_402_300_800
+"""The year 10000, seconds after 1970: no calendar of Python has it."""
+_LARGEST: Final = 2**64
+"""No file system, and no QEMU, has a number like this."""
 
 
 def flaw_of(record: Record) -> str:
@@ -29,6 +37,12 @@ def flaw_of(record: Record) -> str:
         return "its plans are of other disks"
     if len(record.made_here) != len(record.creates):
         return "it does not say which overlays it has made"
+    if not 0 <= record.begun < _END:
+        return f"it was begun at no time, {record.begun}"
+    if any(
+        not abs(one) < _LARGEST for one in _numbers_in(msgspec.to_builtins(record, enc_hook=str))
+    ):
+        return "a number in it is too large, or is none"
     names = {*record.works_on, *(one.path for one in record.files), *record.paths}
     return next((f"{name!r} is no path" for name in sorted(names) if not _is_path(name)), "")
 
@@ -52,6 +66,14 @@ def _flaw_of_merge(plan: MergePlan) -> str:
 
 def _all_in(paths: Iterable[str], named: Iterable[str]) -> bool:
     return set(named) <= set(paths)
+
+
+def _numbers_in(value: Any) -> Iterator[int | float]:
+    if isinstance(value, (int, float)):
+        yield value
+    elif isinstance(value, (list, tuple, dict)):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _numbers_in(one)
 
 
 def _is_path(name: str) -> bool:

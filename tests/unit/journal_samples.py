@@ -47,7 +47,7 @@ def merging(id_: str = "a", **changes: Any) -> Record:
     return Record(**{**values, **changes})
 
 
-def creating(id_: str = "c") -> Record:
+def creating(id_: str = "c", *, begun: float = 1000.0) -> Record:
     """A snapshot."""
     request = CreateRequest(disk="vda", new_file=None, snapshot="new")
     plans = plan_creates(samples.guest(samples.disk(2)), [request])
@@ -60,7 +60,7 @@ def creating(id_: str = "c") -> Record:
         disks=("vda",),
         creates=plans,
         made_here=(True,),
-        begun=1000.0,
+        begun=begun,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -142,3 +143,24 @@ class TestTimeline:
 
     def test_nothing(self) -> None:
         assert etree.fromstring(timeline([], 5.0).encode()) is not None
+
+
+@pytest.mark.parametrize("begun", [1e30, -1e300, math.inf, -math.inf, 253402300800.0])
+def test_a_time_that_is_none(journal: Journal, begun: float) -> None:
+    """An earlier version took it from a marker of somebody else; all others are shown as ever."""
+    with journal.opened() as store:
+        for id_ in ("odd", "odd and open"):
+            store.begin(creating(id_, begun=begun), [act()])
+        store.conclude(creating("odd", begun=begun), Conclusion(outcome="finished", ended=1003.5))
+    document = run_cli(["log", "-o", "json"]).json
+    odd = next(one for one in document["operations"] if one["id"] == "odd")
+    assert odd["begun"] == "?"
+    assert odd["seconds"] is None or math.isfinite(odd["seconds"])
+    assert len(document["operations"]) == 5
+    for format_ in ("table", "yaml", "svg"):
+        said = run_cli(["log", "-o", format_])
+        assert (said.code, "nan" in said.out) == (0, False), said
+    store_ = journal.looked_into()
+    assert store_ is not None
+    with store_:
+        etree.fromstring(timeline(store_.entries(), 2000.0).encode())

@@ -29,12 +29,13 @@ from qmpsnap.journal.markers import (
     folders,
     steps_for,
 )
-from qmpsnap.journal.record import Conclusion, Entry, Outcome, Record, works_on
+from qmpsnap.journal.record import Conclusion, Entry, Outcome, Record, Seen, works_on
 from qmpsnap.journal.resume import Wanted, settle
 from qmpsnap.operations.plan_merge import plan_delete
 from qmpsnap.operations.plan_snapshot import plan_creates
 from qmpsnap.operations.requests import CreateRequest, DeleteRequest
 from qmpsnap.operations.step import Does
+from tests.rig.rig import run_cli
 from tests.unit import samples
 from tests.unit.fake_guest import FakeGuest
 from tests.unit.journal_samples import creating, merging
@@ -438,8 +439,40 @@ class TestHostile:
         (marker,) = beside([f"{tmp_path}/x"])
         assert [act.does for act in entry_of(marker).acts] == [Does.SWITCH]
 
+    @pytest.mark.parametrize("number", [-1, 10**400, 1e30, -1e300, float("inf"), float("nan")])
+    @pytest.mark.parametrize(
+        "place",
+        [
+            ("begun",),
+            ("files", 0, "inode"),
+            ("files", 0, "written"),
+            ("where", "process", 0),
+            ("wishes", "options", "bandwidth"),
+            ("wishes", "options", "timeout_s"),
+            ("merge", "disk", "layers", 0, "virtual_size"),
+        ],
+        ids=lambda place: place[-1] if isinstance(place[-1], str) else place[-2],
+    )
+    def test_numbers(self, tmp_path: Path, place: tuple[str | int, ...], number: float) -> None:
+        """A host cannot count so far, or so; what says so counts as one that cannot be read."""
+        seen = Seen(path=f"{tmp_path}/volume-1", inode=1, born=1, size=1, written=1)
+        record = merge_on_share(MERGES["pull"], tmp_path)
+        write(replace(record, files=(seen,)))
+        path = tmp_path / ".qmpsnap-abc"
+        value = json.loads(path.read_text())
+        inner = value["record"]
+        for one in place[:-1]:
+            inner = inner[one]
+        inner[place[-1]] = number
+        path.write_text(json.dumps(value))
+        (marker,) = beside([f"{tmp_path}/x"])
+        is_possible = number == -1 and place[0] in ("files", "where", "merge")
+        assert (marker.written is None, bool(marker.problem)) == (not is_possible, not is_possible)
+
     @pytest.mark.parametrize("kind", ["create", *MERGES])
-    def test_of_which_anything_is_wrong(self, record: Record, tmp_path: Path, kind: str) -> None:
+    def test_of_which_anything_is_wrong(
+        self, record: Record, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Whatever it says, it is taken for a marker that is none, or something is found out by it."""
         whole = record if kind == "create" else merge_on_share(MERGES[kind], tmp_path)
         write(whole)
@@ -454,7 +487,11 @@ class TestHostile:
             except MarkerUntrusted:
                 continue
             acted_on += 1
-            settle(Journal(tmp_path / f"state-{number}"), entry, None)
+            state = tmp_path / f"state-{number}"
+            settle(Journal(state), entry, None)
+            monkeypatch.setenv("QMPSNAP_STATE", str(state))
+            for format_ in ("table", "json", "svg"):
+                assert run_cli(["log", "-o", format_]).code == 0
             moved(samples.disk(3), tmp_path)
         assert 20 < acted_on < 180
 
@@ -467,6 +504,10 @@ def mutated(value: Any, random: Random) -> Any:
         0,
         -1,
         2**70,
+        10**400,
+        1e30,
+        float("inf"),
+        float("nan"),
         "",
         "x",
         "/",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Sequence
 from html import escape
 from typing import Final
 
+from qmpsnap.cli.units import moment
 from qmpsnap.journal.record import Entry
 
 _COLOURS: Final = {
@@ -36,7 +36,7 @@ def timeline(entries: Sequence[Entry], now: float) -> str:
     """
     lanes = {lane: None for entry in entries for lane in _lanes(entry)}
     rows = {lane: number for number, lane in enumerate(sorted(lanes))}
-    first = min((entry.record.begun for entry in entries), default=now)
+    first = min((_begun(entry, now) for entry in entries), default=now)
     last = max((_end(entry, now) for entry in entries), default=now)
     scale = (_WIDTH - _LEFT - 20) / max(last - first, 1.0)
     height = _TOP + _ROW * max(len(rows), 1) + 30
@@ -54,8 +54,9 @@ def timeline(entries: Sequence[Entry], now: float) -> str:
             f'<line x1="{_LEFT}" y1="{y + 28}" x2="{_WIDTH - 20}" y2="{y + 28}" stroke="#dddddd"/>'
         )
     for entry in entries:
-        x = _LEFT + (entry.record.begun - first) * scale
-        width = max((_end(entry, now) - entry.record.begun) * scale, _NARROW)
+        begun = _begun(entry, now)
+        x = _LEFT + (begun - first) * scale
+        width = max((_end(entry, now) - begun) * scale, _NARROW)
         for lane in _lanes(entry):
             lines.append(_bar(entry, x, _TOP + _ROW * rows[lane] + 4, width))
     x = _LEFT
@@ -71,9 +72,14 @@ def _lanes(entry: Entry) -> list[tuple[str, str]]:
     return [(record.guest or record.where.at, disk) for disk in record.disks]
 
 
+def _begun(entry: Entry, now: float) -> float:
+    """In a marker of somebody else it may have been any number; one that is no time is drawn now."""
+    return now if moment(entry.record.begun) is None else entry.record.begun
+
+
 def _end(entry: Entry, now: float) -> float:
     end = now if entry.conclusion is None else entry.conclusion.ended
-    return max(end, entry.record.begun)  # a clock may have been set back
+    return max(end, _begun(entry, now))  # a clock may have been set back
 
 
 def _bar(entry: Entry, x: float, y: int, width: float) -> str:
@@ -100,5 +106,5 @@ def _plain(text: str) -> str:
 
 
 def _moment(seconds: float) -> str:
-    moment = datetime.datetime.fromtimestamp(seconds, tz=datetime.UTC)
-    return moment.strftime("%Y-%m-%d %H:%M:%S UTC")
+    found = moment(seconds)
+    return "?" if found is None else found.replace("T", " ").replace("Z", " UTC")
