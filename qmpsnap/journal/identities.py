@@ -25,13 +25,15 @@ def seen(path: str, *, header: bool = False) -> Seen | None:
     except (OSError, ValueError):  # no name at all: a NUL in it
         return None
     is_device = stat.S_ISBLK(status.st_mode)
+    is_image = is_device or stat.S_ISREG(status.st_mode)
     return Seen(
         path=path,
         inode=status.st_ino,
         born=born(path),
         size=status.st_size,
         device=status.st_rdev if is_device else None,
-        header=_hash(path) if header else None,
+        # To open anything else may do something: a FIFO lets its writer go, a watchdog starts.
+        header=_hash(path) if header and is_image else None,
         written=status.st_mtime_ns,
     )
 

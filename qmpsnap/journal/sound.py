@@ -37,6 +37,8 @@ def flaw_of(record: Record) -> str:
         return "its plans are of other disks"
     if len(record.made_here) != len(record.creates):
         return "it does not say which overlays it has made"
+    if not {one.path for one in record.files} <= record.paths:
+        return "it has looked at files of no disk"
     if not 0 <= record.begun < _END:
         return f"it was begun at no time, {record.begun}"
     if any(

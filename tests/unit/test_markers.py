@@ -19,6 +19,7 @@ from qmpsnap.guests.files import markers as files
 from qmpsnap.guests.files.door import FileFailed, take_file
 from qmpsnap.journal import keep
 from qmpsnap.journal.file import Journal
+from qmpsnap.journal.identities import seen_all
 from qmpsnap.journal.markers import (
     MarkerUntrusted,
     OperationOpen,
@@ -340,6 +341,17 @@ class TestHostile:
                 entry_of(marker)
             place.rmdir() if place.is_dir() else place.unlink()
 
+    def test_what_is_no_image_is_not_opened(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The writer of a FIFO would be let go, and a watchdog would be started."""
+        fifo, image = tmp_path / "fifo", tmp_path / "image"
+        os.mkfifo(fifo)
+        image.write_text("x")
+        monkeypatch.setattr("qmpsnap.journal.identities._hash", lambda path: f"opened {path}")
+        found = seen_all([(str(one), True) for one in (fifo, image)])
+        assert [one.header for one in found] == [None, f"opened {image}"]
+
     def test_too_large(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(files, "_LIMIT", 10)
         (tmp_path / ".qmpsnap-x").write_text("x" * 11)
@@ -438,6 +450,16 @@ class TestHostile:
         write(record)
         (marker,) = beside([f"{tmp_path}/x"])
         assert [act.does for act in entry_of(marker).acts] == [Does.SWITCH]
+
+    def test_files_of_no_disk(self, record: Record, tmp_path: Path) -> None:
+        """They would be looked at as root, and what is found would be kept."""
+        files = seen_all([(f"{tmp_path}/volume-1", False)])
+        write(replace(record, files=files))
+        (marker,) = beside([f"{tmp_path}/x"])
+        assert marker.written is not None
+        write(replace(record, files=(*files, replace(files[0], path="/dev/watchdog"))))
+        (marker,) = beside([f"{tmp_path}/x"])
+        assert marker.problem == "it has looked at files of no disk"
 
     @pytest.mark.parametrize("number", [-1, 10**400, 1e30, -1e300, float("inf"), float("nan")])
     @pytest.mark.parametrize(
