@@ -59,25 +59,33 @@ class Marker(msgspec.Struct, frozen=True, kw_only=True):
     """Why it cannot."""
 
     @property
-    def is_trusted(self) -> bool:
+    def doubt(self) -> str:
         """
-        Whether it may be acted on, by who owns it and where its files lie.
+        Why it is not to be acted on, by who owns it and where its files lie; empty: it is.
 
         Of root's or our own, what is worked on lies in folders that it lies in; of another one, all
         that it names lies in its own folder, and belongs to its owner.
         """
         if self.written is None:
-            return False
+            return f"it cannot be read: {self.problem}"
         record = self.written.record
         paths, own = _named_in(record), {tidy(os.path.dirname(self.path))}
         if self.owner not in {_ROOT, os.geteuid()}:
-            return _folders_of(paths) == own and _owners(paths) == {self.owner}
+            if _folders_of(paths) == own and _owners(paths) == {self.owner}:
+                return ""
+            return (
+                f"it belongs to user {self.owner}, who does not own all of its files, or it names "
+                "files of another folder"
+            )
         own.update(
             tidy(folder)
             for folder in folders(record)
             if os.path.lexists(marker_path(folder, self.id))
         )
-        return _folders_of(paths - (record.paths - record.own)) <= own
+        others = _folders_of(paths - (record.paths - record.own)) - own
+        if not others:
+            return ""
+        return f"it works on files of another folder, where it does not lie: {', '.join(sorted(others))}"
 
 
 def _named_in(record: Record) -> frozenset[str]:
@@ -158,11 +166,16 @@ def _step(what: str, **arguments: object) -> Step:
 
 
 def folders(record: Record) -> tuple[str, ...]:
-    """Where the markers of an operation lie: beside each file that a guest may be started from."""
+    """
+    Where the markers of an operation lie: beside each file that a guest may be started from.
+
+    And beside each that it works on, or one of them would not be acted on; see `Marker.doubt`.
+    """
     paths = [path for plan in record.creates for path in (plan.overlay, plan.active.path)]
     if record.merge is not None:
         merge = record.merge
         paths += [one.path for one in (merge.top, merge.written, merge.disk.layers[0])]
+    paths += record.works_on
     return tuple(dict.fromkeys(os.path.dirname(path) for path in paths))
 
 
@@ -248,14 +261,9 @@ def entry_of(marker: Marker) -> Entry:
     Raises:
         MarkerUntrusted: It forbids, and nobody acts on it.
     """
-    if marker.written is None:
-        raise MarkerUntrusted(marker.path, f"it cannot be read: {marker.problem}")
-    if not marker.is_trusted:
-        raise MarkerUntrusted(
-            marker.path,
-            f"it belongs to user {marker.owner}, who does not own all of its files, or it names "
-            "files of another folder",
-        )
+    doubt = marker.doubt
+    if marker.written is None or doubt:
+        raise MarkerUntrusted(marker.path, doubt)
     record = marker.written.record
     if marker.owner not in (_ROOT, os.geteuid()):
         # libvirt runs programs that a URI names, and a socket may be anybody's.

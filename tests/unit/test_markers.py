@@ -429,6 +429,23 @@ class TestHostile:
         with pytest.raises(MarkerUntrusted, match="another folder"):
             entry_of(marker)
 
+    def test_of_a_merge_in_three_folders(self, tmp_path: Path) -> None:
+        """In the middle one lies what is dropped, from which no guest is started."""
+        layers = []
+        for layer in samples.disk(3).layers:
+            (tmp_path / layer.file).mkdir()
+            layers.append(replace(layer, path=f"{tmp_path}/{layer.file}/{layer.file}"))
+        disk = replace(samples.disk(3), layers=tuple(layers))
+        whole = DeleteRequest(disk="vda", file_to_merge="volume-1.s2", merge_target_file="volume-1")
+        plan = plan_delete(samples.guest(disk), whole, foreign=True)
+        record = merging("abc", merge=plan, kind=plan.kind, files=())
+        write(replace(record, works_on=works_on([plan], remove=False)))
+        markers = beside([layer.path or "" for layer in layers])
+        assert [entry_of(one).record.id for one in markers] == ["abc"] * 3
+        os.unlink(markers[1].path)
+        with pytest.raises(MarkerUntrusted, match=f"does not lie: {tmp_path}/volume-1.s1$"):
+            entry_of(markers[0])
+
     def test_that_names_files_of_another_folder(self, tmp_path: Path) -> None:
         record = creating("abc")  # its files are in /share
         (step, *_) = steps_for(record)[0]
