@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from qmpsnap.errors import Refused
-from qmpsnap.formats.layers import Disks, Layer
+from qmpsnap.formats.layers import Disk, Disks, Layer
 from qmpsnap.graph.drivers import DriverKind, kind_of
 from qmpsnap.graph.nodes import Node
 from qmpsnap.guests.files.steps import discard_steps, make_steps, sync_step
@@ -197,7 +197,7 @@ class QmpComposer:
         check_changeable(plan.disk, self._arguments)
         job = job_id(plan.kind, plan.disk.disk, plan.top, plan.base)
         dismiss = _dismiss(job)
-        close = tuple(_close(name) for layer in plan.dropped for name in closable(layer))
+        close = tuple(_close(name) for layer in plan.dropped for name in closable(layer, plan.disk))
         active = plan.kind == "active-commit"
         settle: tuple[Step, ...] = (dismiss, *close)
         if active:
@@ -315,16 +315,21 @@ class QmpComposer:
         return Step(does=Does.FLUSH, by="qmp", what="block_resize", arguments=size)
 
 
-def closable(layer: Layer) -> tuple[str, ...]:
+def closable(layer: Layer, disk: Disk) -> tuple[str, ...]:
     """
     The nodes of a layer that stay when it has left the chain, each above what it reads.
 
     With `-blockdev` they stay open, hold their locks, and an overlay that stays above the new root
     makes the next `block-commit` fail ("Need a root block node"). What QEMU has named by itself
     goes by itself, and so does the protocol node of an overlay that this tool has opened.
+
+    The filters above the active layer are the device's: after a pivot they read the base.
     """
     inner = protocol_node_of(layer.node)
-    return tuple(name for name in layer.nodes if not name.startswith("#") and name != inner)
+    names = layer.nodes
+    if layer.path == disk.layers[0].path and layer.node in names:
+        names = names[names.index(layer.node) :]
+    return tuple(name for name in names if not name.startswith("#") and name != inner)
 
 
 def _check_recordable(base: Layer) -> None:

@@ -136,6 +136,24 @@ def test_filter_that_is_not_in_the_way(
         assert rig.guest.read_sha256(DISK) == content
 
 
+@pytest.mark.parametrize("name", ["throttle", "copy-on-read"])
+def test_filter_of_the_device_stays_above_the_base(tmp_path: Path, name: str) -> None:
+    """An active commit closes what it drops; the filter is the user's, and reads the base by then."""
+    disk = three(tmp_path)
+    node = {**FILTERS[name], "node-name": "filter", "file": disk.root}
+    above = replace(disk, blockdevs=(*disk.blockdevs, node), root="filter")
+    with direct_rig(tmp_path, above, GROUP) as rig:
+        content = rig.guest.read_sha256(DISK)
+        (plan,) = rig.cli(*merge(TOP, MID), "--plan", "-o", "json").json["disks"]
+        closings = [one for one in plan["steps"] if one["what"] == "blockdev-del"]
+        closed = [one["arguments"]["node-name"] for one in closings]
+        assert closed == ["vda-0-fmt", "vda-0-file"]
+        said = rig.cli(*merge(TOP, MID))
+        assert (said.code, rig.files()) == (0, [MID, BASE]), said
+        assert "stays open" not in said.err
+        assert (rig.disk().root, rig.guest.read_sha256(DISK)) == ("filter", content)
+
+
 OPERATIONS = [CREATE, merge(MID, BASE), merge(TOP, MID), merge(None, None)]
 
 
