@@ -54,7 +54,7 @@ def main() -> int:
     except expat.ExpatError:
         return 0  # libvirt made it; it is no reason to keep a guest from starting
     found = [*_by_markers(files), *_by_journal(files)]
-    for id_, (where, name) in dict(found).items():
+    for id_, where, name in dict(found).values():
         print(
             f"qmpsnap: operation {id_} on this guest's files is not settled ({where}): "
             f"run `qmpsnap resume {shlex.quote(name)}` before it is started",
@@ -139,8 +139,12 @@ def _target_of(text: bytes) -> str:
     return "".join(words).strip()
 
 
-Found = tuple[str, tuple[str, str]]
-"""Id of an operation; where it is known, and what names it to `qmpsnap resume`."""
+Found = tuple[str, tuple[str, str, str]]
+"""
+What tells an operation; its id, where it is known, and what names it to `qmpsnap resume`.
+
+Its id does not tell it: two hosts may have begun one each with the same token.
+"""
 
 
 def _by_markers(files: Files) -> Iterator[Found]:
@@ -149,12 +153,13 @@ def _by_markers(files: Files) -> Iterator[Found]:
         for marker in markers_in(folder):
             id_ = os.path.basename(marker.path).removeprefix(PREFIX)
             try:
-                is_about = _is_about(json.loads(marker.text or "")["record"], files)
+                record = json.loads(marker.text or "")["record"]
+                is_about = _is_about(record, files)
             except (ValueError, TypeError, KeyError, RecursionError):
-                yield id_, (f"{marker.path}, which cannot be read", marker.path)
+                yield marker.path, (id_, f"{marker.path}, which cannot be read", marker.path)
                 continue
             if is_about:
-                yield id_, (marker.path, marker.path)
+                yield _told(record), (id_, marker.path, marker.path)
 
 
 def _by_journal(files: Files) -> Iterator[Found]:
@@ -177,9 +182,13 @@ def _by_journal(files: Files) -> Iterator[Found]:
             record = json.loads(text)
             begun = _BEGUN.get(record["kind"], set()) & set(map(_state, json.loads(acts)))
             if begun and record["where"]["road"] != "offline" and _is_about(record, files):
-                yield id_, (name, id_)
+                yield _told(record), (id_, name, id_)
         except (ValueError, TypeError, KeyError, RecursionError):
             continue
+
+
+def _told(record: dict[str, Any]) -> str:
+    return f"{record.get('begun')} {record.get('host')}"
 
 
 def _state(act: tuple[str, str | None]) -> str:

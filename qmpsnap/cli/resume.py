@@ -146,16 +146,18 @@ def _entry(journal: Journal, id_: str) -> Entry:
     """
     store = journal.looked_into()
     is_path = "/" in id_ or id_.startswith(PREFIX)
-    name = os.path.basename(id_).removeprefix(PREFIX) if is_path else id_
+    path = os.path.abspath(id_)
+    there = beside((path,)) if is_path else ()
+    marker = next((one for one in there if one.path == path), None)
     if store is not None:
         with store:
-            found = store.entry(name)
-        if found is not None:
-            return replace(found, marker=os.path.abspath(id_)) if is_path else found
-    if is_path:
-        for marker in beside((os.path.abspath(id_),)):
-            if marker.path == os.path.abspath(id_):
-                return entry_of(marker)
+            found = store.named(os.path.basename(path).removeprefix(PREFIX) if is_path else id_)
+        if marker is not None and marker.written is not None:
+            found = tuple(one for one in found if marker.is_of(one.record))
+        if found:
+            return replace(found[-1], marker=path) if is_path else found[-1]
+    if marker is not None:
+        return entry_of(marker)
     raise click.UsageError(
         f"{id_!r} is not the id of an operation (`qmpsnap log` shows them); a block job goes on "
         "with `qmpsnap job resume`"
@@ -181,11 +183,13 @@ def _open(journal: Journal, road: Road, problems: list[str], only_plan: bool) ->
     with connect_qmp(road.qmp, max_stall_s=road.max_stall_s) as guest:
         paths = _read(guest, only_plan).stated().keys()
     mine = [one for one in entries if one.record.own & paths]
-    known = {one.record.id for one in mine}
+    known = [one.record for one in mine]
+    unread = {one.marker_name for one in known}
     for marker in beside(paths):
-        if marker.id in known:
+        if (marker.written is None and marker.id in unread) or any(map(marker.is_of, known)):
             continue
-        known.add(marker.id)
+        unread.add(marker.id)
+        known += [] if marker.written is None else [marker.written.record]
         try:
             entry = entry_of(marker)
         except MarkerUntrusted as error:

@@ -164,7 +164,7 @@ class Recorder:
                 reason = "it was begun, and has not been settled"
                 raise open_operation(other.record, reason)
         # A marker of a new one's name is an earlier one's: a caller repeats its token, elsewhere too.
-        check_unmarked(record.paths, record.own, but=record.id if self._is_written else None)
+        check_unmarked(record.paths, record.own, but=record if self._is_written else None)
 
     def _record_of(self, ready: snapshot.Prepared | merge.Prepared) -> Record:
         request, wishes, token = self._asked

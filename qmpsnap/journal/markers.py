@@ -58,6 +58,10 @@ class Marker(msgspec.Struct, frozen=True, kw_only=True):
     problem: str = ""
     """Why it cannot."""
 
+    def is_of(self, record: Record) -> bool:
+        """Whether it is known to be a marker of an operation; the same id does not tell."""
+        return self.written is not None and self.written.record.is_same_as(record)
+
     @property
     def doubt(self) -> str:
         """
@@ -152,9 +156,11 @@ def state_of(record: Record) -> State:
 
 def steps_for(record: Record) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
     """What writes the markers of an operation, and what removes them. Pure."""
-    written = Written(qmpsnap=_VERSION, says=_SAYS, state=state_of(record), record=record)
+    name = record.marker_name
+    within = replace(record, id=name, marked="")
+    written = Written(qmpsnap=_VERSION, says=_SAYS, state=state_of(record), record=within)
     text = dumps(written)
-    paths = [marker_path(folder, record.id) for folder in folders(record)]
+    paths = [marker_path(folder, name) for folder in folders(record)]
     return (
         tuple(_step("write-marker", path=path, text=text) for path in paths),
         tuple(_step("remove-marker", path=path) for path in paths),
@@ -195,7 +201,7 @@ def _marker(file: MarkerFile) -> Marker:
             problem = str(error)
     id_ = os.path.basename(file.path).removeprefix(PREFIX)
     if written is not None:
-        is_other = written.record.id != id_
+        is_other = (written.record.id, written.record.marked) != (id_, "")
         problem = (
             f"it is the marker of {written.record.id}" if is_other else flaw_of(written.record)
         )
@@ -203,12 +209,10 @@ def _marker(file: MarkerFile) -> Marker:
     return Marker(path=file.path, id=id_, owner=file.owner, written=written, problem=problem)
 
 
-def is_of(marker: Marker, record: Record) -> bool:
-    """Whether a marker is that of an operation; a caller's token is its id on every host."""
-    if marker.written is None:
-        return False
-    one = marker.written.record
-    return (one.id, one.host, one.begun) == (record.id, record.host, record.begun)
+def of_its_name(record: Record, where: Iterable[str]) -> tuple[Marker, ...]:
+    """The markers in some folders that have the name of an operation's; see `Marker.is_of`."""
+    found = beside(f"{folder}/x" for folder in where)
+    return tuple(marker for marker in found if marker.id == record.marker_name)
 
 
 def forbidding(disks: Sequence[Disk]) -> tuple[Marker, ...]:
@@ -273,7 +277,9 @@ def entry_of(marker: Marker) -> Entry:
     return Entry(record=record, acts=(act,), marker=marker.path)
 
 
-def check_unmarked(paths: Iterable[str], works_on: Collection[str], but: str | None = None) -> None:
+def check_unmarked(
+    paths: Iterable[str], works_on: Collection[str], but: Record | None = None
+) -> None:
     """
     See that no marker forbids work on some chains.
 
@@ -286,7 +292,7 @@ def check_unmarked(paths: Iterable[str], works_on: Collection[str], but: str | N
         OperationOpen: One does.
     """
     for marker in concerning(paths, works_on):
-        if marker.id != but:
+        if but is None or not marker.is_of(but):
             reason = f"the marker {marker.path} lies beside it"
             if marker.problem:
                 reason += f", and cannot be read ({marker.problem})"

@@ -92,6 +92,31 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     host: str = ""
     begun: float
     """Seconds after 1970, as in all times here."""
+    marked: str = ""
+    """What its markers are named by, if not by its id; see `named_apart`."""
+
+    def is_same_as(self, other: Record) -> bool:
+        """
+        Whether two records are of one operation.
+
+        Their ids do not tell: a caller may give its token on two hosts, and each begins one.
+        """
+        return (self.begun, self.host, self.kind, self.where.process, self.works_on) == (
+            other.begun,
+            other.host,
+            other.kind,
+            other.where.process,
+            other.works_on,
+        )
+
+    @property
+    def marker_name(self) -> str:
+        """What names its markers."""
+        return self.marked or self.id
+
+    def named_apart(self, id_: str) -> Record:
+        """By an id of its own, in a journal that has another operation of its id."""
+        return replace(self, id=id_, marked=self.marker_name)
 
     @property
     def request(self) -> Request:

@@ -11,7 +11,10 @@ All of it may be done twice, and may be killed as well.
 from __future__ import annotations
 
 import os
+import secrets
 import time
+from collections.abc import Iterable
+from contextlib import ExitStack
 from functools import partial
 from typing import Final, Literal, cast
 
@@ -27,12 +30,12 @@ from qmpsnap.journal.hold import held
 from qmpsnap.journal.knowing import knowing
 from qmpsnap.journal.known_again import known_again
 from qmpsnap.journal.left_over import left_over_among
-from qmpsnap.journal.markers import MarkerUntrusted, beside, is_of
+from qmpsnap.journal.markers import folders, of_its_name, resume_by
 from qmpsnap.journal.named import above, names_its_new
 from qmpsnap.journal.named_again import old_name
 from qmpsnap.journal.outlook import Outlook, Way, candidates, outlook
 from qmpsnap.journal.reach import Opener, lives, reached
-from qmpsnap.journal.record import Conclusion, Entry, Outcome, Record, conclusion_of
+from qmpsnap.journal.record import Entry, Outcome, Record, conclusion_of
 from qmpsnap.journal.store import Store
 from qmpsnap.operations import finish, snapshot
 from qmpsnap.operations.clear import cleared_alone
@@ -150,12 +153,19 @@ def settle(
     Raises:
         JournalUnusable, CannotTake, OperationBusy, FileFailed, MarkerUntrusted: See `resume`.
     """
-    with journal.opened() as store, held(journal.opened_folder, entry.record.id):
+    id_ = entry.record.id
+    with journal.opened() as store, held(journal.opened_folder, id_), ExitStack() as stack:
         guest = None if guest is None else knowing(guest, store)
         named = entry.marker
         entry = _known(store, entry, only_plan=wanted.only_plan)
+        if entry.record.id != id_:
+            stack.enter_context(held(journal.opened_folder, entry.record.id))
         if entry.conclusion is not None:
             return _ended(entry, named, only_plan=wanted.only_plan)
+        if another := _anothers(entry.record, folders(entry.record)):
+            if wanted.take is not None:
+                raise CannotTake(entry.record.id, another)
+            return replace(unknown(entry.record, another), active=())
         entry = replace(entry, record=known_again(entry.record))
         try:
             if guest is not None and not wanted.only_plan:
@@ -172,11 +182,14 @@ def settle(
 
 def _known(store: Store, entry: Entry, *, only_plan: bool) -> Entry:
     """The operation as the journal has it now; one that only a marker knows is written down first."""
-    found = store.entry(entry.record.id)
+    found = store.same(entry.record)
     if found is not None:
         return found
-    if not only_plan:
-        store.begin(entry.record, entry.acts)
+    if only_plan:
+        return entry
+    if store.has(entry.record.id):
+        entry = replace(entry, record=entry.record.named_apart(secrets.token_hex(16)))
+    store.begin(entry.record, entry.acts)
     return entry
 
 
@@ -184,11 +197,17 @@ def _ended(entry: Entry, named: str | None, *, only_plan: bool) -> Settled:
     """It was settled before; at most its markers are left, of which one may have been named."""
     end = entry.conclusion
     assert end is not None
+    files = (*end.active, *end.elsewhere, *entry.record.works_on, *([named] if named else []))
+    where = dict.fromkeys(os.path.dirname(one) for one in files)
     notes = [f"it had ended: {end.outcome}"]
-    for path in _left_behind(entry.record, end, named):
-        if not only_plan:
-            take_file(_removing(path))
-        notes.append(f"its marker {path} {'is still there' if only_plan else 'was left: removed'}")
+    for marker in of_its_name(entry.record, where):
+        if marker.is_of(entry.record):
+            if not only_plan:
+                take_file(_removing(marker.path))
+            left = "is still there" if only_plan else "was left: removed"
+            notes.append(f"its marker {marker.path} {left}")
+    if another := _anothers(entry.record, where):
+        return unknown(entry.record, f"it had ended: {end.outcome}; {another}")
     return Settled(
         record=entry.record,
         outcome="nothing-to-do",
@@ -198,24 +217,17 @@ def _ended(entry: Entry, named: str | None, *, only_plan: bool) -> Settled:
     )
 
 
-def _left_behind(record: Record, end: Conclusion, named: str | None) -> tuple[str, ...]:
-    """
-    The markers of an operation that has ended.
-
-    Raises:
-        MarkerUntrusted: The one that was named is not its own: another host may have used the id.
-    """
-    files = {*end.active, *end.elsewhere, *record.works_on, *([named] if named else [])}
-    found = [one for one in beside(sorted(files)) if one.id == record.id]
-    own = tuple(one.path for one in found if is_of(one, record))
-    for one in found:
-        if one.path == named and one.path not in own:
-            why = (
-                one.problem
-                or f"operation {one.id} of this host has ended, and it is of another one"
+def _anothers(record: Record, where: Iterable[str]) -> str:
+    """Which marker has the name of an operation's and is not its own, in words; empty: none."""
+    for marker in of_its_name(record, where):
+        if marker.problem:
+            return f"the marker {marker.path} cannot be read: {marker.problem}"
+        if not marker.is_of(record):
+            return (
+                f"the marker {marker.path} is of another operation of the same name; settle that one "
+                f"first: `{resume_by(marker.path)}`"
             )
-            raise MarkerUntrusted(one.path, why)
-    return own
+    return ""
 
 
 def _removing(path: str) -> Step:

@@ -354,6 +354,33 @@ class Store:
             return self._with_acts(entry)
         return None
 
+    def same(self, record: Record) -> Entry | None:
+        """
+        An operation that a marker tells of, by whatever id; None where this journal has not seen it.
+
+        Raises:
+            JournalDamaged, JournalUnusable: As `entry`.
+        """
+        return next((one for one in self.named(record.id) if one.record.is_same_as(record)), None)
+
+    def named(self, name: str) -> tuple[Entry, ...]:
+        """
+        The operations of an id, or that a caller or a marker calls so, with their acts.
+
+        Those that have ended first, then by when they were begun.
+
+        Raises:
+            JournalDamaged, JournalUnusable: As `entry`.
+        """
+        found = []
+        said = [f'"{key}":{dumps(name)}' for key in ("token", "marked")]
+        which = "WHERE id = ? OR instr(record, ?) OR instr(record, ?)"
+        for entry in self._entries(f"{which} ORDER BY ended IS NULL, begun", name, *said):
+            if isinstance(entry, str):
+                raise JournalDamaged(self._path, entry)
+            found.append(self._with_acts(entry))
+        return tuple(found)
+
     def _entries(self, which: str, *values: object) -> Iterator[Entry | str]:
         """Each row, or what is wrong with it."""
         with self.telling():

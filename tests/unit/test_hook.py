@@ -53,6 +53,25 @@ def begun(journal: Journal, record: Record, *does: str) -> None:
         store.begin(record, [act(number, does=one) for number, one in enumerate(does, start=1)])
 
 
+def test_two_operations_of_one_id(
+    journal: Journal,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    """One is this host's, one is another's, whose caller has repeated its token."""
+    (share := tmp_path / "share").mkdir()
+    record = replace(creating(), works_on=("/share/volume-1",))
+    begun(journal, record, "switch")
+    for one, lines in ((record, 1), (replace(record, begun=2000.0), 2)):
+        for step in steps_for(one)[0]:
+            path = f"{share}/.qmpsnap-c"
+            take_file(replace(step, arguments={**step.arguments, "path": path}))
+        paths = ("/share/volume-1", f"{share}/x")
+        assert asked(monkeypatch, *paths) == 1
+        assert len(capsys.readouterr().err.splitlines()) == lines
+
+
 @pytest.mark.parametrize(
     ("record", "does", "code"),
     [

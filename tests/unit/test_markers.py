@@ -161,7 +161,7 @@ class TestForbids:
         assert caught.value.operation == "abc"
         assert f"`qmpsnap resume {tmp_path}/.qmpsnap-abc`" in caught.value.way_out
         check_unmarked([f"{tmp_path}/volume-2"], [f"{tmp_path}/volume-2"])
-        check_unmarked([f"{tmp_path}/volume-1"], [f"{tmp_path}/volume-1"], but="abc")
+        check_unmarked([f"{tmp_path}/volume-1"], [f"{tmp_path}/volume-1"], but=record)
 
     def test_the_same_file_by_another_name(self, record: Record, tmp_path: Path) -> None:
         from qmpsnap.journal.identities import seen_all
@@ -238,6 +238,13 @@ class TestForbids:
             keep.created(Journal(tmp_path / "state"), guest, (asked,), token="abc")
         assert not {"make", "switch"} & set(guest.calls)
 
+    def test_of_another_operation_of_its_id(self, record: Record, tmp_path: Path) -> None:
+        """Two hosts have begun one each with one token."""
+        write(record)
+        own = replace(record, begun=record.begun + 1)
+        with pytest.raises(OperationOpen):
+            check_unmarked([f"{tmp_path}/volume-1"], [f"{tmp_path}/volume-1"], but=own)
+
     @pytest.mark.parametrize("journal", [True, False])
     def test_an_operation(self, record: Record, tmp_path: Path, journal: bool) -> None:
         """With a journal or without, on every road: it is asked in one place."""
@@ -249,6 +256,13 @@ class TestForbids:
         with pytest.raises(OperationOpen):
             qmpsnap.create(guest, "vda", "other", journal=keeper)
         assert not {"make", "switch"} & set(guest.calls)
+
+
+def test_an_operation_with_an_id_of_its_own_keeps_its_markers(record: Record) -> None:
+    apart = record.named_apart("other")
+    assert steps_for(apart) == steps_for(record)
+    assert apart.is_same_as(record)
+    assert apart.named_apart("third").marker_name == record.id
 
 
 class TestOfOneThatHasEnded:
@@ -312,14 +326,24 @@ class TestOfOneThatHasEnded:
         if of == "nobody knows whom":
             place.write_text("{}")
         self.ended(journal, replace(record, works_on=(f"{tmp_path}/volume-1",)), "finished")
-        assert settle(journal, Entry(record=record), None).notes == ("it had ended: finished",)
-        with pytest.raises(MarkerUntrusted):
-            settle(journal, Entry(record=record, marker=str(place)), None)
-        assert place.exists()
+        for named in (None, str(place)):
+            settled = settle(journal, Entry(record=record, marker=named), None)
+            assert settled.outcome == "unknown"
+            assert str(place) in settled.notes[0]
+            assert place.exists()
 
 
 class TestHostile:
     """Whoever can write into the folder can put anything there."""
+
+    def test_one_that_says_which_file_is_its_marker(self, record: Record, tmp_path: Path) -> None:
+        """That file would be removed."""
+        write(record)
+        path = tmp_path / ".qmpsnap-abc"
+        path.write_text(path.read_text().replace('"marked":""', '"marked":"x/../../etc/passwd"'))
+        (marker,) = beside([f"{tmp_path}/x"])
+        with pytest.raises(MarkerUntrusted):
+            entry_of(marker)
 
     def test_links_and_fifos(self, record: Record, tmp_path: Path) -> None:
         write(record)
