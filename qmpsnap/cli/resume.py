@@ -48,8 +48,8 @@ INTERRUPTED = 6
     "--take",
     type=click.Choice(["active", "base"]),
     help="Of an operation that nobody can know the outcome of, with one ID: record which file is "
-    "right, the upper one or the lower one; where there is one, `active`. No file is changed or "
-    "removed.",
+    "right, the upper one or the lower one; where there is one, `active`. No file is removed, "
+    "and none changed but the header of one whose merge may not be on the disk.",
 )
 @report_option(
     "Send the updates that wait for these operations there; stdout: they stay stored, and this prints "
@@ -93,7 +93,7 @@ def resume(
     }
     for problem in problems:
         say(f"note: {problem}")
-    show(document, output, lambda here: _view(settled, here))
+    show(document, output, lambda here: _view(entries, settled, here))
     if not only_plan:
         _report(journal, reports, settled, send=report != STDOUT)
     if problems or any(one.outcome == "unknown" for one in settled):
@@ -221,7 +221,7 @@ def _documents(settled: Settled, *, only_plan: bool) -> Iterator[dict[str, objec
         }
 
 
-def _view(settled: list[Settled], here: Screen) -> Iterator[str | Table]:
+def _view(entries: list[Entry], settled: list[Settled], here: Screen) -> Iterator[str | Table]:
     if not settled:
         yield "nothing is open"
         return
@@ -237,14 +237,14 @@ def _view(settled: list[Settled], here: Screen) -> Iterator[str | Table]:
         for one in settled
     ]
     yield Table(("ID", "KIND", "GUEST", "DISK", "OUTCOME", "START FROM"), rows)
-    for one in settled:
+    for entry, one in zip(entries, settled, strict=True):
         for note in one.notes:
             yield from fold(printable(f"{one.record.id}: {note}"), here.width)
         if one.outcome == "unknown":
-            yield from _ways_out(one, here)
+            yield from _ways_out(entry.named, one, here)
 
 
-def _ways_out(settled: Settled, here: Screen) -> Iterator[str]:
+def _ways_out(named: str, settled: Settled, here: Screen) -> Iterator[str]:
     """The commands by which a person finds out, and records what was found."""
     record = settled.record
     plan = record.merge
@@ -256,5 +256,5 @@ def _ways_out(settled: Settled, here: Screen) -> Iterator[str]:
         )
     for word, path in zip(("active", "base"), settled.active, strict=False):
         yield from fold(
-            printable(f"  if {path} is right: qmpsnap resume {record.id} --take {word}"), here.width
+            printable(f"  if {path} is right: qmpsnap resume {named} --take {word}"), here.width
         )

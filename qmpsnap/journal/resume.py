@@ -22,6 +22,7 @@ import msgspec
 from msgspec.structs import replace
 
 from qmpsnap.errors import Failed, QmpsnapError, Refused, Unknown, Unreachable
+from qmpsnap.guests.files.bytes import in_use_by_qemu
 from qmpsnap.guests.files.door import take_file
 from qmpsnap.guests.files.steps import discard_steps
 from qmpsnap.journal.door import Recorder
@@ -131,6 +132,8 @@ def resume(
                 settled = settle(journal, entry, guest, wanted)
         except Unreachable as error:
             why = f"its guest cannot be reached: {told(error)}"
+            if wanted.take is not None:
+                return settle(journal, entry, None, wanted, out_of_reach=why)
             settled = replace(unknown(entry.record, why), is_unread=True)
         left -= 1
         if not settled.is_unread or lives(entry.record) or not left:
@@ -139,7 +142,12 @@ def resume(
 
 
 def settle(
-    journal: Journal, entry: Entry, guest: Guest | None, wanted: Wanted = AS_IT_IS
+    journal: Journal,
+    entry: Entry,
+    guest: Guest | None,
+    wanted: Wanted = AS_IT_IS,
+    *,
+    out_of_reach: str = "",
 ) -> Settled:
     """
     Settle one operation.
@@ -149,6 +157,7 @@ def settle(
         entry: The operation, by the journal or by its marker.
         guest: The guest; None: it cannot be had any more.
         wanted: How.
+        out_of_reach: Why nobody knows whether it is gone, where a person has decided all the same.
 
     Raises:
         JournalUnusable, CannotTake, OperationBusy, FileFailed, MarkerUntrusted: See `resume`.
@@ -174,7 +183,11 @@ def settle(
         except QmpsnapError as error:
             return replace(unknown(entry.record, str(error)), is_unread=True)
         if wanted.take is not None:
-            found = _decided(entry, found, wanted.take)
+            found = (
+                _decided_without(entry, found, wanted.take, out_of_reach)
+                if out_of_reach
+                else _decided(entry, found, wanted.take)
+            )
         if wanted.only_plan:
             return _planned(entry.record, found)
         return _carried_out(store, entry, guest, found, wanted)
@@ -256,6 +269,32 @@ def _decided(entry: Entry, found: Outlook, take: Take) -> Outlook:
     done = done and not gone
     # Nothing is removed: whoever decides may be wrong.
     return Outlook(way=Way.DONE if done else Way.UNKNOWN, why=why, active=active)
+
+
+def _decided_without(entry: Entry, found: Outlook, take: Take, why: str) -> Outlook:
+    """
+    What a person has decided of a guest that is out of reach: its host may have died for good.
+
+    Args:
+        entry: The operation.
+        found: What is so if the guest is gone.
+        take: The decision.
+        why: Why nobody knows.
+
+    Raises:
+        CannotTake: It runs after all, or the files say something else.
+    """
+    record = entry.record
+    users = [path for path in sorted(record.own) if in_use_by_qemu(path)]
+    if users or lives(record):
+        raise CannotTake(record.id, f"its guest runs ({', '.join(users) or 'its QEMU'}), and {why}")
+    if found.way is Way.NAME_AGAIN and take == "active":
+        return found  # that host's memory may have had what was to be on the disk
+    open_ = Outlook(way=Way.UNKNOWN, why=why, active=candidates(record))
+    decided = _decided(entry, open_, take)
+    if found.way is not Way.UNKNOWN and decided.active != found.active:
+        raise CannotTake(record.id, f"{' and '.join(found.active)} is right: {found.why}")
+    return decided
 
 
 def _planned(record: Record, found: Outlook) -> Settled:
