@@ -69,14 +69,14 @@ def stale_written(entry: Entry, plan: MergePlan) -> str:
     """
     Whether an overlay was written after its pivot was proven, in words; empty: no.
 
-    QEMU may write to it until its node is closed, and the journal has its time as it was then. Where
-    it has none, the overlay has to be newer than the base.
+    QEMU may write to it until its node is closed, and the journal has its time as it was then. An older
+    one may be what a power failure has left, or the share's clock was set back; then, and where the
+    journal has none, it must not be newer than the base.
     """
-    base, now = plan.base, modified(plan.top.path)
-    if base is None or now is None:
+    base, now, closed = plan.base, modified(plan.top.path), as_it_was_closed(entry)
+    if base is None or now is None or now == closed:
         return ""
-    before = as_it_was_closed(entry)
-    if now <= ((modified(base.path) or 0) if before is None else before):
+    if (closed is None or now < closed) and now <= (modified(base.path) or 0):
         return ""
     return f"{plan.top.file} was written after the pivot to {base.file}"
 

@@ -194,7 +194,8 @@ class TestGone:
         ("closed", "overlay", "base", "way"),
         [
             pytest.param(900, 900, 800, Way.DONE, id="as it was closed"),
-            pytest.param(900, 800, 700, Way.DONE, id="the power failed"),
+            pytest.param(900, 800, 850, Way.DONE, id="the power failed"),
+            pytest.param(900, 800, 700, Way.UNKNOWN, id="the clock was set back"),
             pytest.param(900, 950, 1200, Way.UNKNOWN, id="by a clock that is behind"),
             pytest.param(1100, 1100, 1000, Way.DONE, id="by one that is ahead"),
             pytest.param(None, 900, 950, Way.DONE, id="nobody looked, and the base is newer"),
