@@ -27,6 +27,7 @@ from qmpsnap.journal.knowing import knowing
 from qmpsnap.journal.left_over import left_over_among
 from qmpsnap.journal.markers import check_unmarked, open_operation
 from qmpsnap.journal.outlook import Way, outlook
+from qmpsnap.journal.plugged import whose
 from qmpsnap.journal.record import (
     Conclusion,
     Entry,
@@ -321,7 +322,8 @@ def _done_by(settled: Settled, guest: Guest) -> tuple[Result, ...]:
         left = record.merge.dropped if record.merge is not None and record.wishes.remove else ()
         kept = (f"{one.path} was not removed" for one in left if os.path.lexists(one.path))
         notes = (*settled.notes, *kept)
-        results = tuple(_result(disks.disk(name), settled, notes) for name in record.disks)
+        theirs = [disk for disk in whose(record, disks) if disk is not None]
+        results = tuple(_result(disk, settled, notes) for disk in theirs)
     note = f"operation {record.id} had been interrupted; this has finished it"
     return tuple(replace(one, notes=(*one.notes, note)) for one in results)
 

@@ -4,25 +4,27 @@ What became of an operation that broke off, and what is to be done about it. Loo
     the guest runs, the same QEMU       its graph tells all
     it is off, or its QEMU is gone      headers and the definition tell; three states they do not
     another QEMU runs these files       the same, and what it was started from may be wrong
+    the disk was plugged in again       the same, and so may be what it was plugged in with
+    it was unplugged                    as if its QEMU were gone
 """
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
 from enum import StrEnum
 
 import msgspec
+from msgspec.structs import replace
 
-from qmpsnap.formats.layers import Disk, DiskNotFound, Disks
+from qmpsnap.formats.layers import Disk, DiskAmbiguous, Disks
 from qmpsnap.formats.qcow2 import BadHeader
 from qmpsnap.guests.files.header import read_header
-from qmpsnap.guests.files.identity import identity
 from qmpsnap.guests.files.neighbours import other_users
 from qmpsnap.journal.identities import is_same, seen
 from qmpsnap.journal.left_over import Among
 from qmpsnap.journal.named import above, has_let_go, named_by
 from qmpsnap.journal.named_again import not_to_be_named
+from qmpsnap.journal.plugged import Found, Stay, found_of, whose
 from qmpsnap.journal.proven import has_failed, intended, is_pivoted, is_unproven
 from qmpsnap.journal.reach import lives
 from qmpsnap.journal.record import Entry, Record
@@ -67,6 +69,10 @@ class Outlook(msgspec.Struct, frozen=True, kw_only=True):
     why: str
     active: tuple[str, ...] = ()
     """The file that each disk is to be started from; of an unknown one, the candidates."""
+    disks: tuple[str, ...] = ()
+    """What the guest calls its disks now; empty: as the operation does."""
+    by_files: bool = False
+    """Whether the guest has none of its disks, so that nothing is to be done there."""
 
 
 def outlook(entry: Entry, guest: Guest | None, left_over: Among = lambda _images: ()) -> Outlook:
@@ -83,31 +89,46 @@ def outlook(entry: Entry, guest: Guest | None, left_over: Among = lambda _images
     """
     if guest is None:
         return _gone(entry, left_over)
-    runs = not where_of(guest).is_offline
-    same = runs and _is_same_qemu(entry.record, guest)
-    is_other = not same and None not in (entry.record.where.process, where_of(guest).process)
-    job = _job(entry.record, guest) if runs else None
-    if job is not None and not is_other:
-        return _adopting(job)
+    record, where = entry.record, where_of(guest)
+    runs = not where.is_offline
+    same = runs and _is_same_qemu(record, guest)
+    is_other = not same and None not in (record.where.process, where.process)
+    job = _job(record, guest) if runs else None
+    if job is not None and where.road == "qmp" and not is_other:
+        return _adopting(job)  # its id follows from the files
+    disks = guest.read()
     try:
-        disks = guest.read()
-        if not same and not _has_any_of(entry.record, disks):
-            return _of_another(entry, where_of(guest), left_over)
-        if job is not None:
-            return _adopting(job)
-        now = [disks.disk(name) for name in entry.record.disks]
-    except DiskNotFound as error:
-        return _unknown(entry.record, str(error))
+        now = whose(record, disks)
+    except DiskAmbiguous as error:
+        return _unknown(record, str(error))
+    there = [disk for disk in now if disk is not None]
+    if not there:
+        return _unplugged(entry, disks, left_over) if same else _of_another(entry, where, left_over)
+    names = tuple(disk.disk for disk in there)
+    if job is not None and names == record.disks:
+        return _adopting(job)
+    if len(there) < len(now):
+        gone = [name for name, disk in zip(record.disks, now, strict=True) if disk is None]
+        return _unknown(record, f"the guest has {', '.join(gone)} no more")
+    if names != record.disks and (record.where.road == "qmp") != (where.road == "qmp"):
+        why = f"{', '.join(record.disks)} is called {', '.join(names)} here"
+        return _unknown(record, f"{why}: it was done by another way to the guest")
     if not runs:
-        users = _users(entry.record)
-        if users:
-            return _unknown(entry.record, f"libvirt says that the guest is off, but {users}")
-        changed = _changed(entry)
-        if changed:
-            return _unknown(entry.record, changed)
-    if entry.record.merge is None:
-        return _of_create(entry, now, left_over, runs=runs, same=same)
-    return _of_merge(entry, entry.record.merge, now[0], runs=runs, same=same)
+        problem = _users(record)
+        problem = problem and f"libvirt says that the guest is off, but {problem}"
+        problem = problem or _changed(entry)
+        if problem:
+            return _unknown(record, problem)
+    found = found_of(record, there, disks.open_files, runs=runs, is_same=same)
+    return replace(_judged(entry, found, left_over), disks=names)
+
+
+def _judged(entry: Entry, found: Found, left_over: Among) -> Outlook:
+    """By the chains that the guest has."""
+    plan = entry.record.merge
+    if plan is None:
+        return _of_create(entry, found, left_over)
+    return _of_merge(entry, plan, found.disks[0], found)
 
 
 def _is_same_qemu(record: Record, guest: Guest) -> bool:
@@ -130,14 +151,6 @@ def _job(record: Record, guest: Guest) -> JobReport | None:
     return None if has_ended else job
 
 
-def _has_any_of(record: Record, disks: Disks) -> bool:
-    """Whether a guest has a file that only the operation's own can have, by whatever name."""
-    own = record.own
-    mine = {identity(path) for path in own} - {None}
-    theirs = (path for disk in disks.disks for path in disk.paths if path is not None)
-    return any(path in own or identity(path) in mine for path in theirs)
-
-
 def _of_another(entry: Entry, where: Where, left_over: Among) -> Outlook:
     """Of a guest that is found now where the operation's was: it tells nothing of that one."""
     record = entry.record
@@ -146,32 +159,47 @@ def _of_another(entry: Entry, where: Where, left_over: Among) -> Outlook:
     return _gone(entry, left_over)
 
 
-def _of_create(
-    entry: Entry, now: Sequence[Disk], left_over: Among, *, runs: bool, same: bool
-) -> Outlook:
+def _unplugged(entry: Entry, disks: Disks, left_over: Among) -> Outlook:
+    """Of a guest that runs, and has none of the disks any more: the files tell."""
     record = entry.record
+    held = sorted(record.own & disks.open_files)
+    if held or record.host != platform.node():
+        why = f"the guest has {', '.join(record.disks)} no more"
+        return _unknown(record, f"{why}, and still has {', '.join(held)} open" if held else why)
+    return _gone(entry, left_over)
+
+
+def _of_create(entry: Entry, found: Found, left_over: Among) -> Outlook:
+    record, now = entry.record, found.disks
     active = tuple(disk.paths[0] or disk.layers[0].file for disk in now if disk.layers)
     there = [plan.overlay in disk.paths for plan, disk in zip(record.creates, now, strict=True)]
     if all(there):
         is_top = all(
             plan.overlay == disk.paths[0] for plan, disk in zip(record.creates, now, strict=True)
         )
-        way = Way.FINISH if runs and is_top else Way.DONE
+        way = Way.FINISH if found.runs and is_top else Way.DONE
         return Outlook(way=way, why="every overlay is in its chain", active=active)
     if any(there):
         return _unknown(record, "some of the overlays are in their chains, and some are not")
     if others := gone_on_from(record, [plan.overlay for plan in record.creates], left_over):
         return _unknown(record, others)
-    if same:
+    if found.stay is Stay.SURE:
         return Outlook(way=Way.TAKE_BACK, why="no overlay is in its chain", active=active)
+    held = [plan.file for plan in record.creates if plan.overlay in found.open_files]
+    if held and found.is_same and found.stay is Stay.NO:
+        # What the guest has written there may be in memory alone.
+        begun = found.begun_with("the old file")
+        return _unknown(record, f"{begun}, and {', '.join(held)} is still open")
     written = [plan for plan in record.creates if not is_empty(plan.overlay)]
     if not written:
         return Outlook(way=Way.TAKE_BACK, why="the overlays are empty, or gone", active=active)
     names = ", ".join(plan.file for plan in written)
-    if runs:
-        return _unknown(
-            record, f"the guest was started from the old file, and had written to {names} before"
-        )
+    if found.stay is Stay.LIKELY:
+        why = f"{names} holds data, and is not in the chain: it may have been plugged in again"
+        return _unknown(record, why)
+    if found.runs:
+        begun = found.begun_with("the old file")
+        return _unknown(record, f"{begun}, and the guest had written to {names} before")
     if doubt := not_switched(entry, written):
         return _unknown(record, doubt)
     if not record.where.is_offline:
@@ -180,52 +208,58 @@ def _of_create(
     return _unknown(record, f"{names} holds data, and is not in the chain")
 
 
-def _of_merge(entry: Entry, plan: MergePlan, disk: Disk, *, runs: bool, same: bool) -> Outlook:
+def _of_merge(entry: Entry, plan: MergePlan, disk: Disk, found: Found) -> Outlook:
     dropped = {layer.path for layer in plan.dropped}
     paths = set(disk.paths)
     if plan.written.path in paths and not dropped & paths:
-        return _merged(entry, plan, disk, runs=runs, same=same)
+        return _merged(entry, plan, disk, found)
     if dropped <= paths:
-        return _unmerged(entry, plan, disk, runs=runs, same=same)
+        return _unmerged(entry, plan, disk, found)
     return _unknown(
         entry.record, f"the chain is neither the old nor the new one: {disk.chain_text}"
     )
 
 
-def _merged(entry: Entry, plan: MergePlan, disk: Disk, *, runs: bool, same: bool) -> Outlook:
+def _merged(entry: Entry, plan: MergePlan, disk: Disk, found: Found) -> Outlook:
     active = _first(disk)
     new = "what was to leave the chain has left it"
-    if same and disk.paths == tuple(layer.path for layer in plan.remaining):
+    is_pivot = plan.kind == "active-commit" and not entry.record.where.is_offline
+    unsent = is_pivot and not intended(entry, Does.COMMIT)
+    has_stayed = found.stay is Stay.SURE or (found.stay is Stay.LIKELY and not unsent)
+    if has_stayed and disk.paths == tuple(layer.path for layer in plan.remaining):
         return Outlook(way=Way.FINISH, why=new, active=active)
     if is_unproven(entry, plan):
-        if not runs:
+        if not found.runs:
             return _unproven(entry, plan, active)
         if plan.kind == "pull" or has_failed(entry):
-            since = f"gone on since: {disk.chain_text}" if same else "started a guest from it"
-            return _unknown(entry.record, f"{_unflushed(plan)}, and somebody has {since}")
-    if same and plan.kind != "pull":
+            since = found.begun_with("it")
+            since = f"somebody has gone on since: {disk.chain_text}" if has_stayed else since
+            return _unknown(entry.record, f"{_unflushed(plan)}, and {since}")
+    if has_stayed and plan.kind != "pull":
         return Outlook(way=Way.DONE, why=f"{new}, and somebody has gone on since", active=active)
-    begun_live = not entry.record.where.is_offline
-    if plan.kind == "active-commit" and begun_live and not intended(entry, Does.COMMIT):
+    if unsent:
         why = f"{disk.layers[0].file} is active, and the pivot to it was not sent"
         return _unknown(entry.record, why)
-    direct = entry.record.where.road == "qmp"
-    if plan.kind == "active-commit" and direct and not is_pivoted(entry):
-        why = f"somebody has started the guest from {disk.layers[0].file}, and the pivot is not proven"
-        return _unknown(entry.record, why)
+    if found.stay is Stay.NO and plan.remaining[0].path not in disk.paths:
+        lost = f"{plan.remaining[0].file}, which was active, is not in its chain"
+        return _unknown(entry.record, f"{found.begun_with(disk.layers[0].file)}: {lost}")
+    # Where the disk was plugged in, libvirt's definition names what it was given.
+    is_told = entry.record.where.road != "qmp" and not found.is_same
+    if plan.kind == "active-commit" and not is_told and not is_pivoted(entry):
+        begun = found.begun_with(disk.layers[0].file)
+        return _unknown(entry.record, f"{begun}, and the pivot is not proven")
     return Outlook(way=Way.DONE, why=new, active=active)
 
 
-def _unmerged(entry: Entry, plan: MergePlan, disk: Disk, *, runs: bool, same: bool) -> Outlook:
-    is_open = plan.kind == "active-commit" and not same and not entry.record.where.is_offline
-    if is_open and is_pivoted(entry):
-        why = (
-            f"the pivot from {plan.top.file} is proven, and somebody has started the guest from it"
-        )
-        return _unknown(entry.record, why)
-    if is_open and intended(entry, Does.COMMIT):
-        return _unknown(entry.record, _either(plan))
-    if not runs and is_unproven(entry, plan) and has_let_go(plan):
+def _unmerged(entry: Entry, plan: MergePlan, disk: Disk, found: Found) -> Outlook:
+    is_pivot = plan.kind == "active-commit" and not entry.record.where.is_offline
+    if is_pivot and found.stay is not Stay.SURE:
+        if is_pivoted(entry):
+            why = f"the pivot from {plan.top.file} is proven, and {found.begun_with('it')}"
+            return _unknown(entry.record, why)
+        if intended(entry, Does.COMMIT):
+            return _unknown(entry.record, _either(plan))
+    if not found.runs and is_unproven(entry, plan) and has_let_go(plan):
         # libvirt died before it had the definition say so; whoever goes by the header reads zeros.
         return _unproven(entry, plan, _first(disk))
     return Outlook(way=Way.TAKE_BACK, why="the chain is the old one", active=_first(disk))
@@ -238,7 +272,7 @@ def _gone(entry: Entry, left_over: Among) -> Outlook:
         return found
     overlays = [plan.overlay for plan in record.creates]
     others = gone_on_from(record, [*overlays, *found.active], left_over)
-    return _unknown(record, others) if others else found
+    return _unknown(record, others) if others else replace(found, by_files=True)
 
 
 def _by_headers(entry: Entry) -> Outlook:

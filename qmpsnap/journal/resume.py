@@ -35,6 +35,7 @@ from qmpsnap.journal.markers import folders, of_its_name, resume_by
 from qmpsnap.journal.named import above, names_its_new
 from qmpsnap.journal.named_again import old_name
 from qmpsnap.journal.outlook import Outlook, Way, candidates, outlook
+from qmpsnap.journal.plugged import called
 from qmpsnap.journal.reach import Opener, lives, reached
 from qmpsnap.journal.record import Entry, Outcome, Record, conclusion_of
 from qmpsnap.journal.store import Store
@@ -42,11 +43,12 @@ from qmpsnap.operations import finish, snapshot
 from qmpsnap.operations.clear import cleared_alone
 from qmpsnap.operations.guest import Guest, Overlay
 from qmpsnap.operations.job.loop import Tell
-from qmpsnap.operations.merge import Progress
+from qmpsnap.operations.merge import Prepared, Progress
 from qmpsnap.operations.options import DEFAULT_OPTIONS
 from qmpsnap.operations.outcome import Result
 from qmpsnap.operations.plan_merge import MergePlan
 from qmpsnap.operations.step import Does, Step
+from qmpsnap.operations.unchanged import GraphChanged
 
 Settlement = Literal["finished", "rolled-back", "nothing-to-do", "unknown"]
 Take = Literal["active", "base"]
@@ -324,6 +326,7 @@ def _carried_out(
     store: Store, entry: Entry, guest: Guest | None, found: Outlook, wanted: Wanted
 ) -> Settled:
     record = entry.record
+    guest = None if found.by_files else guest
     door = guest if guest is not None else cast(Guest, _NoGuest())
     recorder = Recorder(door, store, record.request, record.wishes, goes_on=entry)
     if found.way is Way.UNKNOWN and wanted.take is None:
@@ -333,7 +336,7 @@ def _carried_out(
     results: tuple[Result, ...] = ()
     active = found.active
     try:
-        results = _acted(recorder, record, guest, found, wanted)
+        results = _acted(recorder, called(record, found.disks), guest, found, wanted)
     except Unknown as error:
         recorder.stays_open()
         return unknown(record, f"{found.why}; {error}")
@@ -401,7 +404,7 @@ def _acted(
                 remove=wishes.remove,
                 progress=wanted.progress,
                 tell=wanted.tell,
-                begins=door.begins,
+                begins=partial(_begins, door, plan),
             )
             return (done,)
         case Way.FINISH if plan is not None:
@@ -425,6 +428,19 @@ def _acted(
         case _:
             pass
     return ()
+
+
+def _begins(door: Recorder, plan: MergePlan, ready: Prepared) -> None:
+    """
+    Go on with a job where its disk is the one of the plan: the name may be another volume's.
+
+    Raises:
+        GraphChanged: It is.
+    """
+    now = ready.plan
+    if (now.top.path, now.written.path) != (plan.top.path, plan.written.path):
+        raise GraphChanged(f"{plan.disk.disk} is another disk by now: {now.disk.chain_text}")
+    door.begins(ready)
 
 
 def _discard(door: Recorder, record: Record) -> None:

@@ -103,6 +103,20 @@ class BlockLayer:
             self.chains[disk] = names[disk] if names else fresh
             self.nodes |= dict(zip(self.chains[disk], paths, strict=True))
 
+    def plug(self, active: dict[str, str]) -> None:
+        """All disks are unplugged, which flushes, and others plugged in, whose nodes have new names."""
+        for file in self.files.values():
+            file.flush()
+        self.nodes, self.below, self.chains = {}, {}, {}
+        opened = {disk: self.by_headers(path) for disk, path in active.items()}
+        number = self.chance.randrange(1 << 30)
+        names = {
+            disk: [f"again-{number}-{os.path.basename(one)}" for one in paths]
+            for disk, paths in opened.items()
+        }
+        self.start(active, names)
+        self.process -= 1
+
     def crash(self) -> None:
         """QEMU dies: what was flushed is there, and of the rest what chance has kept."""
         for file in self.files.values():

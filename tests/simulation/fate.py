@@ -17,7 +17,9 @@ from tests.simulation.guest import (
 from tests.simulation.values import FOREIGN
 
 What = Literal["nothing", "tool", "qemu", "both", "reply"]
-Then = Literal["", "right", "stale", "written", "elsewhere", "no journal"]
+Then = Literal[
+    "", "right", "stale", "written", "elsewhere", "no journal", "plugged", "plugged stale"
+]
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,9 @@ class Call:
     """
     What happens before it is settled. The guest, whose QEMU has died, was started by somebody: from
     files that have all data; from a stale one, and has only read; from a stale one, and has written;
-    where nobody can reach it. Or the journal is gone, and the markers alone are left.
+    where nobody can reach it. Or the journal is gone, and the markers alone are left. Or the guest
+    runs, and its disks were unplugged and plugged in again: with files that have all data, or a stale
+    one.
     """
 
 

@@ -43,6 +43,8 @@ class Settling:
     """Whether a guest runs that somebody has started from a stale file."""
     is_ruined: bool = False
     """Whether it has written there: then no file has all data, and the run is over."""
+    is_plugged: bool = False
+    """Whether its disks were unplugged, and plugged in again."""
 
     def __post_init__(self) -> None:
         self._ended = {one.record.id for one in self._entries() if one.conclusion}
@@ -57,6 +59,8 @@ class Settling:
             self._started_by_somebody(call.then, entries[0])
             if self.is_ruined:
                 return
+        elif entries and self.model.is_running and call.then.startswith("plugged"):
+            self._plugged_again(call.then, entries[0])
         while entries := self.unsettled():
             for entry in entries:
                 self._settle(entry)
@@ -107,7 +111,7 @@ class Settling:
                 return
             seen["guest ended by a person"] += 1
             by_others = any(FOREIGN in path for path in self.model.active.values())
-            assert by_others or not is_same, settled
+            assert by_others or not is_same or self.is_plugged, settled
             if not self.is_stale:
                 self.model.flush()
             self.model.crash()
@@ -151,6 +155,10 @@ class Settling:
 
     def _has_started(self, active: dict[str, str]) -> None:
         self.model.start(active)
+        self._may_read_now(active)
+
+    def _may_read_now(self, active: dict[str, str]) -> None:
+        """What the guest reads is what it had."""
         for disk in active:
             for cluster in range(CLUSTERS):
                 self.model.possible[disk, cluster] = [self.model.read(disk, cluster)]
@@ -168,17 +176,33 @@ class Settling:
                 found |= dict(zip(one.record.disks, end.active, strict=True))
         return found
 
+    def _plugged_again(self, how: Then, entry: Entry) -> None:
+        """Before anything is settled, in the same QEMU."""
+        if self.model.jobs or any(FOREIGN in path for path in self.model.active.values()):
+            return
+        self.model.flush()
+        active = self.model.active
+        self.model.plug(active)  # so that all is on the disk
+        self.is_plugged = True
+        right, stale = self._candidates(entry)
+        right, stale = active | right, active | stale
+        is_stale = any(map(self.model.lost, stale, stale.values()))
+        if how == "plugged stale" and is_stale:
+            seen["plugged in with a stale file"] += 1
+            self.is_stale, self.model.writes = True, False
+            self.model.plug(stale)
+        elif how == "plugged":
+            seen["plugged in again"] += 1
+            self.model.plug(right)
+            self._may_read_now(right)
+            for disk in right:
+                self.model.write(disk)
+            self.model.flush()
+
     def _started_by_somebody(self, how: Then, entry: Entry) -> None:
         """Before anything is settled, from any of the files that could be right."""
-        right, stale = dict(self.before), dict(self.before)
-        for disk, paths in could_be_right(entry.record).items():
-            if entry.record.kind == "active-commit" and not is_told(entry):
-                del paths[1:]  # nothing names the base before the pivot
-            whole = [path for path in paths if not self.model.lost(disk, path)]
-            assert whole, f"nothing has all data of {disk}"
-            right[disk] = self.model.chance.choice(whole)
-            lossy = [one for one in paths if one in self.model.files and one not in whole]
-            stale[disk] = self.model.chance.choice(lossy or whole)
+        right, stale = self._candidates(entry)
+        right, stale = self.before | right, self.before | stale
         is_stale = any(map(self.model.lost, stale, stale.values()))
         if how in ("stale", "written") and is_stale:
             seen["started from a stale file"] += 1
@@ -197,6 +221,19 @@ class Settling:
             for entry in self.unsettled():
                 assert settle(self.journal, entry, None).outcome == "unknown"
             assert files == {path: file.disk for path, file in self.model.files.items()}
+
+    def _candidates(self, entry: Entry) -> tuple[dict[str, str], dict[str, str]]:
+        """By disk, a file that has all data, and one that has not, where there is one."""
+        right, stale = dict[str, str](), dict[str, str]()
+        for disk, paths in could_be_right(entry.record).items():
+            if entry.record.kind == "active-commit" and not is_told(entry):
+                del paths[1:]  # nothing names the base before the pivot
+            whole = [path for path in paths if not self.model.lost(disk, path)]
+            assert whole, f"nothing has all data of {disk}"
+            right[disk] = self.model.chance.choice(whole)
+            lossy = [one for one in paths if one in self.model.files and one not in whole]
+            stale[disk] = self.model.chance.choice(lossy or whole)
+        return right, stale
 
     def _is_written_to(self, entry: Entry) -> None:
         """The guest writes to a stale file, and may have ended since: nobody says which is right."""

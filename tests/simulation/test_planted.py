@@ -16,8 +16,9 @@ from msgspec.structs import replace
 
 from qmpsnap.errors import QmpsnapError
 from qmpsnap.guests.qmp.steps import QmpComposer
-from qmpsnap.journal import keep, outlook, resume, since
+from qmpsnap.journal import keep, outlook, plugged, resume, since
 from qmpsnap.journal.door import Recorder
+from qmpsnap.journal.plugged import Stay
 from qmpsnap.operations import judge, merge
 from qmpsnap.operations.guest import MergeSteps, SnapshotSteps
 from qmpsnap.operations.outcome import Result
@@ -45,6 +46,11 @@ class Planted:
 def _says(module: Any, name: str, answer: Any) -> Plant:
     """A fault: a question always has the same answer."""
     return lambda patch: patch.setattr(module, name, lambda *_args, **_more: answer)
+
+
+def _same_qemu(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(outlook, "_is_same_qemu", lambda *_args: True)
+    patch.setattr(plugged, "_stay", lambda *_args: Stay.SURE)
 
 
 def _unflushed(patch: pytest.MonkeyPatch) -> None:
@@ -109,8 +115,9 @@ PLANTED: Final = {
     "a pivot is taken for proven": Planted(_says(outlook, "is_pivoted", True)),
     "acts that were sent are taken for unsent": Planted(_says(outlook, "intended", False)),
     "an overlay is taken for empty": Planted(_says(outlook, "is_empty", True)),
-    "any QEMU is taken for the same": Planted(
-        _says(outlook, "_is_same_qemu", True), then=("stale", "written")
+    "any QEMU is taken for the same": Planted(_same_qemu, then=("stale", "written")),
+    "a disk that was plugged in again is taken for the same": Planted(
+        _says(plugged, "_stay", Stay.SURE), what=("tool",), then=("plugged", "plugged stale")
     ),
     "nobody is taken to use the files": Planted(_says(outlook, "_users", ""), then=("elsewhere",)),
     "a stale file that was written is not seen": Planted(

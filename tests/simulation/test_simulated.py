@@ -35,7 +35,9 @@ calls = st.builds(
     fate=fates,
     rival=st.booleans(),
     back=st.sampled_from([False, False, False, True]),
-    then=st.sampled_from(["", "right", "stale", "written", "elsewhere", "no journal"]),
+    then=st.sampled_from(
+        ["", "right", "stale", "written", "elsewhere", "no journal", "plugged", "plugged stale"]
+    ),
 )
 
 

@@ -8,11 +8,12 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal, TypeVar
 
 import pytest
 from msgspec.structs import replace
 
-from qmpsnap.formats.layers import Disk
+from qmpsnap.formats.layers import Disk, Disks, Layer
 from qmpsnap.guests.files import qemu_img
 from qmpsnap.journal.answers import FAILED
 from qmpsnap.journal.file import Journal
@@ -29,6 +30,7 @@ from tests.unit import samples
 from tests.unit.fake_guest import FakeGuest
 from tests.unit.journal_samples import WHERE, act, creating, merging
 
+LayerT = TypeVar("LayerT", bound=Layer)
 OFF = replace(WHERE, road="offline", process=None)
 OTHER = replace(WHERE, process=(43, 4712))
 PIVOT = DeleteRequest(disk="vda", file_to_merge="volume-1.s2", merge_target_file="volume-1.s1")
@@ -102,7 +104,12 @@ class TestRunning:
         """Its graph tells."""
         broken_off = entry(merge_of(request_), "start", "commit")
         assert outlook(broken_off, guest(*files)).way is Way.FINISH
-        assert outlook(broken_off, guest(*ALL)).way is Way.TAKE_BACK
+        # A top that left and came again may have been given its names again.
+        again = Way.UNKNOWN if request_ is PIVOT else Way.TAKE_BACK
+        assert outlook(broken_off, guest(*ALL)).way is again
+        broken_off = replace(broken_off, record=named_once(broken_off.record))
+        assert outlook(broken_off, by_qemu(guest(*files))).way is Way.FINISH
+        assert outlook(broken_off, by_qemu(guest(*ALL))).way is Way.TAKE_BACK
 
     @pytest.mark.parametrize(
         ("request_", "files", "way"),
@@ -156,9 +163,151 @@ class TestRunning:
         assert outlook(entry(merge_of(request_), "start"), host).way is way
 
     def test_no_such_disk(self) -> None:
+        """The base alone is plugged in, under another name."""
         host = guest(*ALL)
         host.guest = samples.guest(samples.disk(disk="vdb", serial="2", qdev="b", root="b"))
-        assert outlook(entry(merge_of(COMMIT)), host).way is Way.UNKNOWN
+        found = outlook(entry(merge_of(COMMIT)), host)
+        assert found.way is Way.UNKNOWN
+        assert "volume-1.s2, which was active, is not in its chain" in found.why
+
+
+class TestPlugged:
+    """The same QEMU, in which disks were unplugged and plugged in."""
+
+    @pytest.mark.parametrize(
+        ("request_", "files", "acts", "way"),
+        [
+            pytest.param(COMMIT, ("volume-1.s2", "volume-1"), (), Way.DONE, id="commit"),
+            pytest.param(COMMIT, ALL, (), Way.TAKE_BACK, id="no commit"),
+            pytest.param(PULL, ("volume-1.s2",), ("commit",), Way.UNKNOWN, id="not flushed"),
+            pytest.param(PIVOT, ALL, (), Way.TAKE_BACK, id="not sent"),
+            pytest.param(PIVOT, ALL, ("commit",), Way.UNKNOWN, id="sent"),
+            pytest.param(PIVOT, ALL, ("commit", "close"), Way.UNKNOWN, id="proven, and stale"),
+            pytest.param(PIVOT, ALL[1:], (), Way.UNKNOWN, id="the base, not sent"),
+            pytest.param(PIVOT, ALL[1:], ("commit",), Way.UNKNOWN, id="the base, not proven"),
+            pytest.param(PIVOT, ALL[1:], ("commit", "close"), Way.DONE, id="the base, proven"),
+        ],
+    )
+    @pytest.mark.parametrize("road", ["qmp", "libvirt"])
+    def test_opened_again(
+        self,
+        request_: DeleteRequest,
+        files: tuple[str, ...],
+        acts: tuple[str, ...],
+        way: Way,
+        road: Literal["qmp", "libvirt"],
+    ) -> None:
+        """The definition of libvirt says what was plugged in."""
+        where = replace(WHERE, road=road)
+        record = named_once(replace(merge_of(request_), where=where))
+        answers = "done" if "close" in acts else None
+        broken_off = entry(record, *acts, answers=answers)
+        assert outlook(broken_off, by_qemu(guest(*files, where=where), 9)).way is way
+
+    def test_told_by_xml_alone(self) -> None:
+        """Where QMP cannot be had: by the numbers of its sources."""
+        record = merge_of(PIVOT)
+        assert record.merge is not None
+        before = record.merge.disk
+        numbered = [replace(one, index=at) for at, one in enumerate(before.layers)]
+        record = replace(
+            record, merge=replace(record.merge, disk=replace(before, layers=tuple(numbered)))
+        )
+        broken_off = entry(record, "commit")
+        for first, way in ((0, Way.TAKE_BACK), (7, Way.UNKNOWN)):
+            host = guest(*ALL)
+            layers = [
+                replace(one, node=None, protocol_node=None, index=first + at)
+                for at, one in enumerate(host.guest.disks[0].layers)
+            ]
+            host.becomes(layers)
+            assert outlook(broken_off, host).way is way
+
+    def test_the_name_is_another_volumes(self) -> None:
+        """Its disk is known by the files, and called as the guest calls it now."""
+        host = guest("volume-1.s2", "volume-1")
+        (mine,) = host.guest.disks
+        other = samples.disk(layers=(samples.layer("other"),), serial="2", root="o")
+        host.guest = samples.guest(other, replace(mine, disk="vdb"))
+        broken_off = entry(named_once(merge_of(COMMIT)), "start", "flush", answers="done")
+        assert outlook(broken_off, host).way is Way.DONE
+        assert outlook(broken_off, host).disks == ("vdb",)
+        host.guest = samples.guest(other)
+        assert "no more" in outlook(broken_off, host).why  # by the sample's host
+
+    def test_two_disks_have_its_files(self) -> None:
+        """What lies in the other's chain as well is a backup's; of equals the name tells."""
+        host = guest(*ALL)
+        (mine,) = host.guest.disks
+        below = replace(mine, disk="vda", layers=mine.layers[1:])
+        broken_off = entry(merge_of(COMMIT), "start")
+        host.guest = samples.guest(below, replace(mine, disk="vdb"))
+        assert outlook(broken_off, host).disks == ("vdb",)
+        host.guest = samples.guest(replace(mine, disk="vdb"), mine)
+        assert outlook(broken_off, host).disks == ("vda",)
+        host.guest = samples.guest(replace(mine, disk="vdb"), replace(mine, disk="vdc"))
+        found = outlook(broken_off, host)
+        assert (found.way, "vdb, vdc" in found.why) == (Way.UNKNOWN, True)
+
+    def test_one_of_two_is_unplugged(self) -> None:
+        disks = samples.disk(2), samples.disk(layers=(samples.layer("b"),), disk="vdb", serial="2")
+        asked = [CreateRequest(disk=one.disk, new_file=None, snapshot="new") for one in disks]
+        plans = plan_creates(samples.guest(*disks), asked)
+        record = replace(creating(), creates=plans, disks=("vda", "vdb"), made_here=(True, True))
+        host = guest("volume-1")
+        host.guest = samples.guest(disks[0])
+        found = outlook(entry(record, "switch"), host)
+        assert (found.way, found.why) == (Way.UNKNOWN, "the guest has vdb no more")
+
+    def test_a_file_of_an_unplugged_disk_is_open(self) -> None:
+        """Its nodes may hold what is not in the file."""
+        host = guest(*ALL)
+        host.guest = Disks(guest="web1", disks=(), open_files=frozenset({"/share/volume-1"}))
+        record = replace(merge_of(COMMIT), host=platform.node())
+        found = outlook(entry(record, "start"), host)
+        assert found.way is Way.UNKNOWN
+        assert "still has /share/volume-1 open" in found.why
+
+    def test_an_overlay_without_a_disk_is_open(self) -> None:
+        """What was written there may be in memory alone."""
+        record = creating()
+        (plan,) = record.creates
+        host = guest("volume-1.s1", "volume-1")
+        assert outlook(entry(record, "switch"), host).way is Way.TAKE_BACK
+        host = by_qemu(host)
+        assert outlook(entry(record, "switch"), host).way is Way.TAKE_BACK
+        host.guest = replace(host.guest, open_files=frozenset({plan.overlay}))
+        found = outlook(entry(record, "switch"), host)
+        assert (found.way, "new is still open" in found.why) == (Way.UNKNOWN, True)
+
+    def test_a_job_of_the_name_is_another_volumes(self) -> None:
+        """libvirt calls a job by its disk."""
+        where = replace(WHERE, road="libvirt")
+        host = guest(*ALL, where=where)
+        host.left_running = True
+        broken_off = entry(replace(merge_of(COMMIT), where=where), "start")
+        assert outlook(broken_off, host).way is Way.ADOPT
+        other = samples.disk(layers=(samples.layer("other"),), serial="2", root="o")
+        host.guest = samples.guest(other)
+        assert outlook(broken_off, host).way is Way.UNKNOWN
+
+
+def named_once(record: Record, number: int = 1) -> Record:
+    """The operation with nodes that QEMU has named by itself."""
+    plan = record.merge
+    assert plan is not None
+    layers = tuple(renamed(one, number) for one in plan.disk.layers)
+    return replace(record, merge=replace(plan, disk=replace(plan.disk, layers=layers)))
+
+
+def by_qemu(host: FakeGuest, number: int = 1) -> FakeGuest:
+    """A guest whose nodes QEMU has named, each time with another number."""
+    host.becomes([renamed(one, number) for one in host.guest.disks[0].layers])
+    return host
+
+
+def renamed(layer: LayerT, number: int) -> LayerT:
+    return replace(layer, node=f"#block{number}-{layer.file}")
 
 
 class TestGone:

@@ -21,6 +21,7 @@ from qmpsnap.operations.step import Does
 from tests.rig import images
 from tests.rig.disks import qcow2_chain, raw_disk
 from tests.rig.doors import Killed, dying_at
+from tests.rig.plugging import Direct, direct_plugged
 from tests.rig.remedies import remedy
 from tests.rig.rig import BASE, DISK, SERIAL, SIZE, Rig, run_cli
 from tests.rig.roads import MakeRig, direct_rig
@@ -305,7 +306,7 @@ def test_somebody_has_started_the_guest_from_the_old_file(
             assert said.code == 6, said
             (one,) = said.json["operations"]
             assert one["outcome"] == "unknown"
-            assert "started from the old file" in one["notes"][0]
+            assert "started the guest from the old file" in one["notes"][0]
             assert other.cli("create", DISK, "other").code == 4
         assert (rig.folder / f"{BASE}.new").exists()
 
@@ -368,6 +369,43 @@ def test_by_the_socket_while_an_ended_stream_waits(make_rig: MakeRig, journal: J
         assert said.json["operations"][0]["outcome"] == "finished"
         assert jobs_of(rig) == []
         assert rig.guest.read_sha256(DISK) == content
+
+
+def test_another_volume_with_the_same_names_of_files(journal: Journal, share: Path) -> None:
+    """The job goes on, on files that no disk has; what has the disk's name now is not merged."""
+    other = share / "other"
+    other.mkdir()
+    images.create_qcow2(other / BASE, SIZE)
+    images.create_qcow2(other / f"{BASE}.s1", SIZE, BASE, "qcow2")
+    with killed_with_its_job(journal, share) as guest:
+        guest.unplug()
+        guest.plug(other / f"{BASE}.s1")
+        before = guest.rig.files()
+        said = run_cli(["resume", "-o", "json"])
+        (one,) = said.json["operations"]
+        assert (said.code, one["outcome"]) == (6, "unknown"), said
+        assert "vda is another disk by now" in one["notes"][0]
+        assert guest.rig.files() == before == [f"{BASE}.s1", BASE]
+
+
+@pytest.fixture
+def share(tmp_path: Path) -> Path:
+    """A folder with a volume of two layers."""
+    folder = tmp_path / "share"
+    folder.mkdir()
+    images.create_qcow2(folder / BASE, SIZE)
+    images.create_qcow2(folder / f"{BASE}.s1", SIZE, BASE, "qcow2")
+    return folder
+
+
+@contextmanager
+def killed_with_its_job(journal: Journal, share: Path) -> Iterator[Direct]:
+    """An active commit whose job is there, and waits for its pivot when all is copied."""
+    request = NamedDeleteRequest(disk=DISK, snapshot="s1", method="commit")
+    with direct_plugged(share) as guest:
+        with guest.rig.host() as host, pytest.raises(Killed):
+            deleted(journal, dying_at(host, Does.START, "after"), request)
+        yield guest
 
 
 def test_looks_tell_of_it(make_rig: MakeRig, journal: Journal) -> None:
