@@ -23,11 +23,13 @@ from qmpsnap.journal.file import Journal
 from qmpsnap.journal.hold import OperationBusy
 from qmpsnap.journal.letter import WAITING
 from qmpsnap.journal.markers import MarkerUntrusted, beside, entry_of
-from qmpsnap.journal.record import Entry
+from qmpsnap.journal.plugged import has_any_of
+from qmpsnap.journal.record import Entry, Record
 from qmpsnap.journal.resume import Settled, Take, Wanted, settle, told, unknown
 from qmpsnap.journal.resume import resume as resume_one
 from qmpsnap.operations.clear import cleared_alone
 from qmpsnap.operations.guest import Guest
+from qmpsnap.operations.where import where_of
 
 INTERRUPTED = 6
 
@@ -131,7 +133,7 @@ def _settled_on(journal: Journal, road: Road, entry: Entry, wanted: Wanted) -> S
             record = replace(record, where=replace(record.where, at=road.connect))
         return resume_one(journal, replace(entry, record=record), wanted)
     with connect_qmp(road.qmp, max_stall_s=road.max_stall_s) as guest:
-        if not entry.record.own & _read(guest, wanted.only_plan).stated().keys():
+        if not _is_of(entry.record, guest, _read(guest, wanted.only_plan)):
             return unknown(entry.record, f"the guest at {road.qmp} has none of its files")
         return settle(journal, entry, guest, wanted)
 
@@ -164,6 +166,13 @@ def _entry(journal: Journal, id_: str) -> Entry:
     )
 
 
+def _is_of(record: Record, guest: Guest, disks: Disks) -> bool:
+    """Whether an operation is about a guest: it has its files, or had them before they were unplugged."""
+    before, now = record.where, where_of(guest)
+    is_there = before.at == now.at or (before.process is not None and before.process == now.process)
+    return (before.road == "qmp" and is_there) or has_any_of(record, disks)
+
+
 def _read(guest: Guest, only_plan: bool) -> Disks:
     """Read a guest; a stream that has ended, and waits to be dismissed, makes that unsafe."""
     return guest.read() if only_plan else cleared_alone(guest, ()).disks
@@ -181,8 +190,9 @@ def _open(journal: Journal, road: Road, problems: list[str], only_plan: bool) ->
     if road.qmp is None:
         return entries
     with connect_qmp(road.qmp, max_stall_s=road.max_stall_s) as guest:
-        paths = _read(guest, only_plan).stated().keys()
-    mine = [one for one in entries if one.record.own & paths]
+        disks = _read(guest, only_plan)
+        mine = [one for one in entries if _is_of(one.record, guest, disks)]
+    paths = disks.stated().keys()
     known = [one.record for one in mine]
     unread = {one.marker_name for one in known}
     for marker in beside(paths):

@@ -371,6 +371,25 @@ def test_by_the_socket_while_an_ended_stream_waits(make_rig: MakeRig, journal: J
         assert rig.guest.read_sha256(DISK) == content
 
 
+def test_unplugged_in_the_middle(journal: Journal, share: Path) -> None:
+    """Its socket still names the operation, though the guest has none of its files any more."""
+    with killed_with_its_job(journal, share) as guest:
+        guest.unplug()
+        said = guest.rig.cli("resume", "-o", "json")
+        (one,) = said.json["operations"]
+        assert (said.code, one["outcome"], one["disk"]) == (6, "unknown", DISK)
+        assert "there is no disk 'vda'" in one["notes"][0]
+        assert guest.rig.cli("resume", one["id"]).code == 6
+        (job,) = jobs_of(guest.rig)
+        guest.rig.guest.qmp("job-cancel", {"id": job["id"]})
+        until(lambda: {one["status"] for one in jobs_of(guest.rig)} == {"concluded"})
+        guest.rig.guest.qmp("job-dismiss", {"id": job["id"]})
+        guest.close_files()
+        guest.plug(share / f"{BASE}.s1")
+        said = guest.rig.cli("resume", "-o", "json")
+        assert (said.code, said.json["operations"][0]["outcome"]) == (0, "rolled-back"), said
+
+
 def test_another_volume_with_the_same_names_of_files(journal: Journal, share: Path) -> None:
     """The job goes on, on files that no disk has; what has the disk's name now is not merged."""
     other = share / "other"
