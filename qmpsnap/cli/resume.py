@@ -11,13 +11,16 @@ from msgspec.structs import replace
 from qmpsnap import service
 from qmpsnap.cli.command import Command
 from qmpsnap.cli.connection import Road
+from qmpsnap.cli.every_guest import listed
 from qmpsnap.cli.output import output_option, say, show
 from qmpsnap.cli.progress import shown
 from qmpsnap.cli.reporting import STDOUT, Reports, report_option, sent, sentence
 from qmpsnap.cli.tables import Screen, Table
 from qmpsnap.cli.text import fold, printable
+from qmpsnap.errors import Unreachable
 from qmpsnap.formats.layers import Disks
 from qmpsnap.guests.connect import connect_qmp
+from qmpsnap.guests.files.bytes import in_use_by_qemu
 from qmpsnap.guests.files.markers import PREFIX
 from qmpsnap.journal.file import Journal
 from qmpsnap.journal.hold import OperationBusy
@@ -129,13 +132,40 @@ def _settled_on(journal: Journal, road: Road, entry: Entry, wanted: Wanted) -> S
         return resume_one(journal, entry, wanted)
     if road.qmp is None:
         record = entry.record
-        if road.connect is not None and not record.where.at:
-            record = replace(record, where=replace(record.where, at=road.connect))
+        name = record.where.guest or record.guest
+        if road.connect is None or name is None:
+            return resume_one(journal, entry, wanted)
+        if record.where.at not in ("", road.connect):
+            return _elsewhere(journal, road, entry, name, wanted)
+        record = replace(record, where=replace(record.where, at=road.connect))
         return resume_one(journal, replace(entry, record=record), wanted)
     with connect_qmp(road.qmp, max_stall_s=road.max_stall_s) as guest:
         if not _is_of(entry.record, guest, _read(guest, wanted.only_plan)):
             return unknown(entry.record, f"the guest at {road.qmp} has none of its files")
         return settle(journal, entry, guest, wanted)
+
+
+def _elsewhere(journal: Journal, road: Road, entry: Entry, name: str, wanted: Wanted) -> Settled:
+    """
+    By another libvirt than it was begun with, or another URI of the same one.
+
+    That it has no such guest says nothing of the one that had.
+    """
+    record = entry.record
+    try:
+        with road.open(name) as guest:
+            if not record.own & _read(guest, wanted.only_plan).stated().keys():
+                return unknown(record, f"the guest at {road.uri} has none of its files")
+            used = [path for path in sorted(record.own) if in_use_by_qemu(path)]
+            if used and where_of(guest).is_offline:
+                why = f"the guest at {road.uri} is off, and a QEMU has {', '.join(used)}"
+                return unknown(record, why)
+            return settle(journal, entry, guest, wanted)
+    except Unreachable as error:
+        why = f"its guest cannot be reached: {told(error)}"
+    if wanted.take is None:
+        return unknown(record, why)
+    return settle(journal, entry, None, wanted, out_of_reach=why)
 
 
 def _entry(journal: Journal, id_: str) -> Entry:
@@ -186,7 +216,7 @@ def _open(journal: Journal, road: Road, problems: list[str], only_plan: bool) ->
         with store:
             entries = list(store.open_entries())
     if road.connect is not None:
-        return [one for one in entries if one.record.where.at == road.connect]
+        return _under_libvirt(road, entries, problems)
     if road.qmp is None:
         return entries
     with connect_qmp(road.qmp, max_stall_s=road.max_stall_s) as guest:
@@ -207,6 +237,22 @@ def _open(journal: Journal, road: Road, problems: list[str], only_plan: bool) ->
         else:
             mine += [entry] if entry.record.own & paths else []
     return mine
+
+
+def _under_libvirt(road: Road, entries: list[Entry], problems: list[str]) -> list[Entry]:
+    """Those of a libvirt that was named, by the guests that it has: one libvirt has several URIs."""
+    here = [one for one in entries if one.record.where.at == road.connect]
+    there = [one for one in entries if one not in here and one.record.where.guest is not None]
+    if there:
+        try:
+            connection, domains = listed(road)
+        except Unreachable as error:
+            problems.append(told(error))
+            return here
+        connection.close()
+        known = {one.uuid for one in domains}
+        here += [one for one in there if one.record.where.guest in known]
+    return here
 
 
 def _documents(settled: Settled, *, only_plan: bool) -> Iterator[dict[str, object]]:
