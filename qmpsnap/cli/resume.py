@@ -154,7 +154,7 @@ def _elsewhere(journal: Journal, road: Road, entry: Entry, name: str, wanted: Wa
     record = entry.record
     try:
         with road.open(name) as guest:
-            if not record.own & _read(guest, wanted.only_plan).stated().keys():
+            if not has_any_of(record, _read(guest, wanted.only_plan)):
                 return unknown(record, f"the guest at {road.uri} has none of its files")
             used = [path for path in sorted(record.own) if in_use_by_qemu(path)]
             if used and where_of(guest).is_offline:
@@ -199,8 +199,9 @@ def _entry(journal: Journal, id_: str) -> Entry:
 def _is_of(record: Record, guest: Guest, disks: Disks) -> bool:
     """Whether an operation is about a guest: it has its files, or had them before they were unplugged."""
     before, now = record.where, where_of(guest)
-    is_there = before.at == now.at or (before.process is not None and before.process == now.process)
-    return (before.road == "qmp" and is_there) or has_any_of(record, disks)
+    is_its_socket = before.road == "qmp" and before.at == now.at
+    is_its_qemu = before.process is not None and before.process == now.process
+    return is_its_socket or is_its_qemu or has_any_of(record, disks)
 
 
 def _read(guest: Guest, only_plan: bool) -> Disks:
@@ -235,7 +236,7 @@ def _open(journal: Journal, road: Road, problems: list[str], only_plan: bool) ->
         except MarkerUntrusted as error:
             problems.append(str(error))
         else:
-            mine += [entry] if entry.record.own & paths else []
+            mine += [entry] if has_any_of(entry.record, disks) else []
     return mine
 
 

@@ -24,6 +24,7 @@ from qmpsnap.journal.door import Recorder
 from qmpsnap.journal.file import Journal
 from qmpsnap.journal.hold import held
 from qmpsnap.journal.knowing import knowing
+from qmpsnap.journal.known_again import in_its_names
 from qmpsnap.journal.left_over import left_over_among
 from qmpsnap.journal.markers import check_unmarked, open_operation
 from qmpsnap.journal.outlook import Way, outlook
@@ -294,10 +295,10 @@ def _settled_before(
         return None, ()
     asked = request if isinstance(request, tuple) else (request,)
     disks = cleared_alone(guest, [one.disk for one in asked]).disks
-    paths = {path for one in asked for path in disks.disk(one.disk).paths}
     for entry in mine:
         record = entry.record
-        if not record.own & paths:
+        called = in_its_names(record, disks)
+        if not record.own & {path for one in asked for path in called.disk(one.disk).paths}:
             continue
         same = record.request == request
         found = outlook(entry, guest, partial(left_over_among, store))

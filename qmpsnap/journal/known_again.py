@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar, cast
 import msgspec
 from msgspec.structs import replace
 
-from qmpsnap.formats.layers import Identity, Layer
+from qmpsnap.formats.layers import Disks, Identity, Layer
 from qmpsnap.guests.files.identity import identity
 from qmpsnap.journal.identities import is_same, seen
 from qmpsnap.journal.record import Record
@@ -58,6 +58,25 @@ def known_again(record: Record) -> Record:
         return replace(layer, identity=found)
 
     return replace(record, creates=_changed(record.creates, now), merge=_changed(record.merge, now))
+
+
+def in_its_names(record: Record, disks: Disks) -> Disks:
+    """
+    The disks of a guest, whose files are called as an operation calls them; the same: they are.
+
+    Somebody may have started it by a link to the folder, or by another mount of it.
+    """
+    names = {key: path for path in sorted(record.paths) if (key := identity(path)) is not None}
+
+    def known(layer: Layer) -> Layer:
+        if layer.path is None or layer.path in record.paths:
+            return layer
+        key = identity(layer.path)
+        return layer if key is None else replace(layer, path=names.get(key, layer.path))
+
+    found = tuple(replace(disk, layers=tuple(map(known, disk.layers))) for disk in disks.disks)
+    is_same = all(a.paths == b.paths for a, b in zip(found, disks.disks, strict=True))
+    return disks if is_same else replace(disks, disks=found)
 
 
 def _changed(value: T, change: Callable[[Layer], Layer]) -> T:

@@ -21,6 +21,7 @@ from qmpsnap.formats.qcow2 import BadHeader
 from qmpsnap.guests.files.header import read_header
 from qmpsnap.guests.files.neighbours import other_users
 from qmpsnap.journal.identities import is_same, seen
+from qmpsnap.journal.known_again import in_its_names
 from qmpsnap.journal.left_over import Among
 from qmpsnap.journal.named import above, has_let_go, named_by
 from qmpsnap.journal.named_again import not_to_be_named
@@ -96,7 +97,8 @@ def outlook(entry: Entry, guest: Guest | None, left_over: Among = lambda _images
     job = _job(record, guest) if runs else None
     if job is not None and where.road == "qmp" and not is_other:
         return _adopting(job)  # its id follows from the files
-    disks = guest.read()
+    read = guest.read()
+    disks = in_its_names(record, read)
     try:
         now = whose(record, disks)
     except DiskAmbiguous as error:
@@ -120,7 +122,10 @@ def outlook(entry: Entry, guest: Guest | None, left_over: Among = lambda _images
         if problem:
             return _unknown(record, problem)
     found = found_of(record, there, disks.open_files, runs=runs, is_same=same)
-    return replace(_judged(entry, found, left_over), disks=names)
+    judged = replace(_judged(entry, found, left_over), disks=names)
+    # What is left goes by the names in the plan; of another QEMU that is to look at the headers.
+    is_called_otherwise = judged.way is Way.FINISH and disks is not read
+    return replace(judged, way=Way.DONE) if is_called_otherwise else judged
 
 
 def _judged(entry: Entry, found: Found, left_over: Among) -> Outlook:

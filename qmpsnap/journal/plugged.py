@@ -76,7 +76,7 @@ def whose(record: Record, disks: Disks) -> tuple[Disk | None, ...]:
     """
     Find the disks of an operation, in the order of its plans, by files that its guest alone has.
 
-    None: the guest has it no more. Layers are spelled as in the plan.
+    None: the guest has it no more.
 
     Raises:
         DiskAmbiguous: Several have files of one, and none of them all.
@@ -114,21 +114,7 @@ def _whose(plan: CreatePlan | MergePlan, record: Record, disks: Disks) -> Disk |
         return None
     if len(named or whole) > 1:
         raise DiskAmbiguous(plan.disk.disk, tuple(disk.disk for disk in whole))
-    (disk,) = named or whole
-    return _spelled(disk, record)
-
-
-def _spelled(disk: Disk, record: Record) -> Disk:
-    """A disk whose layers are called as the operation calls them."""
-    known = {identity(path): path for path in record.paths}
-    known.pop(None, None)
-    layers = (
-        layer
-        if layer.path is None
-        else replace(layer, path=known.get(identity(layer.path), layer.path))
-        for layer in disk.layers
-    )
-    return replace(disk, layers=tuple(layers))
+    return (named or whole)[0]
 
 
 def _keys(paths: Iterable[str | None]) -> set[str | Identity]:
