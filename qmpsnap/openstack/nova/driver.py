@@ -16,7 +16,7 @@ Source: nova/virt/libvirt/driver.py, nova 34.0.0.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, Final
 
@@ -29,6 +29,7 @@ from oslo_log import log as logging
 from qmpsnap import service
 from qmpsnap.delivery.outbox import Outbox
 from qmpsnap.errors import QmpsnapError
+from qmpsnap.graph.xml import MalformedXml
 from qmpsnap.guests.files.helper import lend
 from qmpsnap.journal.file import Journal
 from qmpsnap.journal.letter import Letter
@@ -339,7 +340,17 @@ class LibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
         path = os.path.join(libvirt_utils.get_instance_path(instance), kept_xml.FILE)
         kept = libvirt_utils.load_file(path)
         try:
-            for volume in kept_xml.files_of(kept):
+            volumes = kept_xml.files_of(kept)
+        except MalformedXml:  # libvirt says so
+            volumes = {}
+        if volumes:
+            self._renew(instance, path, kept, volumes)
+        super().unrescue(context, instance)
+
+    def _renew(self, instance: Any, path: str, kept: str, volumes: Collection[str]) -> None:
+        """Have the definition that Nova has kept name the files that its volumes have by now."""
+        try:
+            for volume in volumes:
                 self._keeper.settle(volume)
         except QmpsnapError as error:
             raise exception.InternalError(_told(error)) from error
@@ -352,7 +363,6 @@ class LibvirtDriver(libvirt_driver.LibvirtDriver):  # type: ignore[misc]
         if not kept_xml.is_same(text, kept):
             LOG.info("The disks of unrescue.xml have changed since.", instance=instance)
             kept_xml.keep(path, text)
-        super().unrescue(context, instance)
 
 
 def _with_chain(conf: Any) -> Any:
