@@ -31,8 +31,8 @@ from tests.chaos.roads import DirectRoad, DirectRunning, LibvirtRunning, Running
 from tests.rig import images, qemu_machine
 from tests.rig.defined import defined
 from tests.rig.disks import DiskSpec
-from tests.rig.libvirt_machine import LibvirtDisk, domain_of, embedded_process, machine_of
-from tests.rig.processes import is_embedded, process_of
+from tests.rig.libvirt_machine import LibvirtDisk, domain_of, machine_of
+from tests.rig.processes import process_of
 from tests.rig.rig import Rig, Said, run_cli
 from tests.rig.waiting import until
 
@@ -270,7 +270,6 @@ class LibvirtStage(Stage):
     @contextmanager
     def _run(self) -> Iterator[Running]:
         self._domain.createWithFlags(libvirt_module().VIR_DOMAIN_START_PAUSED)
-        find = embedded_process if is_embedded(self._connection) else process_of
 
         @contextmanager
         def connect() -> Iterator[Guest]:
@@ -282,7 +281,7 @@ class LibvirtStage(Stage):
 
         with ExitStack() as stack:
             short = stack.enter_context(tempfile.TemporaryDirectory(prefix="qs-", dir="/tmp"))
-            machine = machine_of(self._domain, find(self._domain), Path(short), self.scratch)
+            machine = machine_of(self._domain, process_of(self._domain), Path(short), self.scratch)
             stack.callback(lambda: until(lambda: not self._domain.isActive(), "it goes on"))
             stack.callback(machine.quit)
             road = ["--connect", self._connection.getURI()]

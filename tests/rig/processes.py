@@ -1,4 +1,4 @@
-"""The QEMU of a guest whose libvirt does not run in this process."""
+"""The QEMU of a guest of libvirt's, whether or not the driver runs in this process."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tests.rig.libvirt_machine import Process
+from tests.rig.libvirt_machine import Process, embedded_process
 
 
 def is_embedded(connection: Any) -> bool:
@@ -29,6 +29,12 @@ def pid_of(domain: Any) -> int:
 
 
 def process_of(domain: Any) -> Process:
-    """Find a guest's QEMU, and its log through its own root folder, which may be another release."""
+    """
+    Find a guest's QEMU, and its log.
+
+    Of a driver that does not run here, the log by QEMU's own root folder: it may be another release.
+    """
+    if is_embedded(domain.connect()):
+        return embedded_process(domain)
     pid = pid_of(domain)
     return Process(pid, Path(f"/proc/{pid}/root/var/log/libvirt/qemu/{domain.name()}.log"))

@@ -18,8 +18,8 @@ from qmpsnap.monitor.virt import find_domain
 from qmpsnap.operations.guest import Guest
 from tests.rig import images, libvirt_machine, qemu_machine
 from tests.rig.disks import DiskSpec, qcow2_chain, raw_disk
-from tests.rig.libvirt_machine import LibvirtDisk, embedded_process
-from tests.rig.processes import is_embedded, process_of
+from tests.rig.libvirt_machine import LibvirtDisk
+from tests.rig.processes import process_of
 from tests.rig.rig import BASE, DISK, SERIAL, SIZE, Rig
 
 Road = Literal["qmp", "libvirt"]
@@ -80,9 +80,8 @@ def libvirt_rig(
     if isinstance(disks, LibvirtDisk):
         disks = [disks]
     disks = disks or [LibvirtDisk(folder / file, base, DISK, SERIAL)]
-    find = embedded_process if is_embedded(connection) else process_of
     with libvirt_machine.run(
-        connection, disks, name, directory=folder, alter=alter, find=find
+        connection, disks, name, directory=folder, alter=alter, find=process_of
     ) as guest:
 
         @contextmanager

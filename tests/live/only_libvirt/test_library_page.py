@@ -10,9 +10,9 @@ import pytest
 
 from tests.rig import images, libvirt_machine
 from tests.rig.lending import lent
-from tests.rig.libvirt_machine import LibvirtDisk, embedded_process
+from tests.rig.libvirt_machine import LibvirtDisk
 from tests.rig.page import examples, run
-from tests.rig.processes import is_embedded, process_of
+from tests.rig.processes import process_of
 from tests.rig.rig import SIZE
 
 
@@ -23,12 +23,11 @@ def test_examples(connection: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         path = tmp_path / f"volume-{serial}"
         images.create_raw(path, SIZE)
         disks.append(LibvirtDisk(path, "raw", target, serial))
-    find = embedded_process if is_embedded(connection) else process_of
     monkeypatch.setattr(
         "qmpsnap.guests.connect.open_connection", lambda *_, **_more: lent(connection)
     )
     monkeypatch.setattr(libvirt, "open", lambda _uri: Only(connection, name))
-    with libvirt_machine.run(connection, disks, name, directory=tmp_path, find=find):
+    with libvirt_machine.run(connection, disks, name, directory=tmp_path, find=process_of):
         words = {"web1": name, "/share/": f"{tmp_path}/"}
         told, printed = run(examples(lambda code: "connect_qmp" not in code), words)
         assert printed == told

@@ -11,8 +11,8 @@ from typing import Any
 from qmpsnap import create, delete, from_domain
 from tests.rig import images, libvirt_machine
 from tests.rig.barriers import aborted
-from tests.rig.libvirt_machine import LibvirtDisk, embedded_process
-from tests.rig.processes import is_embedded, process_of
+from tests.rig.libvirt_machine import LibvirtDisk
+from tests.rig.processes import process_of
 from tests.rig.rig import BASE, DISK, SERIAL, SIZE
 
 GUESTS = 3
@@ -46,7 +46,7 @@ def test_all_at_once(connection: Any, tmp_path: Path) -> None:
                 [LibvirtDisk(folder / BASE, "raw", DISK, SERIAL)],
                 f"threads{number}",
                 directory=folder,
-                find=embedded_process if is_embedded(connection) else process_of,
+                find=process_of,
             )
             domains.append(stack.enter_context(machine).domain)
         with ThreadPoolExecutor(GUESTS) as pool:
