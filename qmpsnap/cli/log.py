@@ -167,5 +167,5 @@ def _took(entry: Entry) -> float | None:
 
 
 def time_text(seconds: float) -> str:
-    """A moment in UTC, to the second: `2026-11-26T04:46:03Z`; `?` for a number that is none."""
+    """A moment in UTC, to the second: `2026-11-26T04:46:03Z`; `?` for what is no time."""
     return moment(seconds) or "?"

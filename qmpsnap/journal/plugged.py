@@ -1,10 +1,10 @@
 """
-Which disks of a guest an operation is about, and whether each has had its chain ever since. Pure.
+Which disks of a guest an operation is about, and whether each has had its chain ever since. Looks only.
 
-A disk is known by its files. Its name may be another volume's by now, or it has another one: disks
-are unplugged and plugged in again while the guest runs, and whoever does it names the file that he
-takes for the active one. So the same QEMU proves nothing by itself, and the nodes tell: one that was
-opened again has another name, unless somebody gives names of his own, and the same again.
+A disk is known by its files. Disks can be unplugged and plugged in again while the guest runs, with
+another name, and with a file that is no longer the active one. So the same QEMU proves nothing by
+itself. The nodes tell: a file that was opened again has a node of another name, unless somebody chooses
+the names and chooses the same one again.
 """
 
 from __future__ import annotations

@@ -121,7 +121,6 @@ def resume(
         CannotTake: See there.
         OperationBusy: Somebody is at work on it.
         FileFailed: It had ended, and its marker cannot be removed.
-        MarkerUntrusted: It had ended, and the marker that was named is not its own.
     """
     if entry.conclusion is not None:
         return settle(journal, entry, None, wanted)
@@ -162,7 +161,7 @@ def settle(
         out_of_reach: Why nobody knows whether it is gone, where a person has decided all the same.
 
     Raises:
-        JournalUnusable, CannotTake, OperationBusy, FileFailed, MarkerUntrusted: See `resume`.
+        JournalUnusable, CannotTake, OperationBusy, FileFailed: See `resume`.
     """
     id_ = entry.record.id
     with journal.opened() as store, held(journal.opened_folder, id_), ExitStack() as stack:

@@ -44,7 +44,7 @@ def flaw_of(record: Record) -> str:
     if any(
         not abs(one) < _LARGEST for one in _numbers_in(msgspec.to_builtins(record, enc_hook=str))
     ):
-        return "a number in it is too large, or is none"
+        return "a number in it is too large, or is not a number"
     names = {*record.works_on, *(one.path for one in record.files), *record.paths}
     return next((f"{name!r} is no path" for name in sorted(names) if not _is_path(name)), "")
 

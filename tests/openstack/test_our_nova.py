@@ -29,6 +29,15 @@ def concluded(rig: Rig, snapshot: str, running: str) -> str | None:
     return read_until(lambda: rig.status("snapshots", snapshot), lambda it: it != running)
 
 
+@contextmanager
+def merging(guest: Guest, snapshot: str) -> Iterator[None]:
+    """Have a snapshot deleted slowly; its job runs by now."""
+    with guest.rig.configured(SLOWLY, "compute"):
+        guest.rig.volumes("DELETE", f"/snapshots/{snapshot}")
+        read_until(lambda: guest.domain.blockJobInfo("vda", 0), bool)
+        yield
+
+
 def hurried(guest: Guest, snapshot: str) -> str | None:
     """
     Lift the limit of a merge until Cinder has concluded it; returns what the snapshot has become.
@@ -155,9 +164,7 @@ def test_a_job_that_was_aborted_is_a_failure_and_can_be_asked_for_again(our_nova
         story = Story(our_nova, guest)
         guest.io("write -P 7 0 16M")
         snapshot = story.create()
-        with our_nova.configured(SLOWLY, "compute"):
-            our_nova.volumes("DELETE", f"/snapshots/{snapshot}")
-            read_until(lambda: guest.domain.blockJobInfo("vda", 0), bool)
+        with merging(guest, snapshot):
             guest.domain.blockJobAbort("vda", 0)
             _, error = our_nova.ended("delete")
             assert error is not None
@@ -246,9 +253,7 @@ def test_libvirtd_is_killed_during_a_merge(our_nova: Rig) -> None:
         story = Story(our_nova, guest)
         guest.io("write -P 7 0 16M")
         snapshot = story.create()
-        with our_nova.configured(SLOWLY, "compute"):
-            our_nova.volumes("DELETE", f"/snapshots/{snapshot}")
-            read_until(lambda: guest.domain.blockJobInfo("vda", 0), bool)
+        with merging(guest, snapshot):
             our_nova.restart("libvirtd", signal.SIGKILL)
             guest.connect()
             became = hurried(guest, snapshot)
@@ -264,9 +269,7 @@ def test_nova_is_killed_during_a_merge_and_the_next_one_tells_cinder(our_nova: R
         story = Story(our_nova, guest)
         guest.io("write -P 7 0 16M")
         snapshot = story.create()
-        with our_nova.configured(SLOWLY, "compute"):
-            our_nova.volumes("DELETE", f"/snapshots/{snapshot}")
-            read_until(lambda: guest.domain.blockJobInfo("vda", 0), bool)
+        with merging(guest, snapshot):
             our_nova.restart("compute", signal.SIGKILL)
             became = hurried(guest, snapshot)
         assert became is None
@@ -281,9 +284,7 @@ def test_a_hard_reboot_in_the_middle_of_a_merge_starts_the_guest(our_nova: Rig) 
         story = Story(our_nova, guest)
         guest.io("write -P 7 0 16M")
         snapshot = story.create()
-        with our_nova.configured(SLOWLY, "compute"):
-            our_nova.volumes("DELETE", f"/snapshots/{snapshot}")
-            read_until(lambda: guest.domain.blockJobInfo("vda", 0), bool)
+        with merging(guest, snapshot):
             guest.stop()
             begins = our_nova.nova("GET", f"start/{guest.volume}")
             assert "error" not in begins, begins

@@ -129,14 +129,17 @@ class Keeper:
         """
         until = time.monotonic() + SEES_S
         for one in self._open_entries():
-            while volume in _volumes(one):
-                try:
-                    self._is_unread(one)
-                    break
-                except OperationBusy:
-                    if time.monotonic() > until:
-                        break
-                time.sleep(_ASK_S)
+            if volume in _volumes(one):
+                while self._is_busy(one) and time.monotonic() < until:
+                    time.sleep(_ASK_S)
+
+    def _is_busy(self, entry: Entry) -> bool:
+        """Settle one; True: its own call is at work on it."""
+        try:
+            self._is_unread(entry)
+        except OperationBusy:
+            return True
+        return False
 
     def _settle_beside(self) -> bool:
         """

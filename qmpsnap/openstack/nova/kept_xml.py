@@ -1,9 +1,9 @@
 """
 The definition that Nova keeps while a server is rescued, with the disks as they are by now.
 
-`rescue` writes the definition down (`unrescue.xml`), and `unrescue` starts the guest from that text. A
-stable device rescue has the volumes attached meanwhile, and Nova's API takes snapshots of them in any
-state: the text names files that the guest has left by then.
+`rescue` writes the definition down (`unrescue.xml`), and `unrescue` starts the guest from that text.
+During a stable device rescue the volumes stay attached, and Nova's API allows snapshots of them. So the
+text may name files that are no longer active.
 
 Source: LibvirtDriver.rescue and unrescue, nova/virt/libvirt/driver.py, nova 34.0.0.
 """

@@ -16,7 +16,7 @@ from nova import exception, objects
 
 from qmpsnap.journal.file import Journal
 from qmpsnap.journal.letter import Letter
-from qmpsnap.openstack.nova.start import left_by
+from qmpsnap.openstack.nova.start import no_longer_active
 
 _ASK_AT_FIRST_S: Final = 0.1
 _ASK_S: Final = 0.5
@@ -73,7 +73,7 @@ def check_refreshed(journal: Journal, letter: Letter, instance: Any, host: str) 
         VolumeBDMNotFound: The volume is not attached any more.
         JournalUnusable: The journal cannot be read.
     """
-    left = left_by(journal, letter)
+    left = no_longer_active(journal, letter)
     if not left or instance.host != host:
         return
     volume = letter.due.addressee.volume

@@ -65,11 +65,11 @@ def active_file(journal: Journal, volume: str, path: str) -> Active | None:
     return found
 
 
-def left_by(journal: Journal, letter: Letter) -> frozenset[str]:
+def no_longer_active(journal: Journal, letter: Letter) -> frozenset[str]:
     """
-    Bare names of files that were in a chain before the operation of a letter, and are not active since.
+    Return the bare names of files that were in a chain before the operation of a letter, but the active.
 
-    None where it was not done, where the journal does not know, and where a later operation on the
+    Empty where it was not done, where the journal does not know, and where a later operation on the
     volume was: then that one's letter is the one to go by.
 
     Raises:
